@@ -1,0 +1,43 @@
+"""Plait's Python client: submits graphs, follows executions; builds graphs, or reads them from files."""
+
+from plait_client.async_client import AsyncClient
+from plait_client.client import Client
+from plait_client.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PlaitError,
+    ResourceExhausted,
+    Unavailable,
+    Violation,
+)
+from plait_client.graph_builder import GraphBuilder, any_of, cel, collect, policy, quorum, retry
+from plait_client.graph_file import GraphFileError, load_graph, parse_graph
+from plait_client.requests import has_ended
+
+__all__ = [
+    "AlreadyExists",
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "GraphBuilder",
+    "GraphFileError",
+    "InvalidArgument",
+    "NotFound",
+    "OutOfRange",
+    "PlaitError",
+    "ResourceExhausted",
+    "Unavailable",
+    "Violation",
+    "any_of",
+    "cel",
+    "collect",
+    "has_ended",
+    "load_graph",
+    "parse_graph",
+    "policy",
+    "quorum",
+    "retry",
+]

@@ -1,0 +1,99 @@
+"""How a client reaches its server: options of the channel, and for how long a lost server is tried again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from plait_client.errors import PlaitError, ResourceExhausted, Unavailable
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7480"
+DEFAULT_NAMESPACE: Final = "default"
+
+MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What the server takes where a graph is sent; what it sends is smaller."""
+
+CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # A half-open peer is found within 10 s + 5 s. What bounds the wait for the answer in today's gRPC is
+    # ping_timeout_ms: with keepalive_timeout_ms alone it took a minute.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # How often to try again is decided here, call by call; the channel's own waits must not be longer.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_retries", 0),
+)
+
+BACKOFF_INITIAL_S: Final = 0.1
+BACKOFF_MAX_S: Final = 2.0
+
+
+def check_address(address: str) -> str:
+    """Check that an address is HOST:PORT, and give it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError(f"the server's address is HOST:PORT, such as {DEFAULT_ADDRESS}, not {address!r}")
+    return address
+
+
+@dataclass(slots=True, kw_only=True)
+class Patience:
+    """For how long a server that is not there is tried again."""
+
+    connect_s: float
+    """Until it has answered for the first time: the address may be wrong."""
+    retry_s: float
+    """Once it has: it may be starting again."""
+    has_answered: bool = False
+    """Whether it ever has."""
+
+    def tries(self, clock: Callable[[], float]) -> Tries:
+        """Begin the tries of one call."""
+        return Tries(self, clock)
+
+
+class Tries:
+    """The tries of one call, with full jitter between them (Brooker, Exponential Backoff And Jitter)."""
+
+    __slots__ = ("_ceiling_s", "_clock", "_failing_since_s", "_patience")
+
+    def __init__(self, patience: Patience, clock: Callable[[], float]) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._failing_since_s: float | None = None
+        self._ceiling_s = BACKOFF_INITIAL_S
+
+    def succeeded(self) -> None:
+        """Note that the server answered: if it is lost again, the time for tries begins anew."""
+        self._patience.has_answered = True
+        self._failing_since_s = None
+        self._ceiling_s = BACKOFF_INITIAL_S
+
+    def delay_after(self, error: PlaitError) -> float | None:
+        """Give the seconds until the next try; None when there is to be none."""
+        if error.reason:
+            self._patience.has_answered = True
+        is_worth_it = isinstance(error, Unavailable) or (
+            isinstance(error, ResourceExhausted) and error.retry_after is not None
+        )
+        now_s = self._clock()
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        delay_s = self._ceiling_s * random.random()  # noqa: S311 -- Spreads tries; nobody gains by guessing it.
+        self._ceiling_s = min(self._ceiling_s * 2, BACKOFF_MAX_S)
+        if error.retry_after is not None:
+            delay_s += error.retry_after.total_seconds()
+        budget_s = self._patience.retry_s if self._patience.has_answered else self._patience.connect_s
+        is_in_time = now_s + delay_s <= self._failing_since_s + budget_s
+        return delay_s if is_worth_it and is_in_time else None

@@ -1,0 +1,327 @@
+"""The client for threads: every call blocks until its answer is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from plait.v1 import (
+    event_pb2,
+    execution_pb2,
+    execution_service_pb2,
+    execution_service_pb2_grpc,
+    graph_service_pb2,
+    graph_service_pb2_grpc,
+    payload_pb2,
+    system_service_pb2,
+    system_service_pb2_grpc,
+    worker_hub_service_pb2,
+    worker_hub_service_pb2_grpc,
+)
+from plait_client.channel import (
+    CHANNEL_OPTIONS,
+    DEFAULT_ADDRESS,
+    DEFAULT_NAMESPACE,
+    Patience,
+    Tries,
+    check_address,
+)
+from plait_client.errors import PlaitError, cut_off, error_of
+from plait_client.graph_builder import JsonValue
+from plait_client.requests import (
+    WAIT_S,
+    GraphSource,
+    InputValue,
+    Requests,
+    has_ended,
+    parse_payload,
+)
+from plait_client.watching import Watch
+
+_RequestT = TypeVar("_RequestT", bound=Message)
+_ResponseT = TypeVar("_ResponseT", bound=Message)
+
+CONNECT_S: Final = 5.0
+"""How long a server that never answered is tried: its address may be wrong."""
+RETRY_S: Final = 60.0
+"""How long a server that has answered before is tried: it may be starting again."""
+CALL_TIMEOUT_S: Final = 30.0
+"""How long an answer may take, beside what the call itself asks to wait."""
+
+
+class Client:
+    """A connection to a Plait server, for threads; `AsyncClient` is the one for asyncio.
+
+        with Client("127.0.0.1:7480") as client:
+            execution = client.submit("graph.yaml", input={"topic": "rivers"})
+            execution = client.wait(execution.execution_id)
+            print(client.payload(execution.output))
+
+    Every call is idempotent, submissions and cancels by their request id, and so is tried again while the
+    server is not there. Threads may share a client. Neither the end of a call nor that of the client ends an
+    execution.
+
+    Args:
+        address: the server, as HOST:PORT.
+        namespace: the namespace of every call.
+        credentials: for TLS; None: plain text.
+        connect_s: how long a server that never answered is tried.
+        retry_s: how long a server that has answered before is tried.
+        call_timeout_s: how long one answer may take.
+
+    Raises:
+        ValueError: the address is not HOST:PORT.
+
+    Every call raises a PlaitError: Unavailable when the server stayed away, NotFound, InvalidArgument, ...
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        credentials: grpc.ChannelCredentials | None = None,
+        connect_s: float = CONNECT_S,
+        retry_s: float = RETRY_S,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        self.address: Final = check_address(address)
+        """The server, as HOST:PORT."""
+        self.namespace: Final = namespace
+        """The namespace of every call."""
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
+        self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
+        self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
+        self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
+        self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
+        self._requests = Requests(namespace)
+        self._patience = Patience(connect_s=connect_s, retry_s=retry_s)
+        self._call_timeout_s = call_timeout_s
+
+    def __repr__(self) -> str:
+        """Show what it is connected to."""
+        return f"<Client {self.address} {self.namespace}>"
+
+    def __enter__(self) -> Self:
+        """Give the client itself; it is closed at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls that are under way fail."""
+        self._channel.close()
+
+    def submit(
+        self,
+        graph: GraphSource,
+        *,
+        input: InputValue = None,
+        request_id: str = "",
+        execution_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        traceparent: str = "",
+    ) -> execution_pb2.Execution:
+        """Have a graph carried out. What this returns is durable.
+
+        Args:
+            graph: the graph, or a graph file's path, or what such a file says as a dict.
+            input: the execution's input, a JSON value; or a Payload whose text is sent as it stands.
+            request_id: the same id with the same content gives the same execution; empty: a new one is made,
+                and kept over the tries of this call.
+            execution_id: the execution's id; empty: the server makes one.
+            labels: labels of the execution.
+            traceparent: the W3C traceparent of the caller's span.
+
+        Raises:
+            GraphFileError: the graph file cannot be read as a graph.
+            InvalidArgument: the graph is invalid; `violations` lists what is wrong.
+            AlreadyExists: the request id was used with other content, or the execution id is taken.
+        """
+        request = self._requests.submit(graph, input, request_id, execution_id, labels)
+        metadata = (("traceparent", traceparent),) if traceparent else ()
+        return self._call(self._executions.SubmitGraph, request, metadata=metadata).execution
+
+    def get(self, execution_id: str) -> execution_pb2.Execution:
+        """Show an execution."""
+        return self._call(self._executions.GetExecution, self._requests.get(execution_id)).execution
+
+    def list(self, *, page_size: int = 0) -> Iterator[execution_pb2.Execution]:
+        """List the executions, newest first, page by page as they are asked for."""
+        request = self._requests.list(page_size)
+        while True:
+            page = self._call(self._executions.ListExecutions, request)
+            yield from page.executions
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def nodes(self, execution_id: str, *, page_size: int = 0) -> Iterator[execution_pb2.ExecutionNode]:
+        """List the nodes of an execution, in graph order, page by page as they are asked for."""
+        request = self._requests.nodes(execution_id, page_size)
+        while True:
+            page = self._call(self._executions.ListNodes, request)
+            yield from page.nodes
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def node(self, execution_id: str, node_path: str) -> execution_pb2.ExecutionNode:
+        """Show a node with its input, its output and all its attempts."""
+        return self._call(self._executions.GetNode, self._requests.node(execution_id, node_path)).node
+
+    def wait(self, execution_id: str, timeout_s: float | None = None) -> execution_pb2.Execution:
+        """Wait for the end of an execution, and show it.
+
+        Args:
+            execution_id: the execution's id.
+            timeout_s: how long to wait; the execution is then shown as it is. None: until it has ended, which
+                may be never.
+        """
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            wait_s = WAIT_S if end_s is None else max(0.0, min(WAIT_S, end_s - time.monotonic()))
+            request = self._requests.wait(execution_id, wait_s)
+            execution = self._call(self._executions.WaitExecution, request, wait_s=wait_s).execution
+            if has_ended(execution) or (end_s is not None and time.monotonic() >= end_s):
+                return execution
+
+    def watch(self, execution_id: str, *, after_sequence: int = 0) -> Iterator[event_pb2.Event]:
+        """Follow the events of an execution, each once and in order, until it has ended.
+
+        A stream that breaks is opened again after the last event that came.
+
+        Args:
+            execution_id: the execution's id.
+            after_sequence: where to begin: 0 is the beginning, -1 the end.
+        """
+        for frame in self.watch_frames(execution_id, after_sequence=after_sequence):
+            yield from frame.events
+
+    def watch_frames(
+        self, execution_id: str, *, after_sequence: int = 0, include_snapshot: bool = False
+    ) -> Iterator[execution_service_pb2.WatchExecutionResponse]:
+        """Follow an execution by frames, to the final one; heartbeats are left out.
+
+        Args:
+            execution_id: the execution's id.
+            after_sequence: where to begin, as in `watch`; of no matter with a snapshot.
+            include_snapshot: sends the state first, as it is now, in parts, and then the events after it. If
+                the stream breaks within the snapshot, another begins: its first part holds the execution.
+        """
+        watch = Watch(self._requests, execution_id, after_sequence, include_snapshot=include_snapshot)
+        tries = self._patience.tries(time.monotonic)
+        while not watch.is_over:
+            call = self._executions.WatchExecution(watch.request())
+            failure: grpc.RpcError | None = None
+            try:
+                for frame in call:
+                    tries.succeeded()
+                    if watch.take(frame):
+                        yield frame
+            except grpc.RpcError as error:
+                failure = error
+            finally:
+                call.cancel()
+            if not watch.is_over:
+                self._pause(tries, failure)
+
+    def events(
+        self, execution_id: str, *, after_sequence: int = 0, page_size: int = 0
+    ) -> Iterator[event_pb2.Event]:
+        """List the events that there are now, after a sequence; `watch` waits for more."""
+        while True:
+            request = self._requests.events(execution_id, after_sequence, page_size)
+            page = self._call(self._executions.ListEvents, request)
+            yield from page.events
+            if not page.events or page.events[-1].sequence >= page.last_sequence:
+                return
+            after_sequence = page.events[-1].sequence
+
+    def cancel(self, execution_id: str, *, reason: str = "", request_id: str = "") -> execution_pb2.Execution:
+        """Cancel an execution, and show it: CANCELLING, or ended. Nothing happens to one that has ended."""
+        request = self._requests.cancel(execution_id, reason, request_id)
+        return self._call(self._executions.CancelExecution, request).execution
+
+    def payload(self, payload: payload_pb2.Payload) -> JsonValue:
+        """Give the value of a payload, fetched if the payload only names it; None if there is no value."""
+        text = self.payload_text(payload)
+        return parse_payload(text) if text else None
+
+    def payload_text(self, payload: payload_pb2.Payload) -> str:
+        """Give the JSON text of a payload, fetched if it is only named; empty if there is no value."""
+        if not payload.digest:
+            return payload.json
+        tries = self._patience.tries(time.monotonic)
+        while True:
+            call = self._executions.GetPayload(
+                self._requests.payload(payload.digest), timeout=self._call_timeout_s
+            )
+            try:
+                return b"".join([part.chunk for part in call]).decode()
+            except grpc.RpcError as failure:
+                self._pause(tries, failure)
+
+    def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphResponse:
+        """Check a graph; an invalid one is an answer, not an error."""
+        return self._call(self._graphs.ValidateGraph, self._requests.validate(graph))
+
+    def plan(self, graph: GraphSource) -> graph_service_pb2.PlanGraphResponse:
+        """Show what a valid graph would do.
+
+        Raises:
+            InvalidArgument: the graph is invalid; `violations` lists what is wrong.
+        """
+        return self._call(self._graphs.PlanGraph, self._requests.plan(graph))
+
+    def workers(self, *, page_size: int = 0) -> Iterator[worker_hub_service_pb2.Worker]:
+        """List the workers, page by page as they are asked for."""
+        request = self._requests.workers(page_size)
+        while True:
+            page = self._call(self._workers.ListWorkers, request)
+            yield from page.workers
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def server_info(self) -> system_service_pb2.GetServerInfoResponse:
+        """Show the server's version, limits and store."""
+        return self._call(self._system.GetServerInfo, system_service_pb2.GetServerInfoRequest())
+
+    def _call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_RequestT, _ResponseT],
+        request: _RequestT,
+        *,
+        wait_s: float = 0.0,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> _ResponseT:
+        tries = self._patience.tries(time.monotonic)
+        while True:
+            try:
+                response = method(request, timeout=self._call_timeout_s + wait_s, metadata=metadata)
+            except grpc.RpcError as failure:
+                self._pause(tries, failure)
+            else:
+                tries.succeeded()
+                return response
+
+    def _pause(self, tries: Tries, failure: grpc.RpcError | None) -> None:
+        """Wait until the next try; raise the error if there is to be none. No failure: a stream ended."""
+        error: PlaitError = cut_off(self.address) if failure is None else error_of(failure, self.address)
+        delay_s = tries.delay_after(error)
+        if delay_s is None:
+            raise error from failure
+        time.sleep(delay_s)

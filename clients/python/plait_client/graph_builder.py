@@ -1,0 +1,389 @@
+"""Graphs in Python: nodes one after the other, each naming what it comes after.
+
+    graph = GraphBuilder("contact-sheet")
+    images = []
+    for number in range(3):
+        prompt = graph.task(f"prompt-{number}", "llm.prompt", input={"topic": cel("input.topic")})
+        image = graph.task(f"image-{number}", "image.generate", after=prompt)
+        images.append(image)
+    graph.task("sheet", "image.sheet", after=images, join=collect(min_success_rate=0.5))
+    message = graph.build()
+
+An id that is given twice and an edge from nowhere are refused here, on the line that adds them; all else is
+for the server to judge.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, Literal, TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+
+from plait.v1 import graph_pb2, payload_pb2
+
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+Seconds: TypeAlias = float | timedelta
+"""A duration; a number is seconds."""
+OnError: TypeAlias = Literal["FAIL", "TOLERATE", "IGNORE"]
+OnTimeout: TypeAlias = Literal["ERROR", "CONTINUE", "CANCEL"]
+OnFailure: TypeAlias = Literal["FAIL_FAST", "STOP_DISPATCH", "CONTINUE"]
+
+# What CEL takes for a name after a dot; all other ids are written in brackets.
+_CEL_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CEL_RESERVED: Final = frozenset(
+    {
+        *(
+            "as",
+            "break",
+            "const",
+            "continue",
+            "else",
+            "false",
+            "for",
+            "function",
+            "if",
+            "import",
+            "in",
+            "let",
+        ),
+        *("loop", "namespace", "null", "package", "return", "true", "var", "void", "while"),
+    }
+)
+
+
+class _NotGiven:
+    """Stands for an input that is not given, which differs from null."""
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN: Final = _NotGiven()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRef:
+    """A node, and the way by which an edge is to leave it; what `after` takes."""
+
+    id: str
+    """The node's id."""
+    handle: str = ""
+    """The handle by which the edge leaves."""
+    when: str = ""
+    """CEL that has to be true for the edge to be taken."""
+    branch_name: str = ""
+    """A display name for the branch that the edge opens."""
+
+    def on(self, handle: str | bool) -> NodeRef:  # noqa: FBT001 -- A condition's handles are booleans.
+        """Leave by a handle: a case of a switch, or True or False of a condition."""
+        return replace(self, handle=handle if isinstance(handle, str) else str(handle).lower())
+
+    @property
+    def error(self) -> NodeRef:
+        """Leave by the handle `error`, which carries the failure."""
+        return self.on("error")
+
+    def if_(self, when: str) -> NodeRef:
+        """Leave only if a CEL expression is true."""
+        return replace(self, when=when)
+
+    def named(self, branch_name: str) -> NodeRef:
+        """Give the branch that the edge opens a name for display."""
+        return replace(self, branch_name=branch_name)
+
+    @property
+    def output(self) -> str:
+        """CEL for the node's output: `nodes.a.output`, or `nodes["a-b"].output`."""
+        return f"{self._variable}.output"
+
+    @property
+    def failure(self) -> str:
+        """CEL for the node's failure."""
+        return f"{self._variable}.failure"
+
+    @property
+    def _variable(self) -> str:
+        if _CEL_IDENTIFIER.fullmatch(self.id) and self.id not in _CEL_RESERVED:
+            return f"nodes.{self.id}"
+        return f"nodes[{json.dumps(self.id)}]"
+
+
+After: TypeAlias = NodeRef | str | Iterable[NodeRef | str]
+"""What a node comes after: one node or several, by their handles or ids."""
+
+
+class GraphBuilder:
+    """Collects nodes and edges; `build` gives the graph, and may be called again after more were added."""
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        output: str = "",
+        labels: Mapping[str, str] | None = None,
+        scheduling: Literal["READY", "LEVELS"] = "READY",
+        policy: graph_pb2.Policy | None = None,
+    ) -> None:
+        """Begin an empty graph.
+
+        Args:
+            name: The graph's name.
+            output: CEL that gives the execution's output.
+            labels: Free labels.
+            scheduling: When ready nodes may start.
+            policy: What a failure does to the execution; see `policy`.
+        """
+        self._graph = graph_pb2.Graph(
+            name=name, output=output, labels=labels, scheduling=f"SCHEDULING_{scheduling}", policy=policy
+        )
+        self._ids: dict[str, None] = {}
+
+    def __repr__(self) -> str:
+        graph = self._graph
+        return f"<GraphBuilder {graph.name!r} {len(graph.nodes)} nodes, {len(graph.edges)} edges>"
+
+    def task(  # noqa: PLR0913 -- A task may say many things; all but two are keywords.
+        self,
+        id: str,
+        type: str,
+        *,
+        input: JsonValue | _NotGiven = NOT_GIVEN,
+        after: After = (),
+        join: graph_pb2.Join | None = None,
+        retry: graph_pb2.RetryPolicy | None = None,
+        attempt_timeout: Seconds | None = None,
+        node_timeout: Seconds | None = None,
+        on_error: OnError | None = None,
+        on_timeout: OnTimeout | None = None,
+        priority: int = 0,
+    ) -> NodeRef:
+        """Add a node that runs at a worker.
+
+        Args:
+            id: The node's id.
+            type: The node type, such as `image.generate`.
+            input: A JSON value whose strings may hold `{{ CEL }}`. Not given: what the join gives.
+            after: What leads to it.
+            join: When it runs; see `any_of`, `quorum` and `collect`.
+            retry: How failed attempts are repeated; see `retry`.
+            attempt_timeout: Bounds each attempt.
+            node_timeout: Bounds all attempts together.
+            on_error: What its failure does.
+            on_timeout: What its timing out does.
+            priority: Orders nodes that wait for capacity, higher first.
+
+        Raises:
+            ValueError: The id is taken, a node in `after` is unknown, or the input is no JSON.
+        """
+        timeouts = None
+        if attempt_timeout is not None or node_timeout is not None:
+            timeouts = graph_pb2.Timeouts(attempt=_duration(attempt_timeout), node=_duration(node_timeout))
+        node = graph_pb2.Node(
+            id=id,
+            task=graph_pb2.Task(type=type),
+            input=_payload(input),
+            join=join,
+            retry=retry,
+            timeouts=timeouts,
+            on_error=f"ON_ERROR_{on_error}" if on_error else None,
+            on_timeout=f"ON_TIMEOUT_{on_timeout}" if on_timeout else None,
+            priority=priority,
+        )
+        return self._add(node, after)
+
+    def condition(
+        self, id: str, expression: str, *, after: After = (), join: graph_pb2.Join | None = None
+    ) -> NodeRef:
+        """Add a node that chooses between its handles True and False: `after=check.on(True)`."""
+        condition = graph_pb2.Condition(expression=expression)
+        return self._add(graph_pb2.Node(id=id, condition=condition, join=join), after)
+
+    def switch(
+        self,
+        id: str,
+        expression: str,
+        cases: Iterable[str],
+        *,
+        after: After = (),
+        join: graph_pb2.Join | None = None,
+    ) -> NodeRef:
+        """Add a node that chooses among its cases and `default`: `after=kind.on("image")`."""
+        switch = graph_pb2.Switch(expression=expression, cases=cases)
+        return self._add(graph_pb2.Node(id=id, switch=switch, join=join), after)
+
+    def transform(
+        self,
+        id: str,
+        *,
+        input: JsonValue | _NotGiven = NOT_GIVEN,
+        after: After = (),
+        join: graph_pb2.Join | None = None,
+    ) -> NodeRef:
+        """Add a node whose output is its input."""
+        node = graph_pb2.Node(id=id, transform=graph_pb2.Transform(), input=_payload(input), join=join)
+        return self._add(node, after)
+
+    def delay(
+        self,
+        id: str,
+        duration: Seconds,
+        *,
+        input: JsonValue | _NotGiven = NOT_GIVEN,
+        after: After = (),
+        join: graph_pb2.Join | None = None,
+    ) -> NodeRef:
+        """Add a node that waits, then outputs its input."""
+        delay = graph_pb2.Delay(duration=_duration(duration))
+        return self._add(graph_pb2.Node(id=id, delay=delay, input=_payload(input), join=join), after)
+
+    def edge(
+        self,
+        source: NodeRef | str,
+        target: NodeRef | str,
+        *,
+        handle: str = "",
+        when: str = "",
+        branch_name: str = "",
+    ) -> None:
+        """Add an edge between two nodes that were added before.
+
+        What is given here goes before what `source` says of its handle, its `when` and its name.
+
+        Raises:
+            ValueError: A node is unknown.
+        """
+        leaving = source if isinstance(source, NodeRef) else NodeRef(source)
+        target_id = target.id if isinstance(target, NodeRef) else target
+        for id_ in (leaving.id, target_id):
+            if id_ not in self._ids:
+                raise ValueError(f"there is no node {id_!r} yet; add it before what comes after it")
+        self._graph.edges.add(
+            source=leaving.id,
+            target=target_id,
+            handle=handle or leaving.handle,
+            when=when or leaving.when,
+            branch_name=branch_name or leaving.branch_name,
+        )
+
+    def build(self) -> graph_pb2.Graph:
+        """Give the graph as it is now; it is the caller's, and the builder goes on with its own."""
+        graph = graph_pb2.Graph()
+        graph.CopyFrom(self._graph)
+        return graph
+
+    def _add(self, node: graph_pb2.Node, after: After) -> NodeRef:
+        if node.id in self._ids:
+            raise ValueError(f"there is already a node {node.id!r}; choose another id")
+        sources = [after] if isinstance(after, NodeRef | str) else list(after)
+        for source in sources:
+            id_ = source.id if isinstance(source, NodeRef) else source
+            if id_ not in self._ids:
+                raise ValueError(f"there is no node {id_!r} yet; add it before what comes after it")
+        self._ids[node.id] = None
+        self._graph.nodes.append(node)
+        for source in sources:
+            self.edge(source, node.id)
+        return NodeRef(node.id)
+
+
+def cel(expression: str) -> str:
+    """Give the text that stands for an expression's value in an input: `{{ expression }}`."""
+    return f"{{{{ {expression} }}}}"
+
+
+def any_of(*, cancel_losers: bool = True) -> graph_pb2.Join:
+    """Run at the first active edge."""
+    return graph_pb2.Join(mode="JOIN_MODE_ANY", cancel_losers=cancel_losers)
+
+
+def quorum(
+    count: int | None = None, *, rate: float | None = None, cancel_losers: bool = True
+) -> graph_pb2.Join:
+    """Run as soon as `count` edges are active, or the share `rate` of those that are not dead."""
+    return graph_pb2.Join(mode="JOIN_MODE_QUORUM", count=count, rate=rate, cancel_losers=cancel_losers)
+
+
+def collect(*, min_success_rate: float = 0.0) -> graph_pb2.Join:
+    """Run when every edge is settled, with successes and failures together."""
+    return graph_pb2.Join(mode="JOIN_MODE_COLLECT", min_success_rate=min_success_rate)
+
+
+def retry(
+    max_attempts: int,
+    *,
+    initial_backoff: Seconds | None = None,
+    multiplier: float | None = None,
+    max_backoff: Seconds | None = None,
+    codes: Iterable[str] = (),
+    max_lost_attempts: int | None = None,
+) -> graph_pb2.RetryPolicy:
+    """Repeat failed attempts; what is not given has the server's default.
+
+    Args:
+        max_attempts: How many attempts there are, the first included.
+        initial_backoff: The upper bound of the first delay.
+        multiplier: Multiplies the bound for each further attempt.
+        max_backoff: The highest bound.
+        codes: The failure codes that are retried.
+        max_lost_attempts: How many attempts that were lost with their worker are done again.
+    """
+    return graph_pb2.RetryPolicy(
+        max_attempts=max_attempts,
+        initial_backoff=_duration(initial_backoff),
+        multiplier=multiplier,
+        max_backoff=_duration(max_backoff),
+        retryable_codes=codes,
+        max_lost_attempts=max_lost_attempts,
+    )
+
+
+def policy(
+    on_failure: OnFailure = "FAIL_FAST",
+    *,
+    min_success_rate: float = 0.0,
+    collect_errors: bool = False,
+    timeout: Seconds | None = None,
+    max_concurrency: int | None = None,
+) -> graph_pb2.Policy:
+    """Say what an unhandled failure does to the execution, and bound it.
+
+    Args:
+        on_failure: What an unhandled failure does.
+        min_success_rate: The share of counted sinks that a partial success needs.
+        collect_errors: Whether the output is `{output, errors}`.
+        timeout: Bounds the execution.
+        max_concurrency: How many attempts may run at once.
+    """
+    return graph_pb2.Policy(
+        on_failure=f"ON_FAILURE_{on_failure}",
+        min_success_rate=min_success_rate,
+        collect_errors=collect_errors,
+        timeout=_duration(timeout),
+        max_concurrency=max_concurrency,
+    )
+
+
+def _payload(value: JsonValue | _NotGiven) -> payload_pb2.Payload | None:
+    if isinstance(value, _NotGiven):
+        return None
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return payload_pb2.Payload(json=text)
+
+
+def _duration(seconds: Seconds | None) -> Duration | None:
+    if seconds is None:
+        return None
+    message = Duration()
+    if isinstance(seconds, timedelta):
+        message.FromTimedelta(seconds)
+    elif math.isfinite(seconds):
+        message.FromNanoseconds(round(seconds * 1_000_000_000))
+    else:
+        raise ValueError(f"{seconds} is no duration; write a number of seconds")
+    return message

@@ -1,0 +1,183 @@
+"""The requests of both clients, made of plain values."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Final, TypeAlias, cast
+
+from google.protobuf import duration_pb2
+
+from plait.v1 import (
+    execution_pb2,
+    execution_service_pb2,
+    graph_pb2,
+    graph_service_pb2,
+    payload_pb2,
+    state_pb2,
+    worker_hub_service_pb2,
+)
+from plait_client.graph_builder import JsonValue
+from plait_client.graph_file import load_graph, parse_graph
+
+GraphSource: TypeAlias = "graph_pb2.Graph | str | os.PathLike[str] | Mapping[str, JsonValue]"
+"""A graph; or the path or the text of a graph file; or what such a file says, as a dict."""
+InputValue: TypeAlias = "JsonValue | payload_pb2.Payload"
+"""A JSON value; or a Payload with JSON text, which is sent as it stands."""
+
+WAIT_S: Final = 30.0
+"""How long one WaitExecution waits: shorter than what proxies allow a call to be silent."""
+
+_ENDED: Final = frozenset(
+    {
+        state_pb2.EXECUTION_STATE_SUCCEEDED,
+        state_pb2.EXECUTION_STATE_PARTIALLY_SUCCEEDED,
+        state_pb2.EXECUTION_STATE_FAILED,
+        state_pb2.EXECUTION_STATE_CANCELLED,
+        state_pb2.EXECUTION_STATE_TIMED_OUT,
+        # Quarantined: it does not go on either.
+        state_pb2.EXECUTION_STATE_CORRUPT,
+    }
+)
+
+
+def has_ended(execution: execution_pb2.Execution) -> bool:
+    """Tell whether an execution goes on no more."""
+    return execution.state in _ENDED
+
+
+def read_graph(source: GraphSource) -> graph_pb2.Graph:
+    """Give the graph that is meant.
+
+    Raises:
+        GraphFileError: the file or the dict is no graph.
+    """
+    if isinstance(source, graph_pb2.Graph):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return load_graph(source)
+    return parse_graph(json.dumps(source, ensure_ascii=False, allow_nan=False), file_format="json")
+
+
+def payload_of(value: InputValue) -> payload_pb2.Payload | None:
+    """Write a value as a payload; None, which is what an absent input means, as none.
+
+    Raises:
+        ValueError: it is NaN or infinite, which JSON cannot say.
+        TypeError: it is of a type that JSON does not have.
+    """
+    if value is None or isinstance(value, payload_pb2.Payload):
+        return value
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return payload_pb2.Payload(json=text)
+
+
+def parse_payload(text: str) -> JsonValue:
+    """Read the JSON text of a payload."""
+    return cast("JsonValue", json.loads(text))
+
+
+class Requests:
+    """Makes the requests of one namespace."""
+
+    __slots__ = ("_namespace",)
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def submit(
+        self,
+        graph: GraphSource,
+        input: InputValue,
+        request_id: str,
+        execution_id: str,
+        labels: Mapping[str, str] | None,
+    ) -> execution_service_pb2.SubmitGraphRequest:
+        """Ask for an execution; without a request id one is made, so that every try is the same request."""
+        return execution_service_pb2.SubmitGraphRequest(
+            namespace=self._namespace,
+            graph=read_graph(graph),
+            input=payload_of(input),
+            request_id=request_id or uuid.uuid4().hex,
+            execution_id=execution_id,
+            labels=labels,
+        )
+
+    def get(self, execution_id: str) -> execution_service_pb2.GetExecutionRequest:
+        """Ask for an execution."""
+        return execution_service_pb2.GetExecutionRequest(namespace=self._namespace, execution_id=execution_id)
+
+    def list(self, page_size: int) -> execution_service_pb2.ListExecutionsRequest:
+        """Ask for the first page of executions."""
+        return execution_service_pb2.ListExecutionsRequest(namespace=self._namespace, page_size=page_size)
+
+    def nodes(self, execution_id: str, page_size: int) -> execution_service_pb2.ListNodesRequest:
+        """Ask for the first page of nodes."""
+        return execution_service_pb2.ListNodesRequest(
+            namespace=self._namespace, execution_id=execution_id, page_size=page_size
+        )
+
+    def node(self, execution_id: str, node_path: str) -> execution_service_pb2.GetNodeRequest:
+        """Ask for a node."""
+        return execution_service_pb2.GetNodeRequest(
+            namespace=self._namespace, execution_id=execution_id, node_path=node_path
+        )
+
+    def payload(self, digest: str) -> execution_service_pb2.GetPayloadRequest:
+        """Ask for the content of a payload."""
+        return execution_service_pb2.GetPayloadRequest(namespace=self._namespace, digest=digest)
+
+    def wait(self, execution_id: str, wait_s: float) -> execution_service_pb2.WaitExecutionRequest:
+        """Ask to wait for an end."""
+        wait = duration_pb2.Duration()
+        wait.FromNanoseconds(round(wait_s * 1e9))
+        return execution_service_pb2.WaitExecutionRequest(
+            namespace=self._namespace, execution_id=execution_id, wait=wait
+        )
+
+    def watch(
+        self, execution_id: str, after_sequence: int, *, include_snapshot: bool
+    ) -> execution_service_pb2.WatchExecutionRequest:
+        """Ask for a stream of events."""
+        return execution_service_pb2.WatchExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            after_sequence=after_sequence,
+            include_snapshot=include_snapshot,
+        )
+
+    def events(
+        self, execution_id: str, after_sequence: int, page_size: int
+    ) -> execution_service_pb2.ListEventsRequest:
+        """Ask for a page of events."""
+        return execution_service_pb2.ListEventsRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            after_sequence=after_sequence,
+            page_size=page_size,
+        )
+
+    def cancel(
+        self, execution_id: str, reason: str, request_id: str
+    ) -> execution_service_pb2.CancelExecutionRequest:
+        """Ask to cancel."""
+        return execution_service_pb2.CancelExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            reason=reason,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphRequest:
+        """Ask for a check."""
+        return graph_service_pb2.ValidateGraphRequest(namespace=self._namespace, graph=read_graph(graph))
+
+    def plan(self, graph: GraphSource) -> graph_service_pb2.PlanGraphRequest:
+        """Ask for a plan."""
+        return graph_service_pb2.PlanGraphRequest(namespace=self._namespace, graph=read_graph(graph))
+
+    def workers(self, page_size: int) -> worker_hub_service_pb2.ListWorkersRequest:
+        """Ask for the first page of workers."""
+        return worker_hub_service_pb2.ListWorkersRequest(namespace=self._namespace, page_size=page_size)

@@ -1,0 +1,53 @@
+"""Where a watch stands, so that it goes on there after its stream broke. No I/O: both clients drive it."""
+
+from __future__ import annotations
+
+from plait.v1 import execution_service_pb2
+from plait_client.requests import Requests
+
+FROM_END = -1
+"""The sequence that stands for the newest event."""
+
+
+class Watch:
+    """One watch over as many streams as it takes.
+
+    The driver opens a stream with `request`, hands on each frame that `take` lets through, and ends when
+    `is_over`. A stream that ends or breaks before is opened again.
+
+    Args:
+        requests: makes the requests.
+        execution_id: the execution.
+        after_sequence: the sequence after which to begin; 0 is the beginning, -1 the end.
+        include_snapshot: whether the state comes first, as it is now; the events after it follow.
+    """
+
+    def __init__(
+        self, requests: Requests, execution_id: str, after_sequence: int, *, include_snapshot: bool
+    ) -> None:
+        self._requests = requests
+        self._execution_id = execution_id
+        self._wants_snapshot = include_snapshot
+        self.after_sequence = FROM_END if include_snapshot else after_sequence
+        """The newest sequence that came, or where to begin."""
+        self.is_over = False
+        """Whether the final frame came."""
+
+    def request(self) -> execution_service_pb2.WatchExecutionRequest:
+        """Give the request of the next stream."""
+        return self._requests.watch(
+            self._execution_id, self.after_sequence, include_snapshot=self._wants_snapshot
+        )
+
+    def take(self, frame: execution_service_pb2.WatchExecutionResponse) -> bool:
+        """Note a frame, and tell whether it is for the caller: heartbeats are not."""
+        if frame.HasField("snapshot") and frame.snapshot.last:
+            self._wants_snapshot = False
+            self.after_sequence = frame.snapshot.sequence
+        if frame.events:
+            self.after_sequence = frame.events[-1].sequence
+        elif frame.HasField("caught_up") and not self._wants_snapshot:
+            # Of a watch from the end on, it is the first to say where that was.
+            self.after_sequence = max(self.after_sequence, frame.caught_up.sequence)
+        self.is_over = frame.HasField("end")
+        return not frame.HasField("heartbeat")

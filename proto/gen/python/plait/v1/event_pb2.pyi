@@ -1,0 +1,228 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from plait.v1 import failure_pb2 as _failure_pb2
+from plait.v1 import payload_pb2 as _payload_pb2
+from plait.v1 import state_pb2 as _state_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVENT_TYPE_UNSPECIFIED: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_SUBMITTED: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_STARTED: _ClassVar[EventType]
+    EVENT_TYPE_ATTEMPT_STARTED: _ClassVar[EventType]
+    EVENT_TYPE_ATTEMPT_ENDED: _ClassVar[EventType]
+    EVENT_TYPE_NODE_ENDED: _ClassVar[EventType]
+    EVENT_TYPE_NODE_WAITING: _ClassVar[EventType]
+    EVENT_TYPE_NODE_IDLED: _ClassVar[EventType]
+    EVENT_TYPE_CANCEL_REQUESTED: _ClassVar[EventType]
+    EVENT_TYPE_CANCEL_RECEIPT: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_ENDED: _ClassVar[EventType]
+
+class FailureTreatment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_TREATMENT_UNSPECIFIED: _ClassVar[FailureTreatment]
+    FAILURE_TREATMENT_HANDLED: _ClassVar[FailureTreatment]
+    FAILURE_TREATMENT_IGNORED: _ClassVar[FailureTreatment]
+    FAILURE_TREATMENT_TOLERATED: _ClassVar[FailureTreatment]
+    FAILURE_TREATMENT_UNHANDLED: _ClassVar[FailureTreatment]
+
+class CancelStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CANCEL_STAGE_UNSPECIFIED: _ClassVar[CancelStage]
+    CANCEL_STAGE_REQUESTED: _ClassVar[CancelStage]
+    CANCEL_STAGE_DELIVERED: _ClassVar[CancelStage]
+    CANCEL_STAGE_ACKNOWLEDGED: _ClassVar[CancelStage]
+    CANCEL_STAGE_EXITED: _ClassVar[CancelStage]
+    CANCEL_STAGE_ABANDONED: _ClassVar[CancelStage]
+EVENT_TYPE_UNSPECIFIED: EventType
+EVENT_TYPE_EXECUTION_SUBMITTED: EventType
+EVENT_TYPE_EXECUTION_STARTED: EventType
+EVENT_TYPE_ATTEMPT_STARTED: EventType
+EVENT_TYPE_ATTEMPT_ENDED: EventType
+EVENT_TYPE_NODE_ENDED: EventType
+EVENT_TYPE_NODE_WAITING: EventType
+EVENT_TYPE_NODE_IDLED: EventType
+EVENT_TYPE_CANCEL_REQUESTED: EventType
+EVENT_TYPE_CANCEL_RECEIPT: EventType
+EVENT_TYPE_EXECUTION_ENDED: EventType
+FAILURE_TREATMENT_UNSPECIFIED: FailureTreatment
+FAILURE_TREATMENT_HANDLED: FailureTreatment
+FAILURE_TREATMENT_IGNORED: FailureTreatment
+FAILURE_TREATMENT_TOLERATED: FailureTreatment
+FAILURE_TREATMENT_UNHANDLED: FailureTreatment
+CANCEL_STAGE_UNSPECIFIED: CancelStage
+CANCEL_STAGE_REQUESTED: CancelStage
+CANCEL_STAGE_DELIVERED: CancelStage
+CANCEL_STAGE_ACKNOWLEDGED: CancelStage
+CANCEL_STAGE_EXITED: CancelStage
+CANCEL_STAGE_ABANDONED: CancelStage
+
+class Event(_message.Message):
+    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NODE_PATH_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_FIELD_NUMBER: _ClassVar[int]
+    NODE_STATE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_SUBMITTED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_STARTED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ENDED_FIELD_NUMBER: _ClassVar[int]
+    NODE_ENDED_FIELD_NUMBER: _ClassVar[int]
+    NODE_WAITING_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ENDED_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    time: _timestamp_pb2.Timestamp
+    type: EventType
+    run: int
+    node_path: str
+    attempt: int
+    branch: str
+    node_state: _state_pb2.NodeState
+    execution_state: _state_pb2.ExecutionState
+    reason: str
+    execution_submitted: ExecutionSubmitted
+    attempt_started: AttemptStarted
+    attempt_ended: AttemptEnded
+    node_ended: NodeEnded
+    node_waiting: NodeWaiting
+    cancel_requested: CancelRequested
+    cancel_receipt: CancelReceipt
+    execution_ended: ExecutionEnded
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ...) -> None: ...
+
+class ExecutionSubmitted(_message.Message):
+    __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_NAME_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SEMANTICS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ANALYSIS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    NODE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    execution_id: str
+    graph_name: str
+    graph_digest: str
+    input: _payload_pb2.Payload
+    labels: _containers.ScalarMap[str, str]
+    semantics_version: int
+    analysis_digest: str
+    traceparent: str
+    node_count: int
+    def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ...) -> None: ...
+
+class GraphAnalysis(_message.Message):
+    __slots__ = ("levels", "remaining", "guarded")
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    GUARDED_FIELD_NUMBER: _ClassVar[int]
+    levels: _containers.RepeatedScalarFieldContainer[int]
+    remaining: _containers.RepeatedScalarFieldContainer[int]
+    guarded: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, levels: _Optional[_Iterable[int]] = ..., remaining: _Optional[_Iterable[int]] = ..., guarded: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AttemptStarted(_message.Message):
+    __slots__ = ("worker_id", "worker_instance_id", "queue_time", "input")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    WORKER_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    worker_instance_id: str
+    queue_time: _duration_pb2.Duration
+    input: _payload_pb2.Payload
+    def __init__(self, worker_id: _Optional[str] = ..., worker_instance_id: _Optional[str] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
+
+class AttemptEnded(_message.Message):
+    __slots__ = ("outcome", "output", "failure", "usage", "retry_time", "edges_false", "treatment")
+    class UsageEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_TIME_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FALSE_FIELD_NUMBER: _ClassVar[int]
+    TREATMENT_FIELD_NUMBER: _ClassVar[int]
+    outcome: _state_pb2.AttemptOutcome
+    output: _payload_pb2.Payload
+    failure: _failure_pb2.Failure
+    usage: _containers.ScalarMap[str, str]
+    retry_time: _timestamp_pb2.Timestamp
+    edges_false: _containers.RepeatedScalarFieldContainer[int]
+    treatment: FailureTreatment
+    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[_Iterable[int]] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
+
+class NodeEnded(_message.Message):
+    __slots__ = ("output", "failure", "edges_false", "treatment")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FALSE_FIELD_NUMBER: _ClassVar[int]
+    TREATMENT_FIELD_NUMBER: _ClassVar[int]
+    output: _payload_pb2.Payload
+    failure: _failure_pb2.Failure
+    edges_false: _containers.RepeatedScalarFieldContainer[int]
+    treatment: FailureTreatment
+    def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., edges_false: _Optional[_Iterable[int]] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
+
+class NodeWaiting(_message.Message):
+    __slots__ = ("due_time", "input")
+    DUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    due_time: _timestamp_pb2.Timestamp
+    input: _payload_pb2.Payload
+    def __init__(self, due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
+
+class CancelRequested(_message.Message):
+    __slots__ = ("message",)
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    def __init__(self, message: _Optional[str] = ...) -> None: ...
+
+class CancelReceipt(_message.Message):
+    __slots__ = ("stage", "worker_id")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    stage: CancelStage
+    worker_id: str
+    def __init__(self, stage: _Optional[_Union[CancelStage, str]] = ..., worker_id: _Optional[str] = ...) -> None: ...
+
+class ExecutionEnded(_message.Message):
+    __slots__ = ("output", "failure", "failure_count")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    output: _payload_pb2.Payload
+    failure: _failure_pb2.Failure
+    failure_count: int
+    def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failure_count: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Plait's server: executes workflow graphs in parallel, and never loses what it acknowledged."""

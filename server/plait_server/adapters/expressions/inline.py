@@ -1,0 +1,43 @@
+"""The offload that is none: for simulations, where a process would end determinism, and for command lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import assert_never
+
+from plait_server.adapters.expressions.cel import CelEvaluator
+from plait_server.core.json_text import JsonValue, dump_json
+from plait_server.ports.evaluator import ExpressionError, InvalidExpression, Work
+
+
+class InlineOffload:
+    """Runs everything in place and at once, however long it takes; implements the port's Offload.
+
+    It has no deadline and no bound on memory: for sources that are trusted.
+    """
+
+    def __init__(self) -> None:
+        self._evaluator = CelEvaluator(work_max=math.inf)
+
+    async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+        """Evaluate or render in place; see the port. There is no checkpoint in it."""
+        return perform(self._evaluator, work, source, variables)
+
+
+def perform(evaluator: CelEvaluator, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+    """Do what an Offload is asked for, in place.
+
+    Raises:
+        ExpressionError: It failed, or the source is refused.
+    """
+    try:
+        match work:
+            case Work.EVALUATE:
+                return dump_json(evaluator.compile(source).evaluate(variables))
+            case Work.RENDER:
+                return evaluator.compile_template(source).render(variables)
+            case _:
+                assert_never(work)
+    except InvalidExpression as error:
+        raise ExpressionError(str(error)) from None

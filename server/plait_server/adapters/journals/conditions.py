@@ -1,0 +1,74 @@
+"""The conditions under which an item may be appended: rules 2 and 3 of the journal port, for every store.
+
+Nothing here reads or writes. A store finds the head of the execution and the request's record in the
+transaction in which it will write, asks `find_conflict`, and writes only if the answer is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from plait_server.errors import InvariantViolated
+from plait_server.ports.journal import (
+    AppendItem,
+    EpochConflict,
+    RequestConflict,
+    RequestRecord,
+    SequenceConflict,
+)
+
+
+class Head(NamedTuple):
+    """Where an execution ends and who may append to it. A NamedTuple: every item of an append makes one."""
+
+    position: int
+    last_sequence: int
+    last_checksum: bytes
+    owner_epoch: int
+    owner: int
+    """Number of the opening of the store that holds it."""
+    is_open: bool
+
+
+def require_well_formed(items: Sequence[AppendItem]) -> None:
+    """Check what no conflict can mend.
+
+    Raises:
+        InvariantViolated: an execution stands twice in the items, or one is made without a row or an event.
+    """
+    if len({(item.namespace, item.execution_id) for item in items}) != len(items):
+        raise InvariantViolated("an execution stands twice in one append; please report it")
+    for item in items:
+        if item.expected_sequence == 0 and (item.row is None or not item.events):
+            raise InvariantViolated(
+                f"execution {item.execution_id} is made without a row or an event; please report it",
+                execution_id=item.execution_id,
+            )
+
+
+def find_conflict(
+    item: AppendItem, *, head: Head | None, record: RequestRecord | None, owner: int
+) -> RequestConflict | SequenceConflict | EpochConflict | None:
+    """Say why an item must be refused, if so.
+
+    A request that was answered before comes first, for its answer holds whoever owns the execution by now;
+    then ownership, for a writer that lost it knows nothing of the sequence either.
+
+    Args:
+        item: What is to be appended.
+        head: The execution's; None if there is none.
+        record: What the item's request id stands for already.
+        owner: Number of the opening that appends.
+    """
+    if record is not None:
+        return RequestConflict(record=record)
+    if head is None:
+        return None if item.expected_sequence == 0 else SequenceConflict(last_sequence=0)
+    if item.expected_sequence == 0:
+        return SequenceConflict(last_sequence=head.last_sequence)
+    if item.owner_epoch != head.owner_epoch or (head.is_open and head.owner != owner):
+        return EpochConflict(owner_epoch=head.owner_epoch)
+    if item.expected_sequence != head.last_sequence:
+        return SequenceConflict(last_sequence=head.last_sequence)
+    return None

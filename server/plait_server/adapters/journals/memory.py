@@ -1,0 +1,325 @@
+"""The journal in memory: the reference implementation, and the store of simulations.
+
+The data lives in a `MemoryStore`, which outlasts the journals that open it. Opening it is what a start of a
+server
+does: the journal before is dead from then on, as after `crash`, and what it left open is claimed by the new
+    one. `MemoryStore.on_append` is where a simulation lets an append fail or the server die, before or after
+    it has happened.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+
+from plait_server.adapters.journals.conditions import Head, find_conflict, require_well_formed
+from plait_server.adapters.journals.verification import verify_content, verify_page
+from plait_server.errors import ExecutionNotFound, InvariantViolated, JournalUnavailable
+from plait_server.ports.journal import (
+    CHAIN_START,
+    Appended,
+    AppendItem,
+    AppendResult,
+    AuditRecord,
+    Claim,
+    EventPage,
+    ExecutionRow,
+    JournalStatistics,
+    ListedExecution,
+    RequestRecord,
+    chain,
+)
+
+
+class AppendPoint(Enum):
+    """Where an append may be cut."""
+
+    BEFORE_COMMIT = "before commit"
+    """Nothing of it has happened."""
+    AFTER_COMMIT = "after commit"
+    """All of it has happened, and nobody was told."""
+
+
+@dataclass(slots=True)
+class _Execution:
+    namespace: str
+    execution_id: str
+    head: Head
+    row: ExecutionRow
+    events: list[bytes] = field(default_factory=list[bytes])
+    checksums: list[bytes] = field(default_factory=list[bytes])
+    audit: list[AuditRecord] = field(default_factory=list[AuditRecord])
+
+
+class MemoryStore:
+    """What a journal in memory keeps.
+
+    Args:
+        key: The store's secret of 32 bytes; drawn at random unless a simulation gives it.
+        on_append: Called in each append, before and after it takes effect; what it raises leaves
+            `append_many`.
+    """
+
+    def __init__(
+        self, *, key: bytes | None = None, on_append: Callable[[AppendPoint], None] | None = None
+    ) -> None:
+        self.key = secrets.token_bytes(32) if key is None else key
+        self.on_append = on_append
+        self.generation = 0
+        self.executions: dict[tuple[str, str], _Execution] = {}
+        self.requests: dict[tuple[str, str, str], RequestRecord] = {}
+        self.contents: dict[tuple[str, str], bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore of {len(self.executions)} executions, opened {self.generation} times>"
+
+    def damage_event(self, namespace: str, execution_id: str, sequence: int) -> None:
+        """Flip a bit of a stored event, for tests of what must find it."""
+        events = self.executions[namespace, execution_id].events
+        event = events[sequence - 1]
+        events[sequence - 1] = bytes((event[0] ^ 1,)) + event[1:]
+
+
+class MemoryJournal:
+    """A `Journal` over a `MemoryStore`.
+
+    Args:
+        store: What to open; the journal that had it open is dead from now on.
+        owner: Names this opening; unique to each start of a server.
+    """
+
+    kind = "memory"
+
+    def __init__(self, store: MemoryStore, *, owner: str) -> None:
+        store.generation += 1
+        self._store = store
+        self._owner = owner
+        self._generation = store.generation
+        self._is_closed = False
+        self._appends = self._items = self._events = self._event_bytes = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open" if self._is_owner() else "dead"
+        return f"<MemoryJournal of {self._owner}: {state}, {self._store!r}>"
+
+    @property
+    def owner(self) -> str:
+        """Who opened it."""
+        return self._owner
+
+    def namespace(self, name: str) -> MemoryNamespaceJournal:
+        """Give the handle bound to a namespace."""
+        return MemoryNamespaceJournal(self, name)
+
+    async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
+        """Make the items durable together, as the port says."""
+        store = self.require_store()
+        require_well_formed(items)
+        if store.on_append is not None:
+            store.on_append(AppendPoint.BEFORE_COMMIT)
+        results = [self._append(item) for item in items]
+        self._appends += bool(items)
+        if store.on_append is not None:
+            store.on_append(AppendPoint.AFTER_COMMIT)
+        return results
+
+    async def claim(self, *, limit: int) -> Sequence[Claim]:
+        """Take over open executions of former openings, oldest first."""
+        store = self.require_store()
+        left = (e for e in store.executions.values() if e.head.is_open and e.head.owner != self._generation)
+        claimed = list(islice(left, limit))
+        for execution in claimed:
+            head = execution.head
+            execution.head = head._replace(owner_epoch=head.owner_epoch + 1, owner=self._generation)
+        return [_claim_of(execution) for execution in claimed]
+
+    async def renew(self) -> bool:
+        """Say whether this journal is still the newest that opened the store."""
+        return self._is_owner()
+
+    async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
+        """List sleeping executions of this owner whose due time has come, the earliest first."""
+        due = [
+            (execution.row.due_time_s, execution.head.position, execution)
+            for execution in self.require_store().executions.values()
+            if execution.head.is_open
+            and execution.head.owner == self._generation
+            and execution.row.due_time_s is not None
+            and execution.row.due_time_s <= now_s
+        ]
+        return [_claim_of(execution) for _, _, execution in sorted(due, key=lambda entry: entry[:2])[:limit]]
+
+    async def key(self) -> bytes:
+        """Give the store's secret."""
+        return self.require_store().key
+
+    def statistics(self) -> JournalStatistics:
+        """Take a snapshot of the counters."""
+        return JournalStatistics(
+            appends=self._appends, items=self._items, events=self._events, event_bytes=self._event_bytes
+        )
+
+    async def aclose(self) -> None:
+        """Close the journal; the store stays."""
+        self._is_closed = True
+
+    def crash(self) -> None:
+        """Drop the journal as kill -9 would: whoever still holds it can neither read nor write."""
+        self._is_closed = True
+
+    def require_store(self) -> MemoryStore:
+        """Give the store.
+
+        Raises:
+            JournalUnavailable: this journal was closed, has crashed, or someone else opened the store.
+        """
+        if self._is_closed or not self._is_owner():
+            raise JournalUnavailable("the store is closed, or another server opened it", nothing_written=True)
+        return self._store
+
+    def _is_owner(self) -> bool:
+        return not self._is_closed and self._generation == self._store.generation
+
+    def _append(self, item: AppendItem) -> AppendResult:
+        store = self._store
+        execution = store.executions.get((item.namespace, item.execution_id))
+        request = item.request
+        request_key = None if request is None else (item.namespace, request.method, request.request_id)
+        conflict = find_conflict(
+            item,
+            head=None if execution is None else execution.head,
+            record=None if request_key is None else store.requests.get(request_key),
+            owner=self._generation,
+        )
+        if conflict is not None:
+            return conflict
+
+        if execution is None:
+            execution = self._make_execution(item)
+        head = execution.head
+        checksum = head.last_checksum
+        for event in item.events:
+            checksum = chain(checksum, event)
+            execution.events.append(event)
+            execution.checksums.append(checksum)
+        execution.head = head._replace(last_sequence=len(execution.events), last_checksum=checksum)
+        if item.row is not None:
+            execution.row = item.row
+            execution.head = execution.head._replace(owner=self._generation, is_open=item.row.is_open)
+        execution.audit.extend(item.audit)
+        if request_key is not None and request is not None:
+            store.requests[request_key] = request
+        for digest, content in item.contents.items():
+            store.contents.setdefault((item.namespace, digest), content)
+
+        self._items += 1
+        self._events += len(item.events)
+        self._event_bytes += sum(map(len, item.events))
+        return Appended(last_sequence=execution.head.last_sequence)
+
+    def _make_execution(self, item: AppendItem) -> _Execution:
+        if item.row is None:
+            raise InvariantViolated  # `require_well_formed` has seen it.
+        executions = self._store.executions
+        head = Head(
+            position=len(executions) + 1,
+            last_sequence=0,
+            last_checksum=CHAIN_START,
+            owner_epoch=item.owner_epoch,
+            owner=self._generation,
+            is_open=item.row.is_open,
+        )
+        execution = _Execution(item.namespace, item.execution_id, head, item.row)
+        executions[item.namespace, item.execution_id] = execution
+        return execution
+
+
+class MemoryNamespaceJournal:
+    """A `NamespaceJournal` of a `MemoryJournal`."""
+
+    def __init__(self, journal: MemoryJournal, namespace: str) -> None:
+        self._journal = journal
+        self._namespace = namespace
+
+    @property
+    def namespace(self) -> str:
+        """The namespace it is bound to."""
+        return self._namespace
+
+    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
+        """Read events after a sequence, as the port says."""
+        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        if execution is None:
+            raise ExecutionNotFound(execution_id=execution_id)
+        first = max(after, 1)
+        return verify_page(
+            zip(
+                range(first, len(execution.events) + 1),
+                islice(execution.events, first - 1, None),
+                islice(execution.checksums, first - 1, None),
+                strict=True,
+            ),
+            execution_id=execution_id,
+            head=execution.head,
+            after=after,
+            events_max=events_max,
+            bytes_max=bytes_max,
+        )
+
+    async def read_row(self, execution_id: str) -> ListedExecution | None:
+        """Read the row of an execution; None if there is none in this namespace."""
+        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        return None if execution is None else _listed(execution)
+
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+        """List executions newest first, from below the position `before` on."""
+        newest_first = reversed(self._journal.require_store().executions.values())
+        return [
+            _listed(execution)
+            for execution in islice(
+                (
+                    execution
+                    for execution in newest_first
+                    if execution.namespace == self._namespace
+                    and (before is None or execution.head.position < before)
+                ),
+                limit,
+            )
+        ]
+
+    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
+        """Find what a request id stands for; None if it is free."""
+        return self._journal.require_store().requests.get((self._namespace, method, request_id))
+
+    async def read_content(self, digest: str) -> bytes | None:
+        """Read a content by its digest; None if this namespace keeps none."""
+        content = self._journal.require_store().contents.get((self._namespace, digest))
+        return None if content is None else verify_content(digest, content)
+
+    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
+        """Read the audit of an execution, oldest first."""
+        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        return [] if execution is None else execution.audit[:limit]
+
+
+def _claim_of(execution: _Execution) -> Claim:
+    return Claim(
+        namespace=execution.namespace,
+        execution_id=execution.execution_id,
+        owner_epoch=execution.head.owner_epoch,
+        last_sequence=execution.head.last_sequence,
+        row=execution.row,
+    )
+
+
+def _listed(execution: _Execution) -> ListedExecution:
+    return ListedExecution(
+        execution_id=execution.execution_id,
+        position=execution.head.position,
+        last_sequence=execution.head.last_sequence,
+        owner_epoch=execution.head.owner_epoch,
+        row=execution.row,
+    )

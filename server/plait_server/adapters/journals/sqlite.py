@@ -1,0 +1,463 @@
+"""The journal in a SQLite file: the store of a server on one machine.
+
+The rules, and why:
+
+- One connection, one thread: commits run in place, in the thread that calls. A commit thread starves beside
+  an event loop that is never idle, and a second connection is what SQLite's log bugs needed. Every call is
+  one short statement or transaction without an await in it, so reads never meet a write.
+- One `append_many` is one transaction and one flush (write-ahead log, synchronous=FULL).
+- The heads of executions are cached. That is safe for two reasons: no other process can open the database
+  (the lock file, and SQLite's exclusive locking mode), and every update repeats the conditions in its WHERE;
+  if a single row fails to match, the transaction is undone and the store counts as damaged.
+- After an error of the disk in a writing transaction, or in a checkpoint, the journal is fenced for ever:
+  neither appends nor reads, for what the file holds is unknown until it is opened anew. A flush that failed
+  is never tried again: the kernel may have dropped the pages and would report success.
+  (https://wiki.postgresql.org/wiki/Fsync_Errors)
+- A full disk undoes the transaction and fences nothing.
+- Checkpoints are made here, after a commit, and not by SQLite's automatism, which drops their errors.
+
+Designed and rejected: events clustered by execution (see the schema); a second connection for reads (nothing
+runs beside a write that it could serve); SQLite's own checkpointing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import apsw
+
+from plait_server.adapters.journals.conditions import Head, find_conflict, require_well_formed
+from plait_server.adapters.journals.queries import load_queries
+from plait_server.adapters.journals.sqlite_batch import Batch
+from plait_server.adapters.journals.sqlite_errors import damaged, translate_errors
+from plait_server.adapters.journals.sqlite_file import (
+    Holding,
+    connect,
+    prepare_database,
+    prepare_folder,
+    refused,
+    take_database,
+)
+from plait_server.adapters.journals.sqlite_lock import StoreLock
+from plait_server.adapters.journals.sqlite_rows import (
+    Row,
+    Value,
+    audit_of,
+    claim_of,
+    fetch,
+    head_of,
+    listed_of,
+    record_of,
+)
+from plait_server.adapters.journals.verification import verify_content, verify_page
+from plait_server.errors import (
+    ExecutionNotFound,
+    JournalFull,
+    JournalUnavailable,
+    PlaitError,
+    StoreDamaged,
+    StoreLocked,
+)
+from plait_server.ports.journal import (
+    AppendItem,
+    AppendResult,
+    AuditRecord,
+    Claim,
+    EventPage,
+    JournalStatistics,
+    ListedExecution,
+    RequestRecord,
+)
+
+# A checkpoint of 1,000 pages stops appends for 3 to 6 ms (measured with commits of 100 executions); with
+# fewer it comes more often, and pages that change again and again are written that much more often too.
+CHECKPOINT_PAGES: Final = 1000
+
+# About 500 bytes each. Which heads are forgotten matters to nothing but time.
+_HEADS_MAX: Final = 50_000
+
+# Above every position: `before` of a list that begins at the newest.
+_POSITION_MAX: Final = 2**63 - 1
+
+
+class SqliteJournal:
+    """A `Journal` in a SQLite file; `open` makes one. To be used in the thread that opened it."""
+
+    kind = "sqlite"
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        *,
+        path: Path,
+        lock: StoreLock,
+        owner: str,
+        holding: Holding,
+        checkpoint_pages: int,
+    ) -> None:
+        self._path = path
+        self._connection = connection
+        self._lock = lock
+        self._owner = owner
+        self._generation = holding.generation
+        self._key = holding.key
+        self._last_position = holding.last_position
+        self._checkpoint_pages = checkpoint_pages
+        self._queries = load_queries("sqlite.sql")
+        self._file = path.stat()
+        self._heads: dict[tuple[str, str], Head] = {}
+        self._fault: str | None = None
+        self._is_closed = False
+        self._log_pages = 0
+        self._appends = self._items = self._events = self._event_bytes = 0
+        connection.set_wal_hook(self._note_log_pages)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        owner: str,
+        key: bytes | None = None,
+        vfs: str | None = None,
+        checkpoint_pages: int = CHECKPOINT_PAGES,
+    ) -> SqliteJournal:
+        """Open a store, and make it if it is not there.
+
+        Args:
+            path: The database file. Its folder is made if it is missing; log and lock file stand beside it.
+            owner: Names this opening; unique to each start of a server.
+            key: Secret of 32 bytes of a store that is made now; drawn at random unless a simulation gives it.
+            vfs: Name of a registered SQLite VFS to go through, for tests; None: the system's files.
+            checkpoint_pages: At how many pages of 4 KiB the log is written into the database.
+
+        Raises:
+            StoreLocked: another process, or another journal of this one, has it open.
+            StoreTooNew: a newer version of Plait wrote it.
+            StoreDamaged: the file is no database, another program's, or its structure is damaged.
+            JournalUnavailable: the operating system refuses.
+            JournalFull: the disk is full.
+        """
+        file = Path(path).absolute()
+        prepare_folder(file)
+        with contextlib.ExitStack() as cleanup:
+            try:
+                lock = StoreLock.take(file, owner=owner)
+                cleanup.callback(lock.release)
+                with translate_errors(file):
+                    connection = connect(file, vfs=vfs)
+                    cleanup.callback(connection.close)
+                    prepare_database(connection, file)
+                    holding = take_database(connection, file, owner=owner, key=key)
+                journal = cls(
+                    connection,
+                    path=file,
+                    lock=lock,
+                    owner=owner,
+                    holding=holding,
+                    checkpoint_pages=checkpoint_pages,
+                )
+            except OSError as error:
+                raise refused(file, error) from error
+            cleanup.pop_all()
+        return journal
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open" if self._fault is None else "fenced"
+        return f"<SqliteJournal {self._path} of {self._owner}: {state}, {len(self._heads)} heads cached>"
+
+    @property
+    def owner(self) -> str:
+        """Who opened it."""
+        return self._owner
+
+    def namespace(self, name: str) -> SqliteNamespaceJournal:
+        """Give the handle bound to a namespace."""
+        return SqliteNamespaceJournal(self, name)
+
+    async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
+        """Make the items durable together, as the port says."""
+        require_well_formed(items)
+        batch = Batch(self._last_position)
+        with self._transaction():
+            for item in items:
+                batch.results.append(self._decide(item, batch))
+            self._write(batch)
+        self._remember(batch)
+        if self._log_pages >= self._checkpoint_pages:
+            self._checkpoint()
+        return batch.results
+
+    async def claim(self, *, limit: int) -> Sequence[Claim]:
+        """Take over open executions of former openings, oldest first."""
+        with self._transaction():
+            rows = sorted(self.execute("claim", self._generation, limit), key=lambda row: cast("int", row[0]))
+            claims = [claim_of(row) for row in rows]
+        for claim in claims:
+            self._heads.pop((claim.namespace, claim.execution_id), None)
+        return claims
+
+    async def renew(self) -> bool:
+        """Say whether the lock, the file and the store's row are still this journal's."""
+        if self._is_closed or self._fault is not None or not self._lock.is_held():
+            return False
+        try:
+            if not os.path.samestat(self._path.stat(), self._file):
+                return False
+        except OSError:
+            return False
+        with self.reading():
+            return self.execute("find_generation") == [(self._generation,)]
+
+    async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
+        """List sleeping executions of this owner whose due time has come, the earliest first."""
+        with self.reading():
+            return [claim_of(row) for row in self.execute("list_due", self._generation, now_s, limit)]
+
+    async def key(self) -> bytes:
+        """Give the store's secret."""
+        return self._key
+
+    def statistics(self) -> JournalStatistics:
+        """Take a snapshot of the counters."""
+        return JournalStatistics(
+            appends=self._appends, items=self._items, events=self._events, event_bytes=self._event_bytes
+        )
+
+    async def aclose(self) -> None:
+        """Write the log into the database, unless the journal is fenced, and let others in. Idempotent."""
+        if not self._is_closed and self._fault is None:
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self.crash()
+
+    def crash(self) -> None:
+        """Drop the store as kill -9 would: the log stays as it is, the lock comes free. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._heads.clear()
+            try:
+                # After a failed write SQLite may complain here; everything acknowledged is in the log.
+                with contextlib.suppress(apsw.Error):
+                    self._connection.close(force=True)
+            finally:
+                self._lock.release()
+
+    # What the namespaces' handles use.
+
+    @contextlib.contextmanager
+    def reading(self) -> Generator[None]:
+        """Read inside; what SQLite raises is translated, and damage fences the journal.
+
+        Raises:
+            JournalUnavailable: the journal is closed or fenced, or the disk does not answer.
+            StoreDamaged: the store's structure is damaged.
+        """
+        self._require_usable()
+        try:
+            with translate_errors(self._path):
+                yield
+        except StoreDamaged as error:
+            self._fence(error)
+            raise
+
+    def execute(self, query: str, *values: Value) -> list[Row]:
+        """Run a named query to its end, within `reading` or a transaction."""
+        return fetch(self._connection, self._queries[query], *values)
+
+    def read_events(
+        self, namespace: str, execution_id: str, *, after: int, events_max: int, bytes_max: int
+    ) -> EventPage:
+        """Read and verify a stretch of events; raises as `NamespaceJournal.read` does."""
+        with self.reading():
+            head = self._heads.get((namespace, execution_id)) or self._find_head(namespace, execution_id)
+            if head is None:
+                raise ExecutionNotFound(execution_id=execution_id)
+            cursor = self._connection.execute(self._queries["list_events"].sql, (head.position, after))
+            try:
+                return verify_page(
+                    cast("Iterable[tuple[int, bytes | None, bytes | None]]", cursor),
+                    execution_id=execution_id,
+                    head=head,
+                    after=after,
+                    events_max=events_max,
+                    bytes_max=bytes_max,
+                )
+            finally:
+                # A statement that was not read to its end keeps its read transaction open.
+                cursor.close()
+
+    def find_record(self, namespace: str, method: str, request_id: str) -> RequestRecord | None:
+        """Find what a request id stands for, within `reading` or a transaction."""
+        for row in self.execute("find_request", namespace, method, request_id):
+            return record_of(row, method=method, request_id=request_id)
+        return None
+
+    # Appending.
+
+    def _decide(self, item: AppendItem, batch: Batch) -> AppendResult:
+        """Add to the batch what the item writes, or say why it is refused."""
+        key = (item.namespace, item.execution_id)
+        head = self._heads.get(key) or self._find_head(*key)
+        request = item.request
+        record = None
+        if request is not None:
+            request_key = (item.namespace, request.method, request.request_id)
+            record = batch.records.get(request_key) or self.find_record(*request_key)
+        conflict = find_conflict(item, head=head, record=record, owner=self._generation)
+        if conflict is not None:
+            return conflict
+
+        return batch.add(item, head, owner=self._generation)
+
+    def _write(self, batch: Batch) -> None:
+        before = self._connection.total_changes()
+        self._write_rows("update_execution", batch.rows)
+        self._write_rows("update_head", batch.ends)
+        if self._connection.total_changes() - before != len(batch.rows) + len(batch.ends):
+            raise damaged(
+                self._path, "an execution does not end where this process, its only writer, left it"
+            )
+        self._write_rows("insert_execution", batch.executions)
+        self._write_rows("insert_event", batch.events)
+        self._write_rows("insert_content", batch.contents)
+        self._write_rows("insert_request", batch.requests)
+        self._write_rows("insert_audit", batch.audit)
+
+    def _write_rows(self, query: str, rows: list[Row]) -> None:
+        if rows:
+            self._connection.executemany(self._queries[query].sql, rows)
+
+    def _remember(self, batch: Batch) -> None:
+        self._last_position = batch.last_position
+        for key, head in batch.heads.items():
+            if head.is_open:
+                self._heads[key] = head
+            else:
+                self._heads.pop(key, None)
+        while len(self._heads) > _HEADS_MAX:
+            del self._heads[next(iter(self._heads))]
+        self._appends += bool(batch.results)
+        self._items += len(batch.heads)
+        self._events += len(batch.events)
+        self._event_bytes += batch.event_bytes
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[None]:
+        """Write inside: all or nothing, durable at the end; a fault of the disk or the structure fences."""
+        self._require_usable()
+        try:
+            with translate_errors(self._path):
+                self.execute("begin")
+                yield
+                self.execute("commit")
+        except BaseException as error:
+            self._roll_back(error)
+            raise
+
+    def _roll_back(self, error: BaseException) -> None:
+        # SQLite has undone it by itself after some errors; after the others it must be told.
+        if self._connection.in_transaction:
+            try:
+                self.execute("rollback")
+            except apsw.Error as second:
+                self._fence(second)
+        elif not isinstance(error, PlaitError):
+            # An interrupt from outside, between the commit and what is remembered of it.
+            self._fence(error)
+        if isinstance(error, (JournalUnavailable, StoreDamaged, StoreLocked)):
+            self._fence(error)
+
+    def _checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> None:
+        """Write the log into the database. What was appended is durable either way, so nothing is raised."""
+        try:
+            with translate_errors(self._path):
+                self._connection.wal_checkpoint(mode=mode)
+        except JournalFull:
+            # The log stays, and the next append tries again.
+            return
+        except PlaitError as error:
+            self._fence(error)
+
+    def _fence(self, error: BaseException) -> None:
+        if self._fault is None:
+            self._fault = str(error)
+
+    def _require_usable(self) -> None:
+        if self._is_closed:
+            raise JournalUnavailable(f"the store {self._path} is closed", nothing_written=True)
+        if self._fault is not None:
+            raise JournalUnavailable(
+                f"the store {self._path} has failed and takes nothing any more; restart the server. "
+                f"It said: {self._fault}",
+                nothing_written=True,
+            )
+
+    def _note_log_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    # Reading.
+
+    def _find_head(self, namespace: str, execution_id: str) -> Head | None:
+        for row in self.execute("find_head", namespace, execution_id):
+            return head_of(row)
+        return None
+
+
+class SqliteNamespaceJournal:
+    """A `NamespaceJournal` of a `SqliteJournal`."""
+
+    def __init__(self, journal: SqliteJournal, namespace: str) -> None:
+        self._journal = journal
+        self._namespace = namespace
+
+    @property
+    def namespace(self) -> str:
+        """The namespace it is bound to."""
+        return self._namespace
+
+    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
+        """Read events after a sequence, as the port says."""
+        return self._journal.read_events(
+            self._namespace, execution_id, after=after, events_max=events_max, bytes_max=bytes_max
+        )
+
+    async def read_row(self, execution_id: str) -> ListedExecution | None:
+        """Read the row of an execution; None if there is none in this namespace."""
+        with self._journal.reading():
+            rows = self._journal.execute("find_row", self._namespace, execution_id)
+            return listed_of(rows[0]) if rows else None
+
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+        """List executions newest first, from below the position `before` on."""
+        bound = _POSITION_MAX if before is None else before
+        with self._journal.reading():
+            return [
+                listed_of(row) for row in self._journal.execute("list_rows", self._namespace, bound, limit)
+            ]
+
+    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
+        """Find what a request id stands for; None if it is free."""
+        with self._journal.reading():
+            return self._journal.find_record(self._namespace, method, request_id)
+
+    async def read_content(self, digest: str) -> bytes | None:
+        """Read a content by its digest; None if this namespace keeps none."""
+        with self._journal.reading():
+            match self._journal.execute("find_content", self._namespace, digest):
+                case []:
+                    return None
+                case [(bytes(content),)]:
+                    return verify_content(digest, content)
+                case _:
+                    return verify_content(digest, b"")
+
+    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
+        """Read the audit of an execution, oldest first."""
+        with self._journal.reading():
+            rows = self._journal.execute("list_audit", self._namespace, execution_id, limit)
+            return [audit_of(row) for row in rows]

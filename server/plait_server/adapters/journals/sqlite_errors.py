@@ -1,0 +1,63 @@
+"""What SQLite raises, in the words of Plait."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+
+import apsw
+
+from plait_server.adapters.journals.sqlite_rows import UnexpectedRow
+from plait_server.errors import InvariantViolated, JournalFull, JournalUnavailable, StoreDamaged, StoreLocked
+
+
+@contextlib.contextmanager
+def translate_errors(path: Path) -> Generator[None]:
+    """Translate what SQLite raises inside.
+
+    Raises:
+        JournalFull: the disk is full.
+        JournalUnavailable: the disk, or the machine, refuses.
+        StoreDamaged: the file is no database, or contradicts itself.
+        StoreLocked: another program holds a lock on the database itself.
+        InvariantViolated: the statement was wrong.
+    """
+    try:
+        yield
+    except apsw.FullError as error:
+        raise JournalFull(
+            f"the disk of {path} is full, and nothing was written; free space, the server goes on by itself",
+            nothing_written=True,
+        ) from error
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise StoreLocked(
+            f"another program has the database {path} open; stop it, or name another store"
+        ) from error
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+        raise damaged(path, str(error)) from error
+    except UnexpectedRow as error:
+        raise damaged(path, str(error)) from error
+    except (apsw.ConstraintError, UnicodeDecodeError) as error:
+        # The rows were checked before they were written, and written as text: one of the two is no longer so.
+        raise damaged(path, str(error)) from error
+    except (
+        apsw.IOError,
+        apsw.CantOpenError,
+        apsw.ReadOnlyError,
+        apsw.PermissionsError,
+        apsw.AuthError,
+        apsw.ProtocolError,
+        apsw.NoLFSError,
+        apsw.NoMemError,
+        apsw.InterruptError,
+    ) as error:
+        code = getattr(error, "extendedresult", None)
+        raise JournalUnavailable(f"the store {path} failed: {error} (SQLite {code})", code=code) from error
+    except apsw.Error as error:
+        raise InvariantViolated(f"SQLite refused a statement: {error}; please report it") from error
+
+
+def damaged(path: Path, what: str) -> StoreDamaged:
+    """Make the error for a store whose structure is not as it must be."""
+    return StoreDamaged(f"the store {path} is damaged: {what}; restore it from a backup, nothing was guessed")

@@ -1,0 +1,195 @@
+"""Opening the file of a SQLite store: making it if need be, telling it from others, migrating, checking."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
+from plait_server.adapters.journals.sqlite_errors import damaged
+from plait_server.adapters.journals.sqlite_rows import fetch
+from plait_server.errors import JournalUnavailable, StoreTooNew
+
+# "Plai"; the first migration sets it.
+APPLICATION_ID: Final = 0x506C6169
+
+# Of the pages that commits touch again and again, 32 MiB stay in memory; a transaction that changes more
+# spills.
+_CACHE_KIB: Final = 32 * 1024
+
+# A large transaction lets the log grow; it is cut back to this at the next restart of the log.
+_LOG_BYTES_KEPT: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What an opening finds when it becomes the owner."""
+
+    generation: int
+    """Number of this opening; grows by one with each."""
+    key: bytes
+    """The store's secret."""
+    last_position: int
+    """The highest position that was ever given to an execution."""
+
+
+def prepare_folder(path: Path) -> None:
+    """Make the store's folder, such that a power cut cannot take it away again.
+
+    Raises:
+        JournalUnavailable: it cannot be made, or is no folder.
+    """
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in missing:
+            descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
+    """Open the database; nothing of it is read yet.
+
+    Raises:
+        StoreDamaged: the file is empty, and its log tells that it was not.
+        OSError: the file cannot be made.
+        apsw.Error: SQLite cannot open it.
+    """
+    try:
+        # It holds payloads and the key: for this user alone. SQLite gives its log the same rights.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        # The header is written before there is a log, so a crash in the making cannot look like this.
+        if path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists():
+            raise damaged(path, "the file is empty") from None
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs)
+    # Closing must not write: after a failed flush that would be to try again and go on.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    return connection
+
+
+def prepare_database(connection: apsw.Connection, path: Path) -> None:
+    """Set the connection up and bring the schema to the newest version.
+
+    Raises:
+        StoreDamaged: the file is another program's, or lacks something.
+        StoreTooNew: a newer version of Plait wrote it.
+        JournalUnavailable: the file system cannot hold a log.
+        apsw.Error: SQLite cannot read or write it.
+    """
+    # Before the first access, so that the log's index stands in this process's memory and no other process,
+    # whose SQLite may be one that corrupts logs, can open the database.
+    connection.pragma("locking_mode", "exclusive")
+    _require_ours(connection, path)
+    if connection.pragma("journal_mode", "wal") != "wal":
+        raise JournalUnavailable(
+            f"the file system of {path} cannot hold a write-ahead log; name another store"
+        )
+    # NORMAL loses acknowledged events at a power cut.
+    connection.pragma("synchronous", "full")
+    # On macOS a plain fsync leaves the data in the drive's cache. Elsewhere these two do nothing.
+    connection.pragma("fullfsync", 1)
+    connection.pragma("checkpoint_fullfsync", 1)
+    connection.pragma("cell_size_check", 1)
+    connection.pragma("temp_store", "memory")
+    connection.pragma("cache_size", -_CACHE_KIB)
+    connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
+    # What a log holds that a failed flush left behind must be durable before anything is appended to it; the
+    # whole log is written into the database and begun anew.
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    migrate(connection)
+    _require_structure(connection, path)
+
+
+def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: bytes | None) -> Holding:
+    """Become the owner that the database names.
+
+    Args:
+        connection: Prepared.
+        path: Named in errors.
+        owner: Names this opening.
+        key: The secret of a store that has none yet; None: drawn at random.
+
+    Raises:
+        StoreDamaged: its own row is damaged.
+        apsw.Error: SQLite cannot write it.
+    """
+    queries = load_queries("sqlite.sql")
+    new_key = secrets.token_bytes(32) if key is None else key
+    fetch(connection, queries["begin"])
+    last = fetch(connection, queries["find_last_position"])
+    # A store that has held executions has lost its key by damage, and a new one would hide it.
+    if last == [(0,)]:
+        fetch(connection, queries["insert_store"], new_key)
+    held = fetch(connection, queries["take_store"], owner, os.getpid(), socket.gethostname())
+    fetch(connection, queries["commit"])
+    match held, last:
+        case [(int(generation), bytes(kept_key))], [(int(last_position),)]:
+            return Holding(generation=generation, key=kept_key, last_position=last_position)
+        case _:
+            raise damaged(path, "the store's own row")
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Run the migrations that a database lacks, each in a transaction.
+
+    Raises:
+        apsw.Error: SQLite cannot write it.
+    """
+    version = connection.pragma("user_version")
+    for migration in load_migrations():
+        if migration.version > version:
+            with connection:
+                connection.execute(migration.sql)
+
+
+def refused(path: Path, error: OSError) -> JournalUnavailable:
+    """Make the error for what the operating system refuses at opening."""
+    return JournalUnavailable(
+        f"the store {path} cannot be opened: {error.strerror}: {error.filename}; "
+        f"let user {os.getuid()} read and write the file and its folder, or name another store",
+        nothing_written=True,
+    )
+
+
+def _require_ours(connection: apsw.Connection, path: Path) -> None:
+    application_id = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    newest = load_migrations()[-1].version
+    is_new = application_id == 0 and version == 0 and connection.pragma("schema_version") == 0
+    if is_new:
+        return
+    if application_id != APPLICATION_ID:
+        raise damaged(path, "it is the database of another program")
+    if version > newest:
+        raise StoreTooNew(
+            f"the store {path} has schema version {version}, and this Plait knows {newest}; "
+            "upgrade Plait, or name another store",
+            version=version,
+            newest=newest,
+        )
+    if version < 1:
+        raise damaged(path, f"it says to have schema version {version}")
+
+
+def _require_structure(connection: apsw.Connection, path: Path) -> None:
+    query = load_queries("sqlite.sql")["describe_structure"]
+    with contextlib.closing(apsw.Connection(":memory:")) as model:
+        model.execute(load_script("sqlite_schema.sql"))
+        wanted = fetch(model, query)
+    if fetch(connection, query) != wanted:
+        raise damaged(path, "its tables are not those of its schema version")

@@ -1,0 +1,77 @@
+-- The schema as it is after all migrations: for the reader, and for the check at opening. A change is written
+-- twice, here and as a new file in migrations/; a test compares the two.
+
+-- What the store is, and who holds it: one row.
+CREATE TABLE store (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    key BLOB NOT NULL,               -- The secret that attempt tokens are signed with.
+    generation INTEGER NOT NULL,     -- Grows by one with each opening; what `executions.owner` names.
+    owner TEXT NOT NULL,             -- Of the newest opening, as are the two below.
+    process_id INTEGER NOT NULL,
+    host TEXT NOT NULL
+) STRICT;
+
+-- An execution: where its events end, who may append to them, and what lists and the recovery need.
+CREATE TABLE executions (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL,
+    execution_id TEXT NOT NULL,
+    last_sequence INTEGER NOT NULL,
+    last_checksum BLOB NOT NULL,
+    owner_epoch INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    is_open INTEGER NOT NULL,
+    due_time_s REAL,
+    summary BLOB NOT NULL,
+    UNIQUE (namespace, execution_id)
+) STRICT;
+
+-- Lists: `position` follows by itself.
+CREATE INDEX executions_listed ON executions (namespace);
+
+-- Claims (owners of former openings are smaller) and due times.
+CREATE INDEX executions_open ON executions (owner, due_time_s) WHERE is_open;
+
+-- The events, in the order of their arrival. Clustered by execution instead, a commit of many executions would
+-- dirty a page of 4 KiB for each of them: two to three times the time.
+CREATE TABLE events (
+    arrival INTEGER PRIMARY KEY,
+    execution INTEGER NOT NULL,      -- `executions.position`
+    sequence INTEGER NOT NULL,
+    event BLOB NOT NULL,
+    checksum BLOB NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX events_of_execution ON events (execution, sequence);
+
+-- What mutations with a request id answered.
+CREATE TABLE requests (
+    namespace TEXT NOT NULL,
+    method TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    execution_id TEXT NOT NULL,
+    PRIMARY KEY (namespace, method, request_id)
+) STRICT, WITHOUT ROWID;
+
+-- Graphs and payloads that are kept once by digest.
+CREATE TABLE contents (
+    namespace TEXT NOT NULL,
+    digest TEXT NOT NULL,            -- SHA-256 in lower-case hexadecimal.
+    content BLOB NOT NULL,
+    PRIMARY KEY (namespace, digest)
+) STRICT;
+
+-- What changed nothing and must not be forgotten.
+CREATE TABLE audit (
+    arrival INTEGER PRIMARY KEY,
+    execution INTEGER NOT NULL,      -- `executions.position`
+    time_s REAL NOT NULL,
+    kind TEXT NOT NULL,
+    node_path TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    worker_id TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX audit_of_execution ON audit (execution);

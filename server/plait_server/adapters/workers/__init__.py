@@ -1,0 +1,1 @@
+"""Ways to reach workers: attached ones dial in and keep one stream."""

@@ -1,0 +1,411 @@
+"""The server's end of Attach as a state machine without sockets, clocks or tasks (as h11 is for HTTP).
+
+A session lives as long as one stream. Frames come in through `receive`, which gives what they mean; what the
+server wants to say is queued by `assign`, `cancel`, ... and taken out by `take_frame`, everything that is due
+in one frame.
+
+Rules
+1. The worker's first message is `hello`; then the driver calls `welcome`. Nothing is sent before.
+2. Control messages (welcome, recorded, cancel, ping) stand before assigns: a worker hears of a cancel however
+   much work is queued for it.
+3. An invalid message of a known attempt fails that attempt, not the stream (a handler may return anything); a
+   stream whose structure is wrong is refused with `ProtocolViolation`.
+4. Queues are bounded by what the server has given out: slots for assigns, attempts for recorded and cancel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from plait.v1 import payload_pb2, worker_hub_service_pb2
+from plait_server.core.commands import Taken
+from plait_server.core.events import NO_USAGE
+from plait_server.core.failures import INVALID_RESULT, UNKNOWN, Failure, bounded, bounded_message
+from plait_server.core.json_text import InvalidJson, check_json
+from plait_server.core.limits import ID_PATTERN, LABELS_MAX, MAX_CONCURRENCY_MAX, MIB, PAYLOAD_BYTES_MAX
+from plait_server.core.payload import Payload
+from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.usage import is_amount
+from plait_server.encoding.event_codec import duration, seconds_of_duration
+from plait_server.encoding.failure_codec import failure_from_proto
+from plait_server.errors import FieldViolation, InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
+from plait_server.ports.workers import Assignment, Report
+
+PROTOCOL_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = MIB
+"""A frame is filled up to this; a single larger message goes alone."""
+TYPES_MAX: Final = 1_000
+USAGE_UNITS_MAX: Final = 64
+_ID: Final = re.compile(ID_PATTERN)
+_MESSAGE_OVERHEAD: Final = 16
+
+
+class Hello(NamedTuple):
+    """A worker introduced itself."""
+
+    worker_id: str
+    instance_id: str
+    namespace: str
+    types: Mapping[str, int]
+    """Type -> how many attempts of it at once; 0: no limit of its own."""
+    slots: int
+    labels: Mapping[str, str]
+    sdk: str
+    running: Sequence[str]
+    """Tokens of attempts that it still runs."""
+    finished: Sequence[str]
+    """Tokens of attempts whose results follow."""
+
+
+class Ended(NamedTuple):
+    """An attempt ended at the worker; it waits for `recorded`."""
+
+    token: str
+    report: Report
+
+
+class Returned(NamedTuple):
+    """An attempt was not taken, or is handed back."""
+
+    token: str
+    code: str
+    message: str
+
+
+class Accepted(NamedTuple):
+    """An attempt was taken."""
+
+    token: str
+
+
+class CancelStep(NamedTuple):
+    """A cancel was acknowledged, or its handler has ended."""
+
+    token: str
+    stage: CancelStage
+    usage: Mapping[str, str]
+
+
+class SlotsChanged(NamedTuple):
+    """The worker takes another number of attempts at once; 0 when it drains."""
+
+    slots: int
+    is_draining: bool
+
+
+class Said(NamedTuple):
+    """Progress, a log line or a heartbeat."""
+
+    token: str
+    kind: str
+    text: str
+
+
+class Used(NamedTuple):
+    """An attempt used something."""
+
+    token: str
+    unit: str
+    amount: str
+
+
+class Ponged(NamedTuple):
+    """The worker answered a ping."""
+
+    number: int
+
+
+SessionEvent: TypeAlias = (
+    Hello | Ended | Returned | Accepted | CancelStep | SlotsChanged | Said | Used | Ponged
+)
+
+
+class ServerSession:
+    """The server's side of one Attach stream."""
+
+    def __init__(self) -> None:
+        self.hello: Hello | None = None
+        self._control: deque[worker_hub_service_pb2.ServerMessage] = deque()
+        self._assigns: deque[worker_hub_service_pb2.ServerMessage] = deque()
+        self._is_welcome = False
+
+    def __repr__(self) -> str:
+        worker = self.hello.worker_id if self.hello is not None else "?"
+        return f"<ServerSession {worker}, {len(self._control)}+{len(self._assigns)} queued>"
+
+    # In.
+
+    def receive(self, frame: worker_hub_service_pb2.AttachRequest) -> list[SessionEvent]:
+        """Take a frame and give what it means, in order.
+
+        Raises:
+            InvalidRequest: `hello` has malformed fields.
+            ProtocolVersionUnsupported: the worker speaks another version.
+            ProtocolViolation: the first message is not `hello`, or a later one is.
+        """
+        events: list[SessionEvent] = []
+        for message in frame.messages:
+            kind = message.WhichOneof("message")
+            if self.hello is None:
+                if kind != "hello":
+                    text = f"the first message of a worker must be hello, and was {kind or 'empty'}"
+                    raise ProtocolViolation(text)
+                self.hello = _read_hello(message.hello)
+                events.append(self.hello)
+            elif kind == "hello":
+                text = "a worker says hello once a stream; close the stream and open another"
+                raise ProtocolViolation(text)
+            elif kind is not None:
+                event = _READERS[kind](message)
+                if event is not None:
+                    events.append(event)
+        return events
+
+    # Out.
+
+    def welcome(self, *, server_version: str, server_instance_id: str, ping_s: float, lease_s: float) -> None:
+        """Answer `hello`; from now on the rest may be sent."""
+        self._is_welcome = True
+        message = worker_hub_service_pb2.ServerMessage()
+        welcome = message.welcome
+        welcome.protocol_version = PROTOCOL_VERSION
+        welcome.server_version = server_version
+        welcome.server_instance_id = server_instance_id
+        welcome.ping_interval.CopyFrom(duration(ping_s))
+        welcome.lease.CopyFrom(duration(lease_s))
+        welcome.payload_bytes_max = PAYLOAD_BYTES_MAX
+        self._control.appendleft(message)
+
+    def assign(self, token: str, assignment: Assignment, idempotency_key: str) -> None:
+        """Give the worker an attempt."""
+        message = worker_hub_service_pb2.ServerMessage()
+        assign = message.assign
+        key = assignment.key
+        assign.token = token
+        assign.execution_id = key.execution_id
+        assign.node_path = key.node_path
+        assign.attempt = key.attempt
+        assign.run = key.run
+        assign.type = assignment.type
+        if assignment.input_digest:
+            assign.input.digest = assignment.input_digest
+            assign.input.size_bytes = assignment.input_size_bytes
+        else:
+            assign.input.json = assignment.input_json
+        if assignment.time_left_s:
+            assign.time_left.CopyFrom(duration(assignment.time_left_s))
+        assign.traceparent = assignment.traceparent
+        assign.idempotency_key = idempotency_key
+        self._assigns.append(message)
+
+    def withdraw(self, token: str) -> bool:
+        """Take back an assign that was not taken out yet; whether there was one."""
+        for index, message in enumerate(self._assigns):
+            if message.assign.token == token:
+                del self._assigns[index]
+                return True
+        return False
+
+    def recorded(self, token: str, taken: Taken) -> None:
+        """Say what became of a result."""
+        message = worker_hub_service_pb2.ServerMessage()
+        message.recorded.token = token
+        message.recorded.result = int(taken)  # type: ignore[assignment] # an IntEnum of the same numbers
+        self._control.append(message)
+
+    def cancel(self, token: str, reason: str, grace_s: float) -> None:
+        """Ask the worker to cancel an attempt."""
+        message = worker_hub_service_pb2.ServerMessage()
+        message.cancel.token = token
+        message.cancel.reason = reason
+        message.cancel.grace.CopyFrom(duration(grace_s))
+        self._control.append(message)
+
+    def ping(self, number: int) -> None:
+        """Ask for a pong."""
+        message = worker_hub_service_pb2.ServerMessage()
+        message.ping.number = number
+        self._control.append(message)
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether `take_frame` would give one."""
+        return self._is_welcome and bool(self._control or self._assigns)
+
+    def take_frame(self) -> worker_hub_service_pb2.AttachResponse | None:
+        """Take whatever is queued, up to 1 MiB, control messages first; None when nothing is."""
+        if not self.has_frame:
+            return None
+        frame = worker_hub_service_pb2.AttachResponse()
+        size = 0
+        for queue in (self._control, self._assigns):
+            while queue:
+                more = queue[0].ByteSize() + _MESSAGE_OVERHEAD
+                if size and size + more > FRAME_BYTES_MAX:
+                    return frame
+                frame.messages.append(queue.popleft())
+                size += more
+        return frame
+
+
+def _read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
+    if message.protocol_version != PROTOCOL_VERSION:
+        text = (
+            f"the worker speaks protocol version {message.protocol_version}, the server {PROTOCOL_VERSION}; "
+            "upgrade the older of the two"
+        )
+        raise ProtocolVersionUnsupported(text)
+    violations: list[FieldViolation] = []
+
+    def check(field: str, is_right: object, text: str) -> None:
+        if not is_right:
+            violations.append(FieldViolation(field=f"hello.{field}", message=text))
+
+    rule = "must match [A-Za-z0-9_.-]{1,128}"
+    check("worker_id", _ID.fullmatch(message.worker_id) is not None, rule)
+    check("instance_id", _ID.fullmatch(message.instance_id) is not None, rule)
+    check("namespace", not message.namespace or _ID.fullmatch(message.namespace) is not None, rule)
+    check("slots", 0 <= message.slots <= MAX_CONCURRENCY_MAX, f"must be 0 to {MAX_CONCURRENCY_MAX}")
+    check("labels", len(message.labels) <= LABELS_MAX, f"must be at most {LABELS_MAX}")
+    check(
+        "types",
+        0 < len(message.types) <= TYPES_MAX,
+        f"must be 1 to {TYPES_MAX} node types; register a handler",
+    )
+    for index, served in enumerate(message.types):
+        check(f"types[{index}].type", _ID.fullmatch(served.type) is not None, rule)
+        check(
+            f"types[{index}].max_concurrency",
+            0 <= served.max_concurrency <= MAX_CONCURRENCY_MAX,
+            f"must be 0 to {MAX_CONCURRENCY_MAX}",
+        )
+    if violations:
+        raise InvalidRequest(violations)
+    return Hello(
+        message.worker_id,
+        message.instance_id,
+        message.namespace or "default",
+        {served.type: served.max_concurrency for served in message.types},
+        message.slots,
+        dict(message.labels),
+        message.sdk[:128],
+        [held.token for held in message.in_flight if not held.finished],
+        [held.token for held in message.in_flight if held.finished],
+    )
+
+
+def _read_complete(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
+    complete = message.complete
+    usage, problem = _read_usage(complete.usage)
+    text = complete.output.json if complete.HasField("output") else "null"
+    if not problem:
+        problem = _result_problem(complete.output, text)
+    if problem:
+        failure = Failure(code=INVALID_RESULT, message=problem)
+        return Ended(
+            complete.token,
+            Report(AttemptOutcome.FAILED, failure=failure, retryable=False, usage=usage, from_worker=True),
+        )
+    return Ended(complete.token, Report(AttemptOutcome.SUCCEEDED, text, usage=usage, from_worker=True))
+
+
+def _result_problem(output: payload_pb2.Payload, text: str) -> str:
+    if output.digest:
+        return "a result must be JSON text, not a digest"
+    try:
+        check_json(text, max_bytes=PAYLOAD_BYTES_MAX)
+    except InvalidJson as error:
+        return f"the handler's result was refused: {error}"
+    return ""
+
+
+def _read_fail(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
+    fail = message.fail
+    usage, problem = _read_usage(fail.usage)
+    details: Payload | None = None
+    if fail.HasField("details"):
+        try:
+            check_json(fail.details.json, max_bytes=PAYLOAD_BYTES_MAX // 16)
+            details = Payload(fail.details.json)
+        except InvalidJson as error:
+            problem = f"its details were dropped: {error}"
+    text = f"{fail.message} ({problem})" if problem else fail.message
+    failure = Failure(
+        code=fail.code if _ID.fullmatch(fail.code) else UNKNOWN,
+        message=bounded_message(text),
+        details=details,
+        causes=bounded(failure_from_proto(cause) for cause in fail.causes),
+        retryable=fail.retryable,
+    )
+    return Ended(
+        fail.token,
+        Report(
+            AttemptOutcome.FAILED,
+            failure=failure,
+            retryable=fail.retryable if fail.HasField("retryable") else None,
+            retry_after_s=max(0.0, seconds_of_duration(fail.retry_after))
+            if fail.HasField("retry_after")
+            else None,
+            usage=usage,
+            from_worker=True,
+        ),
+    )
+
+
+def _read_usage(amounts: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
+    """Check amounts: exact decimals, at least 0, of at most 64 units (U1)."""
+    if not amounts:
+        return NO_USAGE, ""
+    if len(amounts) > USAGE_UNITS_MAX:
+        return NO_USAGE, f"usage has {len(amounts)} units, over the limit of {USAGE_UNITS_MAX}"
+    for unit, amount in amounts.items():
+        if not _ID.fullmatch(unit) or not is_amount(amount):
+            rule = "must be a decimal of at most 40 digits on each side of the point"
+            return NO_USAGE, f"usage {unit[:128]!r}: {amount[:64]!r} {rule}"
+    return dict(amounts), ""
+
+
+def _read_slots(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
+    return SlotsChanged(min(max(message.credit.slots, 0), MAX_CONCURRENCY_MAX), is_draining=False)
+
+
+def _read_used(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent | None:
+    usage = message.usage
+    if not _ID.fullmatch(usage.unit) or not is_amount(usage.amount):
+        return None
+    return Used(usage.token, usage.unit, usage.amount)
+
+
+def _read_exited(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
+    usage, _ = _read_usage(message.exited.usage)
+    return CancelStep(message.exited.token, CancelStage.EXITED, usage)
+
+
+_READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], SessionEvent | None]]] = {
+    "credit": _read_slots,
+    "accept": lambda message: Accepted(message.accept.token),
+    "reject": lambda message: Returned(
+        message.reject.token, message.reject.code[:128], bounded_message(message.reject.message)
+    ),
+    "progress": lambda message: Said(
+        message.progress.token,
+        "progress",
+        f"{message.progress.fraction:.3g} {message.progress.message[:1024]}",
+    ),
+    "log": lambda message: Said(
+        message.log.token, message.log.level[:16] or "INFO", bounded_message(message.log.message)
+    ),
+    "usage": _read_used,
+    "heartbeat": lambda message: Said(
+        message.heartbeat.token, "heartbeat", message.heartbeat.details.json[:1024]
+    ),
+    "complete": _read_complete,
+    "fail": _read_fail,
+    "cancel_ack": lambda message: CancelStep(message.cancel_ack.token, CancelStage.ACKNOWLEDGED, NO_USAGE),
+    "exited": _read_exited,
+    "drain": lambda _: SlotsChanged(0, is_draining=True),
+    "pong": lambda message: Ponged(message.pong.number),
+}

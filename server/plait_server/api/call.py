@@ -1,0 +1,27 @@
+"""What a servicer knows of a call, whichever door it came through."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call."""
+
+    method: str
+    """Full name, such as `/plait.v1.ExecutionService/SubmitGraph`."""
+    peer: str
+    """Who calls, as the transport names it."""
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers that are text; keys in lower case."""
+
+
+Send: TypeAlias = Callable[[Message | bytes], Awaitable[None]]
+"""Sends one message of a stream, encoded already if it is bytes; waits for the transport's flow control."""
+Receive: TypeAlias = Callable[[], Awaitable[Message | None]]
+"""Receives one message of a stream; None at its end."""

@@ -1,0 +1,167 @@
+"""Checks of requests: each names the field, the cause and the remedy, and all problems are reported together."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+
+from plait.v1 import payload_pb2
+from plait_server.core.json_text import InvalidJson, check_json
+from plait_server.core.limits import ID_PATTERN, LABELS_MAX, PAYLOAD_BYTES_MAX
+from plait_server.encoding.event_codec import seconds_of_duration
+from plait_server.errors import FieldViolation, InvalidPageToken, InvalidRequest, TooLarge
+from plait_server.ports.journal import RequestRecord
+
+DEFAULT_NAMESPACE: Final = "default"
+PAGE_SIZE: Final = 100
+PAGE_SIZE_MAX: Final = 1_000
+_ID: Final = re.compile(ID_PATTERN)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{0,128}")
+_LABEL_CHARS_MAX: Final = 128
+_REASON_CHARS_MAX: Final = 1_024
+
+
+class Checks:
+    """Gathers what is wrong with one request."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+
+    def add(self, field: str, message: str) -> None:
+        """Note a problem."""
+        self._violations.append(FieldViolation(field=field, message=message))
+
+    def finish(self) -> None:
+        """End the checks.
+
+        Raises:
+            InvalidRequest: there was a problem.
+        """
+        if self._violations:
+            raise InvalidRequest(self._violations)
+
+    def namespace(self, value: str) -> str:
+        """Check a namespace; empty means `default`."""
+        if value and not _ID.fullmatch(value):
+            self.add("namespace", "must match [A-Za-z0-9_.-]{1,128}, or be empty for `default`")
+        return value or DEFAULT_NAMESPACE
+
+    def execution_id(self, value: str, *, optional: bool = False) -> str:
+        """Check an execution's id."""
+        if not (optional and not value) and not _ID.fullmatch(value):
+            self.add("execution_id", "must match [A-Za-z0-9_.-]{1,128}")
+        return value
+
+    def request_id(self, value: str) -> str:
+        """Check a request id."""
+        if not _REQUEST_ID.fullmatch(value):
+            self.add("request_id", "must be at most 128 printable ASCII characters without spaces")
+        return value
+
+    def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Check labels."""
+        if len(labels) > LABELS_MAX:
+            self.add("labels", f"{len(labels)} labels are over the limit of {LABELS_MAX}; give fewer")
+        for key, value in labels.items():
+            if not 0 < len(key) <= _LABEL_CHARS_MAX or len(value) > _LABEL_CHARS_MAX:
+                self.add(
+                    "labels", f"the label {key[:40]!r} must have a key and a value of at most 128 characters"
+                )
+        return dict(labels)
+
+    def input(self, message: payload_pb2.Payload, *, is_given: bool) -> str:
+        """Check the input of an execution and give its JSON text.
+
+        Raises:
+            TooLarge: it is over 1 MiB.
+        """
+        if not is_given or not message.WhichOneof("content"):
+            return "null"
+        if message.digest:
+            self.add("input.digest", "an input is given as JSON text in `input.json`")
+            return "null"
+        size = len(message.json.encode())
+        if size > PAYLOAD_BYTES_MAX:
+            text = f"input is {size} bytes, over the limit of {PAYLOAD_BYTES_MAX}; pass an address instead"
+            raise TooLarge(text, size=size, limit=PAYLOAD_BYTES_MAX)
+        try:
+            check_json(message.json, max_bytes=PAYLOAD_BYTES_MAX)
+        except InvalidJson as error:
+            self.add("input.json", str(error))
+        return message.json
+
+    def page_size(self, value: int) -> int:
+        """Check a page size; 0 means 100, more than 1,000 counts as 1,000."""
+        if value < 0:
+            self.add("page_size", "must be 0 to 1,000; 0 means 100")
+        return min(value or PAGE_SIZE, PAGE_SIZE_MAX)
+
+    def wait_s(
+        self, message: duration_pb2.Duration, *, default_s: float, max_s: float, is_given: bool
+    ) -> float:
+        """Check a wait in seconds."""
+        if not is_given:
+            return default_s
+        wait_s = seconds_of_duration(message)
+        if not 0 <= wait_s <= max_s:
+            self.add("wait", f"must be 0 to {max_s:g} seconds")
+        return wait_s
+
+    def digest(self, value: str) -> str:
+        """Check a digest."""
+        if not _DIGEST.fullmatch(value):
+            self.add("digest", "must be 64 lower-case hexadecimal characters")
+        return value
+
+    def reason(self, value: str) -> str:
+        """Check a reason for people."""
+        if len(value) > _REASON_CHARS_MAX:
+            self.add("reason", f"must be at most {_REASON_CHARS_MAX} characters")
+        return value
+
+
+def request_record(method: str, request_id: str, request: Message, execution_id: str) -> RequestRecord | None:
+    """Make the record of a request with an id; None without one.
+
+    The fingerprint is of the parsed message, for protobuf bytes are not canonical: fields in the order of
+    their numbers, maps by key, unknown fields dropped.
+    """
+    if not request_id:
+        return None
+    known = type(request)()
+    known.CopyFrom(request)
+    known.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
+    fingerprint = hashlib.sha256(known.SerializeToString(deterministic=True)).digest()
+    return RequestRecord(
+        method=method, request_id=request_id, fingerprint=fingerprint, execution_id=execution_id
+    )
+
+
+def page_token(kind: str, position: int) -> str:
+    """Make the token of a page that goes on at a position."""
+    return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).decode()
+
+
+def read_page_token(kind: str, token: str) -> int | None:
+    """Read a token; None for the first page.
+
+    Raises:
+        InvalidPageToken: it is not one that this list gave.
+    """
+    if not token:
+        return None
+    try:
+        name, _, position = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
+        if name != kind or not position.isascii() or not position.isdigit():
+            raise InvalidPageToken
+        return int(position)
+    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
+        raise InvalidPageToken from error

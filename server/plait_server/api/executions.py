@@ -1,0 +1,336 @@
+"""ExecutionService: submits, shows, lists, watches and cancels executions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from plait.v1 import execution_pb2, execution_service_pb2
+from plait_server.api.call import Call, Send
+from plait_server.api.checks import Checks, page_token, read_page_token, request_record
+from plait_server.api.graphs import check_graph, require_valid
+from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
+from plait_server.core.limits import INLINE_BYTES_MAX, WATCHERS_MAX
+from plait_server.core.scope import NodeRecord
+from plait_server.encoding.execution_codec import describe, describe_node
+from plait_server.errors import (
+    NodeNotFound,
+    Overloaded,
+    PayloadNotFound,
+    SequenceOutOfRange,
+    SlowConsumer,
+)
+from plait_server.ports.evaluator import Evaluator
+from plait_server.ports.journal import Journal
+from plait_server.runtime.submission import Submission
+from plait_server.runtime.supervisor import Supervisor
+from plait_server.runtime.view import View
+
+WAIT_S: Final = 60.0
+WAIT_S_MAX: Final = 3_600.0
+POLL_S_MAX: Final = 60.0
+HEARTBEAT_S: Final = 15.0
+"""Proxies commonly drop a stream that was silent for 60 s."""
+SLOW_S: Final = 60.0
+"""A watcher that takes nothing for so long is told to come back."""
+PAGE_EVENTS: Final = 1_000
+CHUNK_BYTES: Final = 64 * 1024
+
+Pb = execution_service_pb2
+
+
+class ExecutionServicer:
+    """Serves ExecutionService."""
+
+    def __init__(self, supervisor: Supervisor, journal: Journal, evaluator: Evaluator) -> None:
+        self._supervisor = supervisor
+        self._journal = journal
+        self._evaluator = evaluator
+        self._watchers = 0
+
+    async def submit_graph(self, request: Pb.SubmitGraphRequest, call: Call) -> Pb.SubmitGraphResponse:
+        """Accept a graph for execution."""
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id, optional=True)
+        request_id = checks.request_id(request.request_id)
+        labels = checks.labels(request.labels)
+        input_json = checks.input(request.input, is_given=request.HasField("input"))
+        if not request.HasField("graph"):
+            checks.add("graph", "is missing; give the graph")
+        checks.finish()
+        graph, validation = check_graph(request.graph, self._evaluator)
+        require_valid(validation)
+        assert validation.analysis is not None  # a valid graph has one
+        execution = await self._supervisor.submit(
+            Submission(
+                namespace=namespace,
+                execution_id=execution_id,
+                graph=graph,
+                graph_bytes=request.graph.SerializeToString(deterministic=True),
+                analysis=validation.analysis,
+                input_json=input_json,
+                labels=labels,
+                traceparent=call.metadata.get("traceparent", ""),
+                request=request_record("SubmitGraph", request_id, request, execution_id),
+            )
+        )
+        view = await self._supervisor.view(namespace, execution.execution_id)
+        return Pb.SubmitGraphResponse(execution=describe(namespace, view.execution, view.is_queued))
+
+    async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
+        """Show one execution."""
+        del call
+        namespace, execution_id = _target(request.namespace, request.execution_id)
+        view = await self._supervisor.view(namespace, execution_id)
+        return Pb.GetExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
+
+    async def list_executions(
+        self, request: Pb.ListExecutionsRequest, call: Call
+    ) -> Pb.ListExecutionsResponse:
+        """List executions, newest first."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        size = checks.page_size(request.page_size)
+        checks.finish()
+        before = read_page_token("executions", request.page_token)
+        rows = await self._journal.namespace(namespace).list_rows(before=before, limit=size + 1)
+        response = Pb.ListExecutionsResponse()
+        for listed in rows[:size]:
+            execution = execution_pb2.Execution.FromString(listed.row.summary)
+            execution.last_sequence = listed.last_sequence
+            response.executions.append(execution)
+        if len(rows) > size:
+            response.next_page_token = page_token("executions", rows[size - 1].position)
+        return response
+
+    async def list_nodes(self, request: Pb.ListNodesRequest, call: Call) -> Pb.ListNodesResponse:
+        """List the nodes of an execution, in graph order."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id)
+        size = checks.page_size(request.page_size)
+        checks.finish()
+        begin = read_page_token("nodes", request.page_token) or 0
+        view = await self._supervisor.view(namespace, execution_id)
+        nodes = view.execution.root.records
+        response = Pb.ListNodesResponse(nodes=_describe_nodes(view, nodes[begin : begin + size]))
+        if begin + size < len(nodes):
+            response.next_page_token = page_token("nodes", begin + size)
+        return response
+
+    async def get_node(self, request: Pb.GetNodeRequest, call: Call) -> Pb.GetNodeResponse:
+        """Show one node of an execution."""
+        del call
+        namespace, execution_id = _target(request.namespace, request.execution_id)
+        view = await self._supervisor.view(namespace, execution_id)
+        record = view.execution.find(request.node_path)
+        if record is None:
+            raise NodeNotFound(node_path=request.node_path[:200], execution_id=execution_id)
+        node = describe_node(
+            view.execution.scope_of(record.path),
+            record,
+            is_queued=view.is_queued,
+            queue_reason=view.queue_reason,
+            in_list=False,
+        )
+        return Pb.GetNodeResponse(node=node)
+
+    async def get_payload(self, request: Pb.GetPayloadRequest, call: Call, send: Send) -> None:
+        """Stream the content of a payload."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        digest = checks.digest(request.digest)
+        checks.finish()
+        content = await self._journal.namespace(namespace).read_content(digest)
+        if content is None:
+            raise PayloadNotFound(digest=digest)
+        for begin in range(0, len(content), CHUNK_BYTES):
+            await send(Pb.GetPayloadResponse(chunk=content[begin : begin + CHUNK_BYTES]))
+
+    async def wait_execution(self, request: Pb.WaitExecutionRequest, call: Call) -> Pb.WaitExecutionResponse:
+        """Wait for the end of an execution and show it."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id)
+        wait_s = checks.wait_s(
+            request.wait, default_s=WAIT_S, max_s=WAIT_S_MAX, is_given=request.HasField("wait")
+        )
+        checks.finish()
+        with trio.move_on_after(wait_s):
+            while True:
+                view = await self._supervisor.view(namespace, execution_id)
+                if view.execution.is_ended:
+                    break
+                await self._wait_changed(view)
+        view = await self._supervisor.view(namespace, execution_id)
+        return Pb.WaitExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
+
+    async def list_events(self, request: Pb.ListEventsRequest, call: Call) -> bytes:
+        """List the events of an execution by sequence; an encoded ListEventsResponse, made of the stored bytes."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id)
+        size = checks.page_size(request.page_size)
+        wait_s = checks.wait_s(
+            request.wait, default_s=0.0, max_s=POLL_S_MAX, is_given=request.HasField("wait")
+        )
+        if request.after_sequence < 0:
+            checks.add("after_sequence", "must be at least 0")
+        checks.finish()
+        view = await self._view_after(namespace, execution_id, request.after_sequence)
+        with trio.move_on_after(wait_s):
+            while view.execution.sequence <= request.after_sequence and not view.execution.is_ended:
+                await self._wait_changed(view)
+                view = await self._supervisor.view(namespace, execution_id)
+        view = await self._supervisor.view(namespace, execution_id)
+        # Before `_read` awaits: what the execution decides meanwhile is not durable yet (A2).
+        tail = Pb.ListEventsResponse(last_sequence=view.execution.sequence, ended=view.execution.is_ended)
+        events = await self._read(namespace, view, request.after_sequence, size)
+        return join_events(events) + tail.SerializeToString()
+
+    async def watch_execution(self, request: Pb.WatchExecutionRequest, call: Call, send: Send) -> None:
+        """Stream the events of an execution to a final frame (A3)."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id)
+        after = request.after_sequence
+        if after < -1:
+            checks.add("after_sequence", "must be at least -1; 0 is the beginning, -1 the end")
+        if request.include_snapshot and after > 0:
+            checks.add("include_snapshot", "goes with after_sequence 0 or -1 only")
+        checks.finish()
+        if self._watchers >= WATCHERS_MAX:
+            message = f"{self._watchers} watchers are over the limit; try again later"
+            raise Overloaded(message)
+        self._watchers += 1
+        try:
+            view = await self._view_after(namespace, execution_id, after)
+            if request.include_snapshot or after < 0:
+                after = view.execution.sequence
+            if request.include_snapshot:
+                for part in _snapshot(namespace, view):
+                    await _send_in_time(send, part)
+            await self._follow(namespace, execution_id, after, send)
+        finally:
+            self._watchers -= 1
+
+    async def cancel_execution(
+        self, request: Pb.CancelExecutionRequest, call: Call
+    ) -> Pb.CancelExecutionResponse:
+        """Cancel an execution and answer at once (C1)."""
+        del call
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id)
+        request_id = checks.request_id(request.request_id)
+        reason = checks.reason(request.reason)
+        checks.finish()
+        record = request_record("CancelExecution", request_id, request, execution_id)
+        await self._supervisor.cancel(namespace, execution_id, reason, record)
+        view = await self._supervisor.view(namespace, execution_id)
+        return Pb.CancelExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
+
+    # Inside.
+
+    async def _view_after(self, namespace: str, execution_id: str, after: int) -> View:
+        view = await self._supervisor.view(namespace, execution_id)
+        last = view.execution.sequence
+        if after > last:
+            message = (
+                f"sequence {after} lies beyond the newest event, {last}; resume after one that was received"
+            )
+            raise SequenceOutOfRange(message, last_sequence=last)
+        return view
+
+    async def _wait_changed(self, view: View) -> None:
+        """Wait until something happened to an execution; the caller bounds the wait."""
+        if view.feed is not None:
+            await view.feed.wait_changed()
+        else:
+            await self._supervisor.wait_begun()
+
+    async def _read(self, namespace: str, view: View, after: int, events_max: int) -> Sequence[bytes]:
+        events = view.feed.read(after) if view.feed is not None else None
+        if events is None:
+            journal = self._journal.namespace(namespace)
+            page = await journal.read(
+                view.execution.execution_id, after=after, events_max=events_max, bytes_max=FRAME_BYTES_MAX
+            )
+            events = page.events
+        return cut_frame(events, events_max)
+
+    async def _follow(self, namespace: str, execution_id: str, after: int, send: Send) -> None:
+        is_caught_up = False
+        while True:
+            view = await self._supervisor.view(namespace, execution_id)
+            events = await self._read(namespace, view, after, PAGE_EVENTS)
+            if events:
+                after += len(events)
+                await _send_in_time(send, join_events(events))
+                continue
+            if not is_caught_up:
+                is_caught_up = True
+                await _send_in_time(send, Pb.WatchExecutionResponse(caught_up=Pb.CaughtUp(sequence=after)))
+                continue
+            if view.execution.is_ended:
+                end = Pb.WatchEnd(sequence=after, run=view.execution.run)
+                await _send_in_time(send, Pb.WatchExecutionResponse(end=end))
+                return
+            with trio.move_on_after(HEARTBEAT_S) as waited:
+                await self._wait_changed(view)
+            if waited.cancelled_caught:
+                await _send_in_time(send, Pb.WatchExecutionResponse(heartbeat=Pb.Heartbeat(sequence=after)))
+
+
+def _target(namespace: str, execution_id: str) -> tuple[str, str]:
+    checks = Checks()
+    target = checks.namespace(namespace), checks.execution_id(execution_id)
+    checks.finish()
+    return target
+
+
+async def _send_in_time(send: Send, message: Pb.WatchExecutionResponse | bytes) -> None:
+    with trio.move_on_after(SLOW_S) as waited:
+        await send(message)
+    if waited.cancelled_caught:
+        raise SlowConsumer
+
+
+def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> list[execution_pb2.ExecutionNode]:
+    return [
+        describe_node(
+            view.execution.scope_of(record.path),
+            record,
+            is_queued=view.is_queued,
+            queue_reason=view.queue_reason,
+            in_list=True,
+        )
+        for record in records
+    ]
+
+
+def _snapshot(namespace: str, view: View) -> list[Pb.WatchExecutionResponse]:
+    """Write the state in parts of at most 1 MiB; all of it now, for it is of one sequence."""
+    execution = view.execution
+    part = Pb.Snapshot(sequence=execution.sequence, execution=describe(namespace, execution, view.is_queued))
+    parts = [part]
+    size = part.ByteSize()
+    for node in _describe_nodes(view, execution.root.records):
+        more = node.ByteSize() + 8
+        if size + more > FRAME_BYTES_MAX - INLINE_BYTES_MAX:
+            part = Pb.Snapshot(sequence=execution.sequence)
+            parts.append(part)
+            size = 0
+        part.nodes.append(node)
+        size += more
+    parts[-1].last = True
+    return [Pb.WatchExecutionResponse(snapshot=part) for part in parts]

@@ -1,0 +1,262 @@
+"""The gRPC door: serves the methods over grpc.aio, under trio-asyncio.
+
+Each call is a grpc.aio task that crosses into trio once; streams cross once a frame, with `context.read` and
+`context.write` (iterating over the request stream does not survive trio-asyncio). Errors become statuses here
+and nowhere else: known ones by the table, a bug as INTERNAL with an id that the server's log explains.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import grpc
+import grpc.aio
+import trio
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from plait_server.api.call import Call
+from plait_server.api.error_table import row_of, status_of
+from plait_server.api.health import HealthServicer
+from plait_server.api.methods import Method, MethodKind
+from plait_server.api.reflection import REFLECTION_SERVICES, ReflectionServicer
+from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
+from plait_server.errors import AddressInUse, InvariantViolated, PlaitError, ShuttingDown, leaves_of
+from plait_server.runtime.asyncio_bridge import callable_from_asyncio, callable_from_trio
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STOP_S: Final = 0.5
+"""How long calls may go on while the server stops; streams are resumed elsewhere or later."""
+LINGER_S: Final = 0.1
+"""How long calls that are on their way are still told why; grpc's own end of a server calls them CANCELLED."""
+
+_OPTIONS: Final[Sequence[tuple[str, int]]] = (
+    # Twice the limit, so that the servicer refuses what is too large with words and a reason.
+    ("grpc.max_receive_message_length", 2 * GRAPH_MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),
+    # Half-open connections are found within 15 s; gRPC's own defaults never look.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_concurrent_streams", 1_000),
+    # A second server on the same port would take half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+
+
+if TYPE_CHECKING:
+    _Context = grpc.aio.ServicerContext[Any, Any]  # generic in the stubs alone
+
+
+class OpenCalls:
+    """The calls that are being served: when the server stops, they are told so, and can be made again."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[trio.CancelScope, None] = {}
+        self._is_closed = False
+
+    async def serve(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Serve a call.
+
+        Raises:
+            ShuttingDown: the server stops.
+        """
+        if self._is_closed:
+            raise ShuttingDown
+        with trio.CancelScope() as scope:
+            self._scopes[scope] = None
+            try:
+                return await function()
+            finally:
+                del self._scopes[scope]
+        raise ShuttingDown
+
+    def close(self) -> None:
+        """End all calls, and serve no more."""
+        self._is_closed = True
+        for scope in self._scopes:
+            scope.cancel()
+
+
+class GrpcDoor(grpc.GenericRpcHandler):
+    """Finds the handler of a method."""
+
+    def __init__(self, methods: Iterable[Method], new_id: Callable[[], str]) -> None:
+        self.calls = OpenCalls()
+        self._handlers = {method.path: _handler(method, self.calls, new_id) for method in methods}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Give the handler of a call; None if there is no such method."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def standard_methods(health: HealthServicer) -> list[Method]:
+    """Give the methods of grpc.health.v1 and of server reflection."""
+    reflection = ReflectionServicer()
+    methods = [
+        Method(
+            path="/grpc.health.v1.Health/Check",
+            kind=MethodKind.UNARY,
+            request_type=health_pb2.HealthCheckRequest,
+            request_bytes_max=MESSAGE_BYTES_MAX,
+            function=health.check,
+        ),
+        Method(
+            path="/grpc.health.v1.Health/Watch",
+            kind=MethodKind.SERVER_STREAM,
+            request_type=health_pb2.HealthCheckRequest,
+            request_bytes_max=MESSAGE_BYTES_MAX,
+            function=health.watch,
+        ),
+    ]
+    methods += [
+        Method(
+            path=f"/{service}/ServerReflectionInfo",
+            kind=MethodKind.BIDI_STREAM,
+            # The two versions have the same messages but for their package.
+            request_type=reflection_pb2.ServerReflectionRequest,
+            request_bytes_max=MESSAGE_BYTES_MAX,
+            function=reflection.server_reflection_info,
+        )
+        for service in REFLECTION_SERVICES
+    ]
+    return methods
+
+
+async def serve_grpc(
+    address: str,
+    methods: Iterable[Method],
+    new_id: Callable[[], str],
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen until cancelled; reports the port.
+
+    Raises:
+        AddressInUse: the address cannot be listened on.
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    door = GrpcDoor(methods, new_id)
+    server.add_generic_rpc_handlers((door,))
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        text = (
+            f"cannot listen on {address}: it is in use, or not of this machine; choose another with --listen"
+        )
+        raise AddressInUse(text) from error
+    await callable_from_trio(server.start)()
+    try:
+        task_status.started(port)
+        await trio.sleep_forever()
+    finally:
+        door.calls.close()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * STOP_S):
+            await trio.sleep(LINGER_S)
+            await callable_from_trio(server.stop)(STOP_S)
+
+
+def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grpc.RpcMethodHandler[Any, Any]:
+    if method.kind is MethodKind.UNARY:
+
+        async def unary(content: bytes, context: _Context) -> bytes:
+            async def serve() -> bytes:
+                answer = await method.function(method.parse(content), _call(method, context))
+                return _encode(answer)
+
+            return await _guarded(serve, calls, method, context, new_id)
+
+        return grpc.unary_unary_rpc_method_handler(unary)
+
+    if method.kind is MethodKind.SERVER_STREAM:
+
+        async def server_stream(content: bytes, context: _Context) -> None:
+            async def serve() -> None:
+                await method.function(method.parse(content), _call(method, context), _sender(context))
+
+            await _guarded(serve, calls, method, context, new_id)
+
+        return grpc.unary_stream_rpc_method_handler(server_stream)
+
+    async def bidi_stream(_: object, context: _Context) -> None:
+        async def serve() -> None:
+            read = callable_from_trio(context.read)
+
+            async def receive() -> Message | None:
+                content = await read()
+                return method.parse(content) if isinstance(content, bytes) else None
+
+            await method.function(_call(method, context), receive, _sender(context))
+
+        await _guarded(serve, calls, method, context, new_id)
+
+    return grpc.stream_stream_rpc_method_handler(bidi_stream)
+
+
+async def _guarded(
+    serve: Callable[[], Awaitable[T]],
+    calls: OpenCalls,
+    method: Method,
+    context: _Context,
+    new_id: Callable[[], str],
+) -> T:
+    """Cross into trio, and turn errors into statuses; `abort` raises, so that a result is always one."""
+    try:
+        return await callable_from_asyncio(calls.serve)(serve)
+    except PlaitError as error:
+        await _abort(context, error)
+    except BaseExceptionGroup as group:
+        errors = leaves_of(group)
+        known = [error for error in errors if isinstance(error, PlaitError)]
+        if known and all(isinstance(error, (PlaitError, trio.Cancelled)) for error in errors):
+            await _abort(context, known[0])
+        elif all(isinstance(error, trio.Cancelled) for error in errors):
+            raise
+        else:
+            await _abort_bug(context, method, group, new_id())
+    except Exception as error:  # noqa: BLE001 # the boundary: no traceback reaches a user
+        await _abort_bug(context, method, error, new_id())
+    raise AssertionError  # `abort` has raised
+
+
+async def _abort_bug(context: _Context, method: Method, error: BaseException, error_id: str) -> None:
+    logger.error("%s failed by a bug, error id %s", method.path, error_id, exc_info=error)
+    text = f"Plait has a bug; please report it with the error id {error_id}, which its log explains"
+    await _abort(context, InvariantViolated(text, error_id=error_id))
+
+
+async def _abort(context: _Context, error: PlaitError) -> None:
+    status = status_of(error)
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(row_of(error).code, error.message, details)
+
+
+def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
+    write = callable_from_trio(context.write)
+
+    async def send(message: Message | bytes) -> None:
+        await write(_encode(message))
+
+    return send
+
+
+def _encode(message: Message | bytes | None) -> bytes:
+    if isinstance(message, Message):
+        return message.SerializeToString()
+    return message or b""
+
+
+def _call(method: Method, context: _Context) -> Call:
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return Call(method=method.path, peer=context.peer(), metadata=metadata)

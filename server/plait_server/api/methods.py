@@ -1,0 +1,105 @@
+"""The methods of the service: which trio function serves which RPC, for whichever door.
+
+A unary function takes (request, call) and returns a message, or bytes that are one; a server stream takes
+(request, call, send); a bidirectional one (call, receive, send). The table is made from the descriptors, so
+an RPC without a function is found when the server starts.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from plait.v1 import execution_service_pb2, graph_service_pb2, system_service_pb2, worker_hub_service_pb2
+from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
+from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
+
+SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
+    "graph": graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"],
+    "execution": execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
+    "worker_hub": worker_hub_service_pb2.DESCRIPTOR.services_by_name["WorkerHubService"],
+    "system": system_service_pb2.DESCRIPTOR.services_by_name["SystemService"],
+}
+
+_CARRY_GRAPHS: Final = frozenset({"SubmitGraph", "ValidateGraph", "PlanGraph"})
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+class MethodKind(enum.Enum):
+    """How many messages go each way."""
+
+    UNARY = "UNARY"
+    SERVER_STREAM = "SERVER_STREAM"
+    BIDI_STREAM = "BIDI_STREAM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One RPC and what serves it."""
+
+    path: str
+    """Such as `/plait.v1.ExecutionService/SubmitGraph`."""
+    kind: MethodKind
+    request_type: type[Message]
+    request_bytes_max: int
+    function: Callable[..., Awaitable[Message | bytes | None]]
+
+    def parse(self, content: bytes) -> Message:
+        """Read a request.
+
+        Raises:
+            TooLarge: it is larger than its method allows.
+            InvalidRequest: it is not such a message.
+        """
+        if len(content) > self.request_bytes_max:
+            text = (
+                f"the request is {len(content)} bytes, over the limit of {self.request_bytes_max}; "
+                "send less, or addresses in place of content"
+            )
+            raise TooLarge(text, size=len(content), limit=self.request_bytes_max)
+        try:
+            return self.request_type.FromString(content)
+        except DecodeError as error:
+            name = self.request_type.DESCRIPTOR.full_name
+            violation = FieldViolation(
+                field="request", message=f"is not a valid {name}; is its client up to date?"
+            )
+            raise InvalidRequest([violation]) from error
+
+
+def methods_of(servicers: Mapping[str, object]) -> list[Method]:
+    """Make the table.
+
+    Args:
+        servicers: The servicer of each service, by the names of `SERVICES`.
+
+    Raises:
+        AttributeError: A servicer lacks a method of its service.
+    """
+    return [
+        _method(servicers[name], service.full_name, descriptor)
+        for name, service in SERVICES.items()
+        for descriptor in service.methods
+    ]
+
+
+def _method(servicer: object, service: str, descriptor: MethodDescriptor) -> Method:
+    kind = MethodKind.UNARY
+    if descriptor.client_streaming:
+        kind = MethodKind.BIDI_STREAM
+    elif descriptor.server_streaming:
+        kind = MethodKind.SERVER_STREAM
+    return Method(
+        path=f"/{service}/{descriptor.name}",
+        kind=kind,
+        request_type=message_factory.GetMessageClass(descriptor.input_type),
+        request_bytes_max=GRAPH_MESSAGE_BYTES_MAX if descriptor.name in _CARRY_GRAPHS else MESSAGE_BYTES_MAX,
+        function=getattr(servicer, _CAPITAL.sub("_", descriptor.name).lower()),
+    )

@@ -1,0 +1,40 @@
+"""Server reflection (grpc.reflection.v1 and v1alpha) as a trio function, over our public protos alone.
+
+The stock asynchronous servicer iterates over the request stream, which grpc.aio under trio-asyncio does not
+survive; what it answers with is reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, cast
+
+from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from plait_server.api.call import Call, Receive, Send
+from plait_server.api.methods import SERVICES
+
+REFLECTION_SERVICES: Final = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+
+
+class ReflectionServicer:
+    """Answers what services, files and symbols there are."""
+
+    def __init__(self) -> None:
+        names = [service.full_name for service in SERVICES.values()]
+        names += ["grpc.health.v1.Health", *REFLECTION_SERVICES]
+        self._stock = reflection.ReflectionServicer(names, pool=descriptor_pool.Default())  # type: ignore[no-untyped-call] # protobuf's stubs
+
+    async def server_reflection_info(self, call: Call, receive: Receive, send: Send) -> None:
+        """Serve one reflection stream."""
+        del call
+        while (request := await receive()) is not None:
+            asked = cast("reflection_pb2.ServerReflectionRequest", request)
+            answers = self._stock.ServerReflectionInfo(iter((asked,)), None)  # type: ignore[arg-type] # unused
+            for answer in cast("Iterator[Message]", answers):
+                await send(answer)

@@ -1,0 +1,60 @@
+"""SystemService: tells about the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plait.v1 import system_service_pb2
+from plait_server.api.call import Call
+from plait_server.core import limits
+from plait_server.core.machine import SEMANTICS_VERSION
+from plait_server.encoding.event_codec import timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What does not change while a server runs."""
+
+    version: str
+    instance_id: str
+    start_time_s: float
+    store: str
+    insecure: bool
+    attempts_max: int
+    """The server's limit of attempts at once."""
+
+
+class SystemServicer:
+    """Serves SystemService."""
+
+    def __init__(self, facts: ServerFacts) -> None:
+        self._facts = facts
+
+    async def get_server_info(
+        self, request: system_service_pb2.GetServerInfoRequest, call: Call
+    ) -> system_service_pb2.GetServerInfoResponse:
+        """Show the server's version, limits and store."""
+        del request, call
+        facts = self._facts
+        return system_service_pb2.GetServerInfoResponse(
+            version=facts.version,
+            start_time=timestamp(facts.start_time_s),
+            instance_id=facts.instance_id,
+            semantics_version=SEMANTICS_VERSION,
+            store=facts.store,
+            insecure=facts.insecure,
+            limits={
+                "graph_message_bytes_max": limits.GRAPH_MESSAGE_BYTES_MAX,
+                "message_bytes_max": limits.MESSAGE_BYTES_MAX,
+                "payload_bytes_max": limits.PAYLOAD_BYTES_MAX,
+                "joined_input_bytes_max": limits.JOINED_INPUT_BYTES_MAX,
+                "nodes_max": limits.NODES_MAX,
+                "edges_max": limits.EDGES_MAX,
+                "id_chars_max": limits.ID_CHARS_MAX,
+                "expression_bytes_max": limits.EXPRESSION_BYTES_MAX,
+                "value_depth_max": limits.VALUE_DEPTH_MAX,
+                "labels_max": limits.LABELS_MAX,
+                "watchers_max": limits.WATCHERS_MAX,
+                "attempts_max": facts.attempts_max,
+            },
+        )

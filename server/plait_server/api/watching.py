@@ -1,0 +1,39 @@
+"""Frames of events, made of the stored bytes: an event is encoded once, and joined into whatever carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+EVENTS_TAG: Final = b"\x0a"
+"""Field 1, length-delimited: `events` in WatchExecutionResponse and ListEventsResponse alike."""
+FRAME_BYTES_MAX: Final = 1024 * 1024
+
+
+def join_events(events: Iterable[bytes]) -> bytes:
+    """Join encoded events into the field `events` of a message."""
+    parts: list[bytes] = []
+    for event in events:
+        parts += (EVENTS_TAG, _varint(len(event)), event)
+    return b"".join(parts)
+
+
+def cut_frame(events: Sequence[bytes], events_max: int) -> Sequence[bytes]:
+    """Give as many events as go into one frame: at least one, else up to 1 MiB and `events_max`."""
+    size = 0
+    for count, event in enumerate(events):
+        size += len(event) + 8
+        if count and (size > FRAME_BYTES_MAX or count >= events_max):
+            return events[:count]
+    return events
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:  # seven bits fit into one byte (protobuf's encoding)
+        return bytes((value,))
+    out = bytearray()
+    while value > 0x7F:  # seven bits a byte
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,5 @@
+"""The command line: `plait`."""
+
+from plait_server.cli.entry import main
+
+__all__ = ["main"]

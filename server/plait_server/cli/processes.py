@@ -1,0 +1,194 @@
+"""`plait serve`, `worker`, `sim` and `bench`: commands that run until they are done or told to stop."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+import click
+
+from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, check_address
+from plait_server.cli.connecting import NAMESPACE_VARIABLE, SERVER_VARIABLE
+from plait_server.cli.exit_codes import ExitCode, is_debugging
+from plait_server.cli.text import complain, echo, one_line
+
+_PORT_MAX: Final = 65_535
+_WORKER_REFUSED: Final = 3
+"""What the SDK's own command ends with when the server will not have the worker."""
+
+
+def _read_type_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for value in values:
+        name, _separator, number = value.rpartition("=")
+        if not name or not number.isdigit() or not int(number):
+            raise click.BadParameter(f"{value!r} is no limit; write TYPE=N, such as image.generate=4")
+        limits[name] = int(number)
+    return limits
+
+
+def _check_listen(_: click.Context, __: click.Parameter, value: str) -> str:
+    host, _separator, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+        raise click.BadParameter(f"{value!r} is no address; write HOST:PORT, such as {DEFAULT_ADDRESS}")
+    return value
+
+
+@click.command("serve")
+@click.option(
+    "--listen",
+    default=DEFAULT_ADDRESS,
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=_check_listen,
+    help="Port 0 takes a free one.",
+)
+@click.option(
+    "--store",
+    default="plait.db",
+    show_default=True,
+    metavar="PATH|:memory:",
+    help="A SQLite file; made if it is not there.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Attempts at once."
+)
+@click.option(
+    "--type-limit",
+    "type_limits",
+    multiple=True,
+    metavar="TYPE=N",
+    callback=_read_type_limits,
+    help="Attempts of a node type at once; may be given often.",
+)
+@click.option("--insecure", is_flag=True, help="Allow an address that other machines reach, without TLS.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="What is logged to stderr.",
+)
+def serve_command(
+    *,
+    listen: str,
+    store: str,
+    limit: int,
+    type_limits: dict[str, int],
+    insecure: bool,
+    log_level: str,
+) -> int:
+    """Run a server until SIGTERM or Ctrl-C. Executions that are open then go on when it is started again."""
+    # Imported here, so that `plait worker` works where only the base dependencies and click are installed.
+    from plait_server.bootstrap import serve  # noqa: PLC0415
+    from plait_server.config import MEMORY_STORE, ServerConfig  # noqa: PLC0415
+
+    config = ServerConfig(
+        listen=listen,
+        store=store,
+        insecure=insecure,
+        server_limit=limit,
+        type_limits=type_limits,
+        log_level=log_level.upper(),
+    )
+    kept = "memory: all is lost when the server stops" if store == MEMORY_STORE else f"{store} (SQLite)"
+    is_first = True
+
+    def announce(line: str) -> None:
+        nonlocal is_first
+        echo(line)
+        if is_first:
+            is_first = False
+            address = line.rpartition(" ")[2]
+            echo(f"  store   {kept}")
+            echo(f"  worker  plait worker MODULE:WORKER --connect {address}")
+            echo(f"  submit  plait submit GRAPH.yaml --watch --server {address}")
+
+    return ExitCode.FAILED if serve(config, announce) else ExitCode.SUCCESS
+
+
+def _check_connect(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return check_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command("worker")
+@click.argument("target", metavar="MODULE:WORKER")
+@click.option(
+    "--connect",
+    envvar=SERVER_VARIABLE,
+    default=DEFAULT_ADDRESS,
+    show_default=True,
+    show_envvar=True,
+    metavar="HOST:PORT",
+    callback=_check_connect,
+    help="The server.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="How many processes serve.",
+)
+@click.option(
+    "--namespace",
+    envvar=NAMESPACE_VARIABLE,
+    help=f"The namespace.  [default: the worker's own, mostly {DEFAULT_NAMESPACE}]",
+)
+@click.option(
+    "--id", "worker_id", help="The worker's id.  [default: the worker's own, mostly the machine's name]"
+)
+def worker_command(
+    *, target: str, connect: str, processes: int, namespace: str | None, worker_id: str | None
+) -> int:
+    """Run the worker WORKER of the Python module MODULE, which the current folder may hold.
+
+    It attaches to the server, and again whenever it loses it, until SIGTERM or Ctrl-C: then it takes
+    nothing new, and ends when what runs has finished. The second Ctrl-C ends it at once.
+    """
+    from plait_worker.processes import run_worker  # noqa: PLC0415 -- Nothing of it is needed for the others.
+    from plait_worker.targets import BadTarget, load_worker  # noqa: PLC0415
+
+    try:
+        load_worker(target)
+    except BadTarget as error:
+        complain(f"plait worker: {error}")
+        return ExitCode.USAGE
+    except Exception as error:  # Whatever a module raises while it is imported.
+        if is_debugging():
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        complain(
+            f"plait worker: {target} cannot be imported: {type(error).__name__}: {one_line(str(error), 300)}"
+        )
+        complain(f"  raised in {place.filename}, line {place.lineno}; PLAIT_DEBUG=1 shows the traceback")
+        return ExitCode.USAGE
+    code = run_worker(target, connect, processes, namespace, worker_id)
+    return ExitCode.FAILED if code == _WORKER_REFUSED else code
+
+
+@click.command("sim")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
+@click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="How many seeds.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def sim_command(*, seed: int, count: int, as_json: bool) -> int:
+    """Run random graphs on the whole server in simulated time, with faults, and check the rules.
+
+    The same seed does the same for ever; a seed that fails is named.
+    """
+    from plait_server.testing.sim import run  # noqa: PLC0415 -- Needs the server's extra.
+
+    return run(seed, count, json=as_json)
+
+
+@click.command("bench")
+@click.option("--quick", is_flag=True, help="Measure less, and less exactly.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def bench_command(*, quick: bool, as_json: bool) -> int:
+    """Measure what this machine can do, and what the server makes of it."""
+    from plait_server.bench.run import run  # noqa: PLC0415 -- Needs the server's extra.
+
+    return run(json=as_json, quick=quick)

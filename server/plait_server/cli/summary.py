@@ -1,0 +1,101 @@
+"""An execution, and failures, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from plait.v1 import execution_pb2, failure_pb2, payload_pb2, state_pb2
+from plait_client import has_ended
+from plait_server.cli.text import between, color_of, colored, count, dim, duration, local_time, one_line
+
+_PAYLOAD_CHARS_SHOWN: Final = 300
+_CAUSES_SHOWN_MAX: Final = 10
+_FAILURES_SHOWN_MAX: Final = 10
+
+
+def state_of(execution: execution_pb2.Execution) -> str:
+    """Give the state without its prefix."""
+    return state_pb2.ExecutionState.Name(execution.state).removeprefix("EXECUTION_STATE_")
+
+
+def node_state_of(node: execution_pb2.ExecutionNode) -> str:
+    """Give a node's state without its prefix."""
+    return state_pb2.NodeState.Name(node.state).removeprefix("NODE_STATE_")
+
+
+def succeeded(execution: execution_pb2.Execution) -> bool:
+    """Tell whether an execution SUCCEEDED."""
+    return execution.state == state_pb2.EXECUTION_STATE_SUCCEEDED
+
+
+def payload_line(payload: payload_pb2.Payload) -> str:
+    """Show a payload in one line, cut."""
+    if payload.digest:
+        return f"{payload.size_bytes:,} bytes, sha256 {payload.digest}"
+    return one_line(payload.json, _PAYLOAD_CHARS_SHOWN)
+
+
+def failure_lines(failure: failure_pb2.Failure, indent: str = "") -> Iterator[str]:
+    """Show a failure, and below it what led to it."""
+    where = f" ({failure.node_path}{f', attempt {failure.attempt}' if failure.attempt else ''})"
+    yield f"{indent}{failure.code}: {one_line(failure.message)}{where if failure.node_path else ''}"
+    for cause in failure.causes[:_CAUSES_SHOWN_MAX]:
+        yield from failure_lines(cause, f"{indent}  ")
+    if len(failure.causes) > _CAUSES_SHOWN_MAX:
+        yield f"{indent}  and {len(failure.causes) - _CAUSES_SHOWN_MAX} more"
+
+
+def elapsed(execution: execution_pb2.Execution) -> str:
+    """Show how long an execution took; empty while it is open."""
+    if not execution.HasField("end_time"):
+        return ""
+    return duration(between(execution.create_time, execution.end_time))
+
+
+def summary(execution: execution_pb2.Execution) -> Iterator[str]:
+    """Show an execution, a line for each thing to be said."""
+    state = state_of(execution)
+    reason = f"  {one_line(execution.reason)}" if execution.reason else ""
+    yield _line("execution", execution.execution_id)
+    if execution.graph_name:
+        yield _line("graph", execution.graph_name)
+    yield _line("state", f"{colored(state, color_of(state))}{reason}")
+    yield _line("submitted", local_time(execution.create_time))
+    if has_ended(execution):
+        yield _line("took", elapsed(execution))
+    yield _line("nodes", _node_counts(execution))
+    if execution.labels:
+        yield _line("labels", ", ".join(one_line(f"{k}={v}") for k, v in sorted(execution.labels.items())))
+    if execution.usage:
+        used = [f"{amount} {one_line(unit)}" for unit, amount in sorted(execution.usage.items())]
+        yield _line("used", ", ".join(used))
+    if execution.HasField("input"):
+        yield _line("input", payload_line(execution.input))
+    if execution.HasField("output"):
+        yield _line("output", payload_line(execution.output))
+    if execution.HasField("failure"):
+        first, *causes = failure_lines(execution.failure)
+        yield _line("failure", first)
+        yield from (_line("", cause) for cause in causes)
+    others = [failure for failure in execution.failures if failure != execution.failure]
+    for failure in others[:_FAILURES_SHOWN_MAX]:
+        yield _line("failures", next(failure_lines(failure)))
+    left_out = execution.failure_count - len(others[:_FAILURES_SHOWN_MAX]) - execution.HasField("failure")
+    if left_out > 0:
+        yield _line("", f"and {count(left_out, 'failure')} more")
+
+
+def _line(name: str, text: str) -> str:
+    return f"{dim(name.ljust(10))} {text}"
+
+
+def _node_counts(execution: execution_pb2.Execution) -> str:
+    counts = execution.node_counts
+    named = [
+        (descriptor.name.replace("_", " "), number)
+        for descriptor, number in counts.ListFields()
+        if isinstance(number, int)
+    ]
+    states = ", ".join(f"{number:,} {name}" for name, number in named)
+    return f"{execution.node_count:,} ({states})" if states else f"{execution.node_count:,}"

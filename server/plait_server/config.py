@@ -1,0 +1,54 @@
+"""The server's configuration: what `plait serve` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from plait_server.errors import InsecureAddress, InvalidAddress
+
+MEMORY_STORE = ":memory:"
+PORT_MAX = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How a server runs."""
+
+    listen: str = "127.0.0.1:7480"
+    """HOST:PORT; port 0 takes a free one."""
+    store: str = "plait.db"
+    """Path of the SQLite store, or `:memory:`, which loses everything at the end."""
+    insecure: bool = False
+    """Allows an address that is not of this machine without TLS and authentication."""
+    server_limit: int = 1_000
+    """Attempts at once, over all executions."""
+    type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Attempts of a node type at once."""
+    ping_s: float = 5.0
+    """Seconds between pings to workers; a lease is three of them."""
+    grace_s: float = 10.0
+    """Seconds that a cancelled handler may take to end."""
+    log_level: str = "INFO"
+
+    def check_address(self) -> None:
+        """Refuse an address that is none, and to serve others without protection.
+
+        Raises:
+            InvalidAddress: it is not HOST:PORT with a port of 0 to 65,535.
+            InsecureAddress: the address is not of this machine, and `insecure` is off.
+        """
+        host, _, port = self.listen.rpartition(":")
+        host = host.strip("[]")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
+            text = (
+                f"{self.listen!r} is no address; give HOST:PORT with a port of 0 (any free one) to {PORT_MAX}"
+            )
+            raise InvalidAddress(text)
+        is_local = host in ("localhost", "::1") or host.startswith("127.")
+        if not is_local and not self.insecure:
+            text = (
+                f"{self.listen} can be reached from other machines, and this version has neither TLS nor "
+                "authentication; listen on 127.0.0.1, or pass --insecure on a private network"
+            )
+            raise InsecureAddress(text)

@@ -1,0 +1,177 @@
+"""What follows from the shape of a graph: cycles, levels, remaining paths, guarded nodes, a longest path.
+
+Nodes and edges stand here as positions in graph order, for lists of numbers are what Python is quick with.
+All is iterative and linear in nodes + edges (V8), and all order is taken from the graph: equal graphs give
+equal answers.
+
+"Plain" edges are those whose handle is not `error`. Levels and remaining paths count all edges, E3 the plain
+ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from plait_server.core.graph import Analysis, Graph, JoinMode
+
+ERROR_HANDLE: Final = "error"
+"""The handle that every node has; its edges carry the failure."""
+
+GUARD_MODES: Final = (JoinMode.ANY, JoinMode.QUORUM, JoinMode.COLLECT)
+"""The joins that outlive a broken edge (E3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjacency:
+    """A graph's edges by position. Built once, shared, and changed by nobody."""
+
+    edge_sources: Sequence[int]
+    """Position of the node that each edge leaves."""
+    edge_targets: Sequence[int]
+    """Position of the node that each edge enters."""
+    outgoing: Sequence[Sequence[int]]
+    """For each node the positions of the edges that leave it, ascending."""
+    incoming: Sequence[Sequence[int]]
+    """For each node the positions of the edges that enter it, ascending."""
+    index: Mapping[str, int]
+    """Position of each node by its id."""
+
+    @property
+    def node_count(self) -> int:
+        """How many nodes there are."""
+        return len(self.outgoing)
+
+
+def build_adjacency(graph: Graph) -> Adjacency:
+    """Resolve the ids of a graph whose ids are unique and whose edges name existing nodes.
+
+    Raises:
+        KeyError: An edge names an unknown node; `validation.validate` reports such graphs.
+    """
+    index = {node.id: position for position, node in enumerate(graph.nodes)}
+    sources = [index[edge.source] for edge in graph.edges]
+    targets = [index[edge.target] for edge in graph.edges]
+    return connect(index, len(graph.nodes), sources, targets)
+
+
+def connect(
+    index: Mapping[str, int], node_count: int, edge_sources: Sequence[int], edge_targets: Sequence[int]
+) -> Adjacency:
+    """Build the adjacency of edges that are given by the positions of their nodes."""
+    outgoing: list[list[int]] = [[] for _ in range(node_count)]
+    incoming: list[list[int]] = [[] for _ in range(node_count)]
+    for edge, (source, target) in enumerate(zip(edge_sources, edge_targets, strict=True)):
+        outgoing[source].append(edge)
+        incoming[target].append(edge)
+    return Adjacency(
+        edge_sources=edge_sources,
+        edge_targets=edge_targets,
+        outgoing=outgoing,
+        incoming=incoming,
+        index=index,
+    )
+
+
+def find_cycle(adjacency: Adjacency) -> list[int] | None:
+    """Give the nodes of one cycle in order, the earliest in the graph first; None without a cycle (V3)."""
+    _, unresolved = _levels(adjacency)
+    if not any(unresolved):
+        return None
+    # Every node left over has a predecessor that is left over, so a walk backwards must come round.
+    node = next(position for position, count in enumerate(unresolved) if count)
+    walk: list[int] = []
+    seen_at: dict[int, int] = {}
+    while node not in seen_at:
+        seen_at[node] = len(walk)
+        walk.append(node)
+        node = next(
+            source for edge in adjacency.incoming[node] if unresolved[source := adjacency.edge_sources[edge]]
+        )
+    cycle = walk[seen_at[node] :][::-1]
+    first = cycle.index(min(cycle))
+    return cycle[first:] + cycle[:first]
+
+
+def analyze(graph: Graph, adjacency: Adjacency) -> Analysis:
+    """Work out what an execution needs to know of a graph without cycles (V9)."""
+    levels, _ = _levels(adjacency)
+    outgoing, targets = adjacency.outgoing, adjacency.edge_targets
+    is_plain = [edge.handle != ERROR_HANDLE for edge in graph.edges]
+    is_guard = [node.join is not None and node.join.mode in GUARD_MODES for node in graph.nodes]
+    remaining = [0] * len(levels)
+    is_guarded = [False] * len(levels)
+    # Levels rise along every edge, so the highest levels first is an order in which all targets come first.
+    for node in sorted(range(len(levels)), key=levels.__getitem__, reverse=True):
+        longest = 0
+        has_plain = False
+        every_path_is_guarded = True
+        for edge in outgoing[node]:
+            target = targets[edge]
+            if remaining[target] >= longest:
+                longest = remaining[target] + 1
+            if is_plain[edge]:
+                has_plain = True
+                if not (is_guard[target] or is_guarded[target]):
+                    every_path_is_guarded = False
+        remaining[node] = longest
+        is_guarded[node] = has_plain and every_path_is_guarded
+    return Analysis(
+        levels=tuple(levels),
+        remaining=tuple(remaining),
+        guarded=frozenset(node for node, guarded in enumerate(is_guarded) if guarded),
+    )
+
+
+def longest_path(adjacency: Adjacency, analysis: Analysis) -> list[int]:
+    """Give the nodes of a longest path in order; of several paths the one that is earliest in the graph."""
+    if not analysis.remaining:
+        return []
+    left = max(analysis.remaining)
+    node = analysis.remaining.index(left)
+    path = [node]
+    while left:
+        left -= 1
+        node = next(
+            target
+            for edge in adjacency.outgoing[node]
+            if analysis.remaining[target := adjacency.edge_targets[edge]] == left
+        )
+        path.append(node)
+    return path
+
+
+def sinks(graph: Graph, adjacency: Adjacency) -> list[int]:
+    """Give the sinks in graph order: nodes whose only outgoing edges, if any, are error edges."""
+    edges = graph.edges
+    return [
+        node
+        for node, outgoing in enumerate(adjacency.outgoing)
+        if all(edges[edge].handle == ERROR_HANDLE for edge in outgoing)
+    ]
+
+
+def _levels(adjacency: Adjacency) -> tuple[list[int], list[int]]:
+    """Give the level of each node, and for each how many incoming edges lead from a cycle or from behind one.
+
+    Without a cycle the latter are all zero. Source: A. B. Kahn, Topological sorting of large networks, 1962.
+    """
+    unresolved = [len(edges) for edges in adjacency.incoming]
+    levels = [0] * len(unresolved)
+    outgoing, targets = adjacency.outgoing, adjacency.edge_targets
+    level = 0
+    reached = [node for node, count in enumerate(unresolved) if not count]
+    while reached:
+        level += 1
+        following: list[int] = []
+        for node in reached:
+            for edge in outgoing[node]:
+                target = targets[edge]
+                unresolved[target] -= 1
+                if not unresolved[target]:
+                    # The last edge to be resolved comes from the highest of the sources' levels.
+                    levels[target] = level
+                    following.append(target)
+        reached = following
+    return levels, unresolved

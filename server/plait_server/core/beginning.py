@@ -1,0 +1,202 @@
+"""How a node begins: what its join decided is carried out, by way of the questions that its kind asks.
+
+What stands here is not durable. It follows from durable state, and a replay makes it again: a node whose join
+was decided and of which no event has told since is on its scope's agenda.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plait_server.core.commands import (
+    FindValue,
+    InputMade,
+    MakeInput,
+    OfferNode,
+    SetTimer,
+    TimerKind,
+    ValueFound,
+    WithdrawNode,
+)
+from plait_server.core.edges import ERROR_HANDLE
+from plait_server.core.ending import Decider, Ending, Endings
+from plait_server.core.events import NodeEnded, NodeWaiting
+from plait_server.core.failures import EXPRESSION, Failure, bounded
+from plait_server.core.graph import DEFAULT_JOIN, Condition, Delay, JoinMode, Scheduling, Switch, Task
+from plait_server.core.joins import Verdict
+from plait_server.core.payload import NULL, Payload
+from plait_server.core.scope import NodeRecord, Scope
+from plait_server.core.states import EdgeState, NodeState, Reason
+
+_SKIPS = {Verdict.DEAD_PATH: Reason.DEAD_PATH, Verdict.UPSTREAM_FAILED: Reason.UPSTREAM_FAILED}
+
+_JOIN_MESSAGES = {
+    Verdict.ALL_BRANCHES_FAILED: "no branch succeeded",
+    Verdict.QUORUM_UNREACHABLE: "too few branches can still succeed for the quorum",
+    Verdict.MIN_SUCCESS_RATE: "too few branches succeeded",
+}
+
+
+class Beginnings:
+    """The nodes that are about to start: held by their level, waiting for an answer, or for capacity."""
+
+    def __init__(self, machine: Decider, endings: Endings) -> None:
+        self._machine = machine
+        self._endings = endings
+        self._questions: dict[str, int] = {}
+        """Node path -> ticket of the MakeInput or FindValue that is out."""
+        self._held: dict[int, list[NodeRecord]] = {}
+        """Level -> nodes that wait for it (R2)."""
+        self._offered: dict[str, None] = {}
+        self._rendered: dict[str, Payload] = {}
+        """Node path -> input rendered for the first attempt, until it starts."""
+
+    def __repr__(self) -> str:
+        return f"<Beginnings {len(self._offered)} offered, {len(self._questions)} questions>"
+
+    @property
+    def has_offers(self) -> bool:
+        """Whether any node waits for capacity."""
+        return bool(self._offered)
+
+    def is_offered(self, node_path: str) -> bool:
+        """Whether a node waits for capacity."""
+        return node_path in self._offered
+
+    def begin(self, scope: Scope, record: NodeRecord) -> None:
+        """Carry out what a node's join decided."""
+        verdict = record.verdict
+        if verdict in _SKIPS:
+            self._machine.emit(NodeEnded(), record, NodeState.SKIPPED, _SKIPS[verdict])
+        elif verdict is Verdict.MIN_SUCCESS_RATE:
+            self._ask_input(record)  # Its failure carries the object that the join made.
+        elif verdict is not None and verdict.is_failure:
+            self._fail_join(record, verdict, None)
+        else:
+            level = scope.analysis.levels[record.index]
+            if scope.graph.scheduling is Scheduling.LEVELS and level > scope.level:
+                self._held.setdefault(level, []).append(record)
+            else:
+                self._run(record)
+
+    def release(self, scope: Scope) -> bool:
+        """Put the nodes that wait for the scope's present level on the agenda (R2); whether there is anything on it."""
+        held: Sequence[NodeRecord] = self._held.pop(scope.level, ())
+        for record in held:
+            if not scope.is_closed and record.state is NodeState.IDLE and not self._endings.is_out(record):
+                scope.agenda[record.index] = None
+        return bool(scope.agenda)
+
+    def offer(self, record: NodeRecord) -> None:
+        """Let a task wait for capacity, unless nothing starts in its scope any more."""
+        kind = record.node.kind
+        scope = self._machine.execution.scope_of(record.path)
+        if not isinstance(kind, Task) or scope.is_closed:
+            return
+        self._offered[record.path] = None
+        remaining = scope.analysis.remaining[record.index]
+        self._machine.ask(OfferNode(record.path, kind.type, record.node.priority, remaining, record.index))
+
+    def take(self, record: NodeRecord) -> Payload | None:
+        """Let an offered node start; gives the input to be kept with its first attempt, if it was rendered."""
+        del self._offered[record.path]
+        return self._rendered.pop(record.path, None)
+
+    def forget(self, record: NodeRecord) -> None:
+        """Drop what is out for a node that changes for another reason."""
+        path = record.path
+        self._questions.pop(path, None)
+        self._rendered.pop(path, None)
+        if path in self._offered:
+            del self._offered[path]
+            self._machine.ask(WithdrawNode(path))
+
+    def on_input_made(self, made: InputMade) -> None:
+        """Take the answer to MakeInput."""
+        record = self._answered(made.node_path, made.ticket)
+        if record is None:
+            return
+        if record.verdict is not None and record.verdict.is_failure:
+            self._fail_join(record, record.verdict, made.payload)
+            return
+        if made.payload is None:
+            self._fail_expression(record, made.problem)
+            return
+        kind = record.node.kind
+        if isinstance(kind, Task):
+            if record.node.input is not None:
+                self._rendered[record.path] = made.payload
+            self.offer(record)
+        elif isinstance(kind, Delay):
+            due_s = round(self._machine.now_s + kind.duration_s, 6)
+            self._machine.emit(NodeWaiting(due_s, made.payload), record, NodeState.WAITING)
+            self._machine.ask(SetTimer(TimerKind.WAIT, record.path, 0, kind.duration_s))
+        else:
+            self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=made.payload))
+
+    def on_value_found(self, found: ValueFound) -> None:
+        """Take the answer to FindValue."""
+        record = self._answered(found.node_path, found.ticket)
+        if record is None:
+            return
+        if found.payload is None:
+            self._fail_expression(record, found.problem)
+        else:
+            self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=found.payload))
+
+    # Inside.
+
+    def _run(self, record: NodeRecord) -> None:
+        node = record.node
+        if node.locked:
+            output = Payload(node.locked_output) if node.locked_output is not None else NULL
+            ending = Ending(state=NodeState.SKIPPED, reason=Reason.LOCKED, output=output)
+            self._endings.begin(record, ending)
+            return
+        match node.kind:
+            case Task():
+                join = node.join or DEFAULT_JOIN
+                is_there = record.total == 0 or (record.total == 1 and join.mode is JoinMode.ALL)
+                if record.attempts or (node.input is None and is_there):
+                    # Its input was made before, or is one value that is kept already.
+                    self.offer(record)
+                else:
+                    self._ask_input(record)
+            case Condition() | Switch():
+                ticket = self._questions[record.path] = self._machine.next_ticket()
+                self._machine.ask(FindValue(record.path, ticket))
+            case _:
+                self._ask_input(record)
+
+    def _ask_input(self, record: NodeRecord) -> None:
+        ticket = self._questions[record.path] = self._machine.next_ticket()
+        self._machine.ask(MakeInput(record.path, ticket))
+
+    def _answered(self, node_path: str, ticket: int) -> NodeRecord | None:
+        if self._questions.get(node_path) != ticket:
+            return None
+        del self._questions[node_path]
+        return self._machine.execution.record(node_path)
+
+    def _fail_expression(self, record: NodeRecord, problem: str) -> None:
+        failure = Failure(code=EXPRESSION, message=problem, node_path=record.path)
+        self._endings.begin_failure(record, failure, None)
+
+    def _fail_join(self, record: NodeRecord, verdict: Verdict, details: Payload | None) -> None:
+        """FAIL a node by its join, with the failures behind its edges as causes (E1, J3)."""
+        scope = self._machine.execution.scope_of(record.path)
+        causes: list[Failure] = []
+        for edge in scope.adjacency.incoming[record.index]:
+            source, state = scope.source(edge), scope.edge_states[edge]
+            if state is EdgeState.BROKEN and source.origin >= 0:
+                causes.append(scope.failures[source.origin])
+            elif state is EdgeState.ACTIVE and scope.edge(edge).handle == ERROR_HANDLE and source.failure:
+                causes.append(source.failure)
+        failure = Failure(
+            code=verdict.value,
+            message=f"{_JOIN_MESSAGES[verdict]}: {record.path}",
+            details=details,
+            causes=bounded(causes),
+            node_path=record.path,
+        )
+        self._endings.begin_failure(record, failure, None)

@@ -1,0 +1,262 @@
+"""Inputs and commands: what the shell tells the core, and what the core asks of the shell.
+
+Inputs are facts from outside; commands are intentions, in the imperative. Those of `Ask` are answered within
+the same step wherever possible, for nothing of them leaves the server; the others are carried out only when
+the events decided with them are durable.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from plait_server.core.events import NO_USAGE
+from plait_server.core.failures import Failure
+from plait_server.core.payload import Payload
+from plait_server.core.states import AttemptOutcome, CancelStage
+
+
+class TimerKind(enum.Enum):
+    """What a timer ends."""
+
+    BACKOFF = "BACKOFF"
+    WAIT = "WAIT"
+    ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
+    NODE_TIMEOUT = "NODE_TIMEOUT"
+    EXECUTION_TIMEOUT = "EXECUTION_TIMEOUT"
+
+
+class Taken(enum.IntEnum):
+    """What became of a result. Values are those of plait.v1.RecordedResult."""
+
+    RECORDED = 1
+    ALREADY_RECORDED = 2
+    STALE = 3
+
+
+# Inputs.
+
+
+class Start(NamedTuple):
+    """Begin the execution."""
+
+
+class Granted(NamedTuple):
+    """The allocator granted permits and a worker to a node that was offered."""
+
+    node_path: str
+    worker_id: str
+    worker_instance_id: str
+    queue_s: float
+
+
+class AttemptResult(NamedTuple):
+    """How an attempt ended, as its worker or the runtime says: SUCCEEDED, FAILED, TIMED_OUT, RETURNED or LOST."""
+
+    node_path: str
+    attempt: int
+    outcome: AttemptOutcome
+    output: Payload | None = None
+    failure: Failure | None = None
+    retryable: bool | None = None
+    """The worker's own word; None if it said nothing."""
+    retry_after_s: float | None = None
+    usage: Mapping[str, str] = NO_USAGE
+    jitter: float = 0.0
+    """In [0, 1), for the backoff."""
+    worker_id: str = ""
+    from_worker: bool = False
+    """Whether a worker waits for `recorded`."""
+
+
+class EdgesJudged(NamedTuple):
+    """Answers JudgeEdges: True, False, or why a `when` has no value, in the order asked."""
+
+    node_path: str
+    ticket: int
+    verdicts: tuple[bool | str, ...]
+
+
+class InputMade(NamedTuple):
+    """Answers MakeInput: the payload, or why there is none."""
+
+    node_path: str
+    ticket: int
+    payload: Payload | None
+    problem: str = ""
+
+
+class ValueFound(NamedTuple):
+    """Answers FindValue: the value of a condition or switch, or why there is none."""
+
+    node_path: str
+    ticket: int
+    payload: Payload | None
+    problem: str = ""
+
+
+class OutputMade(NamedTuple):
+    """Answers MakeOutput: the payload, or why there is none."""
+
+    payload: Payload | None
+    problem: str = ""
+
+
+class TimerDue(NamedTuple):
+    """A timer ran out."""
+
+    kind: TimerKind
+    node_path: str
+    number: int
+    jitter: float = 0.0
+    """In [0, 1), for the backoff that may follow."""
+
+
+class Cancel(NamedTuple):
+    """Someone wants the execution cancelled."""
+
+    message: str
+
+
+class Receipt(NamedTuple):
+    """The cancel of an attempt came a step further."""
+
+    node_path: str
+    attempt: int
+    stage: CancelStage
+    worker_id: str
+    usage: Mapping[str, str] = NO_USAGE
+
+
+Input: TypeAlias = (
+    Start
+    | Granted
+    | AttemptResult
+    | EdgesJudged
+    | InputMade
+    | ValueFound
+    | OutputMade
+    | TimerDue
+    | Cancel
+    | Receipt
+)
+
+
+# Asks: answered by an input, within the step if the shell can.
+
+
+class JudgeEdges(NamedTuple):
+    """Evaluate the `when` of some edges of a node that is about to end; answer EdgesJudged."""
+
+    node_path: str
+    ticket: int
+    edges: tuple[int, ...]
+    """Positions among the node's outgoing edges."""
+    output: Payload | Failure
+    """What the edges would carry, the variable `output`."""
+
+
+class MakeInput(NamedTuple):
+    """Render the node's `input`, or put together what its join gives; answer InputMade."""
+
+    node_path: str
+    ticket: int
+
+
+class FindValue(NamedTuple):
+    """Evaluate a condition or a switch; answer ValueFound."""
+
+    node_path: str
+    ticket: int
+
+
+class MakeOutput(NamedTuple):
+    """Evaluate the graph's output, or put it together from the sinks; answer OutputMade."""
+
+
+class OfferNode(NamedTuple):
+    """Queue a ready task for capacity; the allocator answers Granted."""
+
+    node_path: str
+    type: str
+    priority: int
+    remaining: int
+    """Longest path to a sink, in edges (R4)."""
+    order: int
+    """Position in the graph (R4)."""
+
+
+class WithdrawNode(NamedTuple):
+    """Take back an offer."""
+
+    node_path: str
+
+
+class RefuseGrant(NamedTuple):
+    """Give back the permits of a grant that came too late."""
+
+    node_path: str
+
+
+class SetTimer(NamedTuple):
+    """Answer TimerDue after a delay."""
+
+    kind: TimerKind
+    node_path: str
+    number: int
+    delay_s: float
+
+
+# Acts: carried out when the events decided with them are durable.
+
+
+class StartAttempt(NamedTuple):
+    """Give an attempt to the worker that was granted."""
+
+    node_path: str
+    attempt: int
+
+
+class StopAttempt(NamedTuple):
+    """Tell the worker to cancel an attempt; its receipts come back as `Receipt`."""
+
+    node_path: str
+    attempt: int
+    reason: str
+    """For the worker: CANCELLED, TIMED_OUT, SIBLING_FAILED, RACE_LOST or EXECUTION_TIMEOUT."""
+
+
+class TellTaken(NamedTuple):
+    """Tell the worker what became of a result."""
+
+    node_path: str
+    attempt: int
+    taken: Taken
+
+
+class Audit(NamedTuple):
+    """Keep something that changed nothing."""
+
+    kind: str
+    node_path: str
+    attempt: int
+    worker_id: str
+    detail: str
+    """JSON text."""
+
+
+Command: TypeAlias = (
+    JudgeEdges
+    | MakeInput
+    | FindValue
+    | MakeOutput
+    | OfferNode
+    | WithdrawNode
+    | RefuseGrant
+    | SetTimer
+    | StartAttempt
+    | StopAttempt
+    | TellTaken
+    | Audit
+)

@@ -1,0 +1,267 @@
+"""How a node ends: its edges are judged first, and the verdicts decide what its ending is (section 5, F2).
+
+An ending goes through at most three questions before it becomes an event, for each question depends on the
+answer to the one before: the `when` of plain edges (whose failure fails a SUCCEEDED node, F2), then of
+`error` edges (is the failure handled?), then of plain edges again (with null, if the failure is ignored).
+Edges without a `when` ask nothing, so in the plain case the ending becomes an event at once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from plait_server.core.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
+from plait_server.core.edges import ERROR_HANDLE, chosen_handle
+from plait_server.core.events import AttemptEnded, CancelReceipt, NodeEnded, NodeIdled, NodeWaiting
+from plait_server.core.execution import Execution
+from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, Failure
+from plait_server.core.graph import OnError, OnTimeout
+from plait_server.core.payload import NULL, Payload
+from plait_server.core.scope import NodeRecord
+from plait_server.core.states import AttemptOutcome, NodeState, Treatment
+
+
+class _Phase(enum.Enum):
+    PLAIN = "PLAIN"
+    ERROR = "ERROR"
+    IGNORED = "IGNORED"
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """A node's end in the making."""
+
+    state: NodeState
+    reason: str = ""
+    output: Payload | None = None
+    failure: Failure | None = None
+    result: AttemptResult | None = None
+    """The attempt's result that led to it; None when the node ends without an attempt."""
+    phase: _Phase = _Phase.PLAIN
+    asked: tuple[int, ...] = ()
+    edges_false: list[int] = field(default_factory=list[int])
+    ticket: int = 0
+    late: list[AttemptResult] = field(default_factory=list[AttemptResult])
+    """Results that came while the edges of a timeout were judged."""
+
+
+class Decider(Protocol):
+    """What an ending needs of the machine."""
+
+    execution: Execution
+
+    @property
+    def now_s(self) -> float:
+        """Wall time of the present input."""
+        ...
+
+    def ask(self, command: Command) -> None:
+        """Put a command behind those already decided."""
+
+    def next_ticket(self) -> int:
+        """Give a number that no question has had."""
+        ...
+
+    def emit(
+        self,
+        detail: AttemptEnded | CancelReceipt | NodeEnded | NodeIdled | NodeWaiting,
+        record: NodeRecord,
+        state: NodeState | None,
+        reason: str = "",
+        attempt: int = 0,
+    ) -> None:
+        """Decide an event about a node."""
+
+    def told(self, result: AttemptResult, taken: Taken) -> None:
+        """Let the worker know what became of its result."""
+
+    def refuse(self, result: AttemptResult, taken: Taken) -> None:
+        """Take a result that changes nothing."""
+
+    def forget(self, record: NodeRecord) -> None:
+        """Drop what is out for a node that is about to change for another reason."""
+
+
+class Endings:
+    """The endings whose edges are being judged."""
+
+    def __init__(self, machine: Decider) -> None:
+        self._machine = machine
+        self._out: dict[str, Ending] = {}
+
+    def is_out(self, record: NodeRecord) -> bool:
+        """Whether the node's edges are being judged."""
+        return record.path in self._out
+
+    def forget(self, record: NodeRecord) -> None:
+        """Drop an ending that something else overtook; a worker that waits is told so."""
+        ending = self._out.pop(record.path, None)
+        if ending is None:
+            return
+        for result in (ending.result, *ending.late):
+            if result is not None:
+                self._machine.refuse(result, Taken.STALE)
+
+    def keep_late(self, record: NodeRecord, result: AttemptResult) -> None:
+        """Take a result of an attempt that is ending: a duplicate, or one that its timeout overtook (T6)."""
+        ending = self._out[record.path]
+        if ending.result is None or not ending.result.from_worker:
+            ending.late.append(result)
+
+    def begin(self, record: NodeRecord, ending: Ending) -> None:
+        """End a node that SUCCEEDED, is LOCKED, or timed out without a failure."""
+        ending.phase = _Phase.PLAIN
+        self._judge_plain(record, ending)
+
+    def begin_failure(self, record: NodeRecord, failure: Failure, result: AttemptResult | None) -> None:
+        """End a node that FAILED, its retries used up, or whose last attempt TIMED_OUT (E2, T5)."""
+        if result is not None and result.outcome is AttemptOutcome.TIMED_OUT:
+            self.begin_timeout(record, result, failure)
+            return
+        self._fail(record, Ending(state=NodeState.FAILED, failure=failure, result=result))
+
+    def begin_timeout(
+        self,
+        record: NodeRecord,
+        result: AttemptResult | None,
+        failure: Failure | None = None,
+    ) -> None:
+        """End a node that TIMED_OUT, as its `on_timeout` says (T5)."""
+        on_timeout = record.node.on_timeout or OnTimeout.ERROR
+        if on_timeout is OnTimeout.ERROR:
+            if failure is None:
+                failure = Failure(
+                    code=DEADLINE_EXCEEDED,
+                    message="the node took longer than its timeout; raise timeouts.node, or make it quicker",
+                    node_path=record.path,
+                    attempt=result.attempt if result is not None else 0,
+                )
+            self._fail(record, Ending(state=NodeState.TIMED_OUT, failure=failure, result=result))
+            return
+        ending = Ending(state=NodeState.TIMED_OUT, reason=DEADLINE_EXCEEDED, output=NULL, result=result)
+        if on_timeout is OnTimeout.CONTINUE:
+            self.begin(record, ending)
+        else:
+            self._conclude(record, ending, Treatment.NONE)
+
+    def on_judged(self, judged: EdgesJudged) -> None:
+        """Take the verdicts on a node's edges."""
+        ending = self._out.get(judged.node_path)
+        if ending is None or ending.ticket != judged.ticket:
+            return
+        del self._out[judged.node_path]
+        record = self._machine.execution.record(judged.node_path)
+        pairs = list(zip(ending.asked, judged.verdicts, strict=True))
+        problems = [verdict for _, verdict in pairs if isinstance(verdict, str)]
+        if ending.phase is _Phase.PLAIN and ending.state is NodeState.SUCCEEDED and problems:
+            failure = Failure(
+                code=EXPRESSION,
+                message=problems[0],
+                node_path=record.path,
+                attempt=ending.result.attempt if ending.result is not None else 0,
+            )
+            self._fail(
+                record,
+                Ending(state=NodeState.FAILED, failure=failure, result=ending.result, late=ending.late),
+            )
+            return
+        ending.edges_false.extend(place for place, verdict in pairs if verdict is not True)
+        if ending.phase is _Phase.ERROR:
+            self._treat(record, ending)
+        elif ending.phase is _Phase.IGNORED:
+            self._conclude(record, ending, Treatment.IGNORED)
+        else:
+            self._conclude(record, ending, Treatment.NONE)
+
+    def _judge_plain(self, record: NodeRecord, ending: Ending) -> None:
+        output = ending.output if ending.output is not None else NULL
+        handle = chosen_handle(record.node, output)
+        scope = self._machine.execution.scope_of(record.path)
+        asked = tuple(
+            place
+            for place, position in enumerate(scope.adjacency.outgoing[record.index])
+            if scope.edge(position).when and scope.edge(position).handle == handle
+        )
+        if asked:
+            self._ask(record, ending, asked, output)
+        else:
+            treatment = Treatment.IGNORED if ending.phase is _Phase.IGNORED else Treatment.NONE
+            self._conclude(record, ending, treatment)
+
+    def _fail(self, record: NodeRecord, ending: Ending) -> None:
+        failure = ending.failure
+        if failure is None:
+            return
+        ending.phase = _Phase.ERROR
+        ending.reason = failure.code
+        scope = self._machine.execution.scope_of(record.path)
+        asked = tuple(
+            place
+            for place, position in enumerate(scope.adjacency.outgoing[record.index])
+            if scope.edge(position).when and scope.edge(position).handle == ERROR_HANDLE
+        )
+        if asked:
+            self._ask(record, ending, asked, failure)
+        else:
+            self._treat(record, ending)
+
+    def _treat(self, record: NodeRecord, ending: Ending) -> None:
+        """Find what becomes of a failure: the first row of section 5 that applies."""
+        scope = self._machine.execution.scope_of(record.path)
+        handled = any(
+            scope.edge(position).handle == ERROR_HANDLE and place not in ending.edges_false
+            for place, position in enumerate(scope.adjacency.outgoing[record.index])
+        )
+        on_error = record.node.on_error
+        if handled:
+            self._conclude(record, ending, Treatment.HANDLED)
+        elif on_error is OnError.IGNORE:
+            ending.phase = _Phase.IGNORED
+            ending.edges_false = []
+            self._judge_plain(record, ending)
+        elif on_error is OnError.TOLERATE or (
+            on_error is OnError.UNSPECIFIED and record.index in scope.analysis.guarded
+        ):
+            self._conclude(record, ending, Treatment.TOLERATED)
+        else:
+            self._conclude(record, ending, Treatment.UNHANDLED)
+
+    def _ask(
+        self,
+        record: NodeRecord,
+        ending: Ending,
+        asked: tuple[int, ...],
+        output: Payload | Failure,
+    ) -> None:
+        ending.asked = asked
+        ending.ticket = self._machine.next_ticket()
+        self._out[record.path] = ending
+        self._machine.ask(JudgeEdges(record.path, ending.ticket, asked, output))
+
+    def _conclude(self, record: NodeRecord, ending: Ending, treatment: Treatment) -> None:
+        edges_false = tuple(ending.edges_false)
+        result = ending.result
+        has_output = ending.failure is None and ending.state is not NodeState.TIMED_OUT
+        output = ending.output if has_output else None
+        if result is None:
+            detail = NodeEnded(output, ending.failure, edges_false, treatment)
+            self._machine.emit(detail, record, ending.state, ending.reason)
+            self._refuse_late(ending)
+            return
+        ended = AttemptEnded(
+            result.outcome,
+            output,
+            ending.failure,
+            result.usage,
+            edges_false=edges_false,
+            treatment=treatment,
+        )
+        self._machine.emit(ended, record, ending.state, ending.reason, result.attempt)
+        self._machine.told(result, Taken.RECORDED)
+        self._refuse_late(ending)
+
+    def _refuse_late(self, ending: Ending) -> None:
+        for result in ending.late:
+            self._machine.refuse(result, Taken.STALE)

@@ -1,0 +1,138 @@
+"""Events: the facts of an execution, in the past tense. Only they change state, live and on replay alike.
+
+An `Event` is a header, the same for every type, and a detail. The header alone tells a client in any language
+the new state of the node or execution concerned. Tuples, for two are made for every node: 0.4 us against 2
+us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
+
+from plait_server.core.failures import Failure
+from plait_server.core.payload import Payload
+from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+
+NO_USAGE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class ExecutionSubmitted(NamedTuple):
+    """The graph was accepted."""
+
+    execution_id: str
+    graph_name: str
+    graph_digest: str
+    """SHA-256 of the graph's binary form, by which the store keeps it."""
+    analysis_digest: str
+    input: Payload
+    labels: Mapping[str, str]
+    semantics_version: int
+    traceparent: str
+    node_count: int
+
+
+class ExecutionStarted(NamedTuple):
+    """The execution starts; its timeout counts from here."""
+
+
+class AttemptStarted(NamedTuple):
+    """An attempt was given to a worker."""
+
+    worker_id: str
+    worker_instance_id: str
+    queue_s: float
+    """Seconds since the node was ready."""
+    input: Payload | None = None
+    """The rendered input, on the first attempt of a node that has an `input`."""
+
+
+class AttemptEnded(NamedTuple):
+    """An attempt ended; the header's node state says what became of the node."""
+
+    outcome: AttemptOutcome
+    output: Payload | None = None
+    failure: Failure | None = None
+    usage: Mapping[str, str] = NO_USAGE
+    retry_time_s: float = 0.0
+    """Wall time of the next attempt, if the node is backing off."""
+    edges_false: tuple[int, ...] = ()
+    """Positions among the node's outgoing edges of those whose `when` counted as false."""
+    treatment: Treatment = Treatment.NONE
+
+
+class NodeEnded(NamedTuple):
+    """A node ended without an attempt."""
+
+    output: Payload | None = None
+    failure: Failure | None = None
+    edges_false: tuple[int, ...] = ()
+    treatment: Treatment = Treatment.NONE
+
+
+class NodeWaiting(NamedTuple):
+    """A node waits for a timer."""
+
+    due_time_s: float
+    """Wall time."""
+    input: Payload | None = None
+
+
+class NodeIdled(NamedTuple):
+    """A node was put back to idle."""
+
+
+class CancelRequested(NamedTuple):
+    """A cancel was asked for."""
+
+    message: str
+
+
+class CancelReceipt(NamedTuple):
+    """The cancel of an attempt came as far as this."""
+
+    stage: CancelStage
+    worker_id: str
+
+
+class ExecutionEnded(NamedTuple):
+    """The run ended; nothing of it follows."""
+
+    output: Payload | None = None
+    failure: Failure | None = None
+    failure_count: int = 0
+
+
+Detail: TypeAlias = (
+    ExecutionSubmitted
+    | ExecutionStarted
+    | AttemptStarted
+    | AttemptEnded
+    | NodeEnded
+    | NodeWaiting
+    | NodeIdled
+    | CancelRequested
+    | CancelReceipt
+    | ExecutionEnded
+)
+
+
+class Event(NamedTuple):
+    """One fact."""
+
+    sequence: int
+    """From 1, without gaps within an execution."""
+    time_s: float
+    """Wall time at which it was decided, seconds since 1970."""
+    run: int
+    node_path: str
+    """Empty when the event is about the execution."""
+    attempt: int
+    """From 1; 0 when no attempt is concerned."""
+    branch: str
+    node_state: NodeState | None
+    """The node's state from now on; None when the event changes none."""
+    execution_state: ExecutionState | None
+    reason: str
+    detail: Detail

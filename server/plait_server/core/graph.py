@@ -1,0 +1,202 @@
+"""Graphs as the core sees them: values without behavior, free of protobuf.
+
+A graph is what the user wrote (`Graph`); `analysis.py` works out what follows from it, `validation.py` says
+what is wrong with it. JSON stands here as text, durations as seconds, expressions as source.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+class Scheduling(enum.IntEnum):
+    """When ready nodes may start (R1, R2). Values are those of plait.v1.Scheduling."""
+
+    READY = 1
+    LEVELS = 2
+
+
+class OnFailure(enum.IntEnum):
+    """What an unhandled failure does (E4). Values are those of plait.v1.OnFailure."""
+
+    FAIL_FAST = 1
+    STOP_DISPATCH = 2
+    CONTINUE = 3
+
+
+class JoinMode(enum.IntEnum):
+    """When a node with incoming edges runs (section 6). Values are those of plait.v1.JoinMode."""
+
+    ALL = 1
+    ANY = 2
+    QUORUM = 3
+    COLLECT = 4
+
+
+class OnError(enum.IntEnum):
+    """What a node's failure does (E3). Values are those of plait.v1.OnError."""
+
+    UNSPECIFIED = 0
+    """Tolerated if the node is guarded, else the policy decides."""
+    FAIL = 1
+    TOLERATE = 2
+    IGNORE = 3
+
+
+class OnTimeout(enum.IntEnum):
+    """What a node's timing out does (T5). Values are those of plait.v1.OnTimeout."""
+
+    ERROR = 1
+    CONTINUE = 2
+    CANCEL = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Runs at a worker that serves the type."""
+
+    type: str
+    """The node type, such as `image.generate`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Evaluates to a boolean and selects the handle `true` or `false`."""
+
+    expression: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Evaluates to a string and selects the handle of that name, else `default`."""
+
+    expression: str
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """Outputs its rendered input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """Waits, then outputs its input."""
+
+    duration_s: float
+    """Seconds, above 0."""
+
+
+Kind: TypeAlias = Task | Condition | Switch | Transform | Delay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """Says when a node with incoming edges runs."""
+
+    mode: JoinMode = JoinMode.ALL
+    count: int | None = None
+    """Active edges a quorum needs; None when `rate` says it."""
+    rate: float | None = None
+    """Share of the edges not DEAD that a quorum needs, above 0 to 1."""
+    cancel_losers: bool = True
+    min_success_rate: float = 0.0
+    """Share of successes that COLLECT needs, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How failed attempts are repeated (T1, T2)."""
+
+    max_attempts: int = 1
+    initial_backoff_s: float = 1.0
+    multiplier: float = 2.0
+    max_backoff_s: float = 60.0
+    retryable_codes: tuple[str, ...] = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED")
+    max_lost_attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Bounds of a task node's time in seconds; 0 is no bound (T4)."""
+
+    attempt_s: float = 0.0
+    node_s: float = 0.0
+
+
+DEFAULT_JOIN = Join()
+DEFAULT_RETRY = RetryPolicy()
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node of a graph."""
+
+    id: str
+    kind: Kind | None
+    """None only in a graph that validation refuses."""
+    input: str | None = None
+    """JSON text in which strings may hold `{{ CEL }}`; None when the node takes what its join gives."""
+    join: Join | None = None
+    """None when the graph says nothing, which means ALL."""
+    retry: RetryPolicy | None = None
+    timeouts: Timeouts | None = None
+    on_error: OnError = OnError.UNSPECIFIED
+    on_timeout: OnTimeout | None = None
+    priority: int = 0
+    locked: bool = False
+    locked_output: str | None = None
+    """JSON text; None means null."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Leads from a node's handle to another node."""
+
+    source: str
+    target: str
+    handle: str = ""
+    when: str = ""
+    branch_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What an unhandled failure does, and the execution's bounds."""
+
+    on_failure: OnFailure = OnFailure.FAIL_FAST
+    min_success_rate: float = 0.0
+    collect_errors: bool = False
+    timeout_s: float = 0.0
+    """Seconds from the start; 0 is no bound."""
+    max_concurrency: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A definition: nodes and edges in the order of the graph file."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...] = ()
+    name: str = ""
+    policy: Policy = Policy()
+    scheduling: Scheduling = Scheduling.READY
+    output: str = ""
+    """CEL source; empty means the sinks' outputs."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What validation works out of a valid graph; kept in the first event (V9)."""
+
+    levels: tuple[int, ...]
+    """Longest path to each node within its scope, in edges; error edges count."""
+    remaining: tuple[int, ...]
+    """Longest path from each node to a sink, in edges; error edges count."""
+    guarded: frozenset[int]
+    """Positions of the nodes whose failure a later join takes care of (E3)."""

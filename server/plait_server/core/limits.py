@@ -1,0 +1,49 @@
+"""The limits of the contract, each with its reason; GetServerInfo advertises them (DESIGN: limits)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+GRAPH_MESSAGE_BYTES_MAX: Final = 16 * MIB
+"""A graph of 100,000 nodes takes 3 to 5 MB on the wire, above gRPC's own 4 MiB."""
+MESSAGE_BYTES_MAX: Final = 4 * MIB
+"""gRPC's own default, for every call that sends no graph."""
+PAYLOAD_BYTES_MAX: Final = 1 * MIB
+"""Larger results belong into a blob store, and their address into the payload."""
+JOINED_INPUT_BYTES_MAX: Final = 16 * MIB
+"""A join splices the outputs of its sources: sixteen of the largest."""
+INLINE_BYTES_MAX: Final = 32 * KIB
+"""Larger content is stored once by digest, so that events and frames stay small."""
+NODES_MAX: Final = 100_000
+EDGES_MAX: Final = 500_000
+ID_CHARS_MAX: Final = 128
+EXPRESSION_BYTES_MAX: Final = 4 * KIB
+VALUE_DEPTH_MAX: Final = 64
+LABELS_MAX: Final = 64
+LABEL_KEY_CHARS_MAX: Final = 128
+"""As an id's."""
+LABEL_VALUE_CHARS_MAX: Final = 1_024
+"""All labels of a graph or an execution together stay well below a payload."""
+BRANCH_NAME_CHARS_MAX: Final = 128
+"""A branch's name is shown in lists and traces."""
+RETRYABLE_CODES_MAX: Final = 64
+"""Each is compared with the code of every failure."""
+WATCHERS_MAX: Final = 10_000
+PROBLEMS_MAX: Final = 50
+"""Problems of a graph that are reported; V5."""
+MAX_CONCURRENCY_MAX: Final = 10_000
+ATTEMPTS_MAX: Final = 1_000
+LOST_ATTEMPTS_MAX: Final = 100
+PRIORITY_MAX: Final = 1_000
+DURATION_S_MAX: Final = 10 * 366 * 86_400.0
+"""Ten years: what a wall clock may be off by, and still far from an overflow of a timestamp."""
+BACKOFF_S_MAX: Final = 86_400.0
+MULTIPLIER_MAX: Final = 100.0
+FAILURE_MESSAGE_BYTES_MAX: Final = 4 * KIB
+FAILURE_CAUSES_MAX: Final = 50
+FAILURE_DEPTH_MAX: Final = 8
+"""Failures nest; protobuf readers stop at 100 levels of messages."""
+ID_PATTERN: Final = r"[A-Za-z0-9_.-]{1,128}"

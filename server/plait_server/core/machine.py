@@ -1,0 +1,500 @@
+"""The state machine of an execution: inputs in, events and commands out; no I/O, clock, chance, evaluation.
+
+Rules
+1. Only `Execution.apply` changes durable state, live and on replay alike; `decide` applies each event as it
+   decides it.
+2. What is not durable (offers, questions that are out, nodes held by their level) follows from durable state:
+   `resume` makes it again after a replay. Losing it loses nothing.
+3. A question (`JudgeEdges`, `MakeInput`, ...) carries a ticket. An answer whose ticket is gone, because the
+   node was cancelled meanwhile, is dropped. Verdicts and rendered inputs stand in events, so replay asks
+   nothing (A1).
+4. After each input the machine settles: losers are cancelled first, then a failure's sweep, then nodes whose
+   joins were decided, in the order of the decisions, until nothing is left; then it looks whether the run is
+   over. The order is that of J1 ("when a QUORUM fails, they are cancelled before E4 looks at the rest").
+5. Work is linear in nodes and edges over the whole execution; no step searches the graph.
+
+The driver's obligations (after etcd/raft's Ready)
+a. The events of a decision are durable before any of its acts is carried out or anyone outside sees them.
+b. Questions are answered through `decide`, in any order, at once or later.
+c. If the events cannot be made durable, the machine is thrown away and replayed from the journal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, assert_never
+
+from plait_server.core.beginning import Beginnings
+from plait_server.core.commands import (
+    AttemptResult,
+    Audit,
+    Cancel,
+    Command,
+    EdgesJudged,
+    Granted,
+    Input,
+    InputMade,
+    MakeOutput,
+    OutputMade,
+    Receipt,
+    RefuseGrant,
+    SetTimer,
+    Start,
+    StartAttempt,
+    StopAttempt,
+    Taken,
+    TellTaken,
+    TimerDue,
+    TimerKind,
+    ValueFound,
+)
+from plait_server.core.ending import Ending, Endings
+from plait_server.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CancelReceipt,
+    CancelRequested,
+    Event,
+    ExecutionEnded,
+    ExecutionStarted,
+    NodeEnded,
+    NodeIdled,
+    NodeWaiting,
+)
+from plait_server.core.execution import ROOT_BRANCH, Execution
+from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, POISON, Failure
+from plait_server.core.graph import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUTS,
+    OnFailure,
+    Scheduling,
+)
+from plait_server.core.outcome import conclude
+from plait_server.core.payload import NULL, Payload
+from plait_server.core.retry import backoff_s, is_retried
+from plait_server.core.scope import NodeRecord
+from plait_server.core.states import (
+    AttemptOutcome,
+    ExecutionState,
+    NodeState,
+    Reason,
+    Treatment,
+)
+from plait_server.core.stopping import cancel_open_nodes, lose, sweep
+from plait_server.core.timers import attempt_timers, execution_timers, resumed_timers
+
+SEMANTICS_VERSION = 1
+"""Version of SEMANTICS under which new executions run; an execution keeps the one of its first event (V9)."""
+
+_STOPPED = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
+"""How attempts end over the head of a worker that has to be told."""
+
+
+class Decision(NamedTuple):
+    """What an input led to. See the driver's obligations above."""
+
+    events: list[Event]  # applied already; in order
+    commands: list[Command]
+
+
+class Machine:
+    """Decides what one execution does."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self._now_s = 0.0
+        self._events: list[Event] = []
+        self._commands: list[Command] = []
+        self._tickets = 0
+        self._endings = Endings(self)
+        self._beginnings = Beginnings(self, self._endings)
+        self._output_asked = False
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.execution!r}, {self._beginnings!r}>"
+
+    # The driver's side.
+
+    def apply(self, event: Event) -> None:
+        """Fold an event of the journal into the state (replay). After the last, call `resume`."""
+        self.execution.apply(event)
+
+    def decide(self, what: Input, now_s: float) -> Decision:
+        """Decide what an input leads to, at a wall time."""
+        self._begin(now_s)
+        match what:
+            case Start():
+                self._on_start()
+            case Granted():
+                self._on_granted(what)
+            case AttemptResult():
+                self._on_result(what)
+            case EdgesJudged():
+                self._endings.on_judged(what)
+            case InputMade():
+                self._beginnings.on_input_made(what)
+            case ValueFound():
+                self._beginnings.on_value_found(what)
+            case OutputMade():
+                self._on_output_made(what)
+            case TimerDue():
+                self._on_timer(what)
+            case Cancel():
+                self._on_cancel(what)
+            case Receipt():
+                self._on_receipt(what)
+            case _:
+                assert_never(what)
+        return self._settled()
+
+    def resume(self, now_s: float) -> Decision:
+        """Go on after a replay: set the timers, tell workers of cancels again, decide what is due.
+
+        Attempts that run are the driver's: it knows them from the state.
+        """
+        self._begin(now_s)
+        execution = self.execution
+        if execution.state is ExecutionState.RUNNING:
+            self._commands += execution_timers(self.execution, self._now_s)
+        for scope in execution.scopes.values():
+            for record in scope.records:
+                self._commands += resumed_timers(execution, record, self._now_s)
+        for (path, attempt), stage in execution.receipts.items():
+            if execution.is_cancelling and not stage.is_final:
+                self._commands.append(StopAttempt(path, attempt, "CANCELLED"))
+        return self._settled()
+
+    @property
+    def has_offers(self) -> bool:
+        """Whether any node waits for capacity."""
+        return self._beginnings.has_offers
+
+    def is_offered(self, node_path: str) -> bool:
+        """Whether a node waits for capacity."""
+        return self._beginnings.is_offered(node_path)
+
+    def is_held(self, record: NodeRecord) -> bool:
+        """Whether a node whose join was decided in its favor waits for lower levels (R2)."""
+        scope = self.execution.scope_of(record.path)
+        return (
+            scope.graph.scheduling is Scheduling.LEVELS and scope.analysis.levels[record.index] > scope.level
+        )
+
+    # What endings and questions use.
+
+    @property
+    def now_s(self) -> float:
+        """Wall time of the present input."""
+        return self._now_s
+
+    def ask(self, command: Command) -> None:
+        """Put a command behind those already decided."""
+        self._commands.append(command)
+
+    def next_ticket(self) -> int:
+        """Give a number that no question has had."""
+        self._tickets += 1
+        return self._tickets
+
+    def emit(
+        self,
+        detail: AttemptStarted | AttemptEnded | NodeEnded | NodeWaiting | NodeIdled | CancelReceipt,
+        record: NodeRecord,
+        state: NodeState | None,
+        reason: str = "",
+        attempt: int = 0,
+    ) -> None:
+        """Decide an event about a node."""
+        execution = self.execution
+        scope = execution.scope_of(record.path)
+        branch = scope.branch(record.index)
+        event = Event(
+            execution.sequence + 1,
+            self._now_s,
+            execution.run,
+            record.path,
+            attempt,
+            branch,
+            state,
+            None,
+            reason,
+            detail,
+        )
+        execution.apply(event)
+        self._events.append(event)
+        if isinstance(detail, AttemptEnded) and detail.outcome in _STOPPED:
+            timed_out = detail.outcome is AttemptOutcome.TIMED_OUT
+            why = "TIMED_OUT" if timed_out else reason or "CANCELLED"
+            self._commands.append(StopAttempt(record.path, attempt, why))
+
+    def forget(self, record: NodeRecord) -> None:
+        """Drop what is out for a node that is about to change for another reason."""
+        self._beginnings.forget(record)
+        self._endings.forget(record)
+
+    # Inputs.
+
+    def _begin(self, now_s: float) -> None:
+        # Microseconds are what an event keeps; live and replayed state must not differ by less.
+        self._now_s = round(now_s, 6)
+        self._events = []
+        self._commands = []
+
+    def _emit_execution(
+        self,
+        detail: ExecutionStarted | CancelRequested | ExecutionEnded,
+        state: ExecutionState,
+        reason: str = "",
+    ) -> None:
+        execution = self.execution
+        event = Event(
+            execution.sequence + 1,
+            self._now_s,
+            execution.run,
+            "",
+            0,
+            ROOT_BRANCH,
+            None,
+            state,
+            reason,
+            detail,
+        )
+        execution.apply(event)
+        self._events.append(event)
+
+    def _on_start(self) -> None:
+        if self.execution.state is ExecutionState.QUEUED:
+            self._emit_execution(ExecutionStarted(), ExecutionState.RUNNING)
+            self._commands += execution_timers(self.execution, self._now_s)
+
+    def _on_granted(self, granted: Granted) -> None:
+        if not self._beginnings.is_offered(granted.node_path):
+            self._commands.append(RefuseGrant(granted.node_path))
+            return
+        record = self.execution.record(granted.node_path)
+        rendered = self._beginnings.take(record)
+        number = len(record.attempts) + 1
+        detail = AttemptStarted(
+            granted.worker_id, granted.worker_instance_id, round(granted.queue_s, 6), rendered
+        )
+        self.emit(detail, record, NodeState.RUNNING, "", number)
+        self._commands += attempt_timers(self.execution, record, self._now_s)
+        self._commands.append(StartAttempt(record.path, number))
+
+    def _on_result(self, result: AttemptResult) -> None:
+        record = self.execution.find(result.node_path)
+        attempts = record.attempts if record is not None else []
+        if record is None or not 0 < result.attempt <= len(attempts):
+            self.refuse(result, Taken.STALE)
+            return
+        attempt = attempts[result.attempt - 1]
+        if result.worker_id not in ("", attempt.worker_id):
+            self.refuse(result, Taken.STALE)  # An attempt's result is taken from its own worker alone.
+            return
+        if attempt.outcome is not None:
+            # Only a worker's word ends an attempt so; anything else was decided over its head.
+            known = attempt.outcome in (
+                AttemptOutcome.SUCCEEDED,
+                AttemptOutcome.FAILED,
+                AttemptOutcome.RETURNED,
+            )
+            self.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
+            return
+        if self._endings.is_out(record):
+            self._endings.keep_late(record, result)
+            return
+        match result.outcome:
+            case AttemptOutcome.SUCCEEDED:
+                output = result.output if result.output is not None else NULL
+                self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=output, result=result))
+            case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT:
+                self._on_failed_attempt(record, result)
+            case AttemptOutcome.LOST | AttemptOutcome.RETURNED:
+                self._on_unfinished_attempt(record, result)
+            case AttemptOutcome.CANCELLED | AttemptOutcome.ABORTED:
+                self.refuse(result, Taken.STALE)
+
+    def _on_failed_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
+        policy = record.node.retry or DEFAULT_RETRY
+        failure = result.failure or Failure(code="UNKNOWN", node_path=record.path, attempt=result.attempt)
+        used = record.used + 1
+        if not is_retried(policy, used=used, code=failure.code, retryable=result.retryable):
+            self._endings.begin_failure(record, failure, result)
+            return
+        if self._is_stopped(record):
+            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage)
+            self.emit(detail, record, NodeState.IDLE, Reason.SIBLING_FAILED, result.attempt)
+        else:
+            delay_s = result.retry_after_s
+            if delay_s is None:
+                delay_s = backoff_s(policy, used=used, jitter=result.jitter)
+            due_s = round(self._now_s + delay_s, 6)
+            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage, retry_time_s=due_s)
+            self.emit(detail, record, NodeState.BACKING_OFF, failure.code, result.attempt)
+            self._commands.append(SetTimer(TimerKind.BACKOFF, record.path, result.attempt, delay_s))
+        self.told(result, Taken.RECORDED)
+
+    def _on_unfinished_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
+        """LOST or RETURNED: done again, without using up max_attempts (T2, T3)."""
+        policy = record.node.retry or DEFAULT_RETRY
+        lost = result.outcome is AttemptOutcome.LOST
+        if lost and record.lost >= policy.max_lost_attempts:
+            message = (
+                f"{record.lost + 1} attempts were lost with their workers; see what the node does to a worker, "
+                "then run it again"
+            )
+            failure = Failure(code=POISON, message=message, node_path=record.path, attempt=result.attempt)
+            self._endings.begin_failure(record, failure, result)
+            return
+        state, reason = NodeState.QUEUED, ""
+        if self._is_stopped(record):
+            state, reason = NodeState.IDLE, Reason.SIBLING_FAILED
+        detail = AttemptEnded(result.outcome, failure=result.failure, usage=result.usage)
+        self.emit(detail, record, state, reason, result.attempt)
+        self.told(result, Taken.RECORDED)
+
+    def told(self, result: AttemptResult, taken: Taken) -> None:
+        """Let the worker know what became of its result, if it waits for that."""
+        if result.from_worker:
+            self._commands.append(TellTaken(result.node_path, result.attempt, taken))
+
+    def refuse(self, result: AttemptResult, taken: Taken) -> None:
+        """Take a result that changes nothing; a stale one goes to the audit."""
+        self.told(result, taken)
+        if taken is Taken.STALE:
+            detail = f'{{"outcome":"{result.outcome.name}"}}'
+            audit = Audit("STALE_RESULT", result.node_path, result.attempt, result.worker_id, detail)
+            self._commands.append(audit)
+
+    def _on_output_made(self, made: OutputMade) -> None:
+        if not self._output_asked or self.execution.state is not ExecutionState.RUNNING:
+            return
+        self._output_asked = False
+        if made.payload is None:
+            self._end(ExecutionState.FAILED, failure=Failure(code=EXPRESSION, message=made.problem))
+            return
+        outcome = conclude(self.execution.root)
+        self._end(outcome.state, output=made.payload, failure=outcome.failure)
+
+    def _on_timer(self, timer: TimerDue) -> None:
+        execution = self.execution
+        if timer.kind is TimerKind.EXECUTION_TIMEOUT:
+            if execution.state is ExecutionState.RUNNING:
+                cancel_open_nodes(self, Reason.EXECUTION_TIMEOUT, receipts=False)
+                self._end(ExecutionState.TIMED_OUT, reason=Reason.EXECUTION_TIMEOUT)
+            return
+        record = execution.record(timer.node_path)
+        match timer.kind:
+            case TimerKind.BACKOFF:
+                if record.state is NodeState.BACKING_OFF and len(record.attempts) == timer.number:
+                    self._beginnings.offer(record)
+            case TimerKind.WAIT:
+                if record.state is NodeState.WAITING and not self._endings.is_out(record):
+                    self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=record.input))
+            case TimerKind.ATTEMPT_TIMEOUT:
+                self._on_attempt_timeout(record, timer)
+            case TimerKind.NODE_TIMEOUT:
+                self._on_node_timeout(record, timer.number)
+
+    def _on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
+        number = len(record.attempts)
+        if record.state is not NodeState.RUNNING or number != timer.number or self._endings.is_out(record):
+            return
+        seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+        failure = Failure(
+            code=DEADLINE_EXCEEDED,
+            message=f"the attempt took longer than its timeout of {seconds:g} s; raise timeouts.attempt, or let "
+            "the handler do less at once",
+            node_path=record.path,
+            attempt=number,
+        )
+        outcome = AttemptOutcome.TIMED_OUT
+        result = AttemptResult(record.path, number, outcome, failure=failure, jitter=timer.jitter)
+        self._on_failed_attempt(record, result)
+
+    def _on_node_timeout(self, record: NodeRecord, number: int) -> None:
+        if len(record.attempts) != number or self._endings.is_out(record):
+            return
+        if record.state is NodeState.RUNNING:
+            result = AttemptResult(record.path, number, AttemptOutcome.TIMED_OUT)
+            self._endings.begin_timeout(record, result)
+        elif record.state is NodeState.BACKING_OFF and not self.is_offered(record.path):
+            self._endings.begin_timeout(record, None)
+
+    def _on_cancel(self, cancel: Cancel) -> None:
+        execution = self.execution
+        if execution.state not in (ExecutionState.QUEUED, ExecutionState.RUNNING):
+            return
+        self._emit_execution(CancelRequested(cancel.message), ExecutionState.CANCELLING, cancel.message)
+        cancel_open_nodes(self, "", receipts=True)
+
+    def _on_receipt(self, receipt: Receipt) -> None:
+        execution = self.execution
+        key = (receipt.node_path, receipt.attempt)
+        before = execution.receipts.get(key)
+        if execution.is_cancelling and before is not None:
+            if before < receipt.stage:
+                detail = CancelReceipt(receipt.stage, receipt.worker_id)
+                self.emit(detail, execution.record(receipt.node_path), None, "", receipt.attempt)
+            return
+        audit = Audit(
+            "CANCEL_RECEIPT",
+            receipt.node_path,
+            receipt.attempt,
+            receipt.worker_id,
+            f'{{"stage":"{receipt.stage.name}"}}',
+        )
+        self._commands.append(audit)
+
+    # Settling.
+
+    def _settled(self) -> Decision:
+        execution = self.execution
+        for scope in execution.scopes.values():
+            while scope.losers or scope.sweep_due or scope.agenda or self._beginnings.release(scope):
+                if scope.losers:
+                    lose(self, scope.records[next(iter(scope.losers))])
+                elif scope.sweep_due:
+                    scope.sweep_due = False
+                    sweep(self, scope)
+                else:
+                    index = next(iter(scope.agenda))
+                    del scope.agenda[index]
+                    self._beginnings.begin(scope, scope.records[index])
+        self._end_if_over()
+        return Decision(self._events, self._commands)
+
+    # The end.
+
+    def _end_if_over(self) -> None:
+        execution = self.execution
+        root = execution.root
+        if execution.is_cancelling:
+            if all(stage.is_final for stage in execution.receipts.values()):
+                self._end(ExecutionState.CANCELLED, reason=execution.reason)
+        elif execution.state is ExecutionState.RUNNING:
+            if root.stopped_by is Treatment.UNHANDLED:
+                fail_fast = root.graph.policy.on_failure is OnFailure.FAIL_FAST
+                if fail_fast or root.running_count == 0:
+                    self._end(ExecutionState.FAILED, failure=conclude(root).failure)
+            elif root.open_count == 0 and not self._output_asked:
+                outcome = conclude(root)
+                if outcome.state is ExecutionState.FAILED:
+                    self._end(outcome.state, failure=outcome.failure)
+                else:
+                    self._output_asked = True
+                    self._commands.append(MakeOutput())
+
+    def _end(
+        self,
+        state: ExecutionState,
+        *,
+        output: Payload | None = None,
+        failure: Failure | None = None,
+        reason: str = "",
+    ) -> None:
+        count = sum(len(scope.failures) for scope in self.execution.scopes.values())
+        reason = reason or (failure.code if failure is not None else "")
+        self._emit_execution(ExecutionEnded(output, failure, count), state, reason)
+
+    def _is_stopped(self, record: NodeRecord) -> bool:
+        return self.execution.scope_of(record.path).stopped_by is Treatment.UNHANDLED

@@ -1,0 +1,253 @@
+"""What a node, its join, its retries and the graph's policy may say (V1, V6), each looked at by itself.
+
+Expressions, templates among them, are the business of `validation.py`.
+
+A setting that would have no effect where it stands is refused: it shows that something else was meant.
+Comparisons are written so that NaN fails them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, assert_never
+
+from plait_server.core import limits
+from plait_server.core.analysis import ERROR_HANDLE
+from plait_server.core.graph import (
+    Condition,
+    Delay,
+    Graph,
+    Join,
+    JoinMode,
+    Kind,
+    Node,
+    Policy,
+    RetryPolicy,
+    Switch,
+    Task,
+    Transform,
+)
+from plait_server.core.json_text import InvalidJson, check_json
+from plait_server.core.nearest import quote
+from plait_server.core.problems import Report
+
+TRUE_HANDLE: Final = "true"
+FALSE_HANDLE: Final = "false"
+DEFAULT_HANDLE: Final = "default"
+"""The handle of a switch whose value is none of its cases."""
+
+_ID: Final = re.compile(limits.ID_PATTERN)
+_ID_RULE: Final = f"1 to {limits.ID_CHARS_MAX} letters, digits, `_`, `.` or `-`"
+_YEARS_MAX: Final = round(limits.DURATION_S_MAX / (366 * 86_400))
+
+
+def handles_of(kind: Kind | None) -> tuple[str, ...]:
+    """Give the handles of a node of this kind (section 5), `error` last; of an unknown kind `error` alone."""
+    match kind:
+        case Condition():
+            return (TRUE_HANDLE, FALSE_HANDLE, ERROR_HANDLE)
+        case Switch(cases=cases):
+            return (*cases, DEFAULT_HANDLE, ERROR_HANDLE)
+        case Task() | Transform() | Delay():
+            return ("", ERROR_HANDLE)
+        case None:
+            return (ERROR_HANDLE,)
+        case _:
+            assert_never(kind)
+
+
+def check_graph(graph: Graph, report: Report) -> None:
+    """Check what a graph says beside its nodes and edges, and how many it has."""
+    if graph.name and not _ID.fullmatch(graph.name):
+        report.add("graph.name", f"{quote(graph.name)} is no name: write {_ID_RULE}, or leave it empty")
+    if not graph.nodes:
+        report.add("graph.nodes", "there is no node; add at least one")
+    if len(graph.nodes) > limits.NODES_MAX:
+        report.add("graph.nodes", _too_many(len(graph.nodes), "nodes", limits.NODES_MAX))
+    if len(graph.edges) > limits.EDGES_MAX:
+        report.add("graph.edges", _too_many(len(graph.edges), "edges", limits.EDGES_MAX))
+    if len(graph.labels) > limits.LABELS_MAX:
+        report.add(
+            "graph.labels", f"there are {len(graph.labels):,} labels; at most {limits.LABELS_MAX} are allowed"
+        )
+    for key, value in sorted(graph.labels.items()):
+        if not 0 < len(key) <= limits.LABEL_KEY_CHARS_MAX:
+            report.add(
+                "graph.labels",
+                f"the key {quote(key)} has to have 1 to {limits.LABEL_KEY_CHARS_MAX} characters",
+            )
+        if len(value) > limits.LABEL_VALUE_CHARS_MAX:
+            report.add(f"graph.labels[{quote(key)}]", _too_long(value, limits.LABEL_VALUE_CHARS_MAX))
+    _check_policy(graph.policy, report)
+
+
+def check_node(field: str, node: Node, incoming_count: int, report: Report) -> None:
+    """Check one node; `field` is its path, `incoming_count` how many edges name it as their target."""
+    if not _ID.fullmatch(node.id):
+        report.add(f"{field}.id", f"{quote(node.id)} is no id: write {_ID_RULE}")
+    _check_kind(field, node.kind, report)
+    if node.input is not None and isinstance(node.kind, Condition | Switch):
+        report.add(
+            f"{field}.input", "conditions and switches take no input; name what it holds in the expression"
+        )
+    if node.locked_output is not None:
+        try:
+            check_json(node.locked_output, max_bytes=limits.PAYLOAD_BYTES_MAX)
+        except InvalidJson as error:
+            report.add(f"{field}.locked_output", str(error))
+    if node.join is not None:
+        _check_join(f"{field}.join", node.join, incoming_count, report)
+    if node.retry is not None:
+        _check_retry(f"{field}.retry", node.retry, report)
+    if node.timeouts is not None:
+        _check_bound(f"{field}.timeouts.attempt", node.timeouts.attempt_s, report)
+        _check_bound(f"{field}.timeouts.node", node.timeouts.node_s, report)
+    if not isinstance(node.kind, Task | None):
+        for name, is_given in (
+            ("retry", node.retry is not None),
+            ("timeouts", node.timeouts is not None),
+            ("on_timeout", node.on_timeout is not None),
+        ):
+            if is_given:
+                report.add(
+                    f"{field}.{name}", "only task nodes have it, for they alone run at a worker; remove it"
+                )
+    if not -limits.PRIORITY_MAX <= node.priority <= limits.PRIORITY_MAX:
+        report.add(
+            f"{field}.priority",
+            f"must be from {-limits.PRIORITY_MAX:,} to {limits.PRIORITY_MAX:,}, not {node.priority:,}",
+        )
+
+
+def _check_kind(field: str, kind: Kind | None, report: Report) -> None:
+    match kind:
+        case Task(type=type_):
+            if not _ID.fullmatch(type_):
+                report.add(f"{field}.task.type", f"{quote(type_)} is no node type: write {_ID_RULE}")
+        case Switch(cases=cases):
+            _check_cases(f"{field}.switch.cases", cases, report)
+        case Delay(duration_s=duration_s):
+            if not 0 < duration_s <= limits.DURATION_S_MAX:
+                report.add(
+                    f"{field}.delay.duration",
+                    f"must be above 0 and at most {_YEARS_MAX} years, not {duration_s:g} s",
+                )
+        case Condition() | Transform():
+            pass
+        case None:
+            report.add(
+                field, "unknown or missing kind; give one of task, condition, switch, transform and delay"
+            )
+        case _:
+            assert_never(kind)
+
+
+def _check_cases(field: str, cases: tuple[str, ...], report: Report) -> None:
+    first_at: dict[str, int] = {}
+    for position, case in enumerate(cases):
+        first = first_at.setdefault(case, position)
+        if case in (ERROR_HANDLE, DEFAULT_HANDLE):
+            report.add(
+                f"{field}[{position}]", f"every switch has the handle {quote(case)}; remove it from the cases"
+            )
+        elif not _ID.fullmatch(case):
+            report.add(f"{field}[{position}]", f"{quote(case)} is no name of a case: write {_ID_RULE}")
+        elif first != position:
+            report.add(f"{field}[{position}]", f"{quote(case)} is already case {first}; remove it")
+
+
+def _check_join(field: str, join: Join, incoming_count: int, report: Report) -> None:
+    if not incoming_count:
+        report.add(field, "no edge leads to this node, so there is nothing to join; remove it, or add edges")
+        return
+    if join.mode is JoinMode.QUORUM:
+        _check_quorum(field, join, incoming_count, report)
+    else:
+        for name, value in (("count", join.count), ("rate", join.rate)):
+            if value is not None:
+                report.add(f"{field}.{name}", f"only QUORUM has it; set the mode, or remove `{name}`")
+    if join.mode is JoinMode.COLLECT:
+        _check_rate(f"{field}.min_success_rate", join.min_success_rate, report)
+    elif join.min_success_rate != 0:
+        report.add(
+            f"{field}.min_success_rate", "only COLLECT has it; set the mode, or remove `min_success_rate`"
+        )
+    if not join.cancel_losers and join.mode not in (JoinMode.ANY, JoinMode.QUORUM):
+        report.add(
+            f"{field}.cancel_losers",
+            "only ANY and QUORUM have losers; set the mode, or remove `cancel_losers`",
+        )
+
+
+def _check_quorum(field: str, join: Join, incoming_count: int, report: Report) -> None:
+    if (join.count is None) == (join.rate is None):
+        given = "neither is" if join.count is None else "both are"
+        report.add(field, f"QUORUM needs one of `count` and `rate`, and {given} given")
+    if join.count is not None and not 1 <= join.count <= incoming_count:
+        edges = "1 edge leads" if incoming_count == 1 else f"{incoming_count:,} edges lead"
+        report.add(
+            f"{field}.count", f"must be from 1 to {incoming_count:,}, for {edges} here, not {join.count:,}"
+        )
+    if join.rate is not None and not 0 < join.rate <= 1:
+        report.add(f"{field}.rate", f"must be above 0 and at most 1, not {join.rate:g}")
+
+
+def _check_retry(field: str, retry: RetryPolicy, report: Report) -> None:
+    if not 1 <= retry.max_attempts <= limits.ATTEMPTS_MAX:
+        report.add(
+            f"{field}.max_attempts", f"must be from 1 to {limits.ATTEMPTS_MAX:,}, not {retry.max_attempts:,}"
+        )
+    for name, backoff_s in (
+        ("initial_backoff", retry.initial_backoff_s),
+        ("max_backoff", retry.max_backoff_s),
+    ):
+        if not 0 <= backoff_s <= limits.BACKOFF_S_MAX:
+            report.add(f"{field}.{name}", f"must be from 0 to 1 day, not {backoff_s:g} s")
+    if not 1 <= retry.multiplier <= limits.MULTIPLIER_MAX:
+        report.add(
+            f"{field}.multiplier", f"must be from 1 to {limits.MULTIPLIER_MAX:g}, not {retry.multiplier:g}"
+        )
+    if len(retry.retryable_codes) > limits.RETRYABLE_CODES_MAX:
+        report.add(
+            f"{field}.retryable_codes",
+            _too_many(len(retry.retryable_codes), "codes", limits.RETRYABLE_CODES_MAX),
+        )
+    else:
+        for position, code in enumerate(retry.retryable_codes):
+            if not _ID.fullmatch(code):
+                report.add(
+                    f"{field}.retryable_codes[{position}]", f"{quote(code)} is no code: write {_ID_RULE}"
+                )
+    if not 0 <= retry.max_lost_attempts <= limits.LOST_ATTEMPTS_MAX:
+        report.add(
+            f"{field}.max_lost_attempts",
+            f"must be from 0 to {limits.LOST_ATTEMPTS_MAX}, not {retry.max_lost_attempts:,}",
+        )
+
+
+def _check_policy(policy: Policy, report: Report) -> None:
+    _check_rate("graph.policy.min_success_rate", policy.min_success_rate, report)
+    _check_bound("graph.policy.timeout", policy.timeout_s, report)
+    if not 1 <= policy.max_concurrency <= limits.MAX_CONCURRENCY_MAX:
+        report.add(
+            "graph.policy.max_concurrency",
+            f"must be from 1 to {limits.MAX_CONCURRENCY_MAX:,}, not {policy.max_concurrency:,}",
+        )
+
+
+def _check_rate(field: str, rate: float, report: Report) -> None:
+    if not 0 <= rate <= 1:
+        report.add(field, f"must be from 0 to 1, not {rate:g}")
+
+
+def _check_bound(field: str, bound_s: float, report: Report) -> None:
+    if not 0 <= bound_s <= limits.DURATION_S_MAX:
+        report.add(field, f"must be from 0, which is no bound, to {_YEARS_MAX} years, not {bound_s:g} s")
+
+
+def _too_many(count: int, what: str, most: int) -> str:
+    return f"there are {count:,} {what}; at most {most:,} are allowed"
+
+
+def _too_long(text: str, most: int) -> str:
+    return f"has {len(text):,} characters; at most {most:,} are allowed"

@@ -1,0 +1,414 @@
+"""A scope: one running instance of a graph, with the state of its nodes and edges.
+
+Everything here follows from events: `NodeRecord` and the counters change in `Scope.apply_*` alone, the same
+live and on replay. Three lists say what is to be decided next; they follow from events too, and each event
+about a node takes the node off them:
+
+- `agenda`: nodes whose join was decided and of which no event has told since, in the order of the decisions;
+- `losers`: nodes that nobody waits for any more (J1), to be cancelled before anything else is decided;
+- `sweep_due`: an unhandled failure stopped the scope (E4), and its other nodes have not been put back yet.
+
+Losers are counted, not searched: each node knows how many of its plain edges are still wanted. An edge stops
+being wanted once, when its target's join is decided or its target loses, so the work is linear in the edges
+over the whole execution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from plait_server.core.analysis import Adjacency, build_adjacency
+from plait_server.core.branches import assign_branches
+from plait_server.core.edges import EFFECTS, ERROR_HANDLE, chosen_handle, row_of
+from plait_server.core.events import NO_USAGE, AttemptEnded, AttemptStarted, NodeEnded, NodeWaiting
+from plait_server.core.failures import Failure
+from plait_server.core.graph import DEFAULT_JOIN, Analysis, Edge, Graph, JoinMode, Node, OnFailure, OnTimeout
+from plait_server.core.joins import Verdict, judge
+from plait_server.core.payload import NULL, Payload
+from plait_server.core.states import (
+    AttemptOutcome,
+    EdgeState,
+    NodeState,
+    Reason,
+    Treatment,
+    check_node_transition,
+)
+
+_USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
+
+
+class AttemptRecord:
+    """One attempt of a node."""
+
+    __slots__ = (
+        "ended_s",
+        "failure",
+        "number",
+        "outcome",
+        "queue_s",
+        "retry_time_s",
+        "run",
+        "started_s",
+        "usage",
+        "worker_id",
+        "worker_instance_id",
+    )
+
+    def __init__(self, number: int, run: int, started_s: float, detail: AttemptStarted) -> None:
+        self.number = number
+        self.run = run
+        self.worker_id = detail.worker_id
+        self.worker_instance_id = detail.worker_instance_id
+        self.queue_s = detail.queue_s
+        self.started_s = started_s
+        self.ended_s = 0.0
+        self.retry_time_s = 0.0
+        """When the backoff after it ends; 0 if none follows."""
+        self.outcome: AttemptOutcome | None = None
+        self.failure: Failure | None = None
+        self.usage: Mapping[str, str] = NO_USAGE
+
+
+class NodeRecord:
+    """The state of one node in a scope. Slotted: a graph has up to 100,000."""
+
+    __slots__ = (
+        "active",
+        "active_edges",
+        "active_error",
+        "attempts",
+        "broken",
+        "dead",
+        "due_s",
+        "ended_s",
+        "failure",
+        "index",
+        "input",
+        "lost",
+        "node",
+        "origin",
+        "output",
+        "path",
+        "plain_total",
+        "reason",
+        "started_s",
+        "state",
+        "total",
+        "treatment",
+        "used",
+        "verdict",
+        "wanted",
+    )
+
+    def __init__(self, index: int, node: Node, path: str, total: int, plain_total: int) -> None:
+        self.index = index
+        self.node = node
+        self.path = path
+        self.total = total
+        """Incoming edges."""
+        self.plain_total = plain_total
+        """Outgoing plain edges; 0 makes it a sink."""
+        self.state = NodeState.IDLE
+        self.reason = ""
+        self.active = self.active_error = self.dead = self.broken = 0
+        self.wanted = plain_total
+        self.verdict: Verdict | None = None
+        self.active_edges: tuple[int, ...] = ()
+        """Positions in the graph of the edges that were ACTIVE when the join was decided, in the order of
+        edges (ANY: the one that won)."""
+        self.attempts: list[AttemptRecord] = []
+        self.used = 0
+        """Attempts of this run that used up max_attempts."""
+        self.lost = 0
+        self.input: Payload | None = None
+        self.output: Payload | None = None
+        """Absent (None) as F3 says."""
+        self.failure: Failure | None = None
+        self.treatment = Treatment.NONE
+        self.origin = -1
+        """Position among the scope's failures of the earliest that FAILED it or broke it; -1 if none did."""
+        self.started_s = self.ended_s = self.due_s = 0.0
+
+    def __repr__(self) -> str:
+        reason = f"/{self.reason}" if self.reason else ""
+        return f"<Node {self.path} {self.state.name}{reason} attempt {len(self.attempts)}>"
+
+    @property
+    def is_current(self) -> bool:
+        """Whether an attempt of it runs."""
+        return self.state is NodeState.RUNNING
+
+
+class Scope:
+    """One running instance of a graph."""
+
+    def __init__(self, graph: Graph, analysis: Analysis, path: str = "") -> None:
+        self.graph = graph
+        self.analysis = analysis
+        self.path = path
+        """Empty for the execution itself; `loop[3]` for an iteration."""
+        adjacency = build_adjacency(graph)
+        self.adjacency: Adjacency = adjacency
+        self.branches = assign_branches(graph, adjacency, analysis.levels)
+        edges = graph.edges
+        prefix = f"{path}/" if path else ""
+        self.records = [
+            NodeRecord(
+                index,
+                node,
+                prefix + node.id,
+                len(adjacency.incoming[index]),
+                sum(1 for edge in adjacency.outgoing[index] if edges[edge].handle != ERROR_HANDLE),
+            )
+            for index, node in enumerate(graph.nodes)
+        ]
+        self.edge_states = [EdgeState.UNRESOLVED] * len(edges)
+        self._unwanted = bytearray(len(edges))
+        self.failures: list[Failure] = []
+        self.treatments: list[Treatment] = []
+        """What became of each failure, in the order of `failures`."""
+        self.open_count = len(self.records)
+        """Nodes not ended."""
+        self.running_count = 0
+        level_count = max(analysis.levels) + 1
+        self.level_open = [0] * level_count
+        for level in analysis.levels:
+            self.level_open[level] += 1
+        self.level = 0
+        """The lowest level with a node that has not ended (R2)."""
+        self.is_closed = False
+        """Whether no join is decided any more: stopped by a failure, cancelled, or timed out."""
+        self.stopped_by = Treatment.NONE
+        """UNHANDLED once an unhandled failure stopped it (E4)."""
+        self.sweep_due = False
+        self.agenda: dict[int, None] = {}
+        self.losers: dict[int, None] = {}
+
+    def __repr__(self) -> str:
+        ended = len(self.records) - self.open_count
+        return f"<Scope {self.path or '/'} {ended}/{len(self.records)} nodes, {self.running_count} running>"
+
+    def edge(self, position: int) -> Edge:
+        """Give the edge at a position in the graph."""
+        return self.graph.edges[position]
+
+    def source(self, edge: int) -> NodeRecord:
+        """Give the record of the node an edge leaves."""
+        return self.records[self.adjacency.edge_sources[edge]]
+
+    def branch(self, index: int) -> str:
+        """Give the display path of a node's branch."""
+        return self.branches.path(self.branches.node_branch[index])
+
+    def outgoing(self, index: int) -> tuple[Edge, ...]:
+        """Give the outgoing edges of a node, in graph order."""
+        return tuple(self.graph.edges[edge] for edge in self.adjacency.outgoing[index])
+
+    # What events do.
+
+    def open_sources(self) -> None:
+        """Decide the nodes without incoming edges: they start together (R5)."""
+        for record in self.records:
+            if record.total == 0:
+                record.verdict = Verdict.RUN
+                self.agenda[record.index] = None
+
+    def close(self) -> None:
+        """Let no join be decided and nothing start any more."""
+        self.is_closed = True
+        self.sweep_due = False
+        self.agenda.clear()
+        self.losers.clear()
+
+    def apply_started(self, record: NodeRecord, time_s: float, run: int, detail: AttemptStarted) -> None:
+        """Take in that an attempt was given to a worker."""
+        self._change(record, NodeState.RUNNING, "", time_s)
+        if not record.attempts:
+            record.started_s = time_s
+        record.attempts.append(AttemptRecord(len(record.attempts) + 1, run, time_s, detail))
+        if detail.input is not None:
+            record.input = detail.input
+
+    def apply_attempt_ended(
+        self,
+        record: NodeRecord,
+        state: NodeState,
+        reason: str,
+        time_s: float,
+        detail: AttemptEnded,
+    ) -> None:
+        """Take in that an attempt ended; the node goes to `state`."""
+        attempt = record.attempts[-1]
+        attempt.outcome = detail.outcome
+        attempt.ended_s = time_s
+        attempt.failure = detail.failure
+        attempt.usage = detail.usage
+        if detail.outcome in _USED_UP:
+            record.used += 1
+        elif detail.outcome is AttemptOutcome.LOST:
+            record.lost += 1
+        if state.is_ended:
+            self._end(record, state, reason, time_s, detail)
+            return
+        self._change(record, state, reason, time_s)
+        if state is NodeState.BACKING_OFF:
+            record.due_s = attempt.retry_time_s = detail.retry_time_s
+        elif state is NodeState.QUEUED and not self.is_closed:
+            self.agenda[record.index] = None
+
+    def apply_waiting(self, record: NodeRecord, time_s: float, detail: NodeWaiting) -> None:
+        """Take in that a node waits for a timer."""
+        self._change(record, NodeState.WAITING, "", time_s)
+        record.started_s = time_s
+        record.due_s = detail.due_time_s
+        record.input = detail.input
+
+    def apply_idled(self, record: NodeRecord, reason: str, time_s: float) -> None:
+        """Take in that a node was put back to idle."""
+        self._change(record, NodeState.IDLE, reason, time_s)
+
+    def apply_ended(
+        self,
+        record: NodeRecord,
+        state: NodeState,
+        reason: str,
+        time_s: float,
+        detail: NodeEnded,
+    ) -> None:
+        """Take in that a node ended without an attempt."""
+        self._end(record, state, reason, time_s, detail)
+
+    def _change(self, record: NodeRecord, state: NodeState, reason: str, time_s: float) -> None:
+        before = record.state
+        check_node_transition(record.path, before, state)
+        self.agenda.pop(record.index, None)
+        self.losers.pop(record.index, None)
+        if before is NodeState.RUNNING:
+            self.running_count -= 1
+        if state is NodeState.RUNNING:
+            self.running_count += 1
+        record.state = state
+        record.reason = reason
+        record.due_s = 0.0
+        if state.is_ended:
+            record.ended_s = time_s
+            self.open_count -= 1
+            self.level_open[self.analysis.levels[record.index]] -= 1
+            while self.level < len(self.level_open) and self.level_open[self.level] == 0:
+                self.level += 1
+
+    def _end(
+        self,
+        record: NodeRecord,
+        state: NodeState,
+        reason: str,
+        time_s: float,
+        detail: AttemptEnded | NodeEnded,
+    ) -> None:
+        self._change(record, state, reason, time_s)
+        record.treatment = detail.treatment
+        if detail.failure is not None:
+            record.failure = detail.failure
+            record.origin = len(self.failures)
+            self.failures.append(detail.failure)
+            self.treatments.append(detail.treatment)
+        elif state is NodeState.SKIPPED and reason == Reason.UPSTREAM_FAILED:
+            record.origin = self._earliest_breaker(record)
+        record.output = self._output(record, detail)
+        if detail.treatment is Treatment.UNHANDLED and self.graph.policy.on_failure is not OnFailure.CONTINUE:
+            was_stopped = self.stopped_by is Treatment.UNHANDLED
+            self.stopped_by = Treatment.UNHANDLED
+            self.close()
+            self.sweep_due = not was_stopped
+        self._resolve(record, detail.edges_false)
+
+    def _output(self, record: NodeRecord, detail: AttemptEnded | NodeEnded) -> Payload | None:
+        """Give the output as others see it (F3)."""
+        if record.treatment is Treatment.IGNORED:
+            return NULL
+        if record.state is NodeState.TIMED_OUT and record.treatment is Treatment.NONE:
+            return NULL if record.node.on_timeout is OnTimeout.CONTINUE else None
+        if record.state is NodeState.SUCCEEDED or record.reason == Reason.LOCKED:
+            return detail.output if detail.output is not None else NULL
+        return None
+
+    def _earliest_breaker(self, record: NodeRecord) -> int:
+        origins = [
+            self.source(edge).origin
+            for edge in self.adjacency.incoming[record.index]
+            if self.edge_states[edge] is EdgeState.BROKEN
+        ]
+        return min((origin for origin in origins if origin >= 0), default=-1)
+
+    def _resolve(self, record: NodeRecord, edges_false: tuple[int, ...]) -> None:
+        """Set the states of a node's outgoing edges by the table, and judge the joins they lead to."""
+        positions = self.adjacency.outgoing[record.index]
+        if not positions:
+            return
+        effect = EFFECTS[row_of(record.node, record.state, record.reason, record.treatment)]
+        handle = chosen_handle(record.node, record.output or NULL) if effect.asks_plain else None
+        for place, position in enumerate(positions):
+            edge = self.graph.edges[position]
+            if edge.handle == ERROR_HANDLE:
+                state = EdgeState.DEAD if place in edges_false else effect.error
+            elif effect.asks_plain and (edge.handle != handle or place in edges_false):
+                state = effect.other
+            else:
+                state = effect.selected
+            self._settle(position, edge, state)
+
+    def _settle(self, position: int, edge: Edge, state: EdgeState) -> None:
+        self.edge_states[position] = state
+        target = self.records[self.adjacency.edge_targets[position]]
+        if state is EdgeState.ACTIVE:
+            target.active += 1
+            if edge.handle == ERROR_HANDLE:
+                target.active_error += 1
+        elif state is EdgeState.DEAD:
+            target.dead += 1
+        else:
+            target.broken += 1
+        if target.verdict is not None or self.is_closed or target.state is not NodeState.IDLE:
+            return
+        join = target.node.join or DEFAULT_JOIN
+        verdict = judge(
+            join,
+            total=target.total,
+            active=target.active,
+            active_error=target.active_error,
+            dead=target.dead,
+            broken=target.broken,
+        )
+        if verdict is None:
+            return
+        target.verdict = verdict
+        if join.mode is JoinMode.ANY:
+            target.active_edges = (position,) if verdict is Verdict.RUN else ()
+        else:
+            target.active_edges = tuple(
+                edge
+                for edge in self.adjacency.incoming[target.index]
+                if self.edge_states[edge] is EdgeState.ACTIVE
+            )
+        self.agenda[target.index] = None
+        if join.mode in (JoinMode.ANY, JoinMode.QUORUM):
+            self._release(target)
+
+    def _release(self, decided: NodeRecord) -> None:
+        """Stop wanting what leads to a decided join, and find the losers (J1)."""
+        stack = [decided]
+        while stack:
+            target = stack.pop()
+            if not (target.node.join or DEFAULT_JOIN).cancel_losers:
+                continue
+            for edge in self.adjacency.incoming[target.index]:
+                if self._unwanted[edge] or self.graph.edges[edge].handle == ERROR_HANDLE:
+                    continue
+                self._unwanted[edge] = 1
+                source = self.source(edge)
+                source.wanted -= 1
+                if source.wanted == 0 and not source.state.is_ended and source.index not in self.losers:
+                    self.losers[source.index] = None
+                    self.agenda.pop(source.index, None)
+                    stack.append(source)

@@ -1,0 +1,171 @@
+"""The states of executions and nodes, and the one table of their transitions (S2.2).
+
+QUEUED has no event (A1): a node whose join was decided in its favor, or whose backoff is over, compares as
+IDLE or BACKING_OFF until an attempt starts. The tables therefore list what an event may do to a node that is
+IDLE, including what S2.2 lists from QUEUED; only LOST and RETURNED attempts put QUEUED into an event.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from plait_server.errors import InvariantViolated
+
+
+class ExecutionState(enum.IntEnum):
+    """States of an execution. Values are those of plait.v1.ExecutionState."""
+
+    QUEUED = 1
+    RUNNING = 2
+    CANCELLING = 5
+    SUCCEEDED = 7
+    PARTIALLY_SUCCEEDED = 8
+    FAILED = 9
+    CANCELLED = 10
+    TIMED_OUT = 11
+    CORRUPT = 12
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run is over."""
+        return ExecutionState.SUCCEEDED <= self <= ExecutionState.TIMED_OUT
+
+
+class NodeState(enum.IntEnum):
+    """States of a node. Values are those of plait.v1.NodeState."""
+
+    IDLE = 1
+    QUEUED = 2
+    RUNNING = 3
+    BACKING_OFF = 4
+    WAITING = 5
+    SUCCEEDED = 6
+    FAILED = 7
+    TIMED_OUT = 8
+    SKIPPED = 9
+    CANCELLED = 10
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more happens to the node in this run."""
+        return self >= NodeState.SUCCEEDED
+
+
+class AttemptOutcome(enum.IntEnum):
+    """How attempts end. Values are those of plait.v1.AttemptOutcome."""
+
+    SUCCEEDED = 1
+    FAILED = 2
+    TIMED_OUT = 3
+    CANCELLED = 4
+    ABORTED = 5
+    RETURNED = 6
+    LOST = 7
+
+
+class CancelStage(enum.IntEnum):
+    """Steps of a cancel at a worker (C1). Values are those of plait.v1.CancelStage."""
+
+    REQUESTED = 1
+    DELIVERED = 2
+    ACKNOWLEDGED = 3
+    EXITED = 4
+    ABANDONED = 5
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further receipt follows."""
+        return self >= CancelStage.EXITED
+
+
+class Treatment(enum.IntEnum):
+    """What becomes of a node's failure. Values are those of plait.v1.FailureTreatment."""
+
+    NONE = 0
+    HANDLED = 1
+    IGNORED = 2
+    TOLERATED = 3
+    UNHANDLED = 4
+
+
+class EdgeState(enum.IntEnum):
+    """What an ended node made of an outgoing edge (section 5)."""
+
+    UNRESOLVED = 0
+    ACTIVE = 1
+    DEAD = 2
+    BROKEN = 3
+
+
+class Reason:
+    """The reasons of states that the engine gives (S2.1); failures add their codes."""
+
+    DEAD_PATH: Final = "DEAD_PATH"
+    UPSTREAM_FAILED: Final = "UPSTREAM_FAILED"
+    LOCKED: Final = "LOCKED"
+    SIBLING_FAILED: Final = "SIBLING_FAILED"
+    RACE_LOST: Final = "RACE_LOST"
+    EXECUTION_TIMEOUT: Final = "EXECUTION_TIMEOUT"
+    NO_WORKER: Final = "NO_WORKER"
+
+
+_E = ExecutionState
+_N = NodeState
+
+EXECUTION_TRANSITIONS: Final[dict[ExecutionState, frozenset[ExecutionState]]] = {
+    _E.QUEUED: frozenset({_E.RUNNING, _E.CANCELLING}),
+    _E.RUNNING: frozenset(
+        {_E.CANCELLING, _E.SUCCEEDED, _E.PARTIALLY_SUCCEEDED, _E.FAILED, _E.TIMED_OUT},
+    ),
+    _E.CANCELLING: frozenset({_E.CANCELLED}),
+    _E.SUCCEEDED: frozenset(),
+    _E.PARTIALLY_SUCCEEDED: frozenset(),
+    _E.FAILED: frozenset(),
+    _E.CANCELLED: frozenset(),
+    _E.TIMED_OUT: frozenset(),
+    _E.CORRUPT: frozenset(),
+}
+
+_FROM_QUEUED = frozenset(
+    {_N.RUNNING, _N.WAITING, _N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.SKIPPED, _N.IDLE, _N.CANCELLED},
+)
+
+NODE_TRANSITIONS: Final[dict[NodeState, frozenset[NodeState]]] = {
+    # IDLE stands for QUEUED too; IDLE -> IDLE gives an untouched node its reason when a sibling failed (E4).
+    _N.IDLE: _FROM_QUEUED,
+    _N.QUEUED: _FROM_QUEUED,
+    _N.RUNNING: frozenset(
+        {_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.BACKING_OFF, _N.QUEUED, _N.IDLE, _N.CANCELLED},
+    ),
+    # RUNNING and FAILED by way of QUEUED, when the backoff is over.
+    _N.BACKING_OFF: frozenset({_N.RUNNING, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED}),
+    _N.WAITING: frozenset({_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED}),
+    _N.SUCCEEDED: frozenset(),
+    _N.FAILED: frozenset(),
+    _N.TIMED_OUT: frozenset(),
+    _N.SKIPPED: frozenset(),
+    _N.CANCELLED: frozenset(),
+}
+
+
+def check_node_transition(path: str, before: NodeState, after: NodeState) -> None:
+    """Refuse a transition that the table lacks.
+
+    Raises:
+        InvariantViolated: it is not in the table; a bug, to be reported.
+    """
+    if after not in NODE_TRANSITIONS[before]:
+        message = f"node {path!r} cannot go from {before.name} to {after.name}; please report this"
+        raise InvariantViolated(message)
+
+
+def check_execution_transition(before: ExecutionState, after: ExecutionState) -> None:
+    """Refuse a transition that the table lacks.
+
+    Raises:
+        InvariantViolated: it is not in the table; a bug, to be reported.
+    """
+    if after not in EXECUTION_TRANSITIONS[before]:
+        message = f"an execution cannot go from {before.name} to {after.name}; please report this"
+        raise InvariantViolated(message)

@@ -1,0 +1,60 @@
+"""The timers that follow from an execution's state: made when something starts, and again after a replay.
+
+A timer that is no longer meant is not taken back; when it is due, the machine sees that its attempt is over.
+"""
+
+from __future__ import annotations
+
+from plait_server.core.commands import SetTimer, TimerKind
+from plait_server.core.execution import Execution
+from plait_server.core.graph import DEFAULT_TIMEOUTS
+from plait_server.core.scope import NodeRecord
+from plait_server.core.states import NodeState
+
+
+def execution_timers(execution: Execution, now_s: float) -> list[SetTimer]:
+    """Give the timer of the execution's own timeout, which counts from its start (T4)."""
+    timeout_s = execution.root.graph.policy.timeout_s
+    if not timeout_s:
+        return []
+    return [SetTimer(TimerKind.EXECUTION_TIMEOUT, "", 0, _left_s(execution.started_s + timeout_s, now_s))]
+
+
+def attempt_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
+    """Give the timers of a node's newest attempt and of the node, as of now (T4)."""
+    timeouts = record.node.timeouts or DEFAULT_TIMEOUTS
+    number, started_s = len(record.attempts), record.attempts[-1].started_s
+    timers: list[SetTimer] = []
+    if timeouts.attempt_s and record.state is NodeState.RUNNING:
+        left_s = _left_s(started_s + timeouts.attempt_s, now_s)
+        timers.append(SetTimer(TimerKind.ATTEMPT_TIMEOUT, record.path, number, left_s))
+    if timeouts.node_s:
+        left_s = _left_s(started_s + timeouts.node_s - _spent_s(execution, record), now_s)
+        timers.append(SetTimer(TimerKind.NODE_TIMEOUT, record.path, number, left_s))
+    return timers
+
+
+def resumed_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
+    """Give all timers of a node after a replay."""
+    number = len(record.attempts)
+    timers: list[SetTimer] = []
+    if record.state is NodeState.BACKING_OFF:
+        timers.append(SetTimer(TimerKind.BACKOFF, record.path, number, _left_s(record.due_s, now_s)))
+    elif record.state is NodeState.WAITING:
+        timers.append(SetTimer(TimerKind.WAIT, record.path, 0, _left_s(record.due_s, now_s)))
+    if record.state in (NodeState.RUNNING, NodeState.BACKING_OFF):
+        timers += attempt_timers(execution, record, now_s)
+    return timers
+
+
+def _left_s(due_s: float, now_s: float) -> float:
+    return max(0.0, due_s - now_s)
+
+
+def _spent_s(execution: Execution, record: NodeRecord) -> float:
+    """Add up the seconds that a node was RUNNING or BACKING_OFF in this run, before its newest attempt."""
+    return sum(
+        max(attempt.ended_s, attempt.retry_time_s) - attempt.started_s
+        for attempt in record.attempts[:-1]
+        if attempt.run == execution.run
+    )

@@ -1,0 +1,315 @@
+"""Events between the core and protobuf: encoded once, and those bytes are journaled and sent to watchers.
+
+Times are kept to the microsecond. `decode_event(encode_event(event)) == event` for every event that the
+machine makes: live and replayed state must not differ (A1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import DecodeError
+
+from plait.v1 import event_pb2, payload_pb2
+from plait_server.core.events import (
+    NO_USAGE,
+    AttemptEnded,
+    AttemptStarted,
+    CancelReceipt,
+    CancelRequested,
+    Detail,
+    Event,
+    ExecutionEnded,
+    ExecutionStarted,
+    ExecutionSubmitted,
+    NodeEnded,
+    NodeIdled,
+    NodeWaiting,
+)
+from plait_server.core.failures import Failure
+from plait_server.core.payload import Payload
+from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.encoding.failure_codec import (
+    failure_from_proto,
+    failure_to_proto,
+    payload_from_proto,
+    payload_to_proto,
+)
+from plait_server.errors import EventDamaged
+
+_MICROS: Final = 1_000_000
+
+_Ended: TypeAlias = event_pb2.AttemptEnded | event_pb2.NodeEnded | event_pb2.ExecutionEnded
+
+_TYPES: Final[dict[type, event_pb2.EventType]] = {
+    ExecutionSubmitted: event_pb2.EVENT_TYPE_EXECUTION_SUBMITTED,
+    ExecutionStarted: event_pb2.EVENT_TYPE_EXECUTION_STARTED,
+    AttemptStarted: event_pb2.EVENT_TYPE_ATTEMPT_STARTED,
+    AttemptEnded: event_pb2.EVENT_TYPE_ATTEMPT_ENDED,
+    NodeEnded: event_pb2.EVENT_TYPE_NODE_ENDED,
+    NodeWaiting: event_pb2.EVENT_TYPE_NODE_WAITING,
+    NodeIdled: event_pb2.EVENT_TYPE_NODE_IDLED,
+    CancelRequested: event_pb2.EVENT_TYPE_CANCEL_REQUESTED,
+    CancelReceipt: event_pb2.EVENT_TYPE_CANCEL_RECEIPT,
+    ExecutionEnded: event_pb2.EVENT_TYPE_EXECUTION_ENDED,
+}
+
+
+def timestamp(time_s: float) -> timestamp_pb2.Timestamp:
+    """Write a wall time to the microsecond."""
+    seconds, micros = divmod(round(time_s * _MICROS), _MICROS)
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=micros * 1000)
+
+
+def seconds_of_timestamp(message: timestamp_pb2.Timestamp) -> float:
+    """Read a wall time, seconds since 1970."""
+    return (message.seconds * _MICROS + message.nanos // 1000) / _MICROS
+
+
+def duration(duration_s: float) -> duration_pb2.Duration:
+    """Write a duration of at least 0 seconds to the microsecond."""
+    seconds, micros = divmod(round(duration_s * _MICROS), _MICROS)
+    return duration_pb2.Duration(seconds=seconds, nanos=micros * 1000)
+
+
+def seconds_of_duration(message: duration_pb2.Duration) -> float:
+    """Read a duration in seconds."""
+    return (message.seconds * _MICROS + message.nanos // 1000) / _MICROS
+
+
+def encode_event(event: Event) -> bytes:
+    """Write an event in its public form."""
+    detail = event.detail
+    message = event_pb2.Event(
+        sequence=event.sequence,
+        time=timestamp(event.time_s),
+        type=_TYPES[type(detail)],
+        run=event.run,
+        node_path=event.node_path,
+        attempt=event.attempt,
+        branch=event.branch,
+        # The core's numbers are the contract's.
+        node_state=event.node_state or 0,  # type: ignore[arg-type] # an IntEnum of the same numbers
+        execution_state=event.execution_state or 0,  # type: ignore[arg-type] # an IntEnum of the same numbers
+        reason=event.reason,
+    )
+    encoder = _ENCODERS.get(type(detail))
+    if encoder is not None:
+        encoder(message, detail)
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_event(content: bytes) -> Event:
+    """Read an event of the journal.
+
+    Raises:
+        EventDamaged: it is not one, or of a type that this version does not know.
+    """
+    try:
+        message = event_pb2.Event.FromString(content)
+        detail = _DECODERS[message.type](message)
+        return Event(
+            message.sequence,
+            seconds_of_timestamp(message.time),
+            message.run,
+            message.node_path,
+            message.attempt,
+            message.branch,
+            NodeState(message.node_state) if message.node_state else None,
+            ExecutionState(message.execution_state) if message.execution_state else None,
+            message.reason,
+            detail,
+        )
+    # DecodeError is protobuf's; KeyError and ValueError mean an event type or state of a newer version.
+    except (DecodeError, KeyError, ValueError) as error:
+        text = "an event cannot be read: it is damaged, or a newer version of Plait wrote it; upgrade, or restore it"
+        raise EventDamaged(text) from error
+
+
+def _encode_submitted(message: event_pb2.Event, detail: ExecutionSubmitted) -> None:
+    target = message.execution_submitted
+    target.execution_id = detail.execution_id
+    target.graph_name = detail.graph_name
+    target.graph_digest = detail.graph_digest
+    target.analysis_digest = detail.analysis_digest
+    target.input.CopyFrom(payload_to_proto(detail.input))
+    target.labels.update(detail.labels)
+    target.semantics_version = detail.semantics_version
+    target.traceparent = detail.traceparent
+    target.node_count = detail.node_count
+
+
+def _encode_attempt_started(message: event_pb2.Event, detail: AttemptStarted) -> None:
+    target = message.attempt_started
+    target.worker_id = detail.worker_id
+    target.worker_instance_id = detail.worker_instance_id
+    if detail.queue_s:
+        target.queue_time.CopyFrom(duration(detail.queue_s))
+    if detail.input is not None:
+        target.input.CopyFrom(payload_to_proto(detail.input))
+
+
+def _encode_attempt_ended(message: event_pb2.Event, detail: AttemptEnded) -> None:
+    target = message.attempt_ended
+    target.outcome = detail.outcome  # type: ignore[assignment] # an IntEnum of the same numbers
+    if detail.output is not None:
+        _set_payload(target.output, detail.output)
+    if detail.failure is not None:
+        target.failure.CopyFrom(failure_to_proto(detail.failure))
+    if detail.usage:
+        target.usage.update(detail.usage)
+    if detail.retry_time_s:
+        target.retry_time.CopyFrom(timestamp(detail.retry_time_s))
+    if detail.edges_false:
+        target.edges_false.extend(detail.edges_false)
+    if detail.treatment:
+        target.treatment = detail.treatment  # type: ignore[assignment] # an IntEnum of the same numbers
+
+
+def _encode_node_ended(message: event_pb2.Event, detail: NodeEnded) -> None:
+    target = message.node_ended
+    target.SetInParent()
+    if detail.output is not None:
+        _set_payload(target.output, detail.output)
+    if detail.failure is not None:
+        target.failure.CopyFrom(failure_to_proto(detail.failure))
+    if detail.edges_false:
+        target.edges_false.extend(detail.edges_false)
+    if detail.treatment:
+        target.treatment = detail.treatment  # type: ignore[assignment] # an IntEnum of the same numbers
+
+
+def _encode_waiting(message: event_pb2.Event, detail: NodeWaiting) -> None:
+    target = message.node_waiting
+    target.due_time.CopyFrom(timestamp(detail.due_time_s))
+    if detail.input is not None:
+        _set_payload(target.input, detail.input)
+
+
+def _encode_cancel_requested(message: event_pb2.Event, detail: CancelRequested) -> None:
+    message.cancel_requested.message = detail.message
+    message.cancel_requested.SetInParent()
+
+
+def _encode_receipt(message: event_pb2.Event, detail: CancelReceipt) -> None:
+    message.cancel_receipt.stage = detail.stage  # type: ignore[assignment] # an IntEnum of the same numbers
+    message.cancel_receipt.worker_id = detail.worker_id
+
+
+def _encode_ended(message: event_pb2.Event, detail: ExecutionEnded) -> None:
+    target = message.execution_ended
+    target.SetInParent()
+    if detail.output is not None:
+        _set_payload(target.output, detail.output)
+    if detail.failure is not None:
+        target.failure.CopyFrom(failure_to_proto(detail.failure))
+    target.failure_count = detail.failure_count
+
+
+# Each encoder takes its own detail; the table joins them by type, which no signature can say.
+_ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
+    ExecutionSubmitted: _encode_submitted,
+    AttemptStarted: _encode_attempt_started,
+    AttemptEnded: _encode_attempt_ended,
+    NodeEnded: _encode_node_ended,
+    NodeWaiting: _encode_waiting,
+    CancelRequested: _encode_cancel_requested,
+    CancelReceipt: _encode_receipt,
+    ExecutionEnded: _encode_ended,
+}
+
+
+def _set_payload(target: payload_pb2.Payload, payload: Payload) -> None:
+    if payload.digest:
+        target.digest = payload.digest
+        target.size_bytes = payload.size_bytes
+    else:
+        target.json = payload.json
+
+
+def _optional_payload(message: _Ended) -> Payload | None:
+    return payload_from_proto(message.output) if message.HasField("output") else None
+
+
+def _optional_failure(message: _Ended) -> Failure | None:
+    return failure_from_proto(message.failure) if message.HasField("failure") else None
+
+
+def _decode_submitted(message: event_pb2.Event) -> Detail:
+    source = message.execution_submitted
+    return ExecutionSubmitted(
+        source.execution_id,
+        source.graph_name,
+        source.graph_digest,
+        source.analysis_digest,
+        payload_from_proto(source.input),
+        dict(source.labels),
+        source.semantics_version,
+        source.traceparent,
+        source.node_count,
+    )
+
+
+def _decode_attempt_started(message: event_pb2.Event) -> Detail:
+    source = message.attempt_started
+    return AttemptStarted(
+        source.worker_id,
+        source.worker_instance_id,
+        seconds_of_duration(source.queue_time),
+        payload_from_proto(source.input) if source.HasField("input") else None,
+    )
+
+
+def _decode_attempt_ended(message: event_pb2.Event) -> Detail:
+    source = message.attempt_ended
+    return AttemptEnded(
+        AttemptOutcome(source.outcome),
+        _optional_payload(source),
+        _optional_failure(source),
+        dict(source.usage) if source.usage else NO_USAGE,
+        seconds_of_timestamp(source.retry_time) if source.HasField("retry_time") else 0.0,
+        tuple(source.edges_false),
+        Treatment(source.treatment),
+    )
+
+
+def _decode_node_ended(message: event_pb2.Event) -> Detail:
+    source = message.node_ended
+    return NodeEnded(
+        _optional_payload(source),
+        _optional_failure(source),
+        tuple(source.edges_false),
+        Treatment(source.treatment),
+    )
+
+
+def _decode_waiting(message: event_pb2.Event) -> Detail:
+    source = message.node_waiting
+    return NodeWaiting(
+        seconds_of_timestamp(source.due_time),
+        payload_from_proto(source.input) if source.HasField("input") else None,
+    )
+
+
+def _decode_ended(message: event_pb2.Event) -> Detail:
+    source = message.execution_ended
+    return ExecutionEnded(_optional_payload(source), _optional_failure(source), source.failure_count)
+
+
+_DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
+    event_pb2.EVENT_TYPE_EXECUTION_SUBMITTED: _decode_submitted,
+    event_pb2.EVENT_TYPE_EXECUTION_STARTED: lambda _: ExecutionStarted(),
+    event_pb2.EVENT_TYPE_ATTEMPT_STARTED: _decode_attempt_started,
+    event_pb2.EVENT_TYPE_ATTEMPT_ENDED: _decode_attempt_ended,
+    event_pb2.EVENT_TYPE_NODE_ENDED: _decode_node_ended,
+    event_pb2.EVENT_TYPE_NODE_WAITING: _decode_waiting,
+    event_pb2.EVENT_TYPE_NODE_IDLED: lambda _: NodeIdled(),
+    event_pb2.EVENT_TYPE_CANCEL_REQUESTED: lambda message: CancelRequested(message.cancel_requested.message),
+    event_pb2.EVENT_TYPE_CANCEL_RECEIPT: lambda message: CancelReceipt(
+        CancelStage(message.cancel_receipt.stage),
+        message.cancel_receipt.worker_id,
+    ),
+    event_pb2.EVENT_TYPE_EXECUTION_ENDED: _decode_ended,
+}

@@ -1,0 +1,146 @@
+"""Executions and nodes as the contract shows them, folded from the core's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final
+
+from plait.v1 import execution_pb2
+from plait_server.core.execution import Execution
+from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.states import NodeState
+from plait_server.encoding.event_codec import duration, timestamp
+from plait_server.encoding.failure_codec import failure_to_proto, payload_to_proto
+
+FAILURES_SHOWN_MAX: Final = 100
+"""Failures in one Execution; ListNodes has them all."""
+
+_COUNT_FIELDS: Final = {
+    NodeState.IDLE: "idle",
+    NodeState.QUEUED: "queued",
+    NodeState.RUNNING: "running",
+    NodeState.BACKING_OFF: "backing_off",
+    NodeState.WAITING: "waiting",
+    NodeState.SUCCEEDED: "succeeded",
+    NodeState.FAILED: "failed",
+    NodeState.TIMED_OUT: "timed_out",
+    NodeState.SKIPPED: "skipped",
+    NodeState.CANCELLED: "cancelled",
+}
+
+
+def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
+    """Write an execution as lists show it."""
+    message = execution_pb2.Execution(
+        namespace=namespace,
+        execution_id=execution.execution_id,
+        graph_name=execution.root.graph.name,
+        state=int(execution.state or 0),  # type: ignore[arg-type] # the core's numbers are the contract's
+        reason=execution.reason,
+        run=execution.run,
+        create_time=timestamp(execution.created_s),
+        labels=execution.labels,
+        last_sequence=execution.sequence,
+        node_count=sum(len(scope.records) for scope in execution.scopes.values()),
+        failure_count=sum(len(scope.failures) for scope in execution.scopes.values()),
+        traceparent=execution.traceparent,
+    )
+    if execution.started_s:
+        message.start_time.CopyFrom(timestamp(execution.started_s))
+    if execution.ended_s:
+        message.end_time.CopyFrom(timestamp(execution.ended_s))
+    if execution.failure is not None:
+        message.failure.CopyFrom(failure_to_proto(execution.failure))
+    return message
+
+
+def describe(
+    namespace: str, execution: Execution, is_queued: Callable[[NodeRecord], bool]
+) -> execution_pb2.Execution:
+    """Write an execution whole.
+
+    Args:
+        namespace: Where it is.
+        execution: Its state.
+        is_queued: Says of a node whether it is ready and waits (A1).
+    """
+    message = summarize(namespace, execution)
+    message.input.CopyFrom(payload_to_proto(execution.input))
+    if execution.output is not None:
+        message.output.CopyFrom(payload_to_proto(execution.output))
+    counts = dict.fromkeys(_COUNT_FIELDS, 0)
+    for scope in execution.scopes.values():
+        for record in scope.records:
+            counts[_shown_state(record, is_queued)] += 1
+        for failure in scope.failures[:FAILURES_SHOWN_MAX]:
+            message.failures.append(failure_to_proto(failure))
+    for state, count in counts.items():
+        setattr(message.node_counts, _COUNT_FIELDS[state], count)
+    message.usage.update(_usage_text(execution.usage))
+    return message
+
+
+def describe_node(
+    scope: Scope,
+    record: NodeRecord,
+    *,
+    is_queued: Callable[[NodeRecord], bool],
+    queue_reason: Callable[[NodeRecord], str],
+    in_list: bool,
+) -> execution_pb2.ExecutionNode:
+    """Write a node; in a list without inputs and outputs, and with its newest attempt only."""
+    state = _shown_state(record, is_queued)
+    kind = record.node.kind
+    message = execution_pb2.ExecutionNode(
+        path=record.path,
+        kind=type(kind).__name__.lower(),
+        type=getattr(kind, "type", ""),
+        state=int(state),  # type: ignore[arg-type] # the core's numbers are the contract's
+        reason=queue_reason(record) if state is NodeState.QUEUED else record.reason,
+        level=scope.analysis.levels[record.index],
+        branch=scope.branch(record.index),
+        attempt_count=len(record.attempts),
+    )
+    if record.started_s:
+        message.start_time.CopyFrom(timestamp(record.started_s))
+    if record.ended_s:
+        message.end_time.CopyFrom(timestamp(record.ended_s))
+    if record.due_s:
+        message.due_time.CopyFrom(timestamp(record.due_s))
+    if record.failure is not None:
+        message.failure.CopyFrom(failure_to_proto(record.failure))
+    attempts = record.attempts[-1:] if in_list else record.attempts
+    message.attempts.extend(_describe_attempt(attempt) for attempt in attempts)
+    if not in_list:
+        if record.input is not None:
+            message.input.CopyFrom(payload_to_proto(record.input))
+        if record.output is not None:
+            message.output.CopyFrom(payload_to_proto(record.output))
+    return message
+
+
+def _shown_state(record: NodeRecord, is_queued: Callable[[NodeRecord], bool]) -> NodeState:
+    waits = record.state in (NodeState.IDLE, NodeState.BACKING_OFF)
+    return NodeState.QUEUED if waits and is_queued(record) else record.state
+
+
+def _describe_attempt(attempt: AttemptRecord) -> execution_pb2.Attempt:
+    message = execution_pb2.Attempt(
+        number=attempt.number,
+        run=attempt.run,
+        worker_id=attempt.worker_id,
+        outcome=int(attempt.outcome or 0),  # type: ignore[arg-type] # the core's numbers are the contract's
+        start_time=timestamp(attempt.started_s),
+        queue_time=duration(attempt.queue_s),
+        usage=attempt.usage,
+    )
+    if attempt.ended_s:
+        message.end_time.CopyFrom(timestamp(attempt.ended_s))
+    if attempt.failure is not None:
+        message.failure.CopyFrom(failure_to_proto(attempt.failure))
+    return message
+
+
+def _usage_text(usage: Mapping[str, Decimal]) -> dict[str, str]:
+    return {unit: format(amount, "f") for unit, amount in usage.items()}

@@ -1,0 +1,185 @@
+"""Errors, sorted by who must act. The docstring is the default message: what happened, what to do.
+
+`api/error_table.py` maps every class to a gRPC code and a reason. A failure of a node's work is data
+(`core.failures.Failure`), not an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+
+class PlaitError(Exception):
+    """Something went wrong."""
+
+    retry_after_s: ClassVar[float | None] = None
+    """Seconds after which the caller may try again; None when trying again does not help."""
+
+    def __init__(self, message: str | None = None, **fields: object) -> None:
+        self.message = message or " ".join((type(self).__doc__ or "").split())
+        self.fields: Mapping[str, object] = fields
+        super().__init__(self.message)
+
+
+# The caller must act.
+
+
+class CallerError(PlaitError):
+    """The request cannot be carried out as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldViolation:
+    """One thing wrong with a request."""
+
+    field: str
+    """Path of the field, such as `graph.edges[3].target`."""
+    message: str
+    """What is wrong and what to do."""
+
+
+class InvalidRequest(CallerError):
+    """A field of the request is missing or malformed."""
+
+    def __init__(self, violations: Sequence[FieldViolation], message: str | None = None) -> None:
+        self.violations = tuple(violations)
+        super().__init__(message or "; ".join(f"{v.field}: {v.message}" for v in violations[:3]))
+
+
+class InvalidGraph(InvalidRequest):
+    """The graph is invalid."""
+
+    def __init__(self, violations: Sequence[FieldViolation], count: int) -> None:
+        self.count = count
+        first = violations[0]
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        super().__init__(violations, f"the graph is invalid: {first.field}: {first.message}{more}")
+
+
+class TooLarge(CallerError):
+    """The message or payload is larger than its limit."""
+
+
+class ExecutionNotFound(CallerError):
+    """No execution has this id in this namespace. It may have been deleted; `plait list` shows what there is."""
+
+
+class NodeNotFound(CallerError):
+    """The execution has no node of this path. `plait nodes` lists them."""
+
+
+class PayloadNotFound(CallerError):
+    """No payload of this digest is kept in this namespace."""
+
+
+class RequestIdReused(CallerError):
+    """The request id was used with other content. Use a new one for a new request."""
+
+
+class ExecutionExists(CallerError):
+    """The execution id is taken. Choose another, or leave it empty to get one."""
+
+
+class InvalidPageToken(CallerError):
+    """The page token is not one that this list gave. Begin again without one."""
+
+
+class SequenceOutOfRange(CallerError):
+    """The sequence lies beyond the newest event. Resume after one that was received."""
+
+
+class ProtocolVersionUnsupported(CallerError):
+    """The worker speaks another protocol version. Upgrade the older side."""
+
+
+class ProtocolViolation(CallerError):
+    """The worker broke the Attach protocol."""
+
+
+class ServiceUnknown(CallerError):
+    """The server has no service of this name. Ask its reflection which there are."""
+
+
+class SlowConsumer(CallerError):
+    """The watcher read too slowly. Resume after the last sequence received."""
+
+    retry_after_s = 1.0
+
+
+# The environment must change.
+
+
+class EnvironmentFault(PlaitError):
+    """Something around the server does not work."""
+
+
+class JournalUnavailable(EnvironmentFault):
+    """The store could not be written or read. Nothing was answered; try again with the same request id."""
+
+    retry_after_s = 1.0
+
+
+class JournalFull(EnvironmentFault):
+    """The store's disk is full, and nothing was written. Free space; the server goes on by itself."""
+
+    retry_after_s = 5.0
+
+
+class StoreLocked(EnvironmentFault):
+    """Another server uses this store. Stop it, or name another store."""
+
+
+class StoreTooNew(EnvironmentFault):
+    """The store was written by a newer version of Plait. Upgrade Plait, or name another store."""
+
+
+class StoreDamaged(EnvironmentFault):
+    """The store's structure is damaged. Restore it from a backup; nothing was guessed."""
+
+
+class EventDamaged(EnvironmentFault):
+    """An event of this execution is damaged. The execution is quarantined; others go on."""
+
+
+class Overloaded(EnvironmentFault):
+    """Too much is going on. Try again later."""
+
+    retry_after_s = 1.0
+
+
+class ShuttingDown(EnvironmentFault):
+    """The server shuts down. Try again."""
+
+    retry_after_s = 1.0
+
+
+class AddressInUse(EnvironmentFault):
+    """The address to listen on is taken. Stop what uses it, or choose another with --listen."""
+
+
+class InvalidAddress(EnvironmentFault):
+    """The address to listen on is not HOST:PORT."""
+
+
+class InsecureAddress(EnvironmentFault):
+    """The address is not of this machine, and calls are not protected. Listen on 127.0.0.1, or pass --insecure."""
+
+
+# Plait itself is wrong.
+
+
+class InvariantViolated(PlaitError):
+    """Plait has a bug. Please report it, with what is in the server's log."""
+
+
+def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Give the exceptions of a group, those of groups within it included, in order."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            leaves += leaves_of(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            leaves.append(error)
+    return leaves

@@ -1,0 +1,187 @@
+"""The evaluator port: expressions and templates, what they name, and where they are worked out.
+
+The contract:
+
+1. An expression is the text of one CEL expression. A template is a JSON document in which strings may hold
+   `{{ CEL }}`. A string that is exactly one `{{ expression }}` stands for the expression's value with its
+   JSON type; in any other, the value of each expression is inserted: strings as they are, other values as
+   compact JSON text. Keys of objects are not templated. `{{` itself is written `{{ "{{" }}`.
+2. Variables are `input`, `execution` (`execution.id`, `execution.input`), `output` (only where the caller
+   gives it: in a `when`) and `nodes`, of which only `nodes.<id>.output` and `nodes.<id>.failure` with a fixed
+   id can be named (`nodes["a-b"].output` where the id is no CEL identifier). The facts say which ones an
+   expression names; whether they may be named where it stands is the validation's business.
+3. `compile` and `compile_template` are pure: the same text gives equal facts for ever. They refuse whatever
+   is not known to be bounded, before any foreign code sees it. Their results are cached and may be shared.
+4. Evaluation is deterministic (but for the order in which a loop goes through the keys of an object), reads
+   the variables and changes none of them; the value may share parts with them. An absent output or failure is
+   one that the variables do not have under `nodes[id]`; an id that is missing altogether counts as a node
+   without either.
+5. Integers within int64 are CEL's int, other numbers double; the value of a plain path (`input.a.b[0]`) is
+   handed on as it is, whatever its size.
+6. What is not known to be cheap does not run in this process: `evaluate` and `render` raise `OffloadNeeded`,
+   having done nothing, and the caller turns to an `Offload`. `needs_offload` foretells it.
+   `evaluate_anywhere` and `render_anywhere` do both.
+7. Every failure to evaluate is an `ExpressionError` whose text is for the author of the graph. Nothing else
+   is raised.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from plait_server.core.json_text import JsonValue, parse_json
+
+
+class InvalidExpression(Exception):
+    """The expression or template is refused, whatever the variables are. The text says what to write."""
+
+
+class ExpressionError(Exception):
+    """The expression cannot be evaluated with these variables. The text says where, why and what to write."""
+
+
+class OffloadNeeded(Exception):
+    """The evaluation is not known to be cheap; run it through an Offload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpressionFacts:
+    """What is known of an expression or template before it is evaluated."""
+
+    roots: tuple[str, ...] = ()
+    """The variables it names, each once, in the order of their first appearance."""
+    node_ids: tuple[str, ...] = ()
+    """The nodes it names, each once, in the order of their first appearance."""
+    comprehension: bool = False
+    """Whether it loops: uses `map`, `filter`, `all`, `exists` or `exists_one`."""
+
+
+class Expression(Protocol):
+    """A compiled CEL expression."""
+
+    @property
+    def source(self) -> str:
+        """The text it was compiled from."""
+        ...
+
+    @property
+    def facts(self) -> ExpressionFacts:
+        """What it names."""
+        ...
+
+    def evaluate(self, variables: Mapping[str, JsonValue]) -> JsonValue:
+        """Work out the value.
+
+        Raises:
+            ExpressionError: There is none with these variables.
+            OffloadNeeded: It must run through an Offload; nothing was evaluated.
+        """
+        ...
+
+
+class Template(Protocol):
+    """A compiled JSON document with expressions in its strings."""
+
+    @property
+    def source(self) -> str:
+        """The text it was compiled from."""
+        ...
+
+    @property
+    def facts(self) -> ExpressionFacts:
+        """What all its expressions name, taken together."""
+        ...
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it holds no expression; then `render` gives the source."""
+        ...
+
+    def render(self, variables: Mapping[str, JsonValue]) -> str:
+        """Give the JSON text of the document with every expression replaced, and the rest as it was.
+
+        Raises:
+            ExpressionError: An expression has no value, or the text would be too long or nest too deep.
+            OffloadNeeded: It must run through an Offload; nothing was rendered.
+        """
+        ...
+
+
+class Evaluator(Protocol):
+    """Compiles, and judges what an evaluation would take."""
+
+    def compile(self, source: str) -> Expression:
+        """Compile one expression.
+
+        Raises:
+            InvalidExpression: It is no CEL, names what does not exist or is past a bound.
+        """
+        ...
+
+    def compile_template(self, json_text: str) -> Template:
+        """Compile a JSON document.
+
+        Raises:
+            InvalidExpression: It is no JSON, or one of its expressions is refused.
+        """
+        ...
+
+    def needs_offload(self, compiled: Expression | Template, variables: Mapping[str, JsonValue]) -> bool:
+        """Tell whether `evaluate` or `render` with these variables would raise OffloadNeeded.
+
+        False also if they would raise ExpressionError: that costs nothing.
+        """
+        ...
+
+
+class Work(enum.Enum):
+    """What an Offload is to do with a source."""
+
+    EVALUATE = "evaluate"
+    """Evaluate an expression."""
+    RENDER = "render"
+    """Render a template."""
+
+
+class Offload(Protocol):
+    """Runs what may take long where it can be killed; in a simulation, in place."""
+
+    async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+        """Evaluate or render, and give the JSON text of the value or document.
+
+        Waits its turn if too many run already; the run itself has a deadline. If the caller is cancelled, the
+        work is ended before this returns.
+
+        Raises:
+            ExpressionError: It failed, or was ended at a bound, which the text names.
+        """
+        ...
+
+
+async def evaluate_anywhere(
+    expression: Expression, variables: Mapping[str, JsonValue], offload: Offload
+) -> JsonValue:
+    """Evaluate in place if that is known to be cheap, else through `offload`.
+
+    Raises:
+        ExpressionError: There is no value.
+    """
+    try:
+        return expression.evaluate(variables)
+    except OffloadNeeded:
+        return parse_json(await offload.run(Work.EVALUATE, expression.source, variables))
+
+
+async def render_anywhere(template: Template, variables: Mapping[str, JsonValue], offload: Offload) -> str:
+    """Render in place if that is known to be cheap, else through `offload`.
+
+    Raises:
+        ExpressionError: The document cannot be rendered.
+    """
+    try:
+        return template.render(variables)
+    except OffloadNeeded:
+        return await offload.run(Work.RENDER, template.source, variables)

@@ -1,0 +1,284 @@
+"""The journal port: where events become durable.
+
+The contract, which `plait_server.testing.check_journal` proves of every implementation:
+
+1. An execution is a list of events numbered 1, 2, 3 without gaps. `append_many` takes any number of items of
+   different executions, at most one an execution, and makes them durable together: when it returns,
+   everything that has an `Appended` result survives a power cut. One transaction, one flush.
+2. An item is all or nothing: its events, its row, its contents, its request record and its audit records are
+   there together or not at all. A conflict fails its item and leaves the others alone.
+3. An item is refused if the execution does not end at `expected_sequence`, or if its `owner_epoch` is not the
+   execution's. `expected_sequence` 0 makes the execution, owned by the journal's `owner` from then on, with
+   the epoch of the item. The check and the write are one transaction: a former owner can never write
+   (fencing). An open execution of another owner refuses every item until it is claimed, also one that guessed
+   its epoch; an ended one belongs to nobody: its epoch is enough, and an item with a row makes the writer its
+   owner. Where several conflicts apply, the request's is told first, then the epoch's; but where an execution
+   is to be made and exists, or is to go on and is missing, only the request's goes before the sequence's.
+   Within one call, earlier items count.
+4. If `append_many` raises `JournalUnavailable` or `JournalFull`, it is unknown whether anything became
+   durable, unless the error says `nothing_written`; the caller must read back before it goes on.
+5. Events are opaque bytes to the journal, kept and returned unchanged. Each is stored with a checksum chained
+   over the one before (`chain`); `read` verifies the chain and raises `EventDamaged` at the first event that
+   does not fit.
+6. Contents are kept by digest within a namespace; writing one twice is the same as once.
+7. Every query is made through a handle bound to a namespace: no execution, request or content of another can
+   be named, and an id that exists elsewhere looks as one that exists nowhere.
+8. A cancelled `append_many` has either happened whole or not at all; the caller shields it.
+
+Methods are async because some stores are far away. An implementation for which a call is quick may do it in
+place. Prior art: etcd/raft's Storage, Temporal's ExecutionManager (conditions checked in the transaction).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+CHAIN_START: Final = bytes(16)
+"""What the first event of an execution is chained to."""
+
+
+def chain(previous: bytes, event: bytes) -> bytes:
+    """Give the checksum of an event that follows one whose checksum is `previous`: BLAKE2b, 16 bytes."""
+    return hashlib.blake2b(event, digest_size=16, key=previous).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRow:
+    """What lists and the recovery need of an execution, kept beside its events."""
+
+    summary: bytes
+    """plait.v1.Execution in binary form, as lists show it."""
+    is_open: bool
+    """Whether it has not ended and must be carried on after a restart."""
+    due_time_s: float | None = None
+    """Wall time (seconds since 1970) at which a sleeping execution has something to do; None: at once if open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """What a mutation with a request id answered (K3)."""
+
+    method: str
+    """The gRPC method's short name, such as `SubmitGraph`."""
+    request_id: str
+    fingerprint: bytes
+    """Digest of the request's content; another one under the same id is refused."""
+    execution_id: str
+    """What the request made or changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """Something that changed nothing and must not be forgotten: a stale result, a late receipt."""
+
+    time_s: float
+    """Wall time, seconds since 1970."""
+    kind: str
+    """Such as `STALE_RESULT` or `CANCEL_RECEIPT`."""
+    node_path: str
+    attempt: int
+    worker_id: str
+    detail: str
+    """JSON text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendItem:
+    """What one execution adds to the journal in one step. May have no events (audit alone)."""
+
+    namespace: str
+    execution_id: str
+    expected_sequence: int
+    """Number of the newest event so far; 0 makes the execution."""
+    owner_epoch: int
+    events: Sequence[bytes] = ()
+    row: ExecutionRow | None = None
+    """None leaves the row as it is. Required with `expected_sequence` 0, as is an event."""
+    contents: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """SHA-256 in lower-case hexadecimal -> content."""
+    request: RequestRecord | None = None
+    audit: Sequence[AuditRecord] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """The item is durable."""
+
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceConflict:
+    """The execution does not end where the item expects: it exists already, is missing, or someone else wrote."""
+
+    last_sequence: int
+    """Where it ends; 0 if there is no such execution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochConflict:
+    """The execution belongs to another owner or epoch; the writer must drop it."""
+
+    owner_epoch: int
+    """The epoch it has now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestConflict:
+    """The request id is taken; the caller compares fingerprints and answers from the record."""
+
+    record: RequestRecord
+
+
+AppendResult: TypeAlias = Appended | SequenceConflict | EpochConflict | RequestConflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """A stretch of an execution's events."""
+
+    events: Sequence[bytes]
+    """In order; the first has the number `after + 1`."""
+    last_sequence: int
+    """Number of the newest event of the execution at the time of reading."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedExecution:
+    """A row of a list."""
+
+    execution_id: str
+    position: int
+    """Grows with every execution made in the store; pages go on before it."""
+    last_sequence: int
+    """Number of its newest event."""
+    owner_epoch: int
+    """The epoch it has now."""
+    row: ExecutionRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An open execution that this owner holds from now on."""
+
+    namespace: str
+    execution_id: str
+    owner_epoch: int
+    last_sequence: int
+    row: ExecutionRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalStatistics:
+    """A snapshot of what a journal has done since it was opened."""
+
+    appends: int
+    """Calls of `append_many`: one flush each."""
+    items: int
+    events: int
+    event_bytes: int
+
+
+class NamespaceJournal(Protocol):
+    """A journal's view of one namespace."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace it is bound to."""
+        ...
+
+    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
+        """Read events after a sequence, at least one if there is one, else within both bounds.
+
+        Raises:
+            ExecutionNotFound: no such execution in this namespace.
+            EventDamaged: an event in the stretch does not fit the chain.
+            JournalUnavailable: the store does not answer.
+        """
+        ...
+
+    async def read_row(self, execution_id: str) -> ListedExecution | None:
+        """Read the row of an execution; None if there is none in this namespace."""
+        ...
+
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+        """List executions newest first, from below the position `before` on (None: from the newest)."""
+        ...
+
+    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
+        """Find what a request id stands for; None if it is free."""
+        ...
+
+    async def read_content(self, digest: str) -> bytes | None:
+        """Read a content by its digest; None if this namespace keeps none.
+
+        Raises:
+            EventDamaged: the content does not have the digest.
+        """
+        ...
+
+    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
+        """Read the audit of an execution, oldest first."""
+        ...
+
+
+class Journal(Protocol):
+    """A store of executions, opened by one owner."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of store, such as `sqlite`."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Who opened it: unique to each start of a server."""
+        ...
+
+    def namespace(self, name: str) -> NamespaceJournal:
+        """Give the handle bound to a namespace. Namespaces need not be made."""
+        ...
+
+    async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
+        """Make the items durable together; one result an item, in order.
+
+        Raises:
+            JournalFull: the disk is full; nothing was written.
+            JournalUnavailable: the store failed; see rule 4.
+            StoreDamaged: the store's structure is damaged; nothing was written.
+            InvariantViolated: an execution stands twice in the items, or is made without a row or an event.
+        """
+        ...
+
+    async def claim(self, *, limit: int) -> Sequence[Claim]:
+        """Take over open executions that belong to nobody alive: their epoch grows by one, oldest first.
+
+        An empty answer means that there are no more.
+        """
+        ...
+
+    async def renew(self) -> bool:
+        """Stay the owner of what was claimed; False when ownership was lost and everything must be dropped."""
+        ...
+
+    async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
+        """List open executions of this owner whose due time has come, the earliest first.
+
+        Those without a due time are awake, or were to be woken when they were claimed; they are not listed.
+        """
+        ...
+
+    async def key(self) -> bytes:
+        """Give the store's own secret of 32 bytes, made with the store; attempt tokens are signed with it."""
+        ...
+
+    def statistics(self) -> JournalStatistics:
+        """Take a snapshot of the counters."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the store. Idempotent."""
+        ...

@@ -1,0 +1,131 @@
+"""The worker port: how the runtime has an attempt carried out, whichever way the worker is reached.
+
+The contract:
+
+1. `execute` gives an attempt to the worker that was granted and waits for its report. It returns once for
+   each call.
+2. Cancelling `execute` cancels the attempt at the worker: within a bounded grace time the worker is told, and
+   each step is reported through `on_receipt`, EXITED or ABANDONED last, before the cancellation goes on.
+3. An attempt that is `recovered` (the server restarted, or the execution was read again) is not sent again to
+   a worker that says it holds it; its lease is granted anew in full.
+4. A report that nobody waits for goes to the supervisor, which finds out whether it still counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+from plait.v1 import worker_hub_service_pb2
+from plait_server.core.commands import Taken
+from plait_server.core.events import NO_USAGE
+from plait_server.core.failures import Failure
+from plait_server.core.states import AttemptOutcome, CancelStage
+
+
+class AttemptKey(NamedTuple):
+    """What an attempt token stands for."""
+
+    namespace: str
+    execution_id: str
+    run: int
+    node_path: str
+    attempt: int
+
+
+class Assignment(NamedTuple):
+    """An attempt to be carried out."""
+
+    key: AttemptKey
+    worker_id: str
+    worker_instance_id: str
+    type: str
+    input_json: str
+    """JSON text; empty when `input_digest` names it."""
+    input_digest: str
+    input_size_bytes: int
+    time_left_s: float
+    """Seconds; 0 is no bound."""
+    traceparent: str
+    recovered: bool
+
+
+class Report(NamedTuple):
+    """How an attempt ended, as its worker says; LOST when the worker cannot say any more."""
+
+    outcome: AttemptOutcome
+    output_json: str = "null"
+    failure: Failure | None = None
+    retryable: bool | None = None
+    retry_after_s: float | None = None
+    usage: Mapping[str, str] = NO_USAGE
+    from_worker: bool = False
+    """Whether the worker waits for `tell`."""
+
+
+class Workers(Protocol):
+    """All workers, however they are reached."""
+
+    async def execute(
+        self,
+        assignment: Assignment,
+        on_receipt: Callable[[CancelStage], None],
+        stop_reason: Callable[[], str],
+    ) -> Report:
+        """Have an attempt carried out; see the contract.
+
+        Args:
+            assignment: The attempt and the worker that was granted.
+            on_receipt: Called with each step of a cancel.
+            stop_reason: Asked, when cancelled, for the reason to give to the worker.
+        """
+        ...
+
+    def tell(self, key: AttemptKey, taken: Taken) -> None:
+        """Let the worker know what became of its report. Does nothing if the worker is not attached: it asks again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSnapshot:
+    """What is known of a worker."""
+
+    namespace: str
+    worker_id: str
+    instance_id: str
+    is_attached: bool
+    is_draining: bool
+    types: Mapping[str, int]
+    """Type -> how many attempts of it at once; 0: no limit of its own."""
+    slots: int
+    slots_in_use: int
+    labels: Mapping[str, str]
+    attached_time_s: float
+    """Wall time; 0 if it has not attached since the server started."""
+    heard_time_s: float
+    """Wall time."""
+    sdk: str
+
+
+ReceiveFrame: TypeAlias = Callable[[], Awaitable[worker_hub_service_pb2.AttachRequest | None]]
+"""Receives a worker's next frame; None at the end of its stream."""
+SendFrame: TypeAlias = Callable[[worker_hub_service_pb2.AttachResponse], Awaitable[None]]
+"""Sends a frame; waits for the transport's flow control."""
+
+
+class AttachStreams(Protocol):
+    """Workers that dial in."""
+
+    async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
+        """Serve one stream to its end. Returns when the worker closes it.
+
+        Raises:
+            InvalidRequest: `hello` has malformed fields.
+            ProtocolVersionUnsupported: the worker speaks another version.
+            ProtocolViolation: the worker broke the protocol.
+        """
+
+    def list_workers(self, namespace: str) -> Sequence[WorkerSnapshot]:
+        """List the workers of a namespace, by worker id and instance."""
+        ...

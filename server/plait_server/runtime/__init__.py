@@ -1,0 +1,1 @@
+"""The trio shell: makes the core's events durable and carries its commands out."""

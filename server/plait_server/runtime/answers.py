@@ -1,0 +1,402 @@
+"""Answers the core's questions: `when`s, conditions, rendered inputs, joins' objects, the output.
+
+Everything is answered in place unless a text must first be read from the store (`ContentMissing`) or an
+expression is not known to be cheap (`OffloadNeeded`); then `answer_later` does it, in a task. Both give an
+input for the core, never an exception: what cannot be evaluated is a problem in words, which fails the node
+(EXPRESSION).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from plait_server.core.commands import (
+    EdgesJudged,
+    FindValue,
+    Input,
+    InputMade,
+    JudgeEdges,
+    MakeInput,
+    MakeOutput,
+    OutputMade,
+    ValueFound,
+)
+from plait_server.core.edges import ERROR_HANDLE
+from plait_server.core.execution import Execution
+from plait_server.core.failures import Failure, failure_to_json
+from plait_server.core.graph import Condition, JoinMode, Switch
+from plait_server.core.json_text import (
+    InvalidJson,
+    JsonValue,
+    dump_json,
+    parse_json,
+    splice_array,
+    splice_object,
+)
+from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, PAYLOAD_BYTES_MAX
+from plait_server.core.outcome import sinks_with_output
+from plait_server.core.payload import NULL, Payload
+from plait_server.core.scope import NodeRecord, Scope
+from plait_server.core.states import EdgeState
+from plait_server.ports.evaluator import (
+    Evaluator,
+    ExpressionError,
+    ExpressionFacts,
+    InvalidExpression,
+    Offload,
+    OffloadNeeded,
+    Work,
+)
+from plait_server.runtime.contents import ContentMissing, Contents
+
+Question: TypeAlias = JudgeEdges | MakeInput | FindValue | MakeOutput
+
+_OFFLOADS_MAX = 1_000
+"""Expressions of one question that may be offloaded one after another; a bound on a loop, not a promise."""
+
+
+class Answers:
+    """Answers the questions of one execution."""
+
+    def __init__(
+        self, execution: Execution, evaluator: Evaluator, offload: Offload, contents: Contents
+    ) -> None:
+        self._execution = execution
+        self._evaluator = evaluator
+        self._offload = offload
+        self._contents = contents
+        self._done: dict[tuple[Work, str], str | ExpressionError] = {}
+        """What was offloaded for the question at hand."""
+
+    def answer(self, question: Question) -> Input:
+        """Answer a question in place.
+
+        Raises:
+            ContentMissing: a text must be loaded first; use `answer_later`.
+            OffloadNeeded: an expression must not run here; use `answer_later`.
+        """
+        match question:
+            case JudgeEdges():
+                return EdgesJudged(question.node_path, question.ticket, tuple(self._judge(question)))
+            case MakeInput():
+                record = self._execution.record(question.node_path)
+                return InputMade(
+                    question.node_path, question.ticket, *self._attempt(lambda: self._make_input(record))
+                )
+            case FindValue():
+                record = self._execution.record(question.node_path)
+                return ValueFound(
+                    question.node_path, question.ticket, *self._attempt(lambda: self._find_value(record))
+                )
+            case MakeOutput():
+                return OutputMade(*self._attempt(self._make_output))
+
+    async def answer_later(self, question: Question) -> Input:
+        """Answer a question, reading what must be read and offloading what must be offloaded.
+
+        Raises:
+            EventDamaged: the store has lost a text.
+            JournalUnavailable: the store does not answer.
+        """
+        own = Answers(self._execution, self._evaluator, _Recorder(), self._contents)
+        for _ in range(_OFFLOADS_MAX):
+            try:
+                return own.answer(question)
+            except ContentMissing as missing:
+                await self._contents.load(missing.digest)
+            except _NeedsRun as needed:
+                try:
+                    result: str | ExpressionError = await self._offload.run(
+                        needed.work, needed.source, needed.variables
+                    )
+                except ExpressionError as error:
+                    result = error
+                own.remember(needed.work, needed.source, result)
+        return _problem_with(
+            question, f"it takes more than {_OFFLOADS_MAX} evaluations and texts; name fewer"
+        )
+
+    def remember(self, work: Work, source: str, result: str | ExpressionError) -> None:
+        """Take the result of an offloaded evaluation."""
+        self._done[work, source] = result
+
+    def join_input(self, record: NodeRecord) -> str:
+        """Put together what a node's join gives it (section 6, J2, J4).
+
+        Raises:
+            ContentMissing: a text must be loaded first.
+            ExpressionError: it is larger than 16 MiB.
+        """
+        scope = self._execution.scope_of(record.path)
+        # First, or texts that are too large together would push each other out of memory for ever.
+        if sum(map(_size, self._carried_outputs(scope, record))) > JOINED_INPUT_BYTES_MAX:
+            message = (
+                f"the outputs that the join of {record.path!r} puts together are over the limit of "
+                f"{JOINED_INPUT_BYTES_MAX} bytes; let its sources return less, or addresses of what they made"
+            )
+            raise ExpressionError(message)
+        text = self._join_text(scope, record)
+        if len(text) > JOINED_INPUT_BYTES_MAX // 4 and len(text.encode()) > JOINED_INPUT_BYTES_MAX:
+            message = (
+                f"the input of {record.path!r} that its join makes is {len(text.encode())} bytes, over the limit of "
+                f"{JOINED_INPUT_BYTES_MAX}; let its sources return less, or addresses of what they made"
+            )
+            raise ExpressionError(message)
+        return text
+
+    # Inside.
+
+    def _attempt(self, make: Callable[[], Payload]) -> tuple[Payload | None, str]:
+        try:
+            return make(), ""
+        except (ExpressionError, InvalidExpression, InvalidJson) as error:
+            return None, str(error)
+
+    def _judge(self, question: JudgeEdges) -> Sequence[bool | str]:
+        record = self._execution.record(question.node_path)
+        scope = self._execution.scope_of(record.path)
+        output = question.output
+        carried = (
+            parse_json(failure_to_json(output))
+            if isinstance(output, Failure)
+            else self._contents.value(output)
+        )
+        # The node ends with this very answer, so its record does not have it yet.
+        ended: JsonValue = {"failure" if isinstance(output, Failure) else "output": carried}
+        verdicts: list[bool | str] = []
+        for place in question.edges:
+            edge = scope.edge(scope.adjacency.outgoing[record.index][place])
+            try:
+                value = self._evaluate(edge.when, record, {"output": carried}, ended)
+            except (ExpressionError, InvalidExpression) as error:
+                verdicts.append(f"the `when` of the edge {edge.source} -> {edge.target}: {error}")
+                continue
+            if isinstance(value, bool):
+                verdicts.append(value)
+            else:
+                verdicts.append(
+                    f"the `when` of the edge {edge.source} -> {edge.target} must give true or false, "
+                    f"and gave {_shown(value)}: {edge.when}"
+                )
+        return verdicts
+
+    def _find_value(self, record: NodeRecord) -> Payload:
+        kind = record.node.kind
+        if isinstance(kind, Condition):
+            value = self._evaluate(kind.expression, record, {})
+            if not isinstance(value, bool):
+                message = f"a condition must give true or false, and gave {_shown(value)}: {kind.expression}"
+                raise ExpressionError(message)
+        elif isinstance(kind, Switch):
+            value = self._evaluate(kind.expression, record, {})
+            if not isinstance(value, str):
+                message = f"a switch must give a string, and gave {_shown(value)}: {kind.expression}"
+                raise ExpressionError(message)
+        else:
+            message = f"{record.path} has no value of its own"
+            raise ExpressionError(message)
+        return self._contents.keep(dump_json(value))
+
+    def _make_input(self, record: NodeRecord) -> Payload:
+        if record.node.input is None or (record.verdict is not None and record.verdict.is_failure):
+            return self._contents.keep(self.join_input(record))
+        template = self._evaluator.compile_template(record.node.input)
+        if template.is_constant:
+            return self._contents.keep(record.node.input)
+        variables = self._variables(template.facts, record)
+        if self._evaluator.needs_offload(template, variables):
+            text = self._offloaded(Work.RENDER, template.source, variables)
+        else:
+            text = template.render(variables)
+        return self._sized(text, f"the input of {record.path!r}")
+
+    def _make_output(self) -> Payload:
+        root = self._execution.root
+        source = root.graph.output
+        if source:
+            text = dump_json(self._evaluate(source, None, {}))
+        else:
+            sinks, is_only = sinks_with_output(root)
+            if sum(_size(sink.output) for sink in sinks if sink.output is not None) > JOINED_INPUT_BYTES_MAX:
+                message = (
+                    f"the outputs of the sinks are over the limit of {JOINED_INPUT_BYTES_MAX} bytes together; "
+                    "choose less with the graph's `output`"
+                )
+                raise ExpressionError(message)
+            if is_only:
+                text = self._contents.text(sinks[0].output or NULL) if sinks else "null"
+            else:
+                text = splice_object(
+                    (sink.node.id, self._contents.text(sink.output or NULL)) for sink in sinks
+                )
+        if root.graph.policy.collect_errors:
+            errors = splice_array(failure_to_json(failure) for failure in root.failures)
+            text = f'{{"output":{text},"errors":{errors}}}'
+        if len(text.encode()) > JOINED_INPUT_BYTES_MAX:
+            message = f"the output is larger than {JOINED_INPUT_BYTES_MAX} bytes; choose less with the graph's `output`"
+            raise ExpressionError(message)
+        return self._contents.keep(text)
+
+    def _sized(self, text: str, what: str) -> Payload:
+        size = len(text.encode())
+        if size > PAYLOAD_BYTES_MAX:
+            message = (
+                f"{what} is {size} bytes, over the limit of {PAYLOAD_BYTES_MAX}; pass an address instead"
+            )
+            raise ExpressionError(message)
+        return self._contents.keep(text)
+
+    def _evaluate(
+        self,
+        source: str,
+        record: NodeRecord | None,
+        more: Mapping[str, JsonValue],
+        ended: JsonValue = None,
+    ) -> JsonValue:
+        """Evaluate an expression; `ended` is what it sees of a node that is just ending."""
+        expression = self._evaluator.compile(source)
+        variables = {**self._variables(expression.facts, record, ended), **more}
+        if self._evaluator.needs_offload(expression, variables):
+            return parse_json(self._offloaded(Work.EVALUATE, source, variables))
+        return expression.evaluate(variables)
+
+    def _offloaded(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+        done = self._done.get((work, source))
+        if done is None:
+            if isinstance(self._offload, _Recorder):
+                raise _NeedsRun(work, source, variables)
+            raise OffloadNeeded
+        if isinstance(done, ExpressionError):
+            raise done
+        return done
+
+    def _variables(
+        self, facts: ExpressionFacts, record: NodeRecord | None, ended: JsonValue = None
+    ) -> dict[str, JsonValue]:
+        """Gather the variables that an expression names, and no others."""
+        execution = self._execution
+        variables: dict[str, JsonValue] = {}
+        for root in facts.roots:
+            if root == "input":
+                if record is None:
+                    variables["input"] = self._contents.value(execution.input)
+                else:
+                    variables["input"] = parse_json(self.join_input(record))
+            elif root == "execution":
+                variables["execution"] = {
+                    "id": execution.execution_id,
+                    "input": self._contents.value(execution.input),
+                }
+        if facts.node_ids:
+            seen = {node_id: self._node(node_id, record) for node_id in facts.node_ids}
+            if ended is not None and record is not None and record.node.id in seen:
+                seen[record.node.id] = ended
+            variables["nodes"] = seen
+        return variables
+
+    def _node(self, node_id: str, near: NodeRecord | None) -> JsonValue:
+        prefix = near.path[: len(near.path) - len(near.node.id)] if near is not None else ""
+        record = self._execution.find(prefix + node_id)
+        seen: dict[str, JsonValue] = {}
+        if record is not None:
+            if record.output is not None:
+                seen["output"] = self._contents.value(record.output)
+            if record.failure is not None:
+                seen["failure"] = parse_json(failure_to_json(record.failure))
+        return seen
+
+    def _join_text(self, scope: Scope, record: NodeRecord) -> str:
+        if record.total == 0:
+            return self._contents.text(self._execution.input)
+        join = record.node.join
+        mode = join.mode if join is not None else JoinMode.ALL
+        if mode is JoinMode.COLLECT:
+            return self._collected(scope, record)
+        if mode is JoinMode.ANY:
+            if not record.active_edges:
+                return "null"
+            edge = record.active_edges[0]
+            winner = json.dumps(scope.source(edge).node.id)
+            return f'{{"winner":{winner},"output":{self._carried(scope, edge)}}}'
+        if mode is JoinMode.ALL and record.total == 1:
+            return self._carried(scope, record.active_edges[0]) if record.active_edges else "null"
+        return splice_object(
+            (scope.source(edge).node.id, self._carried(scope, edge)) for edge in record.active_edges
+        )
+
+    def _carried_outputs(self, scope: Scope, record: NodeRecord) -> Iterator[Payload]:
+        is_collect = record.node.join is not None and record.node.join.mode is JoinMode.COLLECT
+        for edge in scope.adjacency.incoming[record.index] if is_collect else record.active_edges:
+            output = scope.source(edge).output
+            is_plain = scope.edge_states[edge] is EdgeState.ACTIVE and scope.edge(edge).handle != ERROR_HANDLE
+            if output is not None and is_plain:
+                yield output
+
+    def _collected(self, scope: Scope, record: NodeRecord) -> str:
+        results: list[str] = []
+        success_count = 0
+        for edge in scope.adjacency.incoming[record.index]:
+            state = scope.edge_states[edge]
+            if state in (EdgeState.DEAD, EdgeState.UNRESOLVED):
+                continue
+            source = scope.source(edge)
+            success = state is EdgeState.ACTIVE and scope.edge(edge).handle != ERROR_HANDLE
+            if success:
+                success_count += 1
+                said = f'"data":{self._carried(scope, edge)}'
+            else:
+                failure = source.failure if state is EdgeState.ACTIVE else _breaker(scope, source)
+                said = f'"error":{failure_to_json(failure) if failure is not None else "null"}'
+            branch = json.dumps(scope.branches.full_path(scope.branches.edge_branch[edge]))
+            head = f'"source":{json.dumps(source.node.id)},"branch":{branch}'
+            results.append(f'{{{head},"success":{"true" if success else "false"},{said}}}')
+        failure_count = len(results) - success_count
+        listed = splice_array(results)
+        return f'{{"results":{listed},"success_count":{success_count},"failure_count":{failure_count}}}'
+
+    def _carried(self, scope: Scope, edge: int) -> str:
+        source = scope.source(edge)
+        if scope.edge(edge).handle == ERROR_HANDLE:
+            return failure_to_json(source.failure) if source.failure is not None else "null"
+        return self._contents.text(source.output or NULL)
+
+
+class _NeedsRun(Exception):
+    def __init__(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> None:
+        self.work, self.source, self.variables = work, source, variables
+        super().__init__(source)
+
+
+class _Recorder:
+    """Stands for the offload while a question is tried: what it is asked becomes `_NeedsRun`."""
+
+    async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+        raise _NeedsRun(work, source, variables)
+
+
+def _size(payload: Payload) -> int:
+    return payload.size_bytes if payload.digest else len(payload.json)
+
+
+def _problem_with(question: Question, problem: str) -> Input:
+    match question:
+        case JudgeEdges():
+            return EdgesJudged(question.node_path, question.ticket, (problem,) * len(question.edges))
+        case MakeInput():
+            return InputMade(question.node_path, question.ticket, None, problem)
+        case FindValue():
+            return ValueFound(question.node_path, question.ticket, None, problem)
+        case MakeOutput():
+            return OutputMade(None, problem)
+
+
+def _breaker(scope: Scope, source: NodeRecord) -> Failure | None:
+    """Give the earliest failure that broke an edge of this source (J4)."""
+    return scope.failures[source.origin] if source.origin >= 0 else None
+
+
+def _shown(value: JsonValue) -> str:
+    text = dump_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."  # enough to recognize it

@@ -1,0 +1,283 @@
+"""The attempts of one execution: a task for each, and what it holds.
+
+A task has an attempt carried out and posts how it ended; its cancel scope holds every kind of cancel. What an
+attempt holds comes back in two parts: the engine's permits at the decision, the worker's slot when the
+handler has ended or was given up, whichever comes first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from plait_server.core.commands import AttemptResult, Granted, Input, InputMade, OfferNode, Receipt
+from plait_server.core.events import AttemptEnded, Event
+from plait_server.core.execution import Execution
+from plait_server.core.graph import DEFAULT_TIMEOUTS, Task
+from plait_server.core.payload import Payload
+from plait_server.core.scope import NodeRecord
+from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.runtime.allocator import Grant, Request
+from plait_server.runtime.answers import Answers
+from plait_server.runtime.contents import ContentMissing, Contents
+from plait_server.runtime.context import Context
+from plait_server.runtime.trace import attempt_traceparent
+
+_BY_REPORT: Final = (
+    AttemptOutcome.SUCCEEDED,
+    AttemptOutcome.FAILED,
+    AttemptOutcome.RETURNED,
+    AttemptOutcome.LOST,
+)
+"""How attempts end by a report, after which their tasks have nothing to wait for."""
+
+
+class _Running:
+    """An attempt's task."""
+
+    __slots__ = ("reason", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.reason = ""
+        """Why it was stopped, for the worker; empty while it was not."""
+
+
+class Attempts:
+    """The attempts of one execution. Its tasks live in the executor's nursery."""
+
+    def __init__(
+        self,
+        context: Context,
+        namespace: str,
+        execution: Execution,
+        contents: Contents,
+        answers: Answers,
+        post: Callable[[Input], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._namespace = namespace
+        self._execution = execution
+        self._contents = contents
+        self._answers = answers
+        self._post = post
+        self._on_end = on_end
+        self._grants: dict[str, deque[Grant]] = {}
+        """Grants not yet decided on."""
+        self._held: dict[tuple[str, int], Grant] = {}
+        """(node path, attempt) -> what its attempt holds."""
+        self._running: dict[tuple[str, int], _Running] = {}
+        self._inputs: dict[str, Payload] = {}
+        """Joined inputs of nodes that are about to start."""
+
+    def __repr__(self) -> str:
+        return f"<Attempts {len(self._running)} running>"
+
+    @property
+    def running_count(self) -> int:
+        """How many tasks there are."""
+        return len(self._running)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is held."""
+        return not self._running and not self._held
+
+    # Capacity.
+
+    def offer(self, offer: OfferNode) -> None:
+        """Queue a ready task at the allocator; the grant is posted as an input."""
+
+        def on_grant(grant: Grant) -> None:
+            worker = grant.worker
+            assert worker is not None  # a fresh grant has its worker
+            self._grants.setdefault(offer.node_path, deque()).append(grant)
+            self._post(Granted(offer.node_path, worker.worker_id, worker.instance_id, grant.queue_s))
+
+        request = self._request(offer.node_path, offer.type, on_grant)
+        request = request._replace(priority=offer.priority, remaining=offer.remaining, order=offer.order)
+        self._context.allocator.offer(request)
+
+    def refuse_grant(self, node_path: str) -> None:
+        """Give a grant back that came too late."""
+        self._take_grant(node_path).release()
+
+    def hold(self, node_path: str, attempt: int) -> None:
+        """Let an attempt hold what was granted to its node."""
+        self._held[node_path, attempt] = self._take_grant(node_path)
+
+    def take_back(self, record: NodeRecord, attempt: int) -> None:
+        """Account for an attempt that is at its worker since before the execution was read back."""
+        kind = record.node.kind
+        assert isinstance(kind, Task)  # nothing else has attempts
+        held = record.attempts[attempt - 1]
+        request = self._request(record.path, kind.type, lambda _: None)
+        grant = self._context.allocator.take_back(request, held.worker_id, held.worker_instance_id)
+        if held.outcome is not None:
+            grant.release_engine()
+        self._held[record.path, attempt] = grant
+
+    def decided(self, event: Event) -> None:
+        """Take note of an event: an attempt that ended gives the engine's permits back."""
+        detail = event.detail
+        if not isinstance(detail, AttemptEnded):
+            return
+        key = event.node_path, event.attempt
+        running = self._running.get(key)
+        if running is not None and detail.outcome in _BY_REPORT:
+            running.scope.cancel()  # The report came another way; nobody is to be told.
+        grant = self._held.get(key)
+        if grant is not None:
+            grant.release_engine()
+            self._drop_if_empty(key, grant)
+
+    def release_all(self) -> None:
+        """Give everything back: the execution is not live here any more."""
+        for grants in self._grants.values():
+            for grant in grants:
+                grant.release()
+        for grant in self._held.values():
+            grant.release()
+
+    # Tasks.
+
+    def note_input(self, made: InputMade) -> None:
+        """Keep the input that a join made until its node starts."""
+        node = self._execution.record(made.node_path).node
+        if made.payload is not None and isinstance(node.kind, Task) and node.input is None:
+            self._inputs[made.node_path] = made.payload
+
+    def start(self, nursery: trio.Nursery, node_path: str, attempt: int, *, recovered: bool) -> None:
+        """Start the task of an attempt."""
+        running = self._running[node_path, attempt] = _Running()
+        nursery.start_soon(partial(self._carry_out, node_path, attempt, running, recovered=recovered))
+
+    def stop(self, nursery: trio.Nursery, node_path: str, attempt: int, reason: str) -> None:
+        """Have the worker told to cancel an attempt, if it may not know yet."""
+        if (node_path, attempt) not in self._running and (node_path, attempt) in self._held:
+            # It was being cancelled when the execution was read back.
+            self.start(nursery, node_path, attempt, recovered=True)
+        running = self._running.get((node_path, attempt))
+        if running is None:
+            # Its report came while the decision became durable: the handler has ended, and nobody is to be told.
+            held = self._execution.record(node_path).attempts[attempt - 1]
+            self._post(Receipt(node_path, attempt, CancelStage.EXITED, held.worker_id))
+            return
+        running.reason = reason
+        running.scope.cancel()
+
+    def key(self, node_path: str, attempt: int) -> AttemptKey:
+        """Name an attempt to workers."""
+        record = self._execution.find(node_path)
+        run = self._execution.run
+        if record is not None and 0 < attempt <= len(record.attempts):
+            run = record.attempts[attempt - 1].run
+        return AttemptKey(self._namespace, self._execution.execution_id, run, node_path, attempt)
+
+    def post_report(self, node_path: str, attempt: int, report: Report, worker_id: str) -> None:
+        """Post how an attempt ended, as its worker says."""
+        output = (
+            self._contents.keep(report.output_json) if report.outcome is AttemptOutcome.SUCCEEDED else None
+        )
+        result = AttemptResult(
+            node_path,
+            attempt,
+            report.outcome,
+            output,
+            report.failure,
+            report.retryable,
+            report.retry_after_s,
+            report.usage,
+            self._context.seams.random(),
+            worker_id,
+            report.from_worker,
+        )
+        self._post(result)
+
+    # Inside.
+
+    async def _carry_out(self, node_path: str, attempt: int, running: _Running, *, recovered: bool) -> None:
+        record = self._execution.record(node_path)
+        worker_id = record.attempts[attempt - 1].worker_id
+
+        def on_receipt(stage: CancelStage) -> None:
+            self._post(Receipt(node_path, attempt, stage, worker_id))
+
+        try:
+            with running.scope:
+                assignment = await self._assignment(record, self.key(node_path, attempt), recovered=recovered)
+                report = await self._context.workers.execute(assignment, on_receipt, lambda: running.reason)
+                self.post_report(node_path, attempt, report, worker_id)
+        finally:
+            key = node_path, attempt
+            del self._running[key]
+            grant = self._held.get(key)
+            if grant is not None:
+                grant.release_slot()
+                self._drop_if_empty(key, grant)
+            self._on_end()
+
+    async def _assignment(self, record: NodeRecord, key: AttemptKey, *, recovered: bool) -> Assignment:
+        kind = record.node.kind
+        assert isinstance(kind, Task)  # nothing else has attempts
+        held = record.attempts[key.attempt - 1]
+        payload = record.input if record.node.input is not None else self._inputs.pop(record.path, None)
+        if payload is None:
+            payload = await self._joined_input(record)
+        timeout_s = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+        # A worker that was given no time at all would take it for no bound.
+        left_s = max(0.001, held.started_s + timeout_s - self._context.seams.now_s()) if timeout_s else 0.0
+        return Assignment(
+            key,
+            held.worker_id,
+            held.worker_instance_id,
+            kind.type,
+            payload.json,
+            payload.digest,
+            payload.size_bytes,
+            left_s,
+            attempt_traceparent(self._execution.traceparent, key),
+            recovered,
+        )
+
+    async def _joined_input(self, record: NodeRecord) -> Payload:
+        if record.total == 0:
+            return self._execution.input
+        while True:
+            try:
+                # The first attempt's step kept it, if it is long; nothing new is to be saved.
+                return self._contents.keep(self._answers.join_input(record))
+            except ContentMissing as missing:
+                # Reading it may take a while; a worker is told of a cancel nonetheless.
+                with trio.CancelScope(shield=True):
+                    await self._contents.load(missing.digest)
+
+    def _request(self, node_path: str, node_type: str, on_grant: Callable[[Grant], None]) -> Request:
+        return Request(
+            self._namespace,
+            self._execution.execution_id,
+            node_path,
+            node_type,
+            0,
+            0,
+            0,
+            trio.current_time(),
+            on_grant,
+        )
+
+    def _take_grant(self, node_path: str) -> Grant:
+        grants = self._grants[node_path]
+        grant = grants.popleft()
+        if not grants:
+            del self._grants[node_path]
+        return grant
+
+    def _drop_if_empty(self, key: tuple[str, int], grant: Grant) -> None:
+        if grant.is_empty:
+            del self._held[key]

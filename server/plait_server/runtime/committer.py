@@ -1,0 +1,134 @@
+"""Group commit: whatever all executions decided in one round of the scheduler becomes durable in one append.
+
+The bound of the queue is the number of live executions and calls: each waits for its own item.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from plait_server.errors import JournalFull, JournalUnavailable, ShuttingDown
+from plait_server.ports.journal import AppendItem, AppendResult, Journal
+
+logger = logging.getLogger(__name__)
+
+FULL_RETRY_S: Final = 1.0
+"""How often a full disk is tried again: space comes back by a person's hand."""
+
+
+class _Pending:
+    __slots__ = ("done", "error", "item", "result")
+
+    def __init__(self, item: AppendItem) -> None:
+        self.item = item
+        self.done = trio.Event()
+        self.result: AppendResult | None = None
+        self.error: Exception | None = None
+
+
+class Committer:
+    """Appends items together. `run` is started once, by the server's nursery."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._queue: list[_Pending] = []
+        self._wake = trio.Event()
+        self._is_closed = False
+
+    async def append(self, item: AppendItem) -> AppendResult:
+        """Make an item durable.
+
+        Once queued the item is appended even if the caller is cancelled; the caller then does not learn the
+        result.
+
+        Raises:
+            JournalFull: nothing was written.
+            JournalUnavailable: unknown whether it was written.
+            ShuttingDown: nothing was written.
+        """
+        if self._is_closed:
+            raise ShuttingDown
+        pending = _Pending(item)
+        self._queue.append(pending)
+        self._wake.set()
+        await pending.done.wait()
+        if pending.error is not None:
+            raise pending.error
+        assert pending.result is not None  # set together with `done`
+        return pending.result
+
+    async def append_when_there_is_room(self, item: AppendItem) -> AppendResult:
+        """Make an item durable, waiting for as long as the disk is full.
+
+        Raises:
+            JournalUnavailable: unknown whether it was written.
+        """
+        while True:
+            try:
+                return await self.append(item)
+            except JournalFull:
+                await trio.sleep(FULL_RETRY_S)
+            except ShuttingDown:
+                # The server's own tasks are stopped too, some steps later: that is no error of theirs.
+                await trio.sleep_forever()
+
+    async def run(self) -> None:
+        """Append until cancelled; what is queued then is refused, so that nobody waits for ever.
+
+        Raises:
+            JournalUnavailable, StoreDamaged: the store failed. What it kept of the last append is unknown, so the
+                server must stop and read the store anew.
+        """
+        try:
+            while True:
+                await self._wake.wait()
+                # The executions that are about to step in this round join in.
+                await trio.lowlevel.checkpoint()
+                batch = self._take_batch()
+                with trio.CancelScope(shield=True):
+                    await self._append(batch)
+        finally:
+            self._is_closed = True
+            for pending in self._queue:
+                pending.error = ShuttingDown()
+                pending.done.set()
+
+    def _take_batch(self) -> list[_Pending]:
+        """Take what is queued, of each execution only the first (rule 1 of the journal); the rest waits a round."""
+        self._wake = trio.Event()
+        first: dict[tuple[str, str], _Pending] = {}
+        later: list[_Pending] = []
+        for pending in self._queue:
+            key = pending.item.namespace, pending.item.execution_id
+            if first.setdefault(key, pending) is not pending:
+                later.append(pending)
+        self._queue = later
+        if later:
+            self._wake.set()
+        return list(first.values())
+
+    async def _append(self, batch: list[_Pending]) -> None:
+        try:
+            results = await self._journal.append_many([pending.item for pending in batch])
+        except JournalFull as error:
+            logger.error(  # noqa: TRY400 # the environment's fault; a traceback would not help
+                "the store refused an append of %d items: %s", len(batch), error
+            )
+            _fail(batch, error)
+        except BaseException as error:
+            # Some of those who wait are shielded: they must hear of it before it ends the server.
+            _fail(batch, error if isinstance(error, JournalUnavailable) else JournalUnavailable(str(error)))
+            raise
+        else:
+            for pending, result in zip(batch, results, strict=True):
+                pending.result = result
+                pending.done.set()
+
+
+def _fail(batch: list[_Pending], error: Exception) -> None:
+    for pending in batch:
+        pending.error = error
+        pending.done.set()

@@ -1,0 +1,27 @@
+"""What all executions of a server share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plait_server.ports.evaluator import Evaluator, Offload
+from plait_server.ports.journal import Journal
+from plait_server.ports.observer import Observer
+from plait_server.ports.seams import Seams
+from plait_server.ports.workers import Workers
+from plait_server.runtime.allocator import Allocator
+from plait_server.runtime.committer import Committer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The world as the runtime sees it: ports and the two shared parts of its own."""
+
+    journal: Journal
+    workers: Workers
+    evaluator: Evaluator
+    offload: Offload
+    seams: Seams
+    observer: Observer
+    allocator: Allocator
+    committer: Committer

@@ -1,0 +1,459 @@
+"""The executor: makes a machine's events durable and carries out its commands; one nursery an execution.
+
+Rules
+1. One step, one commit: take the inputs that are due (at most 128 or 2 ms, so that pings and small executions
+   are never behind a large one), decide, answer questions, offer, grant, decide again until nothing is left;
+   append all events of the step at once; when they are durable publish, answer, start and stop attempts.
+   Nothing is seen outside before.
+2. The deciding part (`_decide_due`) does not await: no state changes under it. Between steps others may read.
+3. Each attempt is a task with its own cancel scope, which holds every kind of cancel. Its timeout is a timer
+   of the machine: a worker is told to stop only when the journal says so (A2). Nodes that wait for capacity
+   are requests at the allocator, not tasks.
+4. If an append is refused, what was granted is given back and `ExecutionDropped` is raised: the state in
+   memory is ahead of the journal and must be read again.
+5. An execution in which nothing runs, nothing waits for capacity and no timer is near goes to sleep: `run`
+   returns.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
+
+import trio
+
+from plait_server.core.commands import (
+    Audit,
+    Command,
+    FindValue,
+    Input,
+    InputMade,
+    JudgeEdges,
+    MakeInput,
+    MakeOutput,
+    OfferNode,
+    RefuseGrant,
+    SetTimer,
+    StartAttempt,
+    StopAttempt,
+    TellTaken,
+    TimerDue,
+    WithdrawNode,
+)
+from plait_server.core.events import Event
+from plait_server.core.execution import Execution
+from plait_server.core.machine import Decision, Machine
+from plait_server.core.scope import NodeRecord
+from plait_server.core.states import NodeState
+from plait_server.encoding.event_codec import encode_event
+from plait_server.encoding.execution_codec import summarize
+from plait_server.ports.evaluator import OffloadNeeded
+from plait_server.ports.journal import (
+    Appended,
+    AppendItem,
+    AuditRecord,
+    ExecutionRow,
+    RequestConflict,
+    RequestRecord,
+)
+from plait_server.ports.workers import AttemptKey, Report
+from plait_server.runtime.answers import Answers, Question
+from plait_server.runtime.attempts import Attempts
+from plait_server.runtime.contents import ContentMissing, Contents
+from plait_server.runtime.context import Context
+from plait_server.runtime.feed import Feed
+
+logger = logging.getLogger(__name__)
+
+INPUTS_MAX: Final = 128
+"""Inputs of one step: about 2 ms of deciding at 15 us each."""
+DECIDING_S_MAX: Final = 0.002
+"""Seconds of deciding in one step, for inputs that lead to many events."""
+SLEEP_AFTER_S: Final = 60.0
+"""An execution whose next timer is farther than this away is put to sleep: reading it again costs milliseconds."""
+
+
+class ExecutionDropped(Exception):
+    """The state in memory is ahead of the journal, or the execution has another owner; read it again."""
+
+
+class Exit(Enum):
+    """Why an executor stopped."""
+
+    ENDED = "ENDED"
+    ASLEEP = "ASLEEP"
+
+
+class Call:
+    """Something a client waits for: done when what its input led to is durable."""
+
+    __slots__ = ("done", "error", "request", "what")
+
+    def __init__(self, what: Input, request: RequestRecord | None) -> None:
+        self.what = what
+        self.request = request
+        self.done = trio.Event()
+        self.error: BaseException | None = None
+
+
+class Executor:
+    """Runs one execution. `run` is started once, by the supervisor's nursery."""
+
+    def __init__(self, context: Context, namespace: str, execution: Execution, owner_epoch: int) -> None:
+        self.namespace = namespace
+        self.execution = execution
+        self.machine = Machine(execution)
+        self.feed = Feed(execution.sequence, is_ended=execution.is_ended)
+        self.due_time_s: float | None = None
+        """Wall time at which a sleeping execution has something to do."""
+        self._context = context
+        self._epoch = owner_epoch
+        self._journal = context.journal.namespace(namespace)
+        self._contents = Contents(self._journal)
+        self._answers = Answers(execution, context.evaluator, context.offload, self._contents)
+        self._inbox: deque[Input | Call] = deque()
+        self._internal: deque[Input] = deque()
+        self._wake = trio.Event()
+        self._timers: list[tuple[float, int, SetTimer]] = []
+        self._timer_count = 0
+        self._attempts = Attempts(
+            context, namespace, execution, self._contents, self._answers, self.post, self._look_again
+        )
+        self._questions = 0
+        """Questions that tasks are answering."""
+        self._events: list[Event] = []
+        self._acts: list[Command] = []
+        self._audit: list[AuditRecord] = []
+        self._calls: list[Call] = []
+        self._is_committing = False
+        self._committed = trio.Event()
+        self._is_gone = False
+        self._nursery: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        return f"<Executor {self.execution!r}, {self._attempts.running_count} attempts, {len(self._inbox)} inputs>"
+
+    # What others call.
+
+    def post(self, what: Input) -> None:
+        """Let the execution have an input, soon."""
+        self._inbox.append(what)
+        self._wake.set()
+
+    def post_report(self, key: AttemptKey, report: Report, worker_id: str) -> None:
+        """Take a report that no attempt's task waits for."""
+        self._attempts.post_report(key.node_path, key.attempt, report, worker_id)
+
+    async def call(self, what: Input, request: RequestRecord | None) -> None:
+        """Let the execution have an input and wait until what it led to is durable.
+
+        Raises:
+            ExecutionDropped: the execution must be read again; the input may not have taken effect.
+            JournalUnavailable: likewise.
+        """
+        call = Call(what, request)
+        self._inbox.append(call)
+        self._wake.set()
+        await call.done.wait()
+        if call.error is not None:
+            raise call.error
+
+    async def wait_durable(self) -> None:
+        """Wait until the state in memory is durable, so that it may be shown (A2), or this executor has stopped.
+
+        One whose append failed is ahead of the journal for ever: its owner drops it when `run` ends.
+        """
+        while self._is_committing and not self._is_gone:
+            await self._committed.wait()
+
+    def is_queued(self, record: NodeRecord) -> bool:
+        """Whether a node is ready and waits for capacity or for its level (A1)."""
+        return self.machine.is_offered(record.path)
+
+    def queue_reason(self, record: NodeRecord) -> str:
+        """Say why a queued node waits (Q6)."""
+        reason = self._context.allocator.reason(self.namespace, self.execution.execution_id, record.path)
+        return reason or ("LEVEL" if self.machine.is_held(record) else "")
+
+    # The loop.
+
+    async def run(self) -> Exit:
+        """Carry the execution to its end, or to where it sleeps.
+
+        If cancelled (the server shuts down), attempts are left to their workers: nothing is told to them, and
+        whoever reads the execution again goes on with them.
+
+        Raises:
+            ExecutionDropped: an append was refused; the caller reads the execution again.
+            JournalUnavailable: the store failed.
+        """
+        allocator = self._context.allocator
+        execution_id = self.execution.execution_id
+        limit = self.execution.root.graph.policy.max_concurrency
+        allocator.open_execution(self.namespace, execution_id, limit)
+        try:
+            exit_: Exit | None = None
+            # What is posted while the nursery closes, such as a late result, is heard too.
+            while exit_ is None or self._inbox:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    if exit_ is None:
+                        self._take_up(nursery)
+                    exit_ = await self._loop()
+            return exit_
+        finally:
+            self._is_gone = True
+            self._committed.set()
+            self._give_everything_back()
+            allocator.close_execution(self.namespace, execution_id)
+            self.feed.close()
+
+    async def _loop(self) -> Exit:
+        while True:
+            await self._step()
+            if self._is_over():
+                return Exit.ENDED
+            if self._may_sleep():
+                await self._fall_asleep()
+                if not self._inbox:
+                    return Exit.ASLEEP
+            await self._wait_due()
+
+    async def _wait_due(self) -> None:
+        """Wait for an input or a timer; there is always one to come, for attempts and questions report."""
+        if self._inbox:
+            await trio.lowlevel.checkpoint()
+            return
+        self._wake = trio.Event()
+        due_s = self._timers[0][0] if self._timers else float("inf")
+        with trio.CancelScope(deadline=due_s):
+            await self._wake.wait()
+
+    async def _step(self) -> None:
+        self._decide_due()
+        if self._events or self._audit or self._contents.unsaved or self._calls:
+            await self._commit()
+        acts, self._acts = self._acts, []
+        for act in acts:
+            self._act(act)
+
+    def _decide_due(self) -> None:
+        """Take what is due to the machine, to the fixpoint; synchronous."""
+        now_s = self._context.seams.now_s()
+        begun_s = trio.current_time()
+        while self._timers and self._timers[0][0] <= begun_s:
+            timer = heapq.heappop(self._timers)[2]
+            jitter = self._context.seams.random()
+            self._inbox.append(TimerDue(timer.kind, timer.node_path, timer.number, jitter))
+        for _ in range(INPUTS_MAX):
+            if self._internal:
+                what = self._internal.popleft()
+            elif self._inbox:
+                entry = self._inbox.popleft()
+                if isinstance(entry, Call):
+                    self._calls.append(entry)
+                    what = entry.what
+                else:
+                    what = entry
+            else:
+                self._context.allocator.dispatch()
+                if not self._inbox:
+                    break
+                continue
+            self._take(self.machine.decide(what, now_s))
+            if self._calls and self._calls[-1].request is not None and not self._internal:
+                break  # An append carries one request record.
+            if trio.current_time() - begun_s > DECIDING_S_MAX and not self._internal:
+                break
+        while self._internal:
+            # Questions that were answered belong to the step that asked them.
+            self._take(self.machine.decide(self._internal.popleft(), now_s))
+        self._context.allocator.dispatch()
+
+    def _take(self, decision: Decision) -> None:
+        for event in decision.events:
+            self._events.append(event)
+            self._attempts.decided(event)
+        for command in decision.commands:
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        """Do what needs no durability; keep the rest for after the append."""
+        match command:
+            case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
+                self._answer(command)
+            case OfferNode():
+                self._attempts.offer(command)
+            case WithdrawNode():
+                self._context.allocator.withdraw(
+                    self.namespace, self.execution.execution_id, command.node_path
+                )
+            case RefuseGrant():
+                self._attempts.refuse_grant(command.node_path)
+            case SetTimer():
+                self._timer_count += 1
+                due_s = trio.current_time() + command.delay_s
+                heapq.heappush(self._timers, (due_s, self._timer_count, command))
+            case StartAttempt():
+                self._attempts.hold(command.node_path, command.attempt)
+                self._acts.append(command)
+            case StopAttempt() | TellTaken():
+                self._acts.append(command)
+            case Audit():
+                now_s = self._context.seams.now_s()
+                self._audit.append(
+                    AuditRecord(
+                        time_s=now_s,
+                        kind=command.kind,
+                        node_path=command.node_path,
+                        attempt=command.attempt,
+                        worker_id=command.worker_id,
+                        detail=command.detail,
+                    )
+                )
+
+    async def _commit(self) -> None:
+        events, self._events = self._events, []
+        audit, self._audit = self._audit, []
+        calls, self._calls = self._calls, []
+        encoded = [encode_event(event) for event in events]
+        item = AppendItem(
+            namespace=self.namespace,
+            execution_id=self.execution.execution_id,
+            expected_sequence=self.feed.last_sequence,
+            owner_epoch=self._epoch,
+            events=encoded,
+            row=self._row(events),
+            contents=self._contents.unsaved,
+            request=next((call.request for call in calls if call.request is not None), None),
+            audit=audit,
+        )
+        self._contents.saving, self._contents.unsaved = self._contents.unsaved, {}
+        self._is_committing, self._committed = True, trio.Event()
+        try:
+            result = await self._context.committer.append_when_there_is_room(item)
+            if isinstance(result, RequestConflict) and not events:
+                # Nothing was decided, so nothing is ahead of the journal: who asked looks for the request again.
+                self._audit[:0] = audit
+                self._contents.unsaved = {**item.contents, **self._contents.unsaved}
+                for call in calls:
+                    call.error = ExecutionDropped(repr(result)) if call.request is not None else None
+            elif not isinstance(result, Appended):
+                raise ExecutionDropped(repr(result))
+        except BaseException as error:
+            for call in calls:
+                call.error = error if isinstance(error, Exception) else ExecutionDropped("shutting down")
+                call.done.set()
+            raise
+        self._contents.saving = {}
+        self._is_committing = False
+        self._committed.set()
+        if encoded:
+            self.feed.publish(encoded, is_ended=self.execution.is_ended)
+            self._context.observer.events_durable(self.namespace, self.execution.execution_id, events)
+        for call in calls:
+            call.done.set()
+
+    def _row(self, events: Sequence[Event]) -> ExecutionRow | None:
+        if not any(event.execution_state is not None for event in events):
+            return None
+        return self._new_row(None)
+
+    def _new_row(self, due_time_s: float | None) -> ExecutionRow:
+        summary = summarize(self.namespace, self.execution)
+        return ExecutionRow(
+            summary=summary.SerializeToString(), is_open=not self.execution.is_ended, due_time_s=due_time_s
+        )
+
+    # Commands.
+
+    def _answer(self, question: Question) -> None:
+        try:
+            answer = self._answers.answer(question)
+        except (ContentMissing, OffloadNeeded):
+            self._questions += 1
+            self._spawn(question)
+            return
+        if isinstance(answer, InputMade):
+            self._attempts.note_input(answer)
+        self._internal.append(answer)
+
+    def _spawn(self, question: Question) -> None:
+        assert self._nursery is not None  # `run` opened it before anything was decided
+        self._nursery.start_soon(self._answer_later, question)
+
+    async def _answer_later(self, question: Question) -> None:
+        answer = await self._answers.answer_later(question)
+        self._questions -= 1
+        if isinstance(answer, InputMade):
+            self._attempts.note_input(answer)
+        self.post(answer)
+
+    def _act(self, act: Command) -> None:
+        """Do what had to wait until the events were durable."""
+        assert self._nursery is not None  # `run` opened it before anything was decided
+        match act:
+            case StartAttempt():
+                self._attempts.start(self._nursery, act.node_path, act.attempt, recovered=False)
+            case StopAttempt():
+                self._attempts.stop(self._nursery, act.node_path, act.attempt, act.reason)
+            case TellTaken():
+                self._context.workers.tell(self._attempts.key(act.node_path, act.attempt), act.taken)
+            case _:
+                pass
+
+    def _take_up(self, nursery: trio.Nursery) -> None:
+        """Go on where the journal ends: attempts that run are at their workers, everything else the machine knows."""
+        for scope in self.execution.scopes.values():
+            for record in scope.records:
+                if record.state is NodeState.RUNNING:
+                    self._attempts.take_back(record, len(record.attempts))
+                    self._attempts.start(nursery, record.path, len(record.attempts), recovered=True)
+        for (node_path, attempt), stage in self.execution.receipts.items():
+            if self.execution.is_cancelling and not stage.is_final:
+                self._attempts.take_back(self.execution.record(node_path), attempt)
+        self._take(self.machine.resume(self._context.seams.now_s()))
+
+    def _look_again(self) -> None:
+        self._wake.set()
+
+    # The end, and sleep.
+
+    def _is_over(self) -> bool:
+        return self.execution.is_ended and not self._attempts.running_count and not self._inbox
+
+    def _may_sleep(self) -> bool:
+        if self._inbox or self._questions or not self._attempts.is_idle or self.machine.has_offers:
+            return False
+        if self.execution.is_ended or not self._timers:
+            return False
+        return self._timers[0][0] - trio.current_time() > SLEEP_AFTER_S
+
+    async def _fall_asleep(self) -> None:
+        self.due_time_s = self._context.seams.now_s() + self._timers[0][0] - trio.current_time()
+        item = AppendItem(
+            namespace=self.namespace,
+            execution_id=self.execution.execution_id,
+            expected_sequence=self.feed.last_sequence,
+            owner_epoch=self._epoch,
+            row=self._new_row(self.due_time_s),
+        )
+        result = await self._context.committer.append_when_there_is_room(item)
+        if not isinstance(result, Appended):
+            raise ExecutionDropped(repr(result))
+
+    def _give_everything_back(self) -> None:
+        allocator = self._context.allocator
+        for scope in self.execution.scopes.values():
+            for record in scope.records:
+                if self.machine.is_offered(record.path):
+                    allocator.withdraw(self.namespace, self.execution.execution_id, record.path)
+        self._attempts.release_all()
+        for entry in self._inbox:
+            if isinstance(entry, Call):
+                entry.error = ExecutionDropped("the execution is read again")
+                entry.done.set()

@@ -1,0 +1,26 @@
+"""What is handed to the supervisor when a graph is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from plait_server.core.graph import Analysis, Graph
+from plait_server.ports.journal import RequestRecord
+
+
+class Submission(NamedTuple):
+    """A valid graph and what goes with it."""
+
+    namespace: str
+    execution_id: str
+    """Empty: one is made."""
+    graph: Graph
+    graph_bytes: bytes
+    """The same as plait.v1.Graph in binary form, which the store keeps by digest."""
+    analysis: Analysis
+    input_json: str
+    labels: Mapping[str, str]
+    traceparent: str
+    """The caller's, of which the execution's root span is a child; empty if it has none."""
+    request: RequestRecord | None

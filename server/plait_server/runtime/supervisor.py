@@ -1,0 +1,492 @@
+"""The supervisor: owns the executors of a server, one task each, and finds an execution wherever it is.
+
+An execution is live (an executor runs), asleep (a row and a due time), ended or damaged. `state_of` shows any
+of them; what needs an executor wakes it. Its nursery is the process's, opened in bootstrap and handed to
+`run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from plait_server.core.commands import AttemptResult, Audit, Cancel, Start, Taken, TellTaken
+from plait_server.core.events import Event, ExecutionSubmitted
+from plait_server.core.execution import ROOT_BRANCH, Execution
+from plait_server.core.machine import SEMANTICS_VERSION, Machine
+from plait_server.core.states import ExecutionState, NodeState
+from plait_server.encoding.event_codec import encode_event
+from plait_server.encoding.execution_codec import summarize
+from plait_server.encoding.graph_codec import analysis_to_bytes
+from plait_server.errors import (
+    EventDamaged,
+    ExecutionExists,
+    ExecutionNotFound,
+    JournalUnavailable,
+    RequestIdReused,
+    ShuttingDown,
+    leaves_of,
+)
+from plait_server.ports.journal import (
+    Appended,
+    AppendItem,
+    AppendResult,
+    AuditRecord,
+    Claim,
+    ExecutionRow,
+    NamespaceJournal,
+    RequestConflict,
+    RequestRecord,
+    SequenceConflict,
+)
+from plait_server.ports.workers import AttemptKey, Report
+from plait_server.runtime.contents import Contents
+from plait_server.runtime.context import Context
+from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
+from plait_server.runtime.recovery import load_execution
+from plait_server.runtime.submission import Submission
+from plait_server.runtime.trace import execution_traceparent
+from plait_server.runtime.view import View
+
+logger = logging.getLogger(__name__)
+
+ENDED_KEPT: Final = 64
+"""Ended executions kept in memory for those who look at them just after their end."""
+LOADS_MAX: Final = 4
+"""Executions read back at once after a start, so that calls are answered meanwhile."""
+CLAIMS: Final = 1_000
+"""Rows claimed at a time."""
+RELOAD_S: Final = 1.0
+"""Wait before an execution whose append was refused is read again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorStatistics:
+    """A snapshot of the supervisor."""
+
+    live: int
+    asleep: int
+    damaged: int
+    is_ready: bool
+    """Whether all open executions are known."""
+
+
+class Supervisor:
+    """Runs the executions of a server."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._nursery: trio.Nursery | None = None
+        self._live: dict[tuple[str, str], Executor] = {}
+        self._asleep: dict[tuple[str, str], Claim] = {}
+        self._loading: dict[tuple[str, str], trio.Event] = {}
+        self._damaged: dict[tuple[str, str], EventDamaged] = {}
+        self._ended: OrderedDict[tuple[str, str], Execution] = OrderedDict()
+        self._epochs: dict[tuple[str, str], int] = {}
+        self._slots = trio.CapacityLimiter(LOADS_MAX)
+        self._ready = trio.Event()
+        self._capacity = trio.Event()
+        self._slept = trio.Event()
+        self._begun = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {len(self._live)} live, {len(self._asleep)} asleep>"
+
+    def statistics(self) -> SupervisorStatistics:
+        """Take a snapshot."""
+        return SupervisorStatistics(
+            live=len(self._live),
+            asleep=len(self._asleep),
+            damaged=len(self._damaged),
+            is_ready=self._ready.is_set(),
+        )
+
+    async def run(self) -> None:
+        """Take over what is open, then run executions until cancelled.
+
+        Raises:
+            JournalUnavailable: the store failed for good; the server must stop.
+        """
+        self._context.allocator.on_capacity = self._on_capacity
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._dispatch)
+            nursery.start_soon(self._wake_sleepers)
+            await self._take_over()
+            self._ready.set()
+
+    async def wait_ready(self) -> None:
+        """Wait until all open executions are known."""
+        await self._ready.wait()
+
+    async def wait_begun(self) -> None:
+        """Wait until any executor begins: for those who watch an execution that sleeps."""
+        await self._begun.wait()
+
+    async def submit(self, submission: Submission) -> Execution:
+        """Accept an execution; when this returns it is durable, and it is started.
+
+        Raises:
+            RequestIdReused: the request id stands for other content.
+            ExecutionExists: the execution id is taken.
+            JournalFull: nothing was accepted.
+            JournalUnavailable: it is unknown whether it was accepted; try again with the same request id.
+        """
+        namespace = submission.namespace
+        journal = self._context.journal.namespace(namespace)
+        if submission.request is not None:
+            known = await self._find_request(journal, submission.request)
+            if known is not None:
+                return (await self.view(namespace, known.execution_id)).execution
+        execution_id = submission.execution_id or self._context.seams.new_id()
+        execution, item = self._prepare(submission, execution_id)
+        result: AppendResult | None = None
+        # Once it is in the journal it must be started, even if the caller is gone.
+        with trio.CancelScope(shield=True):
+            result = await self._context.committer.append(item)
+            if isinstance(result, Appended):
+                self._begin(namespace, execution, 1)
+                return execution
+        if isinstance(result, RequestConflict):
+            self._check_fingerprint(result.record, submission.request)
+            return (await self.view(namespace, result.record.execution_id)).execution
+        if isinstance(result, SequenceConflict):
+            raise ExecutionExists(execution_id=execution_id)
+        message = f"a new execution was refused: {result!r}"
+        raise JournalUnavailable(message)
+
+    async def view(self, namespace: str, execution_id: str) -> View:
+        """Show an execution; what it shows is durable (A2).
+
+        Raises:
+            ExecutionNotFound: there is none of this id in this namespace.
+            EventDamaged: it is quarantined.
+            JournalUnavailable: the store does not answer.
+        """
+        key = namespace, execution_id
+        while True:
+            executor = self._live.get(key)
+            if executor is not None:
+                await executor.wait_durable()
+                if self._live.get(key) is executor:
+                    return View(executor.execution, executor.feed, executor)
+                continue
+            if key in self._damaged:
+                raise self._damaged[key]
+            if key in self._loading:
+                await self._loading[key].wait()
+                continue
+            if key in self._ended:
+                self._ended.move_to_end(key)
+                return View(self._ended[key], None, None)
+            execution = await self._load(key)
+            if key in self._live:
+                continue
+            if execution.is_ended:
+                self._remember_ended(key, execution)
+            return View(execution, None, None)
+
+    async def cancel(
+        self, namespace: str, execution_id: str, message: str, request: RequestRecord | None
+    ) -> None:
+        """Cancel an execution; when this returns the decision is durable (C1). Idempotent.
+
+        Raises:
+            ExecutionNotFound: there is none of this id in this namespace.
+            RequestIdReused: the request id stands for other content.
+            EventDamaged: it is quarantined.
+            JournalUnavailable: it is unknown whether the cancel was accepted.
+        """
+        while True:
+            if request is not None:
+                # Again after each refusal: it may have been that of the same request, asked twice at once.
+                known = await self._find_request(self._context.journal.namespace(namespace), request)
+                if known is not None:
+                    return
+            view = await self.view(namespace, execution_id)
+            if view.execution.is_ended:
+                return
+            executor = await self._wake((namespace, execution_id))
+            if executor is None:
+                # It has just ended; or the server stops, and a loop without a pause would keep it from that.
+                await trio.sleep(RELOAD_S)
+                continue
+            try:
+                await executor.call(Cancel(message), request)
+            except ExecutionDropped:
+                await trio.sleep(RELOAD_S)
+                continue
+            return
+
+    def deliver(self, key: AttemptKey, report: Report, worker_id: str) -> None:
+        """Take a report that no attempt's task waits for; the worker is told what became of it."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._deliver, key, report, worker_id)
+
+    async def is_current(self, key: AttemptKey) -> bool:
+        """Whether an attempt that a worker holds is still wanted."""
+        try:
+            view = await self.view(key.namespace, key.execution_id)
+        except (ExecutionNotFound, EventDamaged):
+            return False
+        record = view.execution.find(key.node_path)
+        if record is None or record.state is not NodeState.RUNNING:
+            return False
+        return len(record.attempts) == key.attempt and record.attempts[-1].run == key.run
+
+    # Inside.
+
+    async def _find_request(self, journal: NamespaceJournal, request: RequestRecord) -> RequestRecord | None:
+        known = await journal.find_request(request.method, request.request_id)
+        if known is not None:
+            self._check_fingerprint(known, request)
+        return known
+
+    def _check_fingerprint(self, known: RequestRecord, request: RequestRecord | None) -> None:
+        if request is None or known.fingerprint != request.fingerprint:
+            raise RequestIdReused(request_id=known.request_id)
+
+    def _prepare(self, submission: Submission, execution_id: str) -> tuple[Execution, AppendItem]:
+        graph, graph_bytes = submission.graph, submission.graph_bytes
+        analysis_bytes = analysis_to_bytes(submission.analysis)
+        execution = Execution(graph, submission.analysis)
+        contents = Contents(self._context.journal.namespace(submission.namespace))
+        detail = ExecutionSubmitted(
+            execution_id,
+            graph.name,
+            hashlib.sha256(graph_bytes).hexdigest(),
+            hashlib.sha256(analysis_bytes).hexdigest(),
+            contents.keep(submission.input_json),
+            submission.labels,
+            SEMANTICS_VERSION,
+            execution_traceparent(submission.namespace, execution_id, submission.traceparent),
+            len(graph.nodes),
+        )
+        now_s = round(self._context.seams.now_s(), 6)
+        event = Event(1, now_s, 1, "", 0, ROOT_BRANCH, None, ExecutionState.QUEUED, "", detail)
+        execution.apply(event)
+        request = submission.request
+        item = AppendItem(
+            namespace=submission.namespace,
+            execution_id=execution_id,
+            expected_sequence=0,
+            owner_epoch=1,
+            events=[encode_event(event)],
+            row=ExecutionRow(
+                summary=summarize(submission.namespace, execution).SerializeToString(), is_open=True
+            ),
+            contents={
+                detail.graph_digest: graph_bytes,
+                detail.analysis_digest: analysis_bytes,
+                **contents.unsaved,
+            },
+            request=request
+            and RequestRecord(
+                method=request.method,
+                request_id=request.request_id,
+                fingerprint=request.fingerprint,
+                execution_id=execution_id,
+            ),
+        )
+        return execution, item
+
+    def _begin(self, namespace: str, execution: Execution, epoch: int) -> Executor:
+        if self._nursery is None:
+            raise ShuttingDown
+        key = namespace, execution.execution_id
+        self._epochs[key] = epoch
+        executor = Executor(self._context, namespace, execution, epoch)
+        executor.post(Start())
+        self._live[key] = executor
+        begun, self._begun = self._begun, trio.Event()
+        begun.set()
+        self._nursery.start_soon(self._run, key, executor)
+        return executor
+
+    async def _run(self, key: tuple[str, str], executor: Executor) -> None:
+        """Run an executor, reading its execution again as often as its appends are refused."""
+        exit_: Exit | None = None
+        try:
+            exit_ = await executor.run()
+        except* ExecutionDropped as group:
+            logger.warning("execution %s is read again: %s", key[1], group.exceptions[0])
+            # Who looks for it meanwhile waits until it is there again.
+            self._loading[key] = trio.Event()
+        except* EventDamaged as group:
+            # A content that it needs: found only now, for contents are read when they are needed.
+            self._quarantine(key, next(each for each in leaves_of(group) if isinstance(each, EventDamaged)))
+        finally:
+            del self._live[key]
+        if key in self._damaged:
+            self._epochs.pop(key, None)
+            self._loading.pop(key, trio.Event()).set()
+        elif exit_ is None:
+            await trio.sleep(RELOAD_S)
+            await self._revive(key, self._epochs[key])
+        elif exit_ is Exit.ENDED:
+            self._epochs.pop(key, None)
+            self._remember_ended(key, executor.execution)
+        elif executor.due_time_s is not None:
+            row = ExecutionRow(summary=b"", is_open=True, due_time_s=executor.due_time_s)
+            self._asleep[key] = Claim(
+                namespace=key[0],
+                execution_id=key[1],
+                owner_epoch=self._epochs[key],
+                last_sequence=executor.execution.sequence,
+                row=row,
+            )
+            self._slept.set()
+
+    def _remember_ended(self, key: tuple[str, str], execution: Execution) -> None:
+        self._ended[key] = execution
+        while len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
+
+    async def _load(self, key: tuple[str, str]) -> Execution:
+        try:
+            return await load_execution(self._context.journal.namespace(key[0]), key[1])
+        except EventDamaged as error:
+            self._quarantine(key, error)
+            raise
+
+    def _quarantine(self, key: tuple[str, str], error: EventDamaged) -> None:
+        logger.warning("execution %s is quarantined: %s", key[1], error)
+        self._damaged[key] = error
+
+    async def _take_over(self) -> None:
+        """Claim what is open: rows and due times first, so that the server is ready soon; then read it back."""
+        due: list[Claim] = []
+        while claims := await self._context.journal.claim(limit=CLAIMS):
+            now_s = self._context.seams.now_s()
+            for claim in claims:
+                key = claim.namespace, claim.execution_id
+                self._epochs[key] = claim.owner_epoch
+                if claim.row.due_time_s is not None and claim.row.due_time_s > now_s:
+                    self._asleep[key] = claim
+                else:
+                    self._loading[key] = trio.Event()
+                    due.append(claim)
+            await trio.lowlevel.checkpoint()
+        self._slept.set()
+        if due or self._asleep:
+            logger.info("taken over: %d executions to go on, %d asleep", len(due), len(self._asleep))
+        for claim in due:
+            assert self._nursery is not None  # opened by `run`
+            await self._slots.acquire_on_behalf_of(claim)
+            self._nursery.start_soon(self._revive_claim, claim)
+
+    async def _revive_claim(self, claim: Claim) -> None:
+        try:
+            await self._revive((claim.namespace, claim.execution_id), claim.owner_epoch)
+        finally:
+            self._slots.release_on_behalf_of(claim)
+
+    async def _revive(self, key: tuple[str, str], epoch: int) -> None:
+        """Read an execution back and go on with it."""
+        loading = self._loading.setdefault(key, trio.Event())
+        try:
+            execution = await self._load(key)
+            if execution.is_ended:
+                self._remember_ended(key, execution)
+            else:
+                self._begin(key[0], execution, epoch)
+        except EventDamaged:
+            pass  # Quarantined by `_load`, and shown; the others go on.
+        finally:
+            self._loading.pop(key, None)
+            loading.set()
+
+    async def _wake(self, key: tuple[str, str]) -> Executor | None:
+        """Give the executor of an open execution, waking it if it sleeps; None if it ended meanwhile."""
+        if key in self._loading:
+            await self._loading[key].wait()
+        claim = self._asleep.pop(key, None)
+        if claim is not None:
+            await self._revive(key, claim.owner_epoch)
+        return self._live.get(key)
+
+    async def _deliver(self, key: AttemptKey, report: Report, worker_id: str) -> None:
+        try:
+            view = await self.view(key.namespace, key.execution_id)
+        except (ExecutionNotFound, EventDamaged):
+            self._context.workers.tell(key, Taken.STALE)
+            return
+        executor = view.executor
+        if executor is None and not view.execution.is_ended:
+            executor = await self._wake((key.namespace, key.execution_id))
+        if executor is not None:
+            executor.post_report(key, report, worker_id)
+            return
+        if not view.execution.is_ended:
+            view = await self.view(key.namespace, key.execution_id)
+        if not view.execution.is_ended:
+            return  # The server stops. The worker keeps the result, and offers it to the next one.
+        await self._refuse_late(view.execution, key, report, worker_id)
+
+    async def _refuse_late(
+        self, execution: Execution, key: AttemptKey, report: Report, worker_id: str
+    ) -> None:
+        """Tell a worker what became of a result whose execution has ended; a stale one goes to the audit (A5)."""
+        result = AttemptResult(
+            key.node_path, key.attempt, report.outcome, worker_id=worker_id, from_worker=report.from_worker
+        )
+        now_s = self._context.seams.now_s()
+        audit: list[AuditRecord] = []
+        told = None
+        for command in Machine(execution).decide(result, now_s).commands:
+            if isinstance(command, TellTaken):
+                told = command.taken
+            elif isinstance(command, Audit):
+                audit.append(
+                    AuditRecord(
+                        time_s=now_s,
+                        kind=command.kind,
+                        node_path=command.node_path,
+                        attempt=command.attempt,
+                        worker_id=worker_id,
+                        detail=command.detail,
+                    )
+                )
+        row = await self._context.journal.namespace(key.namespace).read_row(key.execution_id)
+        if audit and row is not None:
+            item = AppendItem(
+                namespace=key.namespace,
+                execution_id=key.execution_id,
+                expected_sequence=execution.sequence,
+                owner_epoch=row.owner_epoch,
+                audit=audit,
+            )
+            await self._context.committer.append_when_there_is_room(item)
+        if told is not None:
+            self._context.workers.tell(key, told)
+
+    # Background.
+
+    def _on_capacity(self) -> None:
+        self._capacity.set()
+
+    async def _dispatch(self) -> None:
+        """Grant what came free outside of any execution's step: a worker's slot, another's permit."""
+        while True:
+            await self._capacity.wait()
+            self._capacity = trio.Event()
+            self._context.allocator.dispatch()
+
+    async def _wake_sleepers(self) -> None:
+        """Wake executions whose due time has come."""
+        while True:
+            self._slept = trio.Event()
+            now_s = self._context.seams.now_s()
+            due = [key for key, claim in self._asleep.items() if (claim.row.due_time_s or 0.0) <= now_s]
+            for key in due:
+                await self._wake(key)
+            next_s = min(((claim.row.due_time_s or 0.0) for claim in self._asleep.values()), default=None)
+            # The wall clock may jump: look at it at least every minute.
+            wait_s = 60.0 if next_s is None else min(60.0, max(0.0, next_s - self._context.seams.now_s()))
+            with trio.move_on_after(wait_s):
+                await self._slept.wait()

@@ -1,0 +1,1 @@
+"""Observes the server through the observer port."""

@@ -1,0 +1,48 @@
+"""The contract of the journal port as checks that every store must pass.
+
+A check opens a fresh `StoreUnderTest`, and asserts what a rule of `plait_server.ports.journal` promises; its
+name and docstring quote the rule. With pytest:
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    async def test_my_store_keeps_the_contract(check: Check, tmp_path: Path) -> None:
+        await check(MyStoreUnderTest(tmp_path))
+
+Prior art: trio's `testing.check_one_way_stream`.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from plait_server.testing.check_journal import appends, reads
+from plait_server.testing.check_journal.store import Check, StoreUnderTest
+
+__all__ = ["CHECKS", "Check", "StoreUnderTest"]
+
+CHECKS: Final[Sequence[Check]] = (
+    appends.check_events_are_kept_in_order,
+    appends.check_appended_items_survive_a_crash,
+    appends.check_appended_items_survive_closing,
+    appends.check_an_append_holds_an_execution_once,
+    appends.check_an_empty_append_is_nothing,
+    appends.check_a_conflict_fails_its_item_alone,
+    appends.check_an_item_may_be_audit_alone,
+    appends.check_a_wrong_sequence_is_refused,
+    appends.check_a_wrong_epoch_is_refused,
+    appends.check_a_claim_fences_the_former_owner,
+    appends.check_an_open_execution_is_written_by_its_owner_alone,
+    appends.check_claims_are_of_open_executions_oldest_first,
+    appends.check_a_taken_request_id_is_told,
+    appends.check_a_refused_request_leaves_its_id_free,
+    reads.check_events_are_opaque,
+    reads.check_reading_keeps_its_bounds,
+    reads.check_damage_is_found_and_contained,
+    reads.check_contents_are_kept_once,
+    reads.check_namespaces_are_apart,
+    reads.check_a_cancelled_append_is_whole_or_nothing,
+    reads.check_lists_are_newest_first,
+    reads.check_due_executions_are_listed_earliest_first,
+    reads.check_the_key_is_the_store_s,
+    reads.check_statistics_count_what_was_appended,
+)
+"""Every check, in the order of the rules. Rule 4 is about faults that a store must be made to have: those
+need tests of the store's own."""

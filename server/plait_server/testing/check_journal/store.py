@@ -1,0 +1,28 @@
+"""What a check works on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
+
+from plait_server.ports.journal import Journal
+
+
+class StoreUnderTest(Protocol):
+    """One store, new and empty at first, which a check opens and opens again."""
+
+    async def open(self) -> Journal:
+        """Open it as a new start of a server does, under an owner of its own; the opening before is over."""
+        ...
+
+    async def crash(self, journal: Journal) -> None:
+        """Drop an opening as kill -9 would; nothing may be written or flushed for it."""
+        ...
+
+    async def damage_event(self, namespace: str, execution_id: str, sequence: int) -> None:
+        """Change one bit of a stored event, behind the store's back. No opening is in use."""
+        ...
+
+
+Check: TypeAlias = Callable[[StoreUnderTest], Awaitable[None]]
+"""Raises AssertionError, or what the store raises, if the store breaks a rule."""

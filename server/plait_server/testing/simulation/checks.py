@@ -1,0 +1,155 @@
+"""What is checked when a seed is over: every execution's events against the laws, and what clients were promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from plait_server.core.events import CancelReceipt, ExecutionEnded, ExecutionSubmitted
+from plait_server.core.execution import Execution
+from plait_server.core.payload import Payload
+from plait_server.core.scope import Scope
+from plait_server.core.states import CancelStage, ExecutionState, NodeState
+from plait_server.encoding.event_codec import decode_event, encode_event
+from plait_server.testing.simulation.clients import Client
+from plait_server.testing.simulation.laws import LawBroken, Laws
+from plait_server.testing.simulation.store import Durable, Records
+from plait_server.testing.simulation.world import SimulationFailure
+
+
+class Checks:
+    """Checks what a seed left behind; `rows` counts the rows of the tables that were seen."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.rows: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Checks of {self._records!r}>"
+
+    def check(self, clients: Sequence[Client]) -> SimulationFailure | None:
+        """Check everything; gives the first failure."""
+        try:
+            for durable in self._records.executions.values():
+                self._check_execution(durable)
+            self._check_promises(clients)
+        except SimulationFailure as failure:
+            return failure
+        return None
+
+    def _read(self, payload: Payload) -> str:
+        return payload.json if not payload.digest else self._records.contents[payload.digest].decode()
+
+    def _check_promises(self, clients: Sequence[Client]) -> None:
+        """A4, K3: what was acknowledged is there, once; nothing else is."""
+        executions = self._records.executions
+        for client in clients:
+            record = self._records.requests.get(("SubmitGraph", client.name))
+            if client.execution_id not in executions or record is None:
+                raise SimulationFailure("A4", f"the acknowledged submission of {client.name} is lost")
+            if record.execution_id != client.execution_id:
+                raise SimulationFailure(
+                    "K3",
+                    f"{client.name} was told {client.execution_id}, and the record says {record.execution_id}",
+                )
+        if len(executions) != len(clients):
+            raise SimulationFailure("K3", f"{len(clients)} submissions made {len(executions)} executions")
+
+    def _check_execution(self, durable: Durable) -> None:
+        def fail(check: str, message: str) -> SimulationFailure:
+            return SimulationFailure(check, message, durable.execution_id)
+
+        laws = Laws(durable.graph, self._read)
+        replayed = Execution(durable.graph, durable.replayed.root.analysis)
+        for number, content in enumerate(durable.contents, 1):
+            event = decode_event(content)
+            if event.sequence != number:
+                raise fail("A1", f"event {event.sequence} is number {number}")
+            if (number == 1) != isinstance(event.detail, ExecutionSubmitted):
+                raise fail("A1", f"event {number} is {type(event.detail).__name__}")
+            if replayed.is_ended:
+                raise fail("A5", f"event {number} follows the end")
+            if encode_event(event) != content:
+                raise fail("A1", f"event {number} is not the same when it is written again")
+            try:
+                laws.follow(event)
+            except LawBroken as broken:
+                raise fail(broken.args[0], f"event {number}: {broken.args[1]}") from broken
+            replayed.apply(event)
+            problem = _compare(laws, replayed.root)
+            if problem:
+                raise fail("5, 6", f"after event {number}: {problem}")
+        self.rows.update(laws.rows)
+        if replayed.digest() != durable.replayed.digest():
+            raise fail("A1", "a second replay ends in another state")
+        problem = self._end_problem(durable, laws, replayed)
+        if problem:
+            raise fail("E5", problem)
+
+    def _end_problem(self, durable: Durable, laws: Laws, replayed: Execution) -> str:
+        detail = durable.events[-1].detail
+        if not isinstance(detail, ExecutionEnded) or replayed.state is None:
+            return "it has not ended"
+        if not laws.is_closed and laws.open_nodes():
+            return f"it ended, and {', '.join(laws.open_nodes())} have not"
+        wanted = laws.end_state()
+        # S2.3: an output that cannot be worked out fails an execution that would have succeeded.
+        is_output_failure = (
+            replayed.state is ExecutionState.FAILED
+            and wanted in ("SUCCEEDED", "PARTIALLY_SUCCEEDED")
+            and bool(durable.graph.output)
+            and detail.failure is not None
+            and detail.failure.code == "EXPRESSION"
+        )
+        if replayed.state.name != wanted and not is_output_failure:
+            return f"it ended {replayed.state.name}, and the law says {wanted}"
+        has_output = replayed.state in (ExecutionState.SUCCEEDED, ExecutionState.PARTIALLY_SUCCEEDED)
+        if has_output != (detail.output is not None):
+            return f"it ended {replayed.state.name} with the output {detail.output!r}"
+        return _receipt_problem(durable)
+
+
+def _receipt_problem(durable: Durable) -> str:
+    """C1: the receipts of each cancelled attempt grow, and end with EXITED or ABANDONED."""
+    newest: dict[tuple[str, int], CancelStage] = {}
+    for event in durable.events:
+        if isinstance(event.detail, CancelReceipt):
+            key = event.node_path, event.attempt
+            if newest.get(key, 0) >= event.detail.stage:
+                return (
+                    f"the receipt {event.detail.stage.name} of {event.node_path} follows {newest[key].name}"
+                )
+            newest[key] = event.detail.stage
+    for (node_path, _), stage in newest.items():
+        if not stage.is_final:
+            return f"the last receipt of {node_path} is {stage.name}"
+    return ""
+
+
+def _compare(laws: Laws, scope: Scope) -> str:
+    """Say where the replayed state is not what the laws say; empty if nowhere."""
+    for place, (mine, theirs) in enumerate(zip(laws.edges, scope.edge_states, strict=True)):
+        if mine is not theirs:
+            edge = scope.edge(place)
+            return f"the edge {edge.source}.{edge.handle} -> {edge.target} is {theirs.name}, not {mine.name}"
+    for record in scope.records:
+        node = laws.nodes[record.path]
+        if record.state is not node.state:
+            return f"{record.path} is {record.state.name}, not {node.state.name}"
+        if laws.is_timed_out or node.due or node.state is NodeState.CANCELLED:
+            continue  # Its end is decided, in this append or before, and nobody asks for its join any more.
+        verdict = record.verdict.value if record.verdict is not None else ""
+        if record.total and verdict != node.verdict:
+            return f"the join of {record.path} is {verdict or 'open'}, not {node.verdict or 'open'}"
+        if (
+            record.total
+            and verdict == "RUN"
+            and not _has_same_edges(record.active_edges, laws.winners[record.path])
+        ):
+            return f"the join of {record.path} took the edges {record.active_edges}"
+    return ""
+
+
+def _has_same_edges(theirs: tuple[int, ...], mine: tuple[int, ...]) -> bool:
+    # Of an ANY join only the winner is named; it is one of those that are ACTIVE then.
+    return theirs == mine or (len(theirs) == 1 and theirs[0] in mine)

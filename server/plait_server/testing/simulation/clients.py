@@ -1,0 +1,421 @@
+"""Clients: they submit, wait, watch, look and cancel, and check what they are told at the moment in which they hear it.
+
+Every client goes on when its connection breaks, as a client of the real service does: with the same request
+id, or after the last sequence that it received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+
+from plait.v1 import execution_pb2, execution_service_pb2, payload_pb2
+from plait_server.api.call import Call
+from plait_server.core.execution import Execution
+from plait_server.core.graph import Graph
+from plait_server.core.states import ExecutionState, NodeState
+from plait_server.encoding.graph_codec import graph_to_proto
+from plait_server.errors import (
+    ExecutionExists,
+    ExecutionNotFound,
+    JournalFull,
+    PlaitError,
+    RequestIdReused,
+    SlowConsumer,
+)
+from plait_server.testing.simulation.graphs import EXECUTION_INPUT
+from plait_server.testing.simulation.host import Host
+from plait_server.testing.simulation.network import ConnectionLost
+from plait_server.testing.simulation.store import Durable, Records
+from plait_server.testing.simulation.world import World
+
+Pb = execution_service_pb2
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+_WAITING: Final = (NodeState.IDLE, NodeState.BACKING_OFF)
+"""What QUEUED is shown for (A1)."""
+
+
+class Client:
+    """One user of one execution.
+
+    Args:
+        world: The seed.
+        host: Where the server is.
+        records: What is durable.
+        name: Tells this user from others, and names its request ids.
+        graph: What it submits.
+    """
+
+    def __init__(self, world: World, host: Host, records: Records, name: str, graph: Graph) -> None:
+        self.world = world
+        self.host = host
+        self._records = records
+        self._chance = world.chance("client", name)
+        self.name: Final = name
+        self.graph: Final = graph
+        self.execution_id = ""
+        """Empty until the submission was acknowledged."""
+        self.is_done = trio.Event()
+        """Set when the end of the execution was seen."""
+        self.is_finished = trio.Event()
+        """Set when there is nothing left to do."""
+
+    def __repr__(self) -> str:
+        return f"<Client {self.name} of {self.execution_id or 'nothing yet'}>"
+
+    async def run(self) -> None:
+        """Submit, follow to the end, and look on the way."""
+        await trio.sleep(self._chance.random() * 3)
+        own_id = f"chosen-{self.name}" if self._chance.random() < 0.2 else ""
+        request = Pb.SubmitGraphRequest(
+            graph=graph_to_proto(self.graph),
+            input=payload_pb2.Payload(json=EXECUTION_INPUT),
+            request_id=self.name,
+            execution_id=own_id,
+            labels={"client": self.name},
+        )
+        await self._submit(request)
+        async with trio.open_nursery() as nursery:
+            if self._chance.random() < 0.3:
+                nursery.start_soon(self._submit, request)
+            if self._chance.random() < 0.2:
+                nursery.start_soon(self._submit_other, request)
+            for number in range(self._chance.choice((0, 1, 1, 2))):
+                nursery.start_soon(Watcher(self, number).run)
+            if self._chance.random() < 0.3:
+                nursery.start_soon(self._cancel)
+            nursery.start_soon(self._inspect)
+            await self._wait()
+            self.is_done.set()
+        self.is_finished.set()
+
+    # Calls.
+
+    async def again(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Make a call until it is answered."""
+        while True:
+            try:
+                return await call()
+            except ConnectionLost:
+                self.world.count("a call was cut")
+            except JournalFull:
+                self.world.count("a call was refused for want of room")
+            await trio.sleep(0.1 + self._chance.random() * 2)
+
+    def durable(self) -> Durable | None:
+        """Give what is durable of the execution, or fail the simulation."""
+        durable = self._records.executions.get(self.execution_id)
+        if durable is None:
+            self.fail("A2", "an answer spoke of an execution that is not durable")
+        return durable
+
+    def fail(self, check: str, message: str) -> None:
+        """Let the simulation fail."""
+        self.world.fail(check, message, self.execution_id)
+
+    def _loses(self) -> bool:
+        loses = not self.world.healed.is_set() and self._chance.random() < 0.04
+        if loses:
+            self.world.count("an answer was lost")
+        return loses
+
+    async def _submit(self, request: Pb.SubmitGraphRequest) -> None:
+        try:
+            answer = await self.again(
+                lambda: self.host.call(
+                    lambda server: server.executions.submit_graph, request, lose_answer=self._loses()
+                )
+            )
+        except PlaitError as error:
+            self.fail("A4", f"a submission was refused: {error!r}")
+            return
+        execution_id = answer.execution.execution_id
+        if self.execution_id not in ("", execution_id):
+            self.fail("K3", f"request {self.name} was answered with {self.execution_id} and {execution_id}")
+        self.execution_id = execution_id
+        self.check_shown(answer.execution)
+
+    async def _submit_other(self, request: Pb.SubmitGraphRequest) -> None:
+        """Use the request id, or the execution's id, for something else."""
+        other = Pb.SubmitGraphRequest()
+        other.CopyFrom(request)
+        other.input.json = "[]"
+        wanted: type[PlaitError] = RequestIdReused
+        if self._chance.random() < 0.5:
+            other.request_id = ""
+            other.execution_id = self.execution_id
+            wanted = ExecutionExists
+        try:
+            await self.again(lambda: self.host.call(lambda server: server.executions.submit_graph, other))
+        except PlaitError as error:
+            if not isinstance(error, wanted):
+                self.fail("K3", f"{error!r}, not {wanted.__name__}")
+        else:
+            self.fail("K3", f"other content was accepted, instead of {wanted.__name__}")
+
+    async def _wait_once(self) -> Pb.WaitExecutionResponse:
+        wait = duration_pb2.Duration()
+        wait.FromMilliseconds(self._chance.choice((0, 700, 5_000, 60_000)))
+        request = Pb.WaitExecutionRequest(execution_id=self.execution_id, wait=wait)
+        return await self.again(
+            lambda: self.host.call(
+                lambda server: server.executions.wait_execution, request, lose_answer=self._loses()
+            )
+        )
+
+    async def _wait(self) -> None:
+        while True:
+            answer = await self._wait_once()
+            self.check_shown(answer.execution)
+            if ExecutionState(answer.execution.state).is_ended:
+                return
+            await trio.sleep(0.05 + self._chance.random())
+
+    async def _cancel(self) -> None:
+        await trio.sleep(self._chance.random() * self._chance.choice((1, 6, 20)))
+        request = Pb.CancelExecutionRequest(
+            execution_id=self.execution_id,
+            reason="scripted",
+            request_id=f"cancel-{self.name}" if self._chance.random() < 0.7 else "",
+        )
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._chance.choice((1, 1, 2))):
+                nursery.start_soon(self._cancel_once, request)
+                if self._chance.random() < 0.5:
+                    await trio.sleep(self._chance.random() * 3)
+
+    async def _cancel_once(self, request: Pb.CancelExecutionRequest) -> None:
+        answer = await self.again(
+            lambda: self.host.call(
+                lambda server: server.executions.cancel_execution, request, lose_answer=self._loses()
+            )
+        )
+        state = ExecutionState(answer.execution.state)
+        if state is not ExecutionState.CANCELLING and not state.is_ended:
+            self.fail("C1", f"a cancel was answered with {state.name}")
+        self.check_shown(answer.execution)
+
+    # Looking.
+
+    async def _inspect(self) -> None:
+        """Look at the execution now and then."""
+        while not self.is_done.is_set():
+            with trio.move_on_after(self._chance.random() * 6):
+                await self.is_done.wait()
+            match self._chance.randint(0, 3):
+                case 0:
+                    await self._get()
+                case 1:
+                    await self._list_nodes()
+                case 2:
+                    await self._list_events()
+                case _:
+                    await self._compare_states()
+
+    async def _get(self) -> None:
+        request = Pb.GetExecutionRequest(execution_id=self.execution_id)
+        answer = await self.again(
+            lambda: self.host.call(lambda server: server.executions.get_execution, request)
+        )
+        self.check_shown(answer.execution)
+
+    async def _list_nodes(self) -> None:
+        shown: list[tuple[list[execution_pb2.ExecutionNode], dict[str, NodeState]]] = []
+
+        def take(answer: Pb.ListNodesResponse) -> None:
+            durable = self.durable()
+            if durable is not None:
+                shown.append((list(answer.nodes), dict(durable.states)))
+
+        request = Pb.ListNodesRequest(execution_id=self.execution_id)
+        await self.again(lambda: self.host.call(lambda s: _seen(s.executions.list_nodes, take), request))
+        for nodes, states in shown:
+            for node in nodes:
+                state = NodeState(node.state)
+                known = states.get(node.path, NodeState.IDLE)
+                is_right = (
+                    known in (*_WAITING, NodeState.QUEUED) if state is NodeState.QUEUED else state is known
+                )
+                if not is_right:
+                    self.fail(
+                        "A2", f"{node.path} was shown {state.name}, and its durable state is {known.name}"
+                    )
+
+    async def _list_events(self) -> None:
+        durable = self.durable()
+        after = self._chance.randint(0, len(durable.contents)) if durable is not None else 0
+        wait = duration_pb2.Duration()
+        wait.FromMilliseconds(self._chance.choice((0, 2_000)))
+        request = Pb.ListEventsRequest(execution_id=self.execution_id, after_sequence=after, wait=wait)
+        content = await self.again(
+            lambda: self.host.call(lambda server: server.executions.list_events, request)
+        )
+        answer = Pb.ListEventsResponse.FromString(content)
+        self.check_events([event.SerializeToString(deterministic=True) for event in answer.events], after)
+
+    async def _compare_states(self) -> None:
+        """Compare the live state with the replayed one (A1)."""
+        generation = self.host.generation
+        if generation is None or generation.server is None:
+            return
+        try:
+            view = await generation.server.supervisor.view("default", self.execution_id)
+        except PlaitError as error:
+            if isinstance(error, ExecutionNotFound):
+                self.fail("A4", "an acknowledged execution is not found")
+            return
+        if generation.is_dead:
+            return
+        durable = self.durable()
+        if durable is not None and view.execution.digest() != durable.replayed.digest():
+            self.fail(
+                "A1",
+                f"the live state at {view.execution.sequence} is not the replayed one at {durable.replayed.sequence}: "
+                + _difference(view.execution, durable.replayed),
+            )
+
+    # Checks.
+
+    def check_shown(self, shown: execution_pb2.Execution) -> None:
+        """Check an answer's execution against the journal, up to the sequence that it names."""
+        durable = self.durable()
+        if durable is None:
+            return
+        if shown.last_sequence > len(durable.events):
+            self.fail("A2", f"sequence {shown.last_sequence} was shown, {len(durable.events)} is durable")
+            return
+        state = None
+        for event in durable.events[: shown.last_sequence]:
+            state = event.execution_state or state
+        if state is None or int(state) != shown.state:
+            self.fail(
+                "A2", f"state {shown.state} was shown at {shown.last_sequence}, and {state!r} is durable"
+            )
+
+    def check_events(self, contents: list[bytes], after: int) -> None:
+        """Check events that were received after a sequence."""
+        durable = self.durable()
+        if durable is None:
+            return
+        for sequence, content in enumerate(contents, after + 1):
+            if sequence > len(durable.contents):
+                self.fail("A2", f"event {sequence} was received before it was durable")
+                return
+            if content != durable.contents[sequence - 1]:
+                self.fail("A3", f"event {sequence} was received in other bytes, or in another place")
+                return
+
+
+class Watcher:
+    """Follows an execution to its final frame, over any number of streams.
+
+    Args:
+        client: Whose execution it is.
+        number: Tells it from the client's other watchers.
+    """
+
+    def __init__(self, client: Client, number: int) -> None:
+        self._client = client
+        self.world = client.world
+        self.host = client.host
+        self._chance = self.world.chance("watcher", client.name, number)
+        self._after = 0
+        self._snapshot = False
+        self._has_end = False
+        self._is_slow = self._chance.random() < 0.1
+
+    def __repr__(self) -> str:
+        return f"<Watcher of {self._client.execution_id} after {self._after}>"
+
+    async def run(self) -> None:
+        """Watch until the final frame."""
+        await trio.sleep(self._chance.random() * 3)
+        self._snapshot = self._chance.random() < 0.3
+        while not self._has_end:
+            request = Pb.WatchExecutionRequest(
+                execution_id=self._client.execution_id,
+                after_sequence=self._after,
+                include_snapshot=self._snapshot and self._after == 0,
+            )
+            try:
+                with trio.CancelScope() as scope:
+                    if not self.world.healed.is_set() and self._chance.random() < 0.3:
+                        scope.deadline = trio.current_time() + self._chance.random() * 5
+                    await self.host.stream(
+                        lambda server: server.executions.watch_execution, request, self._receive
+                    )
+                    if not self._has_end:
+                        self._client.fail("A3", "a watch ended without its final frame, and was not cut")
+                if scope.cancelled_caught:
+                    self.world.count("a watcher was cut")
+            except ConnectionLost:
+                self.world.count("a watcher was cut")
+            except SlowConsumer:
+                self.world.count("a slow watcher was sent away")
+            await trio.sleep(0.1 + self._chance.random())
+
+    async def _receive(self, message: Message | bytes) -> None:
+        content = message if isinstance(message, bytes) else message.SerializeToString()
+        frame = Pb.WatchExecutionResponse.FromString(content)
+        if self._has_end:
+            self._client.fail("A3", "a frame came after the final one")
+        if frame.events:
+            first = frame.events[0].sequence
+            if first != self._after + 1:
+                self._client.fail("A3", f"event {first} was received after {self._after}")
+            contents = [event.SerializeToString(deterministic=True) for event in frame.events]
+            self._client.check_events(contents, self._after)
+            self._after += len(frame.events)
+        for sequence in self._sequences(frame):
+            if sequence != self._after:
+                self._client.fail("A3", f"a frame names sequence {sequence} after event {self._after}")
+        if frame.HasField("end"):
+            self._has_end = True
+            durable = self._client.durable()
+            if durable is not None and not (durable.is_ended and len(durable.events) == self._after):
+                self._client.fail("A3", f"the final frame came after event {self._after}")
+        if self._is_slow and not self.world.healed.is_set():
+            await trio.sleep(self._chance.choice((0.5, 5.0, 70.0)))
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _sequences(self, frame: Pb.WatchExecutionResponse) -> list[int]:
+        if frame.HasField("snapshot"):
+            if frame.snapshot.HasField("execution"):
+                self._client.check_shown(frame.snapshot.execution)
+            # What the snapshot shows counts as received when it is whole.
+            self._after = frame.snapshot.sequence if frame.snapshot.last else self._after
+            return []
+        if frame.HasField("caught_up"):
+            return [frame.caught_up.sequence]
+        if frame.HasField("heartbeat"):
+            return [frame.heartbeat.sequence]
+        return [frame.end.sequence] if frame.HasField("end") else []
+
+
+def _seen(
+    method: Callable[[_Request, Call], Awaitable[_Answer]], see: Callable[[_Answer], None]
+) -> Callable[[_Request, Call], Awaitable[_Answer]]:
+    """Let an answer be seen at the moment in which it leaves the server."""
+
+    async def call(request: _Request, call: Call) -> _Answer:
+        answer = await method(request, call)
+        see(answer)
+        return answer
+
+    return call
+
+
+def _difference(live: Execution, replayed: Execution) -> str:
+    """Name what two states do not have in common, for the reader of a failure."""
+    for one, other in zip(live.root.records, replayed.root.records, strict=True):
+        for name in type(one).__slots__:
+            if name not in ("node", "attempts") and getattr(one, name) != getattr(other, name):
+                return f"{one.path}.{name}: {getattr(one, name)!r} and {getattr(other, name)!r}"
+    return f"{live!r} and {replayed!r}"

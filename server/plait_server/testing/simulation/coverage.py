@@ -1,0 +1,153 @@
+"""Which rows of the tables a simulation has seen: transitions, edges, joins, outcomes, cancel stages, ends, faults.
+
+The rows come from the tables themselves, so that a row that is added to one is wanted here from then on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from plait_server.core.edges import EdgeRow
+from plait_server.core.events import AttemptEnded, CancelReceipt, ExecutionEnded
+from plait_server.core.graph import JoinMode
+from plait_server.core.states import (
+    EXECUTION_TRANSITIONS,
+    NODE_TRANSITIONS,
+    AttemptOutcome,
+    CancelStage,
+    ExecutionState,
+    NodeState,
+    Treatment,
+)
+from plait_server.testing.simulation.faults import Fault
+from plait_server.testing.simulation.scripts import Act
+from plait_server.testing.simulation.store import Durable, Records
+
+_VERDICTS: Final[Mapping[JoinMode, tuple[str, ...]]] = {
+    JoinMode.ALL: ("RUN", "DEAD_PATH", "UPSTREAM_FAILED"),
+    JoinMode.ANY: ("RUN", "DEAD_PATH", "ALL_BRANCHES_FAILED"),
+    JoinMode.QUORUM: ("RUN", "DEAD_PATH", "QUORUM_UNREACHABLE"),
+    JoinMode.COLLECT: ("RUN", "DEAD_PATH", "MIN_SUCCESS_RATE"),
+}
+"""What each join can decide, by section 6."""
+
+_CLIENTS: Final = (
+    "a call was cut",
+    "a call was refused for want of room",
+    "an answer was lost",
+    "a watcher was cut",
+    "a slow watcher was sent away",
+    "handler ignores its cancel",
+    "handler ends after its cancel",
+)
+
+_QUEUED_BY_EVENT: Final = (
+    "only a task whose attempt was LOST or RETURNED is QUEUED by an event: it has its input"
+)
+NOT_REACHED: Final[Mapping[str, str]] = {
+    "node: IDLE -> TIMED_OUT": "the timeouts of waiting for capacity and for a worker come with a later issue",
+    "node: QUEUED -> TIMED_OUT": "as IDLE -> TIMED_OUT",
+    "node: QUEUED -> WAITING": _QUEUED_BY_EVENT,
+    "node: QUEUED -> SUCCEEDED": _QUEUED_BY_EVENT,
+    "node: QUEUED -> SKIPPED": _QUEUED_BY_EVENT,
+    "node: QUEUED -> FAILED": _QUEUED_BY_EVENT,
+    "node: WAITING -> TIMED_OUT": "a delay has no timeout; approvals come with a later issue",
+    "execution: QUEUED -> CANCELLING": "an execution starts before it takes a cancel; an admission queue comes later",
+}
+"""Rows that this version cannot reach, each with the reason; seeing one is as wrong as missing another."""
+
+
+class Coverage:
+    """Counts of the rows that were seen."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """Row -> how often it was seen."""
+
+    def __repr__(self) -> str:
+        return f"<Coverage of {len(self.counts)} rows>"
+
+    def take(self, seen: Counter[str], rows: Counter[str], records: Records) -> None:
+        """Count what one seed has seen.
+
+        Args:
+            seen: Faults, and what handlers and clients met.
+            rows: Rows of the tables of edges and joins.
+            records: The events of all executions.
+        """
+        self.counts.update({row: count for row, count in rows.items() if row in _ALL})
+        self.counts.update({f"fault: {what}": count for what, count in seen.items()})
+        for durable in records.executions.values():
+            self.counts.update(_rows_of(durable))
+
+    def add(self, other: Coverage) -> None:
+        """Add the counts of other seeds."""
+        self.counts.update(other.counts)
+
+    def too_rare(self, least: int) -> list[str]:
+        """Name the reachable rows that were seen less often than that."""
+        return [row for row in wanted_rows() if self.counts[row] < least]
+
+    def unexpected(self) -> list[str]:
+        """Name the rows that were seen and are held to be out of reach."""
+        return [row for row in NOT_REACHED if self.counts[row]]
+
+    def table(self) -> str:
+        """Show all rows with their counts, then those out of reach with the reason."""
+        lines = [f"{self.counts[row]:8}  {row}" for row in wanted_rows()]
+        lines += ["", "out of reach in this version:"]
+        lines += [f"{self.counts[row]:8}  {row}: {reason}" for row, reason in NOT_REACHED.items()]
+        return "\n".join(lines)
+
+
+def wanted_rows() -> list[str]:
+    """Name the rows that can be reached, in the order of their tables."""
+    return [row for row in _ALL if row not in NOT_REACHED]
+
+
+def _all_rows() -> Iterator[str]:
+    for before, after in NODE_TRANSITIONS.items():
+        yield from (f"node: {before.name} -> {state.name}" for state in sorted(after))
+    for state, following in EXECUTION_TRANSITIONS.items():
+        yield from (f"execution: {state.name} -> {each.name}" for each in sorted(following))
+    yield from (f"edges: {row.name}" for row in EdgeRow)
+    for mode, verdicts in _VERDICTS.items():
+        yield from (f"join: {mode.name} {verdict}" for verdict in verdicts)
+    yield from (f"failure: {treatment.name}" for treatment in Treatment if treatment)
+    yield from (f"attempt: {outcome.name}" for outcome in AttemptOutcome)
+    yield from (f"cancel: {stage.name}" for stage in CancelStage)
+    yield from (f"end: {state.name}" for state in ExecutionState if state.is_ended)
+    yield from (f"code: {code}" for code in ("POISON", "EXPRESSION", "DEADLINE_EXCEEDED", "INVALID_RESULT"))
+    yield from (f"fault: {fault.value}" for fault in Fault)
+    yield from (f"fault: {act.value}" for act in Act)
+    yield from (f"fault: {what}" for what in _CLIENTS)
+
+
+_ALL: Final = tuple(_all_rows())
+
+
+def _rows_of(durable: Durable) -> Iterator[str]:
+    states: dict[str, NodeState] = {}
+    state: ExecutionState | None = None
+    for event in durable.events:
+        if event.node_state is not None:
+            before = states.get(event.node_path, NodeState.IDLE)
+            yield f"node: {before.name} -> {event.node_state.name}"
+            states[event.node_path] = event.node_state
+        elif event.execution_state is not None:
+            if state is not None:
+                yield f"execution: {state.name} -> {event.execution_state.name}"
+            state = event.execution_state
+        match event.detail:
+            case AttemptEnded() as detail:
+                yield f"attempt: {detail.outcome.name}"
+                if detail.failure is not None:
+                    yield f"code: {detail.failure.code}"
+            case CancelReceipt() as detail:
+                yield f"cancel: {detail.stage.name}"
+            case ExecutionEnded() if state is not None:
+                yield f"end: {state.name}"
+            case _:
+                pass

@@ -1,0 +1,317 @@
+"""The stores of a simulation, a tap on what became durable, and the places where a server dies or its disk fails.
+
+The tap is what every check of A2 asks: an event is durable from the moment in which the store's `append_many`
+has done its work, whether or not the server has been told.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.core.events import AttemptEnded, AttemptStarted, Event, ExecutionSubmitted
+from plait_server.core.execution import Execution
+from plait_server.core.graph import Graph
+from plait_server.core.states import AttemptOutcome, NodeState
+from plait_server.encoding.event_codec import decode_event
+from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
+from plait_server.errors import JournalFull, JournalUnavailable, PlaitError
+from plait_server.ports.journal import (
+    Appended,
+    AppendItem,
+    AppendResult,
+    AuditRecord,
+    Claim,
+    EventPage,
+    JournalStatistics,
+    ListedExecution,
+    NamespaceJournal,
+    RequestRecord,
+)
+
+NAMESPACE: Final = "default"
+
+
+class Durable:
+    """What is durable of one execution, as events tell it, and its state by replay."""
+
+    def __init__(self, execution_id: str, graph: Graph, execution: Execution) -> None:
+        self.execution_id: Final = execution_id
+        self.graph: Final = graph
+        self.contents: list[bytes] = []
+        """The events as they are stored."""
+        self.events: list[Event] = []
+        self.replayed: Final = execution
+        """The state after the newest event, by replay alone."""
+        self.states: dict[str, NodeState] = {}
+        """Node path -> state, by the events' headers."""
+        self.started: dict[tuple[str, int], AttemptStarted] = {}
+        """(node path, attempt) -> its start."""
+        self.ended: dict[tuple[str, int], AttemptEnded] = {}
+        """(node path, attempt) -> its end."""
+        self.audit: list[AuditRecord] = []
+        self.is_ended = False
+
+    def __repr__(self) -> str:
+        return f"<Durable {self.execution_id}, {len(self.events)} events>"
+
+    def take(self, content: bytes) -> None:
+        """Take an event that became durable."""
+        event = decode_event(content)
+        self.contents.append(content)
+        self.events.append(event)
+        self.replayed.apply(event)
+        if event.node_state is not None:
+            self.states[event.node_path] = event.node_state
+        if event.execution_state is not None:
+            self.is_ended = event.execution_state.is_ended
+        if isinstance(event.detail, AttemptStarted):
+            self.started[event.node_path, event.attempt] = event.detail
+        elif isinstance(event.detail, AttemptEnded):
+            self.ended[event.node_path, event.attempt] = event.detail
+
+    def outcome(self, node_path: str, attempt: int) -> AttemptOutcome | None:
+        """Tell how an attempt ended; None if it has not."""
+        detail = self.ended.get((node_path, attempt))
+        return detail.outcome if detail is not None else None
+
+
+class Records:
+    """All that is durable in a simulation's store."""
+
+    def __init__(self) -> None:
+        self.executions: dict[str, Durable] = {}
+        """By id, in the order of their submission."""
+        self.requests: dict[tuple[str, str], RequestRecord] = {}
+        """(method, request id) -> what it stands for."""
+        self.contents: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<Records of {len(self.executions)} executions>"
+
+    def take(self, item: AppendItem) -> None:
+        """Take an item that became durable."""
+        self.contents.update(item.contents)
+        durable = self.executions.get(item.execution_id)
+        for content in item.events:
+            if durable is None:
+                durable = self.executions[item.execution_id] = self._begin(content)
+            durable.take(content)
+        if durable is not None:
+            durable.audit.extend(item.audit)
+        if item.request is not None:
+            self.requests[item.request.method, item.request.request_id] = item.request
+
+    def digest(self) -> str:
+        """Give a hash over all events of all executions, in their order."""
+        whole = hashlib.sha256()
+        for durable in self.executions.values():
+            for content in durable.contents:
+                whole.update(len(content).to_bytes(4, "big") + content)
+        return whole.hexdigest()
+
+    def _begin(self, content: bytes) -> Durable:
+        detail = decode_event(content).detail
+        if not isinstance(detail, ExecutionSubmitted):
+            message = f"the first event of an execution is {type(detail).__name__}"
+            raise TypeError(message)
+        graph = graph_from_bytes(self.contents[detail.graph_digest])
+        execution = Execution(graph, analysis_from_bytes(self.contents[detail.analysis_digest]))
+        return Durable(detail.execution_id, graph, execution)
+
+
+class BreakPoint(enum.Enum):
+    """Where a store breaks, once."""
+
+    BEFORE_APPEND = "before an append"
+    AFTER_APPEND = "after an append"
+    BEFORE_CLAIM = "before a claim"
+    AFTER_CLAIM = "after a claim"
+    READ = "at a read"
+
+
+class Break:
+    """What is to happen when the store comes to a point for the n-th time from now on."""
+
+    def __init__(self, point: BreakPoint, count: int, act: Callable[[], PlaitError]) -> None:
+        self.point = point
+        self.count = count
+        self.act = act
+        """Called then; gives the error that leaves the journal."""
+
+
+class Stores:
+    """The one store of a simulation, over all starts of its server.
+
+    Args:
+        key: The store's secret.
+        is_sqlite: Whether it is a SQLite file in a temporary folder, or memory.
+    """
+
+    def __init__(self, key: bytes, *, is_sqlite: bool) -> None:
+        self._key = key
+        self._memory = MemoryStore(key=key)
+        self._folder = tempfile.TemporaryDirectory(prefix="plait-sim-") if is_sqlite else None
+        self.records: Final = Records()
+
+    def __repr__(self) -> str:
+        return f"<Stores {'sqlite' if self._folder is not None else 'memory'}>"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is a SQLite file."""
+        return self._folder is not None
+
+    def open(self, owner: str) -> TappedJournal:
+        """Open the store, as a start of a server does."""
+        return TappedJournal(self.open_untapped(owner), self)
+
+    def open_untapped(self, owner: str) -> SqliteJournal | MemoryJournal:
+        """Open the store without a tap."""
+        if self._folder is None:
+            return MemoryJournal(self._memory, owner=owner)
+        return SqliteJournal.open(Path(self._folder.name) / "plait.db", owner=owner, key=self._key)
+
+    def remove(self) -> None:
+        """Remove what lies on the disk. Idempotent."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+class TappedJournal:
+    """A `Journal` that tells what became durable, and breaks where it is told to."""
+
+    def __init__(self, inner: SqliteJournal | MemoryJournal, stores: Stores) -> None:
+        self._inner = inner
+        self._stores = stores
+        self._records = stores.records
+        self.breaks: list[Break] = []
+        self.is_dead = False
+        self.is_full = False
+        """Whether appends are refused for want of room."""
+
+    def __repr__(self) -> str:
+        return f"<TappedJournal of {self._inner!r}>"
+
+    @property
+    def kind(self) -> str:
+        """The kind of the store beneath."""
+        return self._inner.kind
+
+    @property
+    def owner(self) -> str:
+        """Who opened it."""
+        return self._inner.owner
+
+    def crash(self) -> None:
+        """Drop the journal as kill -9 would."""
+        self.is_dead = True
+        self._inner.crash()
+
+    def namespace(self, name: str) -> TappedNamespace:
+        """Give the handle bound to a namespace."""
+        return TappedNamespace(self._inner.namespace(name), self)
+
+    async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
+        """Make the items durable together."""
+        if self.is_full:
+            raise JournalFull
+        self.come_to(BreakPoint.BEFORE_APPEND)
+        results = await self._inner.append_many(items)
+        for item, result in zip(items, results, strict=True):
+            if isinstance(result, Appended):
+                self._records.take(item)
+        self.come_to(BreakPoint.AFTER_APPEND)
+        return results
+
+    async def claim(self, *, limit: int) -> Sequence[Claim]:
+        """Take over open executions of former openings."""
+        self.come_to(BreakPoint.BEFORE_CLAIM)
+        claims = await self._inner.claim(limit=limit)
+        self.come_to(BreakPoint.AFTER_CLAIM)
+        return claims
+
+    async def renew(self) -> bool:
+        """Say whether this journal is still the owner."""
+        return await self._inner.renew()
+
+    async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
+        """List sleeping executions whose due time has come."""
+        return await self._inner.list_due(now_s=now_s, limit=limit)
+
+    async def key(self) -> bytes:
+        """Give the store's secret."""
+        return await self._inner.key()
+
+    def statistics(self) -> JournalStatistics:
+        """Take a snapshot of the counters."""
+        return self._inner.statistics()
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        self.is_dead = True
+        await self._inner.aclose()
+
+    def come_to(self, point: BreakPoint) -> None:
+        """Break here, if it is time.
+
+        Raises:
+            PlaitError: what the break says, or that the journal is dead.
+        """
+        if self.is_dead:
+            raise JournalUnavailable
+        for entry in self.breaks:
+            if entry.point is point:
+                entry.count -= 1
+                if entry.count <= 0:
+                    self.breaks.remove(entry)
+                    raise entry.act()
+
+
+class TappedNamespace:
+    """A `NamespaceJournal` of a `TappedJournal`."""
+
+    def __init__(self, inner: NamespaceJournal, journal: TappedJournal) -> None:
+        self._inner = inner
+        self._journal = journal
+
+    @property
+    def namespace(self) -> str:
+        """The namespace it is bound to."""
+        return self._inner.namespace
+
+    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
+        """Read events after a sequence."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.read(execution_id, after=after, events_max=events_max, bytes_max=bytes_max)
+
+    async def read_row(self, execution_id: str) -> ListedExecution | None:
+        """Read the row of an execution."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.read_row(execution_id)
+
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+        """List executions newest first."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.list_rows(before=before, limit=limit)
+
+    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
+        """Find what a request id stands for."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.find_request(method, request_id)
+
+    async def read_content(self, digest: str) -> bytes | None:
+        """Read a content by its digest."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.read_content(digest)
+
+    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
+        """Read the audit of an execution."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.read_audit(execution_id, limit=limit)

@@ -1,0 +1,199 @@
+"""The SQLite store against the journal in memory: whatever is done to both, both answer the same."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.ports.journal import AppendItem, AuditRecord, ExecutionRow, Journal, RequestRecord
+
+T = TypeVar("T")
+
+NAMESPACES = ("n", "m")
+EXECUTIONS = ("x", "y", "z")
+REQUESTS = ("r1", "r2")
+CONTENTS = (b"", b"content", b"\x00" * 5000)
+
+rows = st.builds(
+    ExecutionRow,
+    summary=st.binary(max_size=20),
+    is_open=st.booleans(),
+    due_time_s=st.none() | st.sampled_from((1.0, 2.5, 3.0)),
+)
+records = st.builds(
+    RequestRecord,
+    method=st.sampled_from(("A", "B")),
+    request_id=st.sampled_from(REQUESTS),
+    fingerprint=st.binary(max_size=4),
+    execution_id=st.sampled_from(EXECUTIONS),
+)
+audits = st.builds(
+    AuditRecord,
+    time_s=st.floats(0, 9),
+    kind=st.just("K"),
+    node_path=st.text("ab/", max_size=3),
+    attempt=st.integers(1, 3),
+    worker_id=st.just("w"),
+    detail=st.just("{}"),
+)
+intents = st.fixed_dictionaries(
+    {
+        # What is added to the sequence and the epoch that are right: mostly nothing.
+        "sequence_off": st.sampled_from((0, 0, 0, 0, 1, -1)),
+        "epoch_off": st.sampled_from((0, 0, 0, 0, 1, -1)),
+        "events": st.lists(st.binary(max_size=30), min_size=1, max_size=3).map(tuple),
+        "row": rows,
+        "keeps_row": st.booleans(),
+        "contents": st.lists(st.sampled_from(CONTENTS), max_size=2),
+        "request": st.none() | records,
+        "audit": st.lists(audits, max_size=2),
+    }
+)
+batches = st.dictionaries(
+    st.tuples(st.sampled_from(NAMESPACES), st.sampled_from(EXECUTIONS)), intents, max_size=4
+)
+
+
+class TwoStores(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.store = MemoryStore(key=b"k" * 32)
+        self.openings = 0
+        self.open()
+
+    def open(self) -> None:
+        self.openings += 1
+        owner = f"owner-{self.openings}"
+        self.memory = MemoryJournal(self.store, owner=owner)
+        self.sqlite = SqliteJournal.open(
+            self.folder / "store.db", owner=owner, key=b"k" * 32, checkpoint_pages=10
+        )
+
+    def both(self, call: Callable[[Journal], Awaitable[T]]) -> T:
+        """Call both, and give what both answered."""
+
+        async def run() -> T:
+            first, second = await call(self.memory), await call(self.sqlite)
+            assert first == second
+            return first
+
+        return trio.run(run)
+
+    @rule(batch=batches)
+    def append(self, batch: dict[tuple[str, str], dict[str, object]]) -> None:
+        items = [self.make(namespace, name, **intent) for (namespace, name), intent in batch.items()]  # type: ignore[arg-type] # The strategy fits.
+
+        async def append(journal: Journal) -> list[object]:
+            return list(await journal.append_many(items))
+
+        self.both(append)
+
+    def make(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        sequence_off: int,
+        epoch_off: int,
+        events: tuple[bytes, ...],
+        row: ExecutionRow,
+        keeps_row: bool,
+        contents: list[bytes],
+        request: RequestRecord | None,
+        audit: list[AuditRecord],
+    ) -> AppendItem:
+        listed = trio.run(self.memory.namespace(namespace).read_row, name)
+        expected = max(0, (listed.last_sequence if listed else 0) + sequence_off)
+        return AppendItem(
+            namespace=namespace,
+            execution_id=name,
+            expected_sequence=expected,
+            owner_epoch=(listed.owner_epoch if listed else 1) + epoch_off,
+            events=events,
+            row=None if keeps_row and expected else row,
+            contents={hashlib.sha256(content).hexdigest(): content for content in contents},
+            request=request,
+            audit=audit,
+        )
+
+    @rule(limit=st.integers(1, 4))
+    def claim(self, limit: int) -> None:
+        async def claim(journal: Journal) -> list[object]:
+            return list(await journal.claim(limit=limit))
+
+        self.both(claim)
+
+    @rule(is_clean=st.booleans())
+    def restart(self, is_clean: bool) -> None:
+        if is_clean:
+            trio.run(self.sqlite.aclose)
+        else:
+            self.sqlite.crash()
+        self.memory.crash()
+        self.open()
+
+    @rule(
+        namespace=st.sampled_from(NAMESPACES),
+        name=st.sampled_from(EXECUTIONS),
+        after=st.integers(0, 5),
+        events_max=st.integers(1, 4),
+        bytes_max=st.integers(1, 60),
+    )
+    def read(self, namespace: str, name: str, after: int, events_max: int, bytes_max: int) -> None:
+        async def read(journal: Journal) -> object:
+            handle = journal.namespace(namespace)
+            if await handle.read_row(name) is None:
+                return None
+            return await handle.read(name, after=after, events_max=events_max, bytes_max=bytes_max)
+
+        self.both(read)
+
+    @rule(now_s=st.sampled_from((0.0, 2.0, 9.0)), limit=st.integers(1, 4))
+    def list_due(self, now_s: float, limit: int) -> None:
+        async def list_due(journal: Journal) -> list[object]:
+            return list(await journal.list_due(now_s=now_s, limit=limit))
+
+        self.both(list_due)
+
+    @invariant()
+    def everything_is_equal(self) -> None:
+        async def read(journal: Journal) -> list[object]:
+            found: list[object] = [await journal.key(), await journal.renew()]
+            for namespace in NAMESPACES:
+                handle = journal.namespace(namespace)
+                listed = await handle.list_rows(before=None, limit=100)
+                found += listed
+                for entry in listed:
+                    found.append(
+                        await handle.read(entry.execution_id, after=0, events_max=1000, bytes_max=1 << 20)
+                    )
+                    found.append(list(await handle.read_audit(entry.execution_id, limit=100)))
+                found += [await handle.find_request("A", request_id) for request_id in REQUESTS]
+                found += [
+                    await handle.read_content(hashlib.sha256(content).hexdigest()) for content in CONTENTS
+                ]
+            return found
+
+        self.both(read)
+        if self.openings == 1:
+            assert self.memory.statistics() == self.sqlite.statistics()
+
+    def teardown(self) -> None:
+        self.sqlite.crash()
+        shutil.rmtree(self.folder)
+
+
+TwoStores.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+test_both_stores_answer_the_same = TwoStores.TestCase

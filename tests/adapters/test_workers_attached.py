@@ -1,0 +1,399 @@
+"""Attached workers: hello, assignments, results, and what workers may do wrong."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from plait.v1 import payload_pb2
+from plait.v1 import worker_hub_service_pb2 as pb
+from plait_server.core.commands import Taken
+from plait_server.core.states import AttemptOutcome
+from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
+from tests.adapters.workers_streams import (
+    NAMESPACE,
+    Stream,
+    a_hub,
+    complete,
+    fail,
+    hello_message,
+    reject,
+)
+
+
+async def test_a_worker_is_welcomed_and_offers_its_slots(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial(slots=7, types=("t", "u"))
+        (message,) = stream.heard
+        assert message.welcome.protocol_version == 1
+        assert message.welcome.server_version == "1.2.3"
+        assert message.welcome.server_instance_id == "server.1"
+        assert message.welcome.ping_interval.seconds == 5
+        assert message.welcome.lease.seconds == 15
+        assert message.welcome.payload_bytes_max == 1024 * 1024
+        assert hub.capacity.slots == {"w.1": 7}
+        assert hub.capacity.types == {"w.1": {"t": 0, "u": 0}}
+        (snapshot,) = hub.workers.list_workers(NAMESPACE)
+        assert (snapshot.worker_id, snapshot.is_attached, snapshot.slots) == ("w", True, 7)
+        assert hub.workers.list_workers("other") == []
+
+
+async def test_another_protocol_version_is_refused(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial(version=2)
+        assert isinstance(stream.error, ProtocolVersionUnsupported)
+        assert hub.capacity.slots == {}
+
+
+def no_types(hello: pb.Hello) -> None:
+    hello.ClearField("types")
+
+
+def many_labels(hello: pb.Hello) -> None:
+    hello.labels.update({f"l{number}": "" for number in range(65)})
+
+
+def bad_limit(hello: pb.Hello) -> None:
+    hello.types[0].max_concurrency = -1
+
+
+@pytest.mark.parametrize(
+    ("hello", "field"),
+    [
+        ({"worker": ""}, "hello.worker_id"),
+        ({"worker": "a b"}, "hello.worker_id"),
+        ({"instance": "/"}, "hello.instance_id"),
+        ({"namespace": "ä"}, "hello.namespace"),
+        ({"slots": -1}, "hello.slots"),
+        ({"slots": 10_001}, "hello.slots"),
+        ({"types": ("t", "")}, "hello.types[1].type"),
+        ({"change": no_types}, "hello.types"),
+        ({"change": many_labels}, "hello.labels"),
+        ({"change": bad_limit}, "hello.types[0].max_concurrency"),
+    ],
+    ids=[
+        "no worker id",
+        "worker id with a space",
+        "instance id",
+        "namespace",
+        "slots below 0",
+        "too many slots",
+        "empty type",
+        "no types",
+        "labels",
+        "limit of a type",
+    ],
+)
+async def test_a_malformed_hello_is_refused(
+    autojump_clock: MockClock, hello: dict[str, object], field: str
+) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial(**hello)
+        assert isinstance(stream.error, InvalidRequest)
+        assert [violation.field for violation in stream.error.violations] == [field]
+        assert hub.workers.list_workers(NAMESPACE) == []
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["no hello", "two hellos"])
+async def test_a_hello_comes_first_and_once(autojump_clock: MockClock, second: bool) -> None:
+    async with a_hub() as hub:
+        stream = Stream(hub)
+        hub.nursery.start_soon(stream.serve)
+        await stream.tell(hello_message() if second else complete("token"))
+        await stream.tell(hello_message())
+        assert isinstance(stream.error, ProtocolViolation)
+
+
+async def test_an_instance_cannot_be_taken_over_from_another_worker(autojump_clock: MockClock) -> None:
+    """FAILURES, security: nothing of one namespace reaches a worker of another, whatever it says it is."""
+    async with a_hub() as hub:
+        honest = await hub.dial()
+        attempt = hub.execute(input_json='"secret"')
+        await wait_all_tasks_blocked()
+        for hello in ({"namespace": "other"}, {"worker": "thief"}):
+            thief = await hub.dial(**hello)
+            hub.execute("b", input_json='"secret"')
+            await wait_all_tasks_blocked()
+            assert isinstance(thief.error, InvalidRequest)
+            assert "secret" not in str(thief.frames)
+        assert not honest.is_over
+        await honest.complete(attempt)
+        assert attempt.report is not None
+
+
+async def test_an_attempt_is_assigned_and_its_result_comes_back(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute(input_json='{"a":1}')
+        await wait_all_tasks_blocked()
+        (message,) = stream.of("assign")
+        assign = message.assign
+        assert (assign.execution_id, assign.node_path, assign.attempt, assign.run) == ("x", "a", 1, 1)
+        assert assign.input.json == '{"a":1}'
+        assert assign.idempotency_key == "default/x/a"
+        assert not assign.HasField("time_left")
+        await stream.tell(pb.WorkerMessage(accept=pb.Accept(token=assign.token)))
+        await stream.complete(attempt, '{"b":2}')
+        assert attempt.report is not None
+        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+        assert attempt.report.output_json == '{"b":2}'
+        assert attempt.report.from_worker
+
+
+async def test_a_result_is_recorded_when_the_runtime_says_so(autojump_clock: MockClock) -> None:
+    """A2: `recorded` is sent when the result is durable, and to the worker that waits for it."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.complete(attempt)
+        assert stream.recorded == []
+        hub.workers.tell(attempt.key, Taken.RECORDED)
+        hub.workers.tell(attempt.key, Taken.RECORDED)
+        await wait_all_tasks_blocked()
+        assert stream.recorded == [(attempt.token, Taken.RECORDED)]
+
+
+async def test_a_failure_says_what_the_worker_said(autojump_clock: MockClock) -> None:
+    """E1."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute(number=3)
+        await wait_all_tasks_blocked()
+        message = fail(attempt.token, "ABORTED")
+        message.fail.retryable = False
+        message.fail.retry_after.seconds = 4
+        message.fail.details.json = '{"why":1}'
+        message.fail.usage["tokens"] = "12.5"
+        await stream.tell(message)
+        report = attempt.report
+        assert report is not None
+        assert report.failure is not None
+        assert (report.failure.code, report.failure.node_path, report.failure.attempt) == ("ABORTED", "a", 3)
+        assert report.failure.details is not None
+        assert report.failure.details.json == '{"why":1}'
+        assert (report.retryable, report.retry_after_s) == (False, 4)
+        assert report.usage == {"tokens": "12.5"}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "{",
+        "NaN",
+        '{"a":1,"a":2}',
+        '"\\ud800"',
+        "1 2",
+        '"' + "x" * 1024 * 1024 + '"',
+        "[" * 100 + "]" * 100,
+    ],
+    ids=["empty", "cut", "nan", "duplicate key", "surrogate", "two values", "too large", "too deep"],
+)
+async def test_a_result_that_is_no_json_fails_its_attempt_and_not_the_stream(
+    autojump_clock: MockClock, output: str
+) -> None:
+    """FAILURES 24: refused, not retryable; the worker is told, the server alive."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.complete(attempt, output)
+        assert attempt.report is not None
+        assert attempt.report.outcome is AttemptOutcome.FAILED
+        assert attempt.report.failure is not None
+        assert attempt.report.failure.code == "INVALID_RESULT"
+        assert attempt.report.retryable is False
+        assert attempt.report.from_worker
+        assert not stream.is_over
+
+
+async def test_a_result_by_digest_is_refused(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        output = payload_pb2.Payload(digest="ab" * 32)
+        await stream.tell(pb.WorkerMessage(complete=pb.Complete(token=attempt.token, output=output)))
+        assert attempt.report is not None
+        assert attempt.report.failure is not None
+        assert attempt.report.failure.code == "INVALID_RESULT"
+
+
+async def test_a_forged_token_is_stale(autojump_clock: MockClock) -> None:
+    """FAILURES, security: forged and replayed tokens change nothing."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        forged = attempt.token[:-1] + ("b" if attempt.token[-1] != "b" else "c")
+        for token in (forged, "", "/", "x/y/z", "0" * 32 + "/default/x/1/1/a"):
+            await stream.tell(complete(token))
+        assert [result for _, result in stream.recorded] == [Taken.STALE] * 5
+        assert attempt.report is None
+        assert hub.delivered == []
+
+
+async def test_a_token_of_another_namespace_is_stale(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        await hub.dial()
+        attempt = hub.execute()
+        thief = await hub.dial(worker="thief", instance="thief.1", namespace="other")
+        await thief.complete(attempt)
+        assert thief.recorded == [(attempt.token, Taken.STALE)]
+        assert attempt.report is None
+        assert hub.delivered == []
+
+
+async def test_a_token_of_another_worker_does_not_end_its_attempt(autojump_clock: MockClock) -> None:
+    """FAILURES, security: the runtime is told who sends it, and its answer goes to whom it concerns."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        thief = await hub.dial(worker="thief", instance="thief.1")
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await thief.complete(attempt, '"forged"')
+        assert attempt.report is None
+        assert [(key, worker) for key, _, worker in hub.delivered] == [(attempt.key, "thief")]
+        hub.workers.tell(attempt.key, Taken.STALE)
+        await wait_all_tasks_blocked()
+        assert thief.recorded == [(attempt.token, Taken.STALE)]
+        await stream.complete(attempt)
+        assert attempt.report is not None
+
+
+async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> None:
+    """FAILURES 16: nobody waits for it; the runtime finds out what it is."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.complete(attempt)
+        hub.workers.tell(attempt.key, Taken.RECORDED)
+        await stream.complete(attempt)
+        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED)
+        await wait_all_tasks_blocked()
+        assert stream.recorded == [
+            (attempt.token, Taken.RECORDED),
+            (attempt.token, Taken.ALREADY_RECORDED),
+        ]
+
+
+@pytest.mark.parametrize("code", ["NO_SLOT", "DRAINING", ""], ids=["no slot", "draining", "silent"])
+async def test_a_worker_that_rejects_gets_nothing_for_a_while(autojump_clock: MockClock, code: str) -> None:
+    """RETURNED without spinning: otherwise the two would go on for ever in one instant."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.tell(reject(attempt.token, code))
+        assert attempt.report is not None
+        assert attempt.report.outcome is AttemptOutcome.RETURNED
+        assert not attempt.report.from_worker
+        assert hub.capacity.slots == {"w.1": 0}
+        await trio.sleep(1.1)
+        assert hub.capacity.slots == {"w.1": 4}
+
+
+async def test_credit_changes_the_slots(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        for slots, seen in ((9, 9), (0, 0), (-5, 0), (1_000_000, 10_000), (3, 3)):
+            await stream.tell(pb.WorkerMessage(credit=pb.Credit(slots=slots)))
+            assert hub.capacity.slots == {"w.1": seen}
+
+
+async def test_a_draining_worker_gets_nothing_new_and_finishes(autojump_clock: MockClock) -> None:
+    """T3."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempts = [hub.execute("a"), hub.execute("b")]
+        await wait_all_tasks_blocked()
+        await stream.tell(pb.WorkerMessage(drain=pb.Drain()))
+        assert hub.capacity.slots == {"w.1": 0}
+        assert hub.workers.list_workers(NAMESPACE)[0].is_draining
+        await stream.tell(reject(attempts[1].token, "DRAINING"))
+        await trio.sleep(30)
+        assert hub.capacity.slots == {"w.1": 0}
+        await stream.complete(attempts[0])
+        outcomes = [attempt.report and attempt.report.outcome for attempt in attempts]
+        assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.RETURNED]
+        await stream.close()
+        assert stream.is_over
+        assert stream.error is None
+        assert hub.capacity.slots == {}
+        assert hub.workers.list_workers(NAMESPACE) == []
+
+
+async def test_control_messages_stand_before_assigns(autojump_clock: MockClock) -> None:
+    """DESIGN 4: a worker hears of a cancel however much work is queued for it."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        first = hub.execute("first")
+        await wait_all_tasks_blocked()
+        stream.flow = trio.Event()
+        big = '"' + "x" * 900_000 + '"'
+        for number in range(5):
+            hub.execute(f"big{number}", input_json=big)
+        await wait_all_tasks_blocked()
+        first.stop()
+        await wait_all_tasks_blocked()
+        stream.flow.set()
+        await wait_all_tasks_blocked()
+        kinds = [message.WhichOneof("message") for message in stream.heard]
+        # One frame stood in the transport already.
+        assert kinds == ["welcome", "assign", "assign", "cancel", "assign", "assign", "assign", "assign"]
+        assert all(frame.ByteSize() < 1024 * 1024 + 1024 for frame in stream.frames)
+
+
+async def test_what_is_queued_goes_out_together(autojump_clock: MockClock) -> None:
+    """DESIGN 4: frames are batched adaptively."""
+    async with a_hub() as hub:
+        stream = await hub.dial(slots=100)
+        for number in range(50):
+            hub.execute(f"n{number}")
+        await wait_all_tasks_blocked()
+        assert len(stream.assigned) == 50
+        assert len(stream.frames) <= 4
+
+
+async def test_reports_of_handlers_are_observed_and_usage_adds_up(autojump_clock: MockClock) -> None:
+    """U1: exact; usage so far counts when the worker is lost."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        token = attempt.token
+        await stream.tell(
+            pb.WorkerMessage(progress=pb.Progress(token=token, fraction=0.5, message="half")),
+            pb.WorkerMessage(log=pb.LogLine(token=token, level="WARNING", message="hm")),
+            pb.WorkerMessage(
+                heartbeat=pb.AttemptHeartbeat(token=token, details=payload_pb2.Payload(json="3"))
+            ),
+            pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="0.1")),
+            pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="0.2")),
+            pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="-5")),
+            pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="1e9")),
+            pb.WorkerMessage(log=pb.LogLine(token="unknown", level="INFO", message="whose?")),
+        )
+        assert hub.observer.said == [
+            ("a", "progress", "0.5 half"),
+            ("a", "WARNING", "hm"),
+            ("a", "heartbeat", "3"),
+        ]
+        await stream.cut()
+        await trio.sleep(20)
+        assert attempt.report is not None
+        assert attempt.report.outcome is AttemptOutcome.LOST
+        assert attempt.report.usage == {"tokens": "0.3"}
+
+
+async def test_unknown_messages_are_ignored(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        unknown = pb.WorkerMessage.FromString(b"\xf2\x06\x03abc")
+        await stream.tell(unknown, pb.WorkerMessage())
+        await stream.tell()
+        assert not stream.is_over

@@ -1,0 +1,307 @@
+"""Leases: silence, cut streams, workers that come back, with or without what they held (T2)."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from plait_server.core.commands import Taken
+from plait_server.core.states import AttemptOutcome
+from plait_server.ports.workers import AttemptKey
+from tests.adapters.workers_streams import NAMESPACE, Attempt, a_hub, complete, exited
+
+
+def is_lost(attempt: Attempt) -> bool:
+    return attempt.report is not None and attempt.report.outcome is AttemptOutcome.LOST
+
+
+async def test_pings_go_out_and_answers_keep_the_lease(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await trio.sleep(1_000)
+        assert len(stream.of("ping")) in (199, 200)
+        assert not stream.is_over
+        assert attempt.report is None
+        assert hub.capacity.slots == {"w.1": 4}
+
+
+async def test_a_cut_stream_alone_loses_nothing(autojump_clock: MockClock) -> None:
+    """T2."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await trio.sleep(1)
+        await stream.cut()
+        assert hub.capacity.slots == {"w.1": 0}
+        assert not hub.workers.list_workers(NAMESPACE)[0].is_attached
+        await trio.sleep(13)
+        again = await hub.dial(running=[attempt])
+        assert again.assigned == []
+        assert hub.capacity.slots == {"w.1": 4}
+        await trio.sleep(100)
+        await again.complete(attempt)
+        assert attempt.report is not None
+        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+
+
+async def test_a_worker_that_stays_away_loses_what_it_held(autojump_clock: MockClock) -> None:
+    """T2, FAILURES 18: after three ping intervals."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.cut()
+        await trio.sleep(14.9)
+        assert attempt.report is None
+        await trio.sleep(0.2)
+        assert is_lost(attempt)
+        assert attempt.report is not None
+        assert attempt.report.failure is not None
+        assert attempt.report.failure.code == "WORKER_LOST"
+        assert not attempt.report.from_worker
+        assert hub.capacity.slots == {}
+        assert hub.workers.list_workers(NAMESPACE) == []
+
+
+async def test_a_silent_worker_gets_nothing_new_after_two_intervals(autojump_clock: MockClock) -> None:
+    """FAILURES 20: liveness is proved on the stream itself."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        stream.is_answering = False
+        await trio.sleep(9.9)
+        assert hub.capacity.slots == {"w.1": 4}
+        await trio.sleep(0.2)
+        assert hub.capacity.slots == {"w.1": 0}
+        await stream.tell(complete("whatever"))
+        assert hub.capacity.slots == {"w.1": 4}
+
+
+async def test_a_silent_worker_is_dropped_and_lost_when_its_lease_runs_out(
+    autojump_clock: MockClock,
+) -> None:
+    """T2: its stream is open, and it does not answer."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await trio.sleep(6.5)
+        stream.is_answering = False
+        await trio.sleep(13)
+        assert not stream.is_over
+        await trio.sleep(1)
+        assert stream.is_over
+        assert is_lost(attempt)
+
+
+async def test_a_rejecting_worker_that_falls_silent_is_not_opened_again(autojump_clock: MockClock) -> None:
+    """A pause that ends says nothing of its liveness."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        stream.is_answering = False
+        await trio.sleep(9.5)
+        await stream.tell()
+        assert hub.capacity.slots == {"w.1": 4}
+        await trio.sleep(10.5)
+        assert hub.capacity.slots == {"w.1": 0}
+
+
+async def test_what_it_lacks_is_assigned_again_under_the_same_attempt(autojump_clock: MockClock) -> None:
+    """FAILURES 3: sent again only to an instance whose in-flight list lacks it."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        running, finished, lacking = hub.execute("running"), hub.execute("finished"), hub.execute("lacking")
+        await wait_all_tasks_blocked()
+        await stream.cut()
+        again = await hub.dial(running=[running], finished=[finished])
+        assert again.assigned == [lacking.token]
+        await again.complete(finished)
+        await again.complete(running)
+        await again.complete(lacking)
+        for attempt in (running, finished, lacking):
+            assert attempt.report is not None
+            assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+
+
+async def test_what_nobody_waits_for_is_cancelled_as_stale(autojump_clock: MockClock) -> None:
+    """Rule 3: unless its execution is being read back."""
+    async with a_hub() as hub:
+        foreign = Attempt(AttemptKey("other", "x", 1, "a", 1))
+        stale, current, forged = (Attempt(AttemptKey(NAMESPACE, "x", 1, name, 1)) for name in "scf")
+        for attempt in (foreign, stale, current):
+            attempt.token = hub.tokens.make(attempt.key)
+        forged.token = "f" * 40
+        hub.current += [current.key, foreign.key]
+        stream = await hub.dial(running=[foreign, stale, current, forged])
+        assert sorted(stream.cancelled) == sorted(
+            (attempt.token, "STALE") for attempt in (foreign, stale, forged)
+        )
+
+
+async def test_after_a_restart_the_lease_is_granted_anew(autojump_clock: MockClock) -> None:
+    """FAILURES 3: a worker that does not come back loses it when the lease has run out, not before."""
+    async with a_hub() as hub:
+        await trio.sleep(1_000)
+        attempt = hub.execute(recovered=True)
+        await trio.sleep(14.9)
+        assert attempt.report is None
+        (snapshot,) = hub.workers.list_workers(NAMESPACE)
+        assert (snapshot.is_attached, snapshot.attached_time_s) == (False, 0)
+        await trio.sleep(0.2)
+        assert is_lost(attempt)
+
+
+async def test_after_a_restart_a_worker_keeps_what_it_runs(autojump_clock: MockClock) -> None:
+    """FAILURES 3, whichever is first: the worker, or the execution that is read back."""
+    for worker_first in (True, False):
+        async with a_hub() as hub:
+            attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, "a", 1))
+            attempt.token = hub.tokens.make(attempt.key)
+            hub.current.append(attempt.key)
+            if worker_first:
+                stream = await hub.dial(running=[attempt])
+                attempt = hub.execute(recovered=True)
+                await wait_all_tasks_blocked()
+            else:
+                attempt = hub.execute(recovered=True)
+                await trio.sleep(5)
+                stream = await hub.dial(running=[attempt])
+            assert stream.assigned == []
+            assert stream.cancelled == []
+            await trio.sleep(100)
+            await stream.complete(attempt)
+            assert attempt.report is not None
+
+
+async def test_a_result_of_a_former_life_finds_its_execution(autojump_clock: MockClock) -> None:
+    """FAILURES 2, 19: tokens survive a restart."""
+    async with a_hub() as hub:
+        attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, "a", 1))
+        attempt.token = hub.tokens.make(attempt.key)
+        stream = await hub.dial(finished=[attempt])
+        await stream.complete(attempt)
+        assert [(key, worker) for key, _, worker in hub.delivered] == [(attempt.key, "w")]
+        hub.workers.tell(attempt.key, Taken.RECORDED)
+        await wait_all_tasks_blocked()
+        assert stream.recorded == [(attempt.token, Taken.RECORDED)]
+
+
+async def test_a_new_instance_of_a_worker_that_is_gone_loses_at_once(autojump_clock: MockClock) -> None:
+    """T2: its worker came back without it."""
+    async with a_hub() as hub:
+        await trio.sleep(1)
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.cut()
+        await hub.dial(instance="w.2")
+        assert is_lost(attempt)
+        assert hub.capacity.slots == {"w.2": 4}
+
+
+async def test_after_a_restart_a_new_instance_takes_nothing_from_one_that_may_come(
+    autojump_clock: MockClock,
+) -> None:
+    """FAILURES 3: several processes may share a worker's id; each has its whole lease to come back."""
+    async with a_hub() as hub:
+        await trio.sleep(1)
+        attempt = hub.execute(recovered=True)
+        await hub.dial(instance="w.2")
+        assert attempt.report is None
+        stream = await hub.dial(running=[attempt])
+        await stream.complete(attempt)
+        assert attempt.report is not None
+        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+
+
+async def test_two_instances_of_a_worker_may_be_attached(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        first = await hub.dial()
+        attempt = hub.execute()
+        second = await hub.dial(instance="w.2")
+        await wait_all_tasks_blocked()
+        assert attempt.report is None
+        assert not first.is_over
+        assert second.assigned == []
+        assert hub.capacity.slots == {"w.1": 4, "w.2": 4}
+
+
+async def test_a_worker_of_the_same_id_elsewhere_loses_nothing_here(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.cut()
+        await hub.dial(instance="w.2", namespace="other")
+        assert attempt.report is None
+
+
+async def test_a_second_stream_of_an_instance_replaces_the_first(autojump_clock: MockClock) -> None:
+    """Its old stream is half dead; the worker knows better."""
+    async with a_hub() as hub:
+        first = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        second = await hub.dial(running=[attempt])
+        assert first.is_over
+        assert first.error is None
+        assert hub.capacity.slots == {"w.1": 4}
+        await trio.sleep(100)
+        assert attempt.report is None
+        await second.complete(attempt)
+        assert attempt.report is not None
+
+
+async def test_a_result_that_its_stream_lost_is_told_on_the_next(autojump_clock: MockClock) -> None:
+    """A4: the worker keeps it until it is told."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.complete(attempt)
+        await stream.cut()
+        hub.workers.tell(attempt.key, Taken.RECORDED)
+        again = await hub.dial(finished=[attempt])
+        await again.complete(attempt)
+        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED)
+        await wait_all_tasks_blocked()
+        assert again.recorded == [(attempt.token, Taken.ALREADY_RECORDED)]
+
+
+async def test_a_late_word_of_a_lost_attempt_is_looked_up(autojump_clock: MockClock) -> None:
+    """FAILURES 19: a worker that returns late is told STALE by who knows."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.cut()
+        await trio.sleep(60)
+        assert is_lost(attempt)
+        again = await hub.dial(running=[attempt])
+        assert again.cancelled == [(attempt.token, "STALE")]
+        await again.tell(exited(attempt.token))
+        await again.complete(attempt)
+        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+
+
+async def test_an_attempt_for_a_worker_that_has_just_left_is_lost(autojump_clock: MockClock) -> None:
+    """T2: it was granted before the worker left, and its start is durable."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        await stream.close()
+        attempt = hub.execute()
+        await trio.sleep(15.1)
+        assert is_lost(attempt)
+
+
+async def test_a_shutdown_tells_workers_nothing(autojump_clock: MockClock) -> None:
+    """FAILURES 3: what runs stays with its worker."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        attempt.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert attempt.is_over
+        assert stream.cancelled == []
+        assert attempt.stages == []

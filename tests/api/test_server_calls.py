@@ -1,0 +1,74 @@
+"""Calls that are open when the server stops are told so; none is left hanging."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from plait_server.api.grpc_server import OpenCalls
+from plait_server.errors import ExecutionNotFound, ShuttingDown
+
+
+async def test_answers_and_errors_pass_through() -> None:
+    calls = OpenCalls()
+
+    async def answer() -> int:
+        await trio.lowlevel.checkpoint()
+        return 5
+
+    async def refuse() -> int:
+        await trio.lowlevel.checkpoint()
+        raise ExecutionNotFound
+
+    assert await calls.serve(answer) == 5
+    with pytest.raises(ExecutionNotFound):
+        await calls.serve(refuse)
+
+
+async def test_open_calls_end_as_shutting_down() -> None:
+    calls = OpenCalls()
+    ended: list[str] = []
+
+    async def call(name: str) -> None:
+        with pytest.raises(ShuttingDown):
+            await calls.serve(trio.sleep_forever)
+        ended.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, "one")
+        nursery.start_soon(call, "two")
+        await wait_all_tasks_blocked()
+        calls.close()
+    assert sorted(ended) == ["one", "two"]
+    with pytest.raises(ShuttingDown):
+        await calls.serve(trio.sleep_forever)
+
+
+async def test_cancel_by_the_client_is_no_shutdown() -> None:
+    calls = OpenCalls()
+    with trio.CancelScope() as client:
+        client.cancel()
+        await calls.serve(trio.sleep_forever)
+    assert client.cancelled_caught
+
+
+async def test_work_that_may_not_be_cut_ends_first() -> None:
+    """A submission that is being written is answered, or told; it is never half done."""
+    calls = OpenCalls()
+    written: list[bool] = []
+    durable = trio.Event()
+
+    async def submit() -> None:
+        with trio.CancelScope(shield=True):
+            await durable.wait()
+            written.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calls.serve, submit)
+        await wait_all_tasks_blocked()
+        calls.close()
+        await wait_all_tasks_blocked()
+        assert not written
+        durable.set()
+    assert written

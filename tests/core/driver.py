@@ -1,0 +1,556 @@
+"""A small synchronous shell around `Machine`, which checks after every decision what must always hold.
+
+It stands where the runtime stands: it grants nodes, answers questions, keeps timers and workers, in virtual
+time. Expressions are `true`, `false`, `broken` (cannot be evaluated), or a JSON literal.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from typing import assert_never
+
+from plait_server.core.analysis import analyze, build_adjacency
+from plait_server.core.commands import (
+    AttemptResult,
+    Audit,
+    Cancel,
+    Command,
+    EdgesJudged,
+    FindValue,
+    Granted,
+    Input,
+    InputMade,
+    JudgeEdges,
+    MakeInput,
+    MakeOutput,
+    OfferNode,
+    OutputMade,
+    Receipt,
+    RefuseGrant,
+    SetTimer,
+    Start,
+    StartAttempt,
+    StopAttempt,
+    TellTaken,
+    TimerDue,
+    TimerKind,
+    ValueFound,
+    WithdrawNode,
+)
+from plait_server.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CancelReceipt,
+    Event,
+    ExecutionEnded,
+    ExecutionSubmitted,
+    NodeEnded,
+    NodeIdled,
+)
+from plait_server.core.execution import Execution
+from plait_server.core.failures import Failure
+from plait_server.core.graph import Condition, Graph, Switch, Task
+from plait_server.core.machine import Machine
+from plait_server.core.payload import NULL, Payload
+from plait_server.core.scope import Scope
+from plait_server.core.states import (
+    AttemptOutcome,
+    CancelStage,
+    EdgeState,
+    ExecutionState,
+    NodeState,
+)
+from plait_server.core.validation import ExpressionNames, validate
+from tests.core.evaluator import joined, sink_outputs
+
+Question = JudgeEdges | MakeInput | FindValue | MakeOutput
+
+_N = NodeState
+_FROM_QUEUED = {
+    _N.RUNNING,
+    _N.WAITING,
+    _N.SUCCEEDED,
+    _N.FAILED,
+    _N.TIMED_OUT,
+    _N.SKIPPED,
+    _N.IDLE,
+    _N.CANCELLED,
+}
+# S2.2, written from the law: QUEUED has no event (A1), so IDLE and BACKING_OFF take what QUEUED may do too.
+LEGAL: dict[NodeState, set[NodeState]] = {
+    _N.IDLE: {_N.QUEUED, _N.WAITING, _N.SKIPPED, _N.SUCCEEDED, _N.FAILED, _N.CANCELLED} | _FROM_QUEUED,
+    _N.QUEUED: _FROM_QUEUED,
+    _N.RUNNING: {
+        _N.SUCCEEDED,
+        _N.FAILED,
+        _N.TIMED_OUT,
+        _N.BACKING_OFF,
+        _N.QUEUED,
+        _N.IDLE,
+        _N.CANCELLED,
+    },
+    _N.BACKING_OFF: {_N.QUEUED, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED} | _FROM_QUEUED,
+    _N.WAITING: {_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED},
+}
+ENDED = frozenset({_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.SKIPPED, _N.CANCELLED})
+
+
+class Driver:
+    """Runs one execution by hand."""
+
+    def __init__(
+        self, graph: Graph, *, grants: bool = True, answers: bool = True, validates: bool = True
+    ) -> None:
+        """Submit a graph.
+
+        Args:
+            graph: The graph; refused if validation refuses it, for a test must not rest on what cannot be.
+            grants: Whether every offered node is granted at once; else by `grant`.
+            answers: Whether questions are answered at once; else by `answer`.
+            validates: Whether the graph is validated first.
+        """
+        if validates:
+            found = validate(graph, _names_nothing)
+            assert found.is_valid, found.problems
+        self.graph = graph
+        self.analysis = analyze(graph, build_adjacency(graph))
+        self.machine = Machine(Execution(graph, self.analysis))
+        self.replica = Execution(graph, self.analysis)
+        self.grants = grants
+        self.answers = answers
+        self.now_s = 0.0
+        self.events: list[Event] = []
+        self.commands: list[Command] = []
+        """What the last call led to."""
+        self.offered: dict[str, OfferNode] = {}
+        self.questions: list[Question] = []
+        self.audits: list[Audit] = []
+        self.told: list[TellTaken] = []
+        self.stopped: list[StopAttempt] = []
+        self.refused: list[str] = []
+        self.inputs: dict[str, Payload] = {}
+        """Node path -> what MakeInput was answered with last."""
+        self._timers: list[tuple[float, int, SetTimer]] = []
+        self._timer_count = 0
+        self._node_states = {node.id: NodeState.IDLE for node in graph.nodes}
+        self._edge_states = [EdgeState.UNRESOLVED] * len(graph.edges)
+        self._terminal: Event | None = None
+        submitted = ExecutionSubmitted("e1", graph.name, "", "", NULL, {}, 1, "", len(graph.nodes))
+        event = Event(1, 0.0, 1, "", 0, "0", None, ExecutionState.QUEUED, "", submitted)
+        self.machine.apply(event)
+        self.replica.apply(event)
+        self.events.append(event)
+
+    # What a test does.
+
+    @property
+    def execution(self) -> Execution:
+        """The live state."""
+        return self.machine.execution
+
+    @property
+    def scope(self) -> Scope:
+        """The root scope."""
+        return self.machine.execution.root
+
+    def start(self) -> Driver:
+        """Start the execution."""
+        self._step(Start())
+        return self
+
+    def grant(self, path: str) -> None:
+        """Grant permits and a worker to a node, offered or not."""
+        self.offered.pop(path, None)
+        self._step(Granted(path, f"worker-{path}", "instance", 0.0))
+
+    def succeed(self, *paths: str, output: str = "null") -> None:
+        """Let the present attempts of nodes succeed, one after the other."""
+        for path in paths:
+            self.result(path, AttemptOutcome.SUCCEEDED, output=Payload(output))
+
+    def fail(
+        self,
+        path: str,
+        code: str = "INTERNAL",
+        *,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        jitter: float = 0.5,
+    ) -> None:
+        """Let the present attempt of a node fail."""
+        attempt = self.attempt(path)
+        failure = Failure(code=code, message=f"{path} failed", node_path=path, attempt=attempt)
+        self.result(
+            path,
+            AttemptOutcome.FAILED,
+            failure=failure,
+            retryable=retryable,
+            retry_after_s=retry_after_s,
+            jitter=jitter,
+        )
+
+    def time_out_attempt(self, path: str, *, jitter: float = 0.5) -> None:
+        """Let the present attempt of a node time out (the clock is the runtime's)."""
+        failure = Failure(code="DEADLINE_EXCEEDED", node_path=path, attempt=self.attempt(path))
+        self.result(path, AttemptOutcome.TIMED_OUT, failure=failure, jitter=jitter)
+
+    def lose(self, path: str) -> None:
+        """Let the lease of the present attempt run out."""
+        self.result(path, AttemptOutcome.LOST)
+
+    def hand_back(self, path: str) -> None:
+        """Let a draining worker hand the present attempt back."""
+        self.result(path, AttemptOutcome.RETURNED)
+
+    def result(
+        self,
+        path: str,
+        outcome: AttemptOutcome,
+        *,
+        attempt: int | None = None,
+        output: Payload | None = None,
+        failure: Failure | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        jitter: float = 0.0,
+    ) -> None:
+        """Report how an attempt ended, the present one unless another is named."""
+        number = self.attempt(path) if attempt is None else attempt
+        worker = f"worker-{path}"
+        self._step(
+            AttemptResult(
+                path,
+                number,
+                outcome,
+                output,
+                failure,
+                retryable,
+                retry_after_s,
+                {},
+                jitter,
+                worker,
+                from_worker=outcome is not AttemptOutcome.LOST,
+            ),
+        )
+
+    def cancel(self, message: str = "enough") -> None:
+        """Ask for a cancel."""
+        self._step(Cancel(message))
+
+    def receipt(self, path: str, stage: CancelStage, attempt: int | None = None) -> None:
+        """Tell how far the cancel of an attempt has come."""
+        number = self.attempt(path) if attempt is None else attempt
+        self._step(Receipt(path, number, stage, f"worker-{path}"))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; timers fire in the order of their due times, equal ones as they were set."""
+        until_s = self.now_s + seconds
+        while self._timers and self._timers[0][0] <= until_s:
+            self.fire_next()
+        self.now_s = until_s
+
+    def fire_next(self) -> bool:
+        """Let time pass until the next timer and fire it; tell whether there was one."""
+        if not self._timers:
+            return False
+        due_s, _, timer = heapq.heappop(self._timers)
+        self.now_s = max(self.now_s, due_s)
+        self._step(TimerDue(timer.kind, timer.node_path, timer.number))
+        return True
+
+    def fire(self, kind: TimerKind, path: str = "") -> None:
+        """Fire the earliest timer of a kind and a node, whatever the time."""
+        for position, (_, _, timer) in enumerate(sorted(self._timers)):
+            if timer.kind is kind and timer.node_path == path:
+                self._timers = sorted(self._timers)
+                del self._timers[position]
+                self._step(TimerDue(kind, path, timer.number))
+                return
+        raise AssertionError(f"no timer {kind.name} {path!r}")
+
+    def answer(self) -> bool:
+        """Answer the oldest question that is out; tell whether there was one."""
+        if not self.questions:
+            return False
+        self._step(self._answer_to(self.questions.pop(0)))
+        return True
+
+    def restart(self) -> None:
+        """Throw the machine away, replay the journal, and resume."""
+        execution = Execution(self.graph, self.analysis)
+        machine = Machine(execution)
+        for event in self.events:
+            machine.apply(event)
+        assert execution.digest() == self.machine.execution.digest(), "A1: a replay gives another state"
+        self.machine = machine
+        self.offered.clear()
+        self.questions.clear()
+        self._timers.clear()
+        self._settle(*machine.resume(self.now_s))
+
+    def adopt(self, events: list[Event]) -> None:
+        """Go on from a journal that another driver wrote; its first event is known already."""
+        now_s = self.now_s
+        for event in events[1:]:
+            self.now_s = event.time_s
+            self._check_event(event)
+            self.events.append(event)
+            self.machine.apply(event)
+            self.replica.apply(event)
+        self._edge_states = list(self.scope.edge_states)
+        self.now_s = now_s
+        self.restart()
+
+    def next_timer(self) -> SetTimer | None:
+        """Give the timer that is due first."""
+        return self._timers[0][2] if self._timers else None
+
+    # What a test sees.
+
+    def state(self, path: str) -> str:
+        """Give a node's state and reason, such as `SKIPPED/DEAD_PATH`."""
+        record = self.execution.record(path)
+        return f"{record.state.name}/{record.reason}" if record.reason else record.state.name
+
+    def states(self) -> dict[str, str]:
+        """Give the state and reason of all nodes."""
+        return {record.path: self.state(record.path) for record in self.scope.records}
+
+    def edges(self) -> dict[str, str]:
+        """Give the state of all edges, such as `{"a-error->b": "ACTIVE"}`."""
+        return {
+            f"{edge.source}-{edge.handle}->{edge.target}"
+            if edge.handle
+            else f"{edge.source}->{edge.target}": state.name
+            for edge, state in zip(self.graph.edges, self.scope.edge_states, strict=True)
+        }
+
+    @property
+    def ended(self) -> str:
+        """State of the execution."""
+        assert self.execution.state is not None
+        return self.execution.state.name
+
+    @property
+    def named(self) -> tuple[str, str] | None:
+        """Node and code of the failure that the execution names."""
+        failure = self.execution.failure
+        return None if failure is None else (failure.node_path, failure.code)
+
+    @property
+    def output(self) -> object:
+        """The execution's output, parsed; None as well if it has none."""
+        output = self.execution.output
+        return None if output is None else json.loads(output.json)
+
+    def attempt(self, path: str) -> int:
+        """Number of a node's newest attempt; 0 before the first."""
+        return len(self.execution.record(path).attempts)
+
+    def running(self) -> list[str]:
+        """Nodes with a running attempt, in graph order."""
+        return [path for path, state in self._node_states.items() if state is NodeState.RUNNING]
+
+    def in_state(self, *states: NodeState) -> list[str]:
+        """Nodes in one of these states, in graph order."""
+        return [path for path, state in self._node_states.items() if state in states]
+
+    def in_reason(self, reason: str) -> list[str]:
+        """Nodes with a reason, in graph order."""
+        return [record.path for record in self.scope.records if record.reason == reason]
+
+    def starts(self, path: str) -> int:
+        """How many attempts of a node the journal knows."""
+        return sum(e.node_path == path and isinstance(e.detail, AttemptStarted) for e in self.events)
+
+    def treatments(self) -> list[tuple[str, str]]:
+        """Node and treatment of every failure, in order."""
+        pairs = zip(self.scope.failures, self.scope.treatments, strict=True)
+        return [(failure.node_path, treatment.name) for failure, treatment in pairs]
+
+    # Carrying out.
+
+    def _step(self, what: Input) -> None:
+        decision = self.machine.decide(what, self.now_s)
+        self.commands = []
+        self._settle(decision.events, decision.commands)
+
+    def _settle(self, events: list[Event], commands: list[Command]) -> None:
+        self._take(events, commands)
+        while True:
+            if self.answers and self.questions:
+                what: Input = self._answer_to(self.questions.pop(0))
+            elif self.grants and self.offered:
+                path = next(iter(self.offered))
+                del self.offered[path]
+                what = Granted(path, f"worker-{path}", "instance", 0.0)
+            else:
+                break
+            decision = self.machine.decide(what, self.now_s)
+            self._take(decision.events, decision.commands)
+        if self.answers:
+            self._check_not_stuck()
+            self._check_stops()
+
+    def _take(self, events: list[Event], commands: list[Command]) -> None:
+        for event in events:
+            self._check_event(event)
+            self.events.append(event)
+            self.replica.apply(event)
+        assert self.replica.digest() == self.execution.digest(), "A1: live and replayed state differ"
+        for position, state in enumerate(self.scope.edge_states):
+            before = self._edge_states[position]
+            assert before is EdgeState.UNRESOLVED or state is before, f"edge {position} was taken back"
+            self._edge_states[position] = state
+        self.commands.extend(commands)
+        for command in commands:
+            self._carry_out(command, events)
+        for path in self.offered:
+            now = self.execution.record(path).state
+            assert now in (_N.IDLE, _N.QUEUED, _N.BACKING_OFF), f"{path} is offered as {now.name}"
+        offered = {record.path for record in self.scope.records if self.machine.is_offered(record.path)}
+        assert offered == set(self.offered), "what is offered differs from what the machine thinks is offered"
+        if self.execution.is_ended:
+            assert not self.offered, "a node is offered after the end"
+
+    def _carry_out(self, command: Command, events: list[Event]) -> None:
+        match command:
+            case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
+                self.questions.append(command)
+            case OfferNode(node_path=path):
+                record = self.execution.record(path)
+                assert path not in self.offered, f"{path} is offered twice"
+                assert isinstance(record.node.kind, Task), f"{path} is no task"
+                self.offered[path] = command
+            case WithdrawNode(node_path=path):
+                assert path in self.offered, f"{path} is withdrawn, but not offered"
+                del self.offered[path]
+            case RefuseGrant(node_path=path):
+                self.refused.append(path)
+            case SetTimer(delay_s=delay_s):
+                assert delay_s >= 0
+                self._timer_count += 1
+                heapq.heappush(self._timers, (self.now_s + delay_s, self._timer_count, command))
+            case StartAttempt(node_path=path, attempt=attempt):
+                assert any(
+                    isinstance(e.detail, AttemptStarted) and (e.node_path, e.attempt) == (path, attempt)
+                    for e in events
+                ), f"attempt {attempt} of {path} is started, but not in the journal"
+                record = self.execution.record(path)
+                self.inputs.setdefault(path, joined(self.scope, record, self.execution.input))
+            case StopAttempt(node_path=path, attempt=attempt):
+                self.stopped.append(command)
+            case TellTaken():
+                self.told.append(command)
+            case Audit():
+                self.audits.append(command)
+            case _:
+                assert_never(command)
+
+    # Checking.
+
+    def _check_event(self, event: Event) -> None:
+        assert self._terminal is None, f"A5: {event} follows the terminal event"
+        assert event.sequence == len(self.events) + 1, "A1: a gap in the journal"
+        assert event.time_s == self.now_s
+        assert event.run == 1
+        if event.execution_state is not None and event.execution_state.is_ended:
+            assert isinstance(event.detail, ExecutionEnded)
+            self._terminal = event
+        path, after = event.node_path, event.node_state
+        if not path or after is None:
+            assert isinstance(event.detail, CancelReceipt) or not path
+            return
+        before = self._node_states[path]
+        assert before not in ENDED, f"{path} ended as {before.name}, yet goes to {after.name}"
+        assert after in LEGAL[before], f"S2.2: {path} goes from {before.name} to {after.name}"
+        match event.detail:
+            case AttemptStarted():
+                started = self.starts(path)
+                assert event.attempt == started + 1, f"{path}: attempt {event.attempt} follows {started}"
+                again = before in (_N.BACKING_OFF, _N.QUEUED)
+                assert again == (started > 0), f"R3: {path} starts again from {before.name}"
+            case AttemptEnded(failure=failure, outcome=outcome):
+                assert before is _N.RUNNING
+                assert (outcome is AttemptOutcome.SUCCEEDED) <= (failure is None or after is _N.FAILED)
+            case NodeEnded():
+                assert before is not _N.RUNNING, f"{path} ran and ended without its attempt"
+            case NodeIdled():
+                assert after is _N.IDLE
+            case _:
+                pass
+        self._node_states[path] = after
+
+    def _check_stops(self) -> None:
+        """No worker is told to stop an attempt before the journal says that the attempt ended (A2)."""
+        for stop in self.stopped:
+            outcome = self.execution.record(stop.node_path).attempts[stop.attempt - 1].outcome
+            assert outcome is not None, f"{stop.node_path} is stopped, but its attempt is current"
+
+    def _check_not_stuck(self) -> None:
+        state = self.execution.state
+        assert not self.questions
+        if state in (None, ExecutionState.QUEUED, ExecutionState.CANCELLING) or self.execution.is_ended:
+            return
+        moving = self.in_state(_N.RUNNING, _N.BACKING_OFF, _N.WAITING) or self.offered
+        assert moving, f"nothing can move, and the execution is {self.ended}: {self.states()}"
+        due = {
+            timer.node_path
+            for _, _, timer in self._timers
+            if timer.kind in (TimerKind.BACKOFF, TimerKind.WAIT)
+        }
+        for path in self.in_state(_N.BACKING_OFF, _N.WAITING):
+            assert path in due or path in self.offered, f"{path} waits for a timer that nobody set"
+
+    # Answering, in place of CEL.
+
+    def _answer_to(self, question: Question) -> Input:
+        match question:
+            case JudgeEdges(node_path=path, ticket=ticket, edges=edges):
+                outgoing = self.scope.outgoing(self.execution.record(path).index)
+                return EdgesJudged(path, ticket, tuple(_verdict(outgoing[edge].when) for edge in edges))
+            case MakeInput(node_path=path, ticket=ticket):
+                record = self.execution.record(path)
+                if record.node.input == '"broken"':
+                    return InputMade(path, ticket, None, "no such key")
+                given = (
+                    record.verdict is not None
+                    and not record.verdict.is_failure
+                    and record.node.input is not None
+                )
+                made = (
+                    Payload(record.node.input or "null")
+                    if given
+                    else joined(self.scope, record, self.execution.input)
+                )
+                self.inputs[path] = made
+                return InputMade(path, ticket, made)
+            case FindValue(node_path=path, ticket=ticket):
+                return self._value(path, ticket)
+            case MakeOutput():
+                source = self.graph.output
+                if source == "broken":
+                    return OutputMade(None, "no such key")
+                return OutputMade(Payload(source) if source else sink_outputs(self.scope))
+            case _:
+                assert_never(question)
+
+    def _value(self, path: str, ticket: int) -> ValueFound:
+        """Evaluate a condition to a boolean, a switch to a string (section 5)."""
+        match self.execution.record(path).node.kind:
+            case Condition(expression="true" | "false" as source):
+                return ValueFound(path, ticket, Payload(source))
+            case Switch(expression=source) if source.startswith('"'):
+                return ValueFound(path, ticket, Payload(source))
+            case _:
+                return ValueFound(path, ticket, None, "no such key, or no value of the right type")
+
+
+def _names_nothing(source: str, *, template: bool) -> ExpressionNames:
+    return ExpressionNames()
+
+
+def _verdict(when: str) -> bool | str:
+    verdicts: dict[str, bool | str] = {"true": True, "false": False, "broken": "no such key"}
+    return verdicts.get(when, "gives no boolean")

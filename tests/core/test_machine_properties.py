@@ -1,0 +1,438 @@
+"""The machine against the reference, on random graphs, fates and orders; replay against live; order
+against order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+from plait_server.core.commands import TimerKind
+from plait_server.core.events import ExecutionEnded
+from plait_server.core.graph import (
+    Condition,
+    Delay,
+    Edge,
+    Graph,
+    Join,
+    JoinMode,
+    Kind,
+    Node,
+    OnError,
+    OnFailure,
+    OnTimeout,
+    Policy,
+    RetryPolicy,
+    Scheduling,
+    Switch,
+    Task,
+    Timeouts,
+    Transform,
+)
+from plait_server.core.payload import Payload
+from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
+from tests.core.driver import Driver
+from tests.core.reference import Reference, Stimulus
+
+WHENS = st.sampled_from(["", "", "", "", "true", "false", "broken", "1"])
+ERROR_WHENS = st.sampled_from(["", "", "true", "false", "broken"])
+RATES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.67, 1.0])
+COMMON = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=500)
+
+
+@st.composite
+def kinds(draw: st.DrawFn) -> Kind:
+    match draw(st.sampled_from(["task"] * 6 + ["condition", "switch", "transform", "delay"])):
+        case "condition":
+            return Condition(expression=draw(st.sampled_from(["true", "false", "broken", "1"])))
+        case "switch":
+            return Switch(expression=draw(st.sampled_from(['"x"', '"y"', '"z"', "broken"])), cases=("x", "y"))
+        case "transform":
+            return Transform()
+        case "delay":
+            return Delay(duration_s=draw(st.sampled_from([1.0, 2.0])))
+        case _:
+            return Task(type="t")
+
+
+@st.composite
+def joins(draw: st.DrawFn, count: int, *, races: bool) -> Join | None:
+    modes = [None, JoinMode.ALL, JoinMode.COLLECT] + [JoinMode.ANY, JoinMode.QUORUM] * (2 if races else 0)
+    match draw(st.sampled_from(modes)):
+        case None:
+            return None
+        case JoinMode.COLLECT:
+            return Join(mode=JoinMode.COLLECT, min_success_rate=draw(RATES))
+        case JoinMode.QUORUM:
+            keeps = draw(st.booleans())
+            if draw(st.booleans()):
+                return Join(mode=JoinMode.QUORUM, count=draw(st.integers(1, count)), cancel_losers=keeps)
+            return Join(mode=JoinMode.QUORUM, rate=draw(RATES.filter(bool)), cancel_losers=keeps)
+        case JoinMode.ANY:
+            return Join(mode=JoinMode.ANY, cancel_losers=draw(st.sampled_from([True, True, False])))
+        case mode:
+            return Join(mode=mode)
+
+
+@st.composite
+def graphs(
+    draw: st.DrawFn, *, races: bool = True, policies: tuple[OnFailure, ...] = tuple(OnFailure)
+) -> Graph:
+    size = draw(st.integers(1, 10))
+    chosen = [draw(kinds()) for _ in range(size)]
+    edges: dict[tuple[int, int, str], Edge] = {}
+    pairs = [(a, b) for a in range(size) for b in range(a + 1, size)]
+    for a, b in draw(st.lists(st.sampled_from(pairs), max_size=20)) if pairs else []:
+        match chosen[a]:
+            case Condition():
+                handles = ["true", "false", "error"]
+            case Switch():
+                handles = ["x", "y", "default", "error"]
+            case _:
+                handles = ["", "", "", "error"]
+        handle = draw(st.sampled_from(handles))
+        when = draw(ERROR_WHENS if handle == "error" else WHENS)
+        edges[a, b, handle] = Edge(source=f"n{a}", target=f"n{b}", handle=handle, when=when)
+    nodes = list[Node]()
+    for position, kind in enumerate(chosen):
+        incoming = sum(b == position for _, b, _ in edges)
+        is_task = isinstance(kind, Task)
+        nodes.append(
+            Node(
+                id=f"n{position}",
+                kind=kind,
+                input=draw(st.sampled_from([None, None, "3", '"broken"']))
+                if not isinstance(kind, Condition | Switch)
+                else None,
+                join=draw(joins(incoming, races=races)) if incoming else None,
+                retry=RetryPolicy(
+                    max_attempts=draw(st.integers(1, 3)),
+                    max_lost_attempts=draw(st.integers(0, 2)),
+                    retryable_codes=draw(
+                        st.sampled_from([("UNAVAILABLE",), ("UNAVAILABLE", "DEADLINE_EXCEEDED")])
+                    ),
+                )
+                if is_task and draw(st.booleans())
+                else None,
+                timeouts=Timeouts(node_s=3.0) if is_task and draw(st.integers(0, 4)) == 0 else None,
+                on_timeout=draw(st.sampled_from([None, *OnTimeout])) if is_task else None,
+                on_error=draw(st.sampled_from([OnError.UNSPECIFIED, *OnError])),
+                locked=draw(st.integers(0, 7)) == 0,
+                locked_output=draw(st.sampled_from([None, "true", '"x"', "5"])),
+            ),
+        )
+    order = draw(st.permutations(nodes))
+    return Graph(
+        nodes=tuple(order),
+        edges=tuple(draw(st.permutations(list(edges.values())))),
+        policy=Policy(
+            on_failure=draw(st.sampled_from(policies)),
+            min_success_rate=draw(RATES),
+            timeout_s=draw(st.sampled_from([0.0, 0.0, 0.0, 5.0])),
+        ),
+        scheduling=draw(st.sampled_from(Scheduling)),
+        output=draw(st.sampled_from(["", "", "", "1", "broken"])),
+    )
+
+
+FATES = st.sampled_from(
+    [
+        *["SUCCEEDED"] * 8,
+        *["FAILED BAD"] * 3,
+        *["FAILED UNAVAILABLE"] * 2,
+        *["LOST"] * 2,
+        "TIMED_OUT DEADLINE_EXCEEDED",
+        "LOST",
+        "RETURNED",
+    ],
+)
+OUTPUTS = st.sampled_from(["null", "1", '"x"', "true"])
+
+
+class Followed:
+    """A driver whose journal a reference follows."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.driver = Driver(graph)
+        self.reference = Reference(graph)
+        self._seen = 1
+
+    def do(self, stimulus: Stimulus, act: Callable[[], object]) -> None:
+        self.reference.begin(stimulus)
+        act()
+        for happened in self.driver.events[self._seen :]:
+            self.reference.follow(happened, stimulus)
+        self._seen = len(self.driver.events)
+        self.check()
+
+    def check(self) -> None:
+        driver, reference = self.driver, self.reference
+        assert driver.states() == reference.states()
+        edges = [state.name if state else "" for state in driver.scope.edge_states]
+        assert edges == reference.edges
+        assert [(f.node_path, f.code) for f in driver.scope.failures] == [f[:2] for f in reference.failures]
+        assert driver.treatments() == [(f[0], f[2]) for f in reference.failures]
+        reference.must_be_settled(set(driver.offered))
+        if not reference.cancelled:
+            assert driver.execution.is_ended == reference.is_over, "the run ended early or late"
+        if driver.execution.is_ended:
+            state, named, output = reference.conclude()
+            assert driver.ended == state
+            if state not in ("CANCELLED", "TIMED_OUT"):
+                assert driver.named == named
+                assert _same_output(driver.output, output)
+
+    def finish(self, path: str, fate: str, output: str, retryable: bool | None) -> None:
+        outcome, _, code = fate.partition(" ")
+        stimulus = Stimulus("result", path, outcome, code, output, retryable if outcome == "FAILED" else None)
+        driver = self.driver
+        match outcome:
+            case "SUCCEEDED":
+                self.do(stimulus, lambda: driver.succeed(path, output=output))
+            case "FAILED":
+                self.do(stimulus, lambda: driver.fail(path, code, retryable=retryable))
+            case "TIMED_OUT":
+                self.do(stimulus, lambda: driver.time_out_attempt(path))
+            case "LOST":
+                self.do(stimulus, lambda: driver.lose(path))
+            case _:
+                self.do(stimulus, lambda: driver.hand_back(path))
+
+    def tick(self) -> bool:
+        timer = self.driver.next_timer()
+        if timer is None:
+            return False
+        kinds = {TimerKind.NODE_TIMEOUT: "node_timeout", TimerKind.EXECUTION_TIMEOUT: "execution_timeout"}
+        self.do(Stimulus(kinds.get(timer.kind, "timer"), timer.node_path), self.driver.fire_next)
+        return True
+
+
+def _same_output(got: object, wanted: object) -> bool:
+    """Outputs of transforms without `input` are not the reference's business: `any`."""
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        theirs, ours = cast("dict[str, object]", got), cast("dict[str, object]", wanted)
+        return theirs.keys() == ours.keys() and all(_same_output(theirs[key], ours[key]) for key in ours)
+    if not isinstance(wanted, str):
+        return got == wanted
+    return wanted == "any" or got == json.loads(wanted)
+
+
+@COMMON
+@given(graphs(), st.data())
+def test_machine_does_what_the_reference_says(graph: Graph, data: st.DataObject) -> None:
+    """Sections 4 to 9: every event is the one the law wants, nothing is left undone."""
+    followed = Followed(graph)
+    driver = followed.driver
+    followed.do(Stimulus("start"), driver.start)
+    for _ in range(200):
+        if driver.execution.is_ended or driver.execution.is_cancelling:
+            break
+        running = driver.running()
+        acts = (
+            ["finish"] * 12 * bool(running)
+            + ["tick", "restart"]
+            + ["cancel"] * (data.draw(st.integers(0, 9)) == 0)
+        )
+        match data.draw(st.sampled_from(acts)):
+            case "finish":
+                path = data.draw(st.sampled_from(running))
+                retryable = data.draw(st.sampled_from([None, None, None, True, False]))
+                followed.finish(path, data.draw(FATES), data.draw(OUTPUTS), retryable)
+            case "tick":
+                followed.tick()
+            case "cancel":
+                followed.do(Stimulus("cancel"), driver.cancel)
+            case _:
+                followed.do(Stimulus("restart"), driver.restart)
+    if driver.execution.is_cancelling:
+        while driver.fire_next():
+            followed.check()
+        for path, attempt in list(driver.execution.receipts):
+            assert not driver.execution.is_ended
+            stage = data.draw(st.sampled_from([CancelStage.EXITED, CancelStage.ABANDONED]))
+            driver.receipt(path, stage, attempt)
+    assume(driver.execution.is_ended)
+    event(driver.ended)
+    assert sum(isinstance(e.detail, ExecutionEnded) for e in driver.events) == 1
+    for record in driver.scope.records:
+        assert record.state.is_ended or record.state is NodeState.IDLE
+    while driver.fire_next():
+        pass
+    driver.cancel()
+    assert isinstance(driver.events[-1].detail, ExecutionEnded), "A5"
+
+
+def run_in_order(graph: Graph, fates: dict[str, list[str]], pick: Callable[[int], int]) -> Driver:
+    """Run to the end: attempts have fixed fates, and `pick` says which running node comes next."""
+    driver = Driver(graph).start()
+    followed: dict[str, int] = {}
+    while not driver.execution.is_ended:
+        running = driver.running()
+        if not running:
+            assert driver.fire_next()
+            continue
+        path = running[pick(len(running))]
+        number = followed[path] = followed.get(path, 0) + 1
+        outcome, _, code = (fates[path] + ["SUCCEEDED"])[min(number - 1, len(fates[path]))].partition(" ")
+        match outcome:
+            case "SUCCEEDED":
+                driver.succeed(path, output="1")
+            case "FAILED":
+                driver.fail(path, code)
+            case "TIMED_OUT":
+                driver.time_out_attempt(path)
+            case "LOST":
+                driver.lose(path)
+            case _:
+                driver.hand_back(path)
+    return driver
+
+
+@COMMON
+@given(graphs(races=False, policies=(OnFailure.CONTINUE,)), st.data())
+def test_any_order_of_completions_ends_in_the_same_state(graph: Graph, data: st.DataObject) -> None:
+    """Without races and clocks, under CONTINUE, the end depends on the fates alone (R1, sections 5 to 7)."""
+    nodes = [replace(n, timeouts=None) for n in graph.nodes]
+    policy = Policy(on_failure=OnFailure.CONTINUE, min_success_rate=graph.policy.min_success_rate)
+    graph = Graph(
+        nodes=tuple(nodes), edges=graph.edges, policy=policy, scheduling=graph.scheduling, output=graph.output
+    )
+    fates = {node.id: data.draw(st.lists(FATES, max_size=3)) for node in graph.nodes}
+    first = run_in_order(graph, fates, lambda count: 0)
+    second = run_in_order(graph, fates, lambda count: data.draw(st.integers(0, count - 1)))
+    assert first.states() == second.states()
+    assert first.edges() == second.edges()
+    assert first.ended == second.ended
+    assert first.output == second.output
+    assert sorted(first.treatments()) == sorted(second.treatments())
+
+
+@COMMON
+@given(graphs(), st.data())
+def test_execution_that_is_resumed_at_every_step_ends_the_same(graph: Graph, data: st.DataObject) -> None:
+    """A1: what is not durable follows from what is: a replay after every result changes nothing."""
+    fates = {node.id: data.draw(st.lists(FATES, max_size=3)) for node in graph.nodes}
+    picks = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=30))
+    one = _steps(graph, fates, picks, restarts=False)
+    other = _steps(graph, fates, picks, restarts=True)
+    assert one.states() == other.states()
+    assert (one.ended, one.named, one.output) == (other.ended, other.named, other.output)
+
+
+def _steps(graph: Graph, fates: dict[str, list[str]], picks: list[int], *, restarts: bool) -> Driver:
+    graph = Graph(
+        nodes=tuple(replace(n, timeouts=None) for n in graph.nodes),
+        edges=graph.edges,
+        policy=Policy(on_failure=graph.policy.on_failure, min_success_rate=graph.policy.min_success_rate),
+        scheduling=graph.scheduling,
+        output=graph.output,
+    )
+    steps = [0]
+
+    def pick(count: int) -> int:
+        steps[0] += 1
+        return picks[steps[0] % len(picks)] % count
+
+    class Restarting(Driver):
+        def _step(self, what: object) -> None:
+            super()._step(what)  # type: ignore[arg-type]  # What comes in goes out.
+            if restarts and not self.execution.is_ended:
+                self.restart()
+
+    driver = Restarting(graph)
+    driver.start()
+    done: dict[str, int] = {}
+    while not driver.execution.is_ended:
+        running = sorted(driver.running())
+        if not running:
+            assert driver.fire_next()
+            continue
+        path = running[pick(len(running))]
+        number = done[path] = done.get(path, 0) + 1
+        fate = (fates[path] + ["SUCCEEDED"])[min(number - 1, len(fates[path]))]
+        outcome, _, code = fate.partition(" ")
+        if outcome == "FAILED":
+            driver.fail(path, code)
+        elif outcome == "TIMED_OUT":
+            driver.time_out_attempt(path)
+        else:
+            driver.result(path, AttemptOutcome[outcome])
+    return driver
+
+
+@COMMON
+@given(graphs(), st.data())
+def test_replay_equals_live_at_every_prefix(graph: Graph, data: st.DataObject) -> None:
+    """A1: equal after every event, and a machine resumed at any prefix comes to its end."""
+    fates = {node.id: data.draw(st.lists(FATES, max_size=3)) for node in graph.nodes}
+    driver = run_in_order(graph, fates, lambda count: data.draw(st.integers(0, count - 1)))
+    cut = data.draw(st.integers(1, len(driver.events) - 1))
+    other = Driver(graph)
+    other.now_s = driver.events[cut - 1].time_s
+    other.adopt(driver.events[:cut])
+    for _ in range(300):
+        if other.execution.is_ended:
+            break
+        if other.execution.state is ExecutionState.QUEUED:
+            other.start()
+        elif other.running():
+            other.succeed(other.running()[0])
+        else:
+            assert other.fire_next()
+    assert other.execution.is_ended
+
+
+@COMMON
+@given(graphs(), st.data())
+def test_questions_and_grants_may_come_in_any_order_and_late(graph: Graph, data: st.DataObject) -> None:
+    """The driver's obligation b: questions are answered in any order, now or later; nothing sticks."""
+    driver = Driver(graph, grants=False, answers=False).start()
+    stopped = False
+    for _ in range(150):
+        if driver.execution.is_ended or driver.execution.is_cancelling:
+            break
+        stopped = stopped or bool(driver.in_reason("SIBLING_FAILED"))
+        acts = ["answer"] * 4 * bool(driver.questions) + ["grant"] * 3 * bool(driver.offered) + ["tick"]
+        acts += ["finish"] * 4 * bool(driver.running()) + ["cancel"] * (data.draw(st.integers(0, 9)) == 0)
+        # A replay after the sweep of E4 has a test of its own.
+        acts += ["restart"] * (not stopped)
+        match data.draw(st.sampled_from(acts)):
+            case "answer":
+                driver.questions.insert(
+                    0, driver.questions.pop(data.draw(st.integers(0, len(driver.questions) - 1)))
+                )
+                driver.answer()
+            case "grant":
+                driver.grant(data.draw(st.sampled_from(list(driver.offered))))
+            case "finish":
+                path = data.draw(st.sampled_from(driver.running()))
+                outcome, _, code = data.draw(FATES).partition(" ")
+                if outcome == "FAILED":
+                    driver.fail(path, code)
+                elif outcome == "TIMED_OUT":
+                    driver.time_out_attempt(path)
+                else:
+                    driver.result(path, AttemptOutcome[outcome], output=Payload("1"))
+            case "cancel":
+                driver.cancel()
+            case "restart":
+                driver.restart()
+            case _:
+                driver.fire_next()
+    for _ in range(300):
+        if driver.execution.is_ended or driver.execution.is_cancelling:
+            break
+        if driver.questions:
+            driver.answer()
+        elif driver.offered:
+            driver.grant(next(iter(driver.offered)))
+        elif driver.running():
+            driver.succeed(driver.running()[0])
+        else:
+            assert driver.fire_next(), f"nothing can move: {driver.states()}"
+    assert driver.execution.is_ended or driver.execution.is_cancelling

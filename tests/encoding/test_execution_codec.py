@@ -1,0 +1,121 @@
+"""Executions and nodes as the contract shows them, folded from their events."""
+
+from __future__ import annotations
+
+import json
+
+import trio
+from trio.testing import MockClock
+
+from plait.v1 import execution_pb2, state_pb2
+from plait_server.core.scope import NodeRecord
+from plait_server.encoding.execution_codec import FAILURES_SHOWN_MAX, describe, describe_node, summarize
+from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, fails, hangs, returns, running
+
+
+async def shown(runtime: Runtime) -> execution_pb2.Execution:
+    view = await runtime.supervisor.view(NAMESPACE, "x")
+    return describe(NAMESPACE, view.execution, view.is_queued)
+
+
+async def node(runtime: Runtime, path: str, *, in_list: bool = False) -> execution_pb2.ExecutionNode:
+    view = await runtime.supervisor.view(NAMESPACE, "x")
+    return describe_node(
+        view.execution.root,
+        view.execution.record(path),
+        is_queued=view.is_queued,
+        queue_reason=view.queue_reason,
+        in_list=in_list,
+    )
+
+
+def never(_: NodeRecord) -> bool:
+    return False
+
+
+async def test_an_execution_shows_its_state_times_counts_and_output(autojump_clock: MockClock) -> None:
+    async with running(scripts={"a": returns("1", 2), "b": fails(after_s=3)}) as runtime:
+        await trio.sleep(5)
+        await runtime.submit("policy CONTINUE; a -> c; b -> d", input='{"i":1}')
+        await trio.sleep(1)
+        message = await shown(runtime)
+        assert message.state == state_pb2.EXECUTION_STATE_RUNNING
+        assert (message.node_counts.running, message.node_counts.idle) == (2, 2)
+        assert not message.HasField("end_time")
+        await runtime.wait_ended()
+        message = await shown(runtime)
+        assert message.state == state_pb2.EXECUTION_STATE_PARTIALLY_SUCCEEDED
+        assert (message.namespace, message.execution_id, message.run) == (NAMESPACE, "x", 1)
+        assert message.create_time.seconds == message.start_time.seconds == EPOCH_S + 5
+        assert message.end_time.seconds == EPOCH_S + 8
+        assert json.loads(message.input.json) == {"i": 1}
+        assert json.loads(message.output.json) == {"c": 1}
+        counts = message.node_counts
+        assert (counts.succeeded, counts.failed, counts.skipped, counts.running) == (2, 1, 1, 0)
+        assert message.failure.node_path == "b"
+        assert [failure.node_path for failure in message.failures] == ["b"]
+        assert (message.node_count, message.failure_count) == (4, 1)
+        assert message.last_sequence == len(runtime.events())
+
+
+async def test_a_queued_node_is_shown_with_its_reason(autojump_clock: MockClock) -> None:
+    """A1: QUEUED has no event; Q6: its reason is the allocator's."""
+    async with running(slots=0) as runtime:
+        await runtime.submit("a -> b")
+        await trio.sleep(1)
+        message = await node(runtime, "a")
+        assert message.state == state_pb2.NODE_STATE_QUEUED
+        assert message.reason == "NO_WORKER"
+        assert (await shown(runtime)).node_counts.queued == 1
+        assert (await node(runtime, "b")).state == state_pb2.NODE_STATE_IDLE
+
+
+async def test_a_node_shows_its_attempts(autojump_clock: MockClock) -> None:
+    async with running(scripts={"a": fails("ABORTED", after_s=1)}) as runtime:
+        await runtime.submit("node a retry=3 backoff=2; a -> b")
+        await trio.sleep(1.5)
+        message = await node(runtime, "a")
+        assert message.state == state_pb2.NODE_STATE_BACKING_OFF
+        assert message.HasField("due_time")
+        await runtime.wait_ended()
+        whole, listed = await node(runtime, "a"), await node(runtime, "a", in_list=True)
+        assert [attempt.number for attempt in whole.attempts] == [1, 2, 3]
+        assert [attempt.number for attempt in listed.attempts] == [3]
+        assert whole.attempt_count == listed.attempt_count == 3
+        assert whole.attempts[0].failure.code == "ABORTED"
+        assert whole.attempts[0].worker_id == "w"
+        assert (whole.kind, whole.type, whole.level, whole.branch) == ("task", "t", 0, "0")
+        assert whole.failure.node_path == "a"
+
+
+async def test_inputs_and_outputs_are_not_in_lists(autojump_clock: MockClock) -> None:
+    async with running(scripts={"a": returns("[1]")}) as runtime:
+        await runtime.submit('node b input="x"; a -> b')
+        await runtime.wait_ended()
+        whole, listed = await node(runtime, "b"), await node(runtime, "b", in_list=True)
+        assert whole.input.json == '"x"'
+        assert whole.output.json == '"x"'
+        assert not listed.HasField("input")
+        assert not listed.HasField("output")
+
+
+async def test_failures_are_bounded_and_counted(autojump_clock: MockClock) -> None:
+    nodes = [f"n{number}" for number in range(FAILURES_SHOWN_MAX + 20)]
+    async with running(scripts=dict.fromkeys(nodes, fails()), slots=200) as runtime:
+        await runtime.submit(f"policy CONTINUE; {', '.join(nodes)} -> end")
+        execution = await runtime.wait_ended()
+        message = describe(NAMESPACE, execution, never)
+        assert len(message.failures) == FAILURES_SHOWN_MAX
+        assert message.failure_count == len(nodes)
+
+
+async def test_a_summary_holds_no_payloads(autojump_clock: MockClock) -> None:
+    async with running(scripts={"b": hangs}) as runtime:
+        await runtime.submit("a -> b", input='"large"')
+        await trio.sleep(1)
+        view = await runtime.supervisor.view(NAMESPACE, "x")
+        message = summarize(NAMESPACE, view.execution)
+        assert not message.HasField("input")
+        assert len(message.failures) == 0
+        row = execution_pb2.Execution.FromString(runtime.store.executions[NAMESPACE, "x"].row.summary)
+        assert row.state == message.state == state_pb2.EXECUTION_STATE_RUNNING

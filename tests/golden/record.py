@@ -1,0 +1,96 @@
+"""Records the golden journal: `python -m tests.golden.record tests/golden/journal-1.json`.
+
+Done once for each version of the journal; a recorded file is never changed, for stores out there hold the same bytes.
+"""
+
+import base64
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import TypeAlias
+
+from plait_server.core.events import ExecutionSubmitted
+from plait_server.core.states import CancelStage
+from plait_server.encoding.event_codec import encode_event
+from plait_server.encoding.graph_codec import analysis_to_bytes, graph_to_proto
+from tests.core.driver import Driver
+from tests.core.graph_text import build
+from tests.golden.summary import Summary, summarize
+
+Recorded: TypeAlias = dict[str, str | list[str] | Summary]
+
+
+def executions() -> dict[str, Driver]:
+    """Carry out graphs that together have every type of event, outcome and end."""
+    retried = Driver(build("a -> b; node a retry=3 codes=UNAVAILABLE; node d kind=delay:5; b -> d")).start()
+    retried.fail("a", "UNAVAILABLE")
+    retried.advance(60)
+    retried.lose("a")
+    retried.hand_back("a")
+    retried.succeed("a", output='{"n":1}')
+    retried.succeed("b", output='"text"')
+    retried.advance(5)
+
+    stopped = Driver(build("policy FAIL_FAST", "a -> c; b -> c; d -> e")).start()
+    stopped.fail("b", "BROKEN")
+
+    raced = Driver(build("a -> w; b -> w; node w join=ANY")).start()
+    raced.succeed("b", output="7")
+    raced.succeed("w")
+
+    cancelled = Driver(build("a -> b; c -> b")).start()
+    cancelled.cancel("enough")
+    for path in ("a", "c"):
+        cancelled.receipt(path, CancelStage.DELIVERED)
+    cancelled.receipt("a", CancelStage.EXITED)
+    cancelled.receipt("c", CancelStage.ABANDONED)
+
+    continued = Driver(
+        build(
+            "policy CONTINUE",
+            "a -> x; b -> y; c -error-> h; l -> y; node l locked",
+            "node t on_error=IGNORE; t -> x",
+        )
+    ).start()
+    for path in ("a", "c", "t"):
+        continued.fail(path, "BROKEN")
+    continued.succeed("b")
+    continued.succeed("h")
+    continued.succeed("y")
+
+    timed_out = Driver(build("policy FAIL_FAST timeout=9", "a -> b")).start()
+    timed_out.advance(9)
+    return {
+        "retried": retried,
+        "stopped": stopped,
+        "raced": raced,
+        "cancelled": cancelled,
+        "continued": continued,
+        "timed out": timed_out,
+    }
+
+
+def record(driver: Driver) -> Recorded:
+    """Write an execution down: its graph, analysis and events as the store has them, and what they come to."""
+    graph = graph_to_proto(driver.execution.root.graph).SerializeToString(deterministic=True)
+    analysis = analysis_to_bytes(driver.execution.root.analysis)
+    first = driver.events[0]
+    assert isinstance(first.detail, ExecutionSubmitted)
+    detail = first.detail._replace(
+        graph_digest=hashlib.sha256(graph).hexdigest(), analysis_digest=hashlib.sha256(analysis).hexdigest()
+    )
+    events = [first._replace(detail=detail), *driver.events[1:]]
+    return {
+        "graph": base64.b64encode(graph).decode(),
+        "analysis": base64.b64encode(analysis).decode(),
+        "events": [base64.b64encode(encode_event(event)).decode() for event in events],
+        "summary": summarize(driver.execution),
+    }
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    assert not target.exists(), f"{target} is recorded; give the next version another name"
+    recorded = {name: record(driver) for name, driver in executions().items()}
+    target.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,71 @@
+"""An allocator with a few words around it: who asked, who was granted what, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from plait_server.runtime.allocator import Allocator, Grant, Request
+
+NAMESPACE = "default"
+
+
+class Desk:
+    """An allocator whose grants are kept, by the node's path, in the order of the granting."""
+
+    def __init__(self, *, server: int = 1_000, types: Mapping[str, int] | None = None) -> None:
+        self.allocator = Allocator(server_limit=server, type_limits=types or {})
+        self.grants: dict[str, Grant] = {}
+        self.order: list[str] = []
+        self._count = 0
+
+    def execution(self, name: str = "x", limit: int = 10_000, namespace: str = NAMESPACE) -> None:
+        self.allocator.open_execution(namespace, name, limit)
+
+    def worker(
+        self,
+        name: str = "w",
+        slots: int = 10_000,
+        types: Mapping[str, int] | None = None,
+        namespace: str = NAMESPACE,
+    ) -> None:
+        self.allocator.attach_worker(namespace, name, f"{name}.1", slots, types or {"t": 0})
+
+    def ask(
+        self,
+        path: str,
+        *,
+        execution: str = "x",
+        type_: str = "t",
+        priority: int = 0,
+        remaining: int = 0,
+        namespace: str = NAMESPACE,
+    ) -> None:
+        """Queue a request; its order in the graph is that of the asking."""
+        self._count += 1
+        request = self.request(path, execution=execution, type_=type_, namespace=namespace)
+        self.allocator.offer(request._replace(priority=priority, remaining=remaining, order=self._count))
+
+    def request(
+        self, path: str, *, execution: str = "x", type_: str = "t", namespace: str = NAMESPACE
+    ) -> Request:
+        def on_grant(grant: Grant) -> None:
+            self.grants[path] = grant
+            self.order.append(path)
+
+        return Request(namespace, execution, path, type_, 0, 0, 0, trio.current_time(), on_grant)
+
+    def dispatch(self) -> list[str]:
+        """Dispatch; gives the paths that were granted now, in order."""
+        before = len(self.order)
+        self.allocator.dispatch()
+        return self.order[before:]
+
+    def end(self, path: str) -> list[str]:
+        """Give back all that a node holds, and dispatch."""
+        self.grants.pop(path).release()
+        return self.dispatch()
+
+    def reason(self, path: str, execution: str = "x", namespace: str = NAMESPACE) -> str:
+        return self.allocator.reason(namespace, execution, path)

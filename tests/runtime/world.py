@@ -1,0 +1,428 @@
+"""A server's runtime without doors: the memory journal behind a gate, scripted workers, virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+import trio
+
+from plait_server.adapters.expressions.cel import CelEvaluator
+from plait_server.adapters.expressions.inline import InlineOffload
+from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal, MemoryStore
+from plait_server.core.analysis import analyze, build_adjacency
+from plait_server.core.commands import Taken
+from plait_server.core.events import Event
+from plait_server.core.execution import Execution
+from plait_server.core.failures import Failure
+from plait_server.core.graph import Graph
+from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.encoding.event_codec import decode_event
+from plait_server.encoding.graph_codec import graph_to_proto
+from plait_server.errors import JournalUnavailable
+from plait_server.ports.evaluator import Offload
+from plait_server.ports.journal import (
+    AppendItem,
+    AppendResult,
+    AuditRecord,
+    Claim,
+    EventPage,
+    JournalStatistics,
+    ListedExecution,
+    RequestRecord,
+)
+from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.runtime.allocator import Allocator
+from plait_server.runtime.committer import Committer
+from plait_server.runtime.context import Context
+from plait_server.runtime.recovery import load_execution
+from plait_server.runtime.submission import Submission
+from plait_server.runtime.supervisor import Supervisor
+from tests.core.graph_text import build
+
+NAMESPACE: Final = "default"
+EPOCH_S: Final = 1_700_000_000.0
+GRACE_S: Final = 10.0
+
+Script: TypeAlias = Callable[[Assignment], Awaitable[Report]]
+
+
+class Gate:
+    """Lets appends through, holds them, or breaks them; keeps what went through."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[AppendItem]] = []
+        self._open = trio.Event()
+        self._open.set()
+        self.waiting = 0
+        """Appends that stand before the gate."""
+        self.breaks: list[Exception | Callable[[AppendItem], AppendResult | None]] = []
+        """What becomes of the next appends: raised, or asked for each item (None lets it through)."""
+        self.reads_yield = False
+        """Whether reads let others run, as those of a store far away do."""
+
+    def close(self) -> None:
+        self._open = trio.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def pass_through(self) -> None:
+        self.waiting += 1
+        await self._open.wait()
+        self.waiting -= 1
+
+
+class GatedJournal:
+    """A memory journal behind a gate."""
+
+    kind = "memory"
+
+    def __init__(self, store: MemoryStore, gate: Gate) -> None:
+        self.inner = MemoryJournal(store, owner=f"owner-{store.generation + 1}")
+        self._gate = gate
+
+    @property
+    def owner(self) -> str:
+        return self.inner.owner
+
+    def namespace(self, name: str) -> GatedNamespace:
+        return GatedNamespace(self.inner.namespace(name), self._gate)
+
+    async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
+        await self._gate.pass_through()
+        action = self._gate.breaks.pop(0) if self._gate.breaks else None
+        if isinstance(action, Exception):
+            raise action
+        results: list[AppendResult] = []
+        for item in items:
+            refused = action(item) if action is not None else None
+            results.append(refused or (await self.inner.append_many([item]))[0])
+        self._gate.batches.append(list(items))
+        return results
+
+    async def claim(self, *, limit: int) -> Sequence[Claim]:
+        return await self.inner.claim(limit=limit)
+
+    async def renew(self) -> bool:
+        return await self.inner.renew()
+
+    async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
+        return await self.inner.list_due(now_s=now_s, limit=limit)
+
+    async def key(self) -> bytes:
+        return await self.inner.key()
+
+    def statistics(self) -> JournalStatistics:
+        return self.inner.statistics()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class GatedNamespace:
+    """A namespace of a `GatedJournal`."""
+
+    def __init__(self, inner: MemoryNamespaceJournal, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    @property
+    def namespace(self) -> str:
+        return self._inner.namespace
+
+    async def _way(self) -> None:
+        if self._gate.reads_yield:
+            await trio.sleep(0.001)
+
+    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
+        await self._way()
+        return await self._inner.read(execution_id, after=after, events_max=events_max, bytes_max=bytes_max)
+
+    async def read_row(self, execution_id: str) -> ListedExecution | None:
+        await self._way()
+        return await self._inner.read_row(execution_id)
+
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+        await self._way()
+        return await self._inner.list_rows(before=before, limit=limit)
+
+    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
+        await self._way()
+        return await self._inner.find_request(method, request_id)
+
+    async def read_content(self, digest: str) -> bytes | None:
+        await self._way()
+        return await self._inner.read_content(digest)
+
+    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
+        await self._way()
+        return await self._inner.read_audit(execution_id, limit=limit)
+
+
+class Seams:
+    """Wall time that goes with virtual time, ids in order, and a die that always falls the same way."""
+
+    def __init__(self) -> None:
+        self.offset_s = 0.0
+        self.dice = 0.5
+        self._ids = 0
+
+    def now_s(self) -> float:
+        return EPOCH_S + trio.current_time() + self.offset_s
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"id-{self._ids}"
+
+    def random(self) -> float:
+        return self.dice
+
+
+class Recorder:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Event]] = []
+        self.said: list[tuple[AttemptKey, str, str]] = []
+
+    def events_durable(self, namespace: str, execution_id: str, events: Sequence[Event]) -> None:
+        self.events += [(execution_id, event) for event in events]
+
+    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
+        self.said.append((key, kind, text))
+
+
+async def succeed(assignment: Assignment) -> Report:
+    """End at once with the input as output."""
+    await trio.lowlevel.checkpoint()
+    return Report(AttemptOutcome.SUCCEEDED, assignment.input_json or "null", from_worker=True)
+
+
+def returns(output_json: str, after_s: float = 0.0) -> Script:
+    """Succeed with an output after some time."""
+
+    async def run(assignment: Assignment) -> Report:
+        await trio.sleep(after_s)
+        return Report(AttemptOutcome.SUCCEEDED, output_json, from_worker=True)
+
+    return run
+
+
+def fails(code: str = "UNKNOWN", *, after_s: float = 0.0, retry_after_s: float | None = None) -> Script:
+    """Fail after some time."""
+
+    async def run(assignment: Assignment) -> Report:
+        await trio.sleep(after_s)
+        failure = Failure(
+            code=code,
+            message=f"{code} of {assignment.key.node_path}",
+            node_path=assignment.key.node_path,
+            attempt=assignment.key.attempt,
+        )
+        return Report(AttemptOutcome.FAILED, failure=failure, retry_after_s=retry_after_s, from_worker=True)
+
+    return run
+
+
+def ends_as(outcome: AttemptOutcome) -> Script:
+    """End LOST or RETURNED."""
+
+    async def run(assignment: Assignment) -> Report:
+        await trio.lowlevel.checkpoint()
+        return Report(outcome, failure=Failure(code=outcome.name))
+
+    return run
+
+
+async def hangs(assignment: Assignment) -> Report:
+    """Run until it is cancelled."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Run another script each time."""
+    left = list(scripts)
+
+    async def run(assignment: Assignment) -> Report:
+        return await left.pop(0)(assignment)
+
+    return run
+
+
+class ScriptedWorkers:
+    """The workers' port: each node runs its script; what the runtime asks for is kept."""
+
+    def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
+        self.scripts = dict(scripts or {})
+        self.assigned: list[Assignment] = []
+        self.told: list[tuple[str, int, Taken]] = []
+        self.stopped: list[tuple[str, int, str]] = []
+        self.exit_s: dict[str, float] = {}
+        """Node -> how long its handler takes to end when it is cancelled; at once if not said."""
+        self.on_assign: Callable[[Assignment], None] = lambda _: None
+        self.on_tell: Callable[[AttemptKey, Taken], None] = lambda _, __: None
+
+    @property
+    def paths(self) -> list[str]:
+        return [assignment.key.node_path for assignment in self.assigned]
+
+    async def execute(
+        self,
+        assignment: Assignment,
+        on_receipt: Callable[[CancelStage], None],
+        stop_reason: Callable[[], str],
+    ) -> Report:
+        self.assigned.append(assignment)
+        self.on_assign(assignment)
+        try:
+            return await self.scripts.get(assignment.key.node_path, succeed)(assignment)
+        except trio.Cancelled:
+            reason = stop_reason()
+            if reason:
+                with trio.CancelScope(shield=True):
+                    await self._stop(assignment.key, reason, on_receipt)
+            raise
+
+    def tell(self, key: AttemptKey, taken: Taken) -> None:
+        self.told.append((key.node_path, key.attempt, taken))
+        self.on_tell(key, taken)
+
+    async def _stop(self, key: AttemptKey, reason: str, on_receipt: Callable[[CancelStage], None]) -> None:
+        self.stopped.append((key.node_path, key.attempt, reason))
+        exit_s = self.exit_s.get(key.node_path, 0.0)
+        on_receipt(CancelStage.DELIVERED)
+        on_receipt(CancelStage.ACKNOWLEDGED)
+        await trio.sleep(min(exit_s, GRACE_S))
+        on_receipt(CancelStage.EXITED if exit_s < GRACE_S else CancelStage.ABANDONED)
+
+
+class Runtime:
+    """A server's runtime and its world. `running` starts one."""
+
+    def __init__(self, store: MemoryStore, workers: ScriptedWorkers, seams: Seams, offload: Offload) -> None:
+        self.store = store
+        self.gate = Gate()
+        self.journal = GatedJournal(store, self.gate)
+        self.workers = workers
+        self.seams = seams
+        self.observer = Recorder()
+        self.allocator = Allocator(server_limit=1_000, type_limits={})
+        self.committer = Committer(self.journal)
+        self.context = Context(
+            journal=self.journal,
+            workers=workers,
+            evaluator=CelEvaluator(),
+            offload=offload,
+            seams=seams,
+            observer=self.observer,
+            allocator=self.allocator,
+            committer=self.committer,
+        )
+        self.supervisor = Supervisor(self.context)
+        self.scope = trio.CancelScope()
+        self.has_crashed = False
+
+    def attach_worker(self, slots: int = 100, types: Mapping[str, int] | None = None) -> None:
+        self.allocator.attach_worker(NAMESPACE, "w", "w.1", slots, types or {"t": 0})
+
+    async def submit(
+        self, graph: Graph | str, *, id: str = "x", input: str = "null", request: RequestRecord | None = None
+    ) -> Execution:
+        graph = build(graph) if isinstance(graph, str) else graph
+        return await self.supervisor.submit(
+            Submission(
+                namespace=NAMESPACE,
+                execution_id=id,
+                graph=graph,
+                graph_bytes=graph_to_proto(graph).SerializeToString(deterministic=True),
+                analysis=analyze(graph, build_adjacency(graph)),
+                input_json=input,
+                labels={},
+                traceparent="",
+                request=request,
+            )
+        )
+
+    async def cancel(self, id: str = "x", *, request: RequestRecord | None = None) -> None:
+        await self.supervisor.cancel(NAMESPACE, id, "no more", request)
+
+    async def wait_ended(self, id: str = "x", within_s: float = 1_000_000.0) -> Execution:
+        """Wait for the end; the execution is what its events say, read back."""
+        with trio.fail_after(within_s):
+            while True:
+                view = await self.supervisor.view(NAMESPACE, id)
+                if view.execution.is_ended:
+                    return await self.replay(id)
+                if view.feed is not None:
+                    await view.feed.wait_changed()
+                else:
+                    await trio.sleep(1)
+
+    async def replay(self, id: str = "x") -> Execution:
+        return await load_execution(self.journal.inner.namespace(NAMESPACE), id)
+
+    def events(self, id: str = "x") -> list[Event]:
+        """Give the durable events."""
+        return [decode_event(content) for content in self.store.executions[NAMESPACE, id].events]
+
+    def names(self, id: str = "x") -> list[str]:
+        return [type(event.detail).__name__ for event in self.events(id)]
+
+    def audit(self, id: str = "x") -> list[tuple[str, str, int]]:
+        records = self.store.executions[NAMESPACE, id].audit
+        return [(record.kind, record.node_path, record.attempt) for record in records]
+
+    def assert_nothing_is_held(self) -> None:
+        """Q1: however attempts end, their permits come back."""
+        statistics = self.allocator.statistics()
+        assert (statistics.running, statistics.waiting) == (0, 0)
+        assert self.allocator.slots_in_use("w.1") == 0
+
+    def crash(self) -> None:
+        """Die as by kill -9: what is in memory is gone, the store stays."""
+        self.has_crashed = True
+        self.journal.inner.crash()
+        self.scope.cancel()
+
+
+@asynccontextmanager
+async def running(
+    store: MemoryStore | None = None,
+    *,
+    scripts: Mapping[str, Script] | None = None,
+    seams: Seams | None = None,
+    offload: Offload | None = None,
+    slots: int = 100,
+) -> AsyncGenerator[Runtime]:
+    """Run a runtime with a worker of type `t`; it ends with the block, or by `crash`."""
+    runtime = Runtime(
+        store or MemoryStore(), ScriptedWorkers(scripts), seams or Seams(), offload or InlineOffload()
+    )
+    if slots:
+        runtime.attach_worker(slots)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run, runtime)
+        await runtime.supervisor.wait_ready()
+        yield runtime
+        runtime.scope.cancel()
+
+
+async def _run(runtime: Runtime) -> None:
+    try:
+        with runtime.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.committer.run)
+                nursery.start_soon(runtime.supervisor.run)
+    except* JournalUnavailable:
+        if not runtime.has_crashed:
+            raise
+
+
+def with_limit(graph: Graph | str, max_concurrency: int) -> Graph:
+    """Give the execution a limit."""
+    graph = build(graph) if isinstance(graph, str) else graph
+    return replace(graph, policy=replace(graph.policy, max_concurrency=max_concurrency))

@@ -1,0 +1,149 @@
+"""The simulator: many seeds pass and reach every row, a seed is the same everywhere, planted defects are found."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from plait_server.core import edges, joins
+from plait_server.core.edges import EdgeRow, Effect
+from plait_server.core.graph import Join
+from plait_server.core.states import EdgeState
+from plait_server.runtime.allocator import Grant
+from plait_server.runtime.feed import Feed
+from plait_server.testing import sim
+from plait_server.testing.simulation.coverage import NOT_REACHED, wanted_rows
+from plait_server.testing.simulation.run import simulate
+from plait_server.testing.simulation.world import World, run_in_virtual_time
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 500
+SEEN_MIN = 20
+"""How often each row must be seen in so many seeds."""
+
+
+@pytest.mark.slow
+def test_seeds_pass_and_reach_every_row() -> None:
+    """A1-A5, C1, E1-E5, J1, K3, Q1, R1-R3 and sections 5 and 6, as `simulation.checks` quotes them."""
+    summary = sim.Summary()
+    failures: list[str] = []
+    with sim.silenced():
+        for seed in range(1, SEEDS + 1):
+            result = simulate(seed)
+            summary.take(result)
+            failures += [result.failure] if result.failure else []
+    assert not failures, failures[0]
+    rare = {row: summary.coverage.counts[row] for row in summary.coverage.too_rare(SEEN_MIN)}
+    assert rare == {}, f"rows seen fewer than {SEEN_MIN} times in {SEEDS} seeds: {rare}"
+    assert summary.coverage.unexpected() == []
+
+
+def test_rows_out_of_reach_have_a_reason() -> None:
+    assert all(NOT_REACHED.values())
+    assert not set(NOT_REACHED) & set(wanted_rows())
+
+
+def test_a_seed_is_the_same_in_two_fresh_processes() -> None:
+    """Determinism: hashes of strings differ between processes, and nothing may follow from them."""
+    code = "import sys; from plait_server.testing.sim import run; sys.exit(run(1, 25, json=True))"
+    ends = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", code],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            ).stdout.splitlines()[-1]
+        )
+        for hash_seed in ("1", "2")
+    ]
+    for end in ends:
+        del end["real_s"]
+    assert ends[0] == ends[1]
+
+
+def test_a_seed_is_the_same_when_it_is_run_alone() -> None:
+    with sim.silenced():
+        assert [simulate(seed).digest for seed in (7, 8, 8)] == [simulate(seed).digest for seed in (7, 8, 8)]
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sim.run(3, 2, json=True) == 0
+    end = json.loads(capsys.readouterr().out)
+    assert (end["seeds"], end["failed"]) == (2, 0)
+
+
+def test_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sim.run(3, 1, json=False) == 0
+    text = capsys.readouterr().out
+    assert "edges: SUCCEEDED" in text
+    assert "out of reach in this version" in text
+
+
+# Planted defects: each must be found within a few seeds, by the check that is there for it.
+
+
+def checks_that_fail(count: int) -> set[str]:
+    with sim.silenced():
+        return {result.check for result in map(simulate, range(1, count + 1)) if result.failure}
+
+
+def test_a_wrong_row_of_the_edge_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Effect(EdgeState.DEAD, EdgeState.DEAD, EdgeState.DEAD, asks_plain=False)
+    monkeypatch.setitem(edges.EFFECTS, EdgeRow.UPSTREAM_FAILED, wrong)
+    assert "5, 6" in checks_that_fail(20)
+
+
+def test_a_wrong_quorum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(join: Join, not_dead: int) -> int:
+        return 1
+
+    monkeypatch.setattr(joins, "quorum_needed", one)
+    assert "5, 6" in checks_that_fail(20)
+
+
+def test_a_permit_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(self: Grant) -> None:
+        """Give nothing back."""
+
+    monkeypatch.setattr(Grant, "release_engine", keep)
+    assert checks_that_fail(5) & {"Q1", "ends in time"}
+
+
+def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Feed.read
+
+    def skip(self: Feed, after: int) -> Sequence[bytes] | None:
+        return read(self, after + 1 if after == 2 else after)
+
+    monkeypatch.setattr(Feed, "read", skip)
+    assert "A3" in checks_that_fail(20)
+
+
+def test_a_failure_is_readable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = Effect(EdgeState.DEAD, EdgeState.DEAD, EdgeState.DEAD, asks_plain=False)
+    monkeypatch.setitem(edges.EFFECTS, EdgeRow.SUCCEEDED, wrong)
+    assert sim.run(1, 1, json=False) == 1
+    text = capsys.readouterr().out
+    assert "seed 1 fails" in text
+    assert "its events:" in text
+    assert "plait sim --seed 1 --count 1" in text
+
+
+def test_time_that_stands_still_is_found() -> None:
+    world = World(1)
+
+    async def spin() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    assert run_in_virtual_time(world, spin) is None
+    assert world.failure is not None
+    assert world.failure.check == "livelock"

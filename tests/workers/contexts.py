@@ -1,0 +1,26 @@
+"""A context whose reports nobody hears."""
+
+from plait_worker import Context
+from plait_worker.reports import ReportTray
+from plait_worker.session import Assigned
+
+
+class DeafRoom:
+    def ask(self, tray: ReportTray) -> None: ...
+
+
+def make_context() -> Context:
+    assigned = Assigned(
+        token="a",
+        execution_id="e",
+        node_path="n",
+        attempt=1,
+        run=1,
+        type="t",
+        input_json=None,
+        input_digest=None,
+        time_left_s=None,
+        traceparent="",
+        idempotency_key="k",
+    )
+    return Context(assigned, worker_id="w", tray=ReportTray("a", DeafRoom()), clock=lambda: 0.0)

@@ -1,0 +1,74 @@
+"""Tests of what a handler may say."""
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from plait_worker.reports import ReportTray
+from tests.workers.contexts import DeafRoom, make_context
+from tests.workers.session_driver import assign, attached, receive, said
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")], ids=repr)
+def test_progress_is_a_share(fraction: float) -> None:
+    with pytest.raises(ValueError, match="within 0 to 1"):
+        make_context().progress(fraction)
+
+
+def test_level_is_one_of_four() -> None:
+    level: Any = "FATAL"
+    with pytest.raises(ValueError, match="DEBUG, INFO, WARNING or ERROR"):
+        make_context().log("x", level=level)
+
+
+def test_usage_is_checked_where_it_is_reported() -> None:
+    context = make_context()
+    amount: Any = 0.1
+    with pytest.raises(TypeError, match="exact"):
+        context.usage("tokens", amount)
+    for number in range(64):
+        context.usage(f"u{number}", 1)
+    with pytest.raises(ValueError, match="at most 64 units"):
+        context.usage("u64", 1)
+
+
+def test_details_of_a_heartbeat_are_small_json() -> None:
+    context = make_context()
+    with pytest.raises(ValueError, match="is a set"):
+        context.heartbeat({1})
+    with pytest.raises(ValueError, match="at most 8192 bytes"):
+        context.heartbeat("x" * 8192)
+
+
+def test_raise_if_cancelled_raises_what_no_handler_catches_by_accident() -> None:
+    context = make_context()
+    context.raise_if_cancelled()
+    context.cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        context.raise_if_cancelled()
+    assert repr(context) == "<Context e n attempt=1 cancelled>"
+
+
+def test_attempt_without_a_bound_has_no_deadline() -> None:
+    assert (make_context().time_left, make_context().deadline) == (None, None)
+
+
+def test_tray_adds_up_and_keeps_the_newest() -> None:
+    session = attached()
+    receive(session, assign("a"))
+    said(session)
+    tray = ReportTray("a", DeafRoom())
+    for number in range(1500):
+        tray.put_log("INFO", str(number), 1)
+        tray.put_progress(number / 1500, "")
+        tray.put_usage("tokens", Decimal("0.1"))
+        tray.put_heartbeat(None)
+    tray.empty_into(session)
+    tray.empty_into(session)
+    messages = said(session)
+    kinds = [message.WhichOneof("message") for message in messages]
+    assert kinds == ["heartbeat", "usage", "progress", *["log"] * 1000]
+    assert messages[1].usage.amount == "150.0"
+    assert messages[-1].log.message == "1499"

@@ -1,0 +1,138 @@
+"""Tests of cancelling, against a scripted server on a real socket."""
+
+import asyncio
+from datetime import timedelta
+
+from plait.v1 import worker_hub_service_pb2 as hub
+from plait_worker import Context
+from tests.workers.scripted_hub import (
+    ScriptedHub,
+    assign,
+    cancel,
+    duration,
+    recorded,
+    run,
+)
+from tests.workers.serving import finish, make_worker, serving
+
+REPORTS = ("accept", "progress", "log", "usage", "heartbeat")
+
+
+# Cancels.
+
+
+def test_cancelled_coroutine_exits_without_a_result() -> None:
+    worker = make_worker()
+    started = asyncio.Event()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> object:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            context.usage("seconds", 1)
+        return "too late"
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await started.wait()
+            await stream.send(cancel("a"))
+            await stream.expect("cancel_ack")
+            exited = await stream.expect("exited", skipping=REPORTS)
+            assert dict(exited.usage) == {"seconds": "1"}
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_cancelled_thread_sees_the_flag() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    def work(context: Context, input: object) -> None:
+        context.progress(0.0)
+        context.cancelled.wait()
+        context.raise_if_cancelled()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("progress")
+            await stream.send(cancel("a"))
+            await stream.expect("cancel_ack")
+            await stream.expect("exited")
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_cancel_that_comes_with_the_assign_starts_nothing() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None:
+        raise AssertionError("it was cancelled before it began")
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"), cancel("a"))
+            await stream.expect("cancel_ack")
+            await stream.expect("exited")
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_attempt_whose_time_ran_out_is_cancelled_and_told_when_the_server_asks() -> None:
+    worker = make_worker()
+    ended = asyncio.Event()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert context.time_left == timedelta()
+            ended.set()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a", time_left=duration(0.01)))
+            await ended.wait()
+            await stream.send(cancel("a", "TIMED_OUT"))
+            await stream.expect("cancel_ack")
+            await stream.expect("exited")
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_stale_cancels_the_handler() -> None:
+    """FAILURES 19: told STALE, the SDK cancels the handler."""
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None:
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("accept")
+            await stream.send(recorded("a", hub.RECORDED_RESULT_STALE))
+            await stream.expect("exited")
+            await finish(worker, stream, task)
+
+    run(test)

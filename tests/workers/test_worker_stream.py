@@ -1,0 +1,320 @@
+"""Tests of the stream and of leaving, against a scripted server on a real socket."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from plait.v1 import worker_hub_service_pb2 as hub
+from plait_worker import Context, Worker, WorkerRefused
+from tests.workers.scripted_hub import (
+    ScriptedHub,
+    assign,
+    recorded,
+    run,
+)
+from tests.workers.serving import finish, make_worker, serving
+
+# The stream.
+
+
+def test_attempts_and_results_outlive_a_stream() -> None:
+    """A4: a worker keeps a result until it is told what became of it."""
+    worker = make_worker()
+    go_on = asyncio.Event()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> object:
+        if input == "slow":
+            await go_on.wait()
+        return input
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            first = await server.next_stream()
+            await first.greet()
+            await first.send(assign("slow", '"slow"'), assign("done", '"done"'))
+            await first.expect("complete")
+            first.end(grpc.StatusCode.UNAVAILABLE, "restarting")
+            second = await server.next_stream()
+            hello = await second.hello()
+            held = [(attempt.token, attempt.finished) for attempt in hello.in_flight]
+            assert held == [("slow", False), ("done", True)]
+            go_on.set()
+            await second.send(hub.ServerMessage(welcome=hub.Welcome(protocol_version=1)))
+            results = [await second.expect("complete"), await second.expect("complete")]
+            assert {complete.token for complete in results} == {"slow", "done"}
+            await second.send(recorded("slow"), recorded("done"))
+            await finish(worker, second, task)
+
+    run(test)
+
+
+def test_worker_waits_for_a_server_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "plait_worker")
+    tries = 0
+    enough = asyncio.Event()
+
+    def jitter() -> float:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            enough.set()
+        return 0.0
+
+    worker = Worker(worker_id="w", jitter=jitter)
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        server = ScriptedHub()
+        await server.start()
+        await server.stop()
+        async with serving(worker, server) as task:
+            await enough.wait()
+            await server.start()
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("complete")
+            await stream.send(recorded("a"))
+            await finish(worker, stream, task)
+            await server.stop()
+
+    run(test)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("not reachable" in message for message in messages) == 1
+    assert sum("attached to" in message for message in messages) == 1
+
+
+def test_silent_server_is_left_and_found_again(caplog: pytest.LogCaptureFixture) -> None:
+    """FAILURES 20: liveness is judged on the stream itself."""
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            silent = await server.next_stream()
+            await silent.greet(lease_s=0.05)
+            second = await server.next_stream()
+            silent.end()
+            await second.greet()
+            await finish(worker, second, task)
+
+    run(test)
+    assert any("nothing was heard for 0.05 s" in record.getMessage() for record in caplog.records)
+
+
+def test_ping_is_answered() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(hub.ServerMessage(ping=hub.Ping(number=7)))
+            assert (await stream.expect("pong")).number == 7
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (grpc.StatusCode.FAILED_PRECONDITION, "upgrade"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "correct"),
+        (grpc.StatusCode.PERMISSION_DENIED, "let this worker"),
+        (grpc.StatusCode.UNAUTHENTICATED, "credentials"),
+    ],
+    ids=lambda value: value.name if isinstance(value, grpc.StatusCode) else "",
+)
+def test_refusal_ends_the_worker_with_a_remedy(code: grpc.StatusCode, remedy: str) -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.hello()
+            stream.end(code, "not you")
+            with pytest.raises(WorkerRefused, match="not you") as caught:
+                await task
+            assert (caught.value.code, remedy in caught.value.message) == (code.name, True)
+
+    run(test)
+
+
+def test_broken_protocol_drops_the_stream() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            broken = await server.next_stream()
+            await broken.hello()
+            await broken.send(assign("a"))
+            stream = await server.next_stream()
+            broken.end()
+            await stream.greet()
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+# Leaving.
+
+
+def test_draining_worker_takes_nothing_new_and_finishes_what_runs() -> None:
+    """T3: a worker that drains takes nothing new; what runs finishes."""
+    worker = make_worker()
+    go_on = asyncio.Event()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> object:
+        await go_on.wait()
+        return "done"
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("accept")
+            worker.drain()
+            await stream.expect("drain")
+            await stream.send(assign("b"))
+            reject = await stream.expect("reject")
+            assert (reject.token, reject.code) == ("b", "DRAINING")
+            go_on.set()
+            await stream.expect("complete")
+            await stream.send(recorded("a"))
+            await stream.expect_end()
+            await task
+
+    run(test)
+
+
+def test_attempt_that_does_not_end_in_time_is_handed_back() -> None:
+    """T3: or is RETURNED."""
+    worker = make_worker(drain_timeout=timedelta())
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None:
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("accept")
+            worker.drain()
+            await stream.expect("drain")
+            assert (await stream.expect("reject")).code == "DRAINING"
+            await stream.expect_end()
+            await task
+
+    run(test)
+
+
+def test_thread_that_looks_away_does_not_keep_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_worker.worker.CANCEL_S", 0.0)
+    worker = make_worker(drain_timeout=timedelta())
+    release = threading.Event()
+    ended = threading.Event()
+
+    @worker.node("t")
+    def work(context: Context, input: object) -> None:
+        release.wait()
+        ended.set()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("accept")
+            worker.drain()
+            await stream.expect("drain")
+            assert (await stream.expect("reject")).token == "a"
+            await stream.expect_end()
+            await task
+
+    run(test)
+    release.set()
+    ended.wait()
+
+
+def test_first_signal_drains() -> None:
+    worker = make_worker()
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server:
+            task = asyncio.create_task(worker.run(server.address))
+            stream = await server.next_stream()
+            await stream.greet()
+            # Answered: the worker has read the welcome.
+            await stream.send(hub.ServerMessage(ping=hub.Ping(number=1)))
+            await stream.expect("pong")
+            os.kill(os.getpid(), signal.SIGTERM)
+            await stream.expect("drain")
+            await stream.expect_end()
+            await task
+
+    run(test)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_worker_leaves_while_the_server_is_away() -> None:
+    def drain_and_go_on() -> float:
+        worker.drain()
+        return 0.0
+
+    worker = Worker(worker_id="w", jitter=drain_and_go_on)
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        server = ScriptedHub()
+        await server.start()
+        await server.stop()
+        async with serving(worker, server) as task:
+            await task
+
+    run(test)
+
+
+def test_drain_before_run_holds_for_it() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    worker.drain()
+
+    async def test() -> None:
+        async with ScriptedHub() as server:
+            await worker.run(server.address, handle_signals=False)
+
+    run(test)

@@ -1,0 +1,38 @@
+"""`python -m plait_worker package.module:worker --connect HOST:PORT`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from plait_worker.processes import run_child, run_worker
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker as the command line says; return the exit code."""
+    parser = argparse.ArgumentParser(prog="plait_worker", description="Runs a worker of a Plait server.")
+    parser.add_argument("target", metavar="MODULE:WORKER", help="the worker, such as package.module:worker")
+    parser.add_argument("--connect", metavar="HOST:PORT", required=True, help="the server")
+    parser.add_argument("--processes", type=_positive, default=1, help="how many processes serve [1]")
+    parser.add_argument("--namespace", help="the namespace served [the worker's own]")
+    parser.add_argument("--worker-id", help="the worker's id [the worker's own]")
+    # For the processes that --processes starts: the end of stdin is the end of their parent.
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.child:
+        return run_child(options.target, options.connect, options.namespace, options.worker_id)
+    return run_worker(
+        options.target, options.connect, options.processes, options.namespace, options.worker_id
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

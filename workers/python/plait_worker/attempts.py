@@ -1,0 +1,254 @@
+"""The attempts that run in this process: their tasks and threads, from the assign to the end.
+
+Rules:
+1. An attempt is told to the session once: in `_finish`, or when it is handed back, whichever comes first.
+2. A coroutine is cancelled through its task; a thread cannot be: its flag is set, and its end is awaited.
+3. What a handler returned counts even after a cancel, and the session decides whether it may still be sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
+
+from plait_worker.context import Context
+from plait_worker.failures import FailureReport
+from plait_worker.handlers import Handler
+from plait_worker.inputs import Inputs, InputUnavailable
+from plait_worker.limits import PAYLOAD_BYTES_MAX
+from plait_worker.reports import ReportRoom, ReportTray
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import (
+    Assigned,
+    CancelRequested,
+    ProtocolError,
+    Recorded,
+    SessionEvent,
+    Welcomed,
+)
+from plait_worker.threads import HandlerThreads
+
+logger = logging.getLogger("plait_worker")
+
+
+class CancelledBy(enum.Enum):
+    """Who cancelled an attempt."""
+
+    SERVER = "server"
+    """The server asked for it."""
+    DEADLINE = "deadline"
+    """Its time ran out here; what that means is the server's to decide."""
+    DRAIN = "drain"
+    """The worker leaves and hands it back."""
+
+
+class _Running:
+    __slots__ = ("assigned", "cancelled_by", "context", "handler", "is_cancellable", "task", "timer", "tray")
+
+    def __init__(self, assigned: Assigned, handler: Handler, tray: ReportTray, context: Context) -> None:
+        self.assigned = assigned
+        self.handler = handler
+        self.tray = tray
+        self.context = context
+        self.cancelled_by: CancelledBy | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        # True while it awaits something that cancelling its task ends. Not before its first step: a task that
+        # is cancelled then never enters its coroutine, and would not be told to the session.
+        self.is_cancellable = False
+
+
+class Attempts:
+    """The attempts of one worker. Belongs to its event loop.
+
+    Args:
+        session: is told how attempts end.
+        handlers: node type to handler.
+        tasks: owns the attempts' tasks.
+        threads: run handlers that are plain functions.
+        inputs: fetches inputs by digest.
+        on_queued: called when the session has something to send.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: WorkerSession,
+        handlers: Mapping[str, Handler],
+        tasks: asyncio.TaskGroup,
+        threads: HandlerThreads,
+        inputs: Inputs,
+        on_queued: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._handlers = handlers
+        # Looked up once a type, not at every attempt.
+        self._is_async = {type_: handler.is_async for type_, handler in handlers.items()}
+        self._tasks = tasks
+        self._threads = threads
+        self._inputs = inputs
+        self._on_queued = on_queued
+        self._loop = asyncio.get_running_loop()
+        self._room = ReportRoom(session, on_queued)
+        self._running: dict[str, _Running] = {}
+        self._none = asyncio.Event()
+        self._none.set()
+        self._payload_bytes_max = PAYLOAD_BYTES_MAX
+
+    def __len__(self) -> int:
+        """Count the attempts that have not ended."""
+        return len(self._running)
+
+    def carry_out(self, events: Sequence[SessionEvent]) -> None:
+        """Do what the session says: start and cancel handlers."""
+        for event in events:
+            match event:
+                case Assigned():
+                    self._start(event)
+                case CancelRequested():
+                    self.cancel(event.token, CancelledBy.SERVER)
+                case Welcomed():
+                    self._payload_bytes_max = event.payload_bytes_max or PAYLOAD_BYTES_MAX
+                case Recorded() | ProtocolError():
+                    # The session has forgotten the result; the connection drops the stream.
+                    pass
+                case _:
+                    assert_never(event)
+
+    def _start(self, assigned: Assigned) -> None:
+        token = assigned.token
+        tray = self._room.tray(token)
+        context = Context(assigned, worker_id=self._session.worker_id, tray=tray, clock=self._loop.time)
+        running = _Running(assigned, self._handlers[assigned.type], tray, context)
+        self._running[token] = running
+        self._none.clear()
+        if assigned.time_left_s is not None:
+            running.timer = self._loop.call_later(
+                assigned.time_left_s, self.cancel, token, CancelledBy.DEADLINE
+            )
+        running.task = self._tasks.create_task(self._run(running))
+
+    def cancel(self, token: str, by: CancelledBy) -> None:
+        """Cancel the handler of an attempt; nothing happens if it has ended."""
+        running = self._running.get(token)
+        if running is None:
+            return
+        is_first = running.cancelled_by is None
+        running.cancelled_by = by
+        running.context.cancelled.set()
+        if is_first and running.is_cancellable and running.task is not None:
+            running.task.cancel()
+
+    def cancel_all(self, by: CancelledBy) -> None:
+        """Cancel the handlers of all attempts."""
+        for token in list(self._running):
+            self.cancel(token, by)
+
+    def hand_back_all(self, code: str, message: str) -> None:
+        """Hand back all attempts, though their handlers have not ended: the process is about to."""
+        for token, running in list(self._running.items()):
+            running.tray.empty_into(self._session)
+            self._forget(running)
+            self._session.hand_back(token, code, message)
+            if running.task is not None:
+                # A thread cannot be ended, but it is not waited for any longer.
+                running.task.cancel()
+        self._on_queued()
+
+    async def wait_none(self) -> None:
+        """Wait until no attempt runs."""
+        await self._none.wait()
+
+    async def _run(self, running: _Running) -> None:
+        outcome: str | FailureReport | InputUnavailable | None = None
+        if running.cancelled_by is None:
+            try:
+                outcome = await self._call(running)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if running.cancelled_by is None:
+                    if task is not None and task.cancelling():
+                        # The whole worker is being torn down.
+                        raise
+                    message = "the handler raised CancelledError though nobody had cancelled it"
+                    outcome = FailureReport(code="CANCELLED_BY_WORKER", message=message)
+            except InputUnavailable as problem:
+                outcome = problem
+            finally:
+                running.is_cancellable = False
+        self._finish(running, outcome)
+
+    async def _call(self, running: _Running) -> str | FailureReport:
+        assigned = running.assigned
+        input_json = assigned.input_json
+        running.is_cancellable = True
+        if assigned.input_digest is not None:
+            input_json = await self._inputs.fetch(assigned.input_digest)
+        handler = running.handler
+        if self._is_async[assigned.type]:
+            return await handler.call(running.context, input_json, self._payload_bytes_max)
+        running.is_cancellable = False
+        call = functools.partial(handler.call_in_thread, running.context, input_json, self._payload_bytes_max)
+        outcome = await asyncio.wrap_future(self._threads.submit(call))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _finish(self, running: _Running, outcome: str | FailureReport | InputUnavailable | None) -> None:
+        token = running.assigned.token
+        if token not in self._running:
+            # It was handed back while its handler ran on.
+            return
+        running.tray.empty_into(self._session)
+        self._forget(running)
+        match outcome:
+            case str():
+                self._session.complete(token, outcome)
+            case FailureReport():
+                self._fail(running, outcome)
+            case InputUnavailable(is_transient=True):
+                self._session.hand_back(token, "INPUT_UNAVAILABLE", outcome.message)
+            case InputUnavailable():
+                self._fail(running, FailureReport(code="INPUT_UNAVAILABLE", message=outcome.message))
+            case None if running.cancelled_by is CancelledBy.DRAIN:
+                self._session.hand_back(token, "DRAINING", "the worker leaves")
+            case None:
+                self._session.exited(token)
+        self._on_queued()
+
+    def _fail(self, running: _Running, report: FailureReport) -> None:
+        assigned = running.assigned
+        logger.info(
+            "attempt failed: %s of %s, attempt %d: %s",
+            assigned.node_path,
+            assigned.execution_id,
+            assigned.attempt,
+            report.code,
+            extra={
+                "execution_id": assigned.execution_id,
+                "node_path": assigned.node_path,
+                "attempt": assigned.attempt,
+                "traceparent": assigned.traceparent,
+                "code": report.code,
+            },
+        )
+        self._session.fail(
+            assigned.token,
+            report.code,
+            report.message,
+            details_json=report.details_json,
+            retryable=report.retryable,
+            retry_after_s=report.retry_after_s,
+            causes=report.causes,
+        )
+
+    def _forget(self, running: _Running) -> None:
+        del self._running[running.assigned.token]
+        if running.timer is not None:
+            running.timer.cancel()
+        if not self._running:
+            self._none.set()

@@ -1,0 +1,247 @@
+"""Drives a session over gRPC: one Attach stream at a time, made anew for ever.
+
+Liveness is judged on the stream itself: the server pings on it, and when nothing came for the lease time it
+is dropped. gRPC's own keepalive finds a peer that is gone without a word (half-open TCP) within 15 s; with
+its defaults, never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import grpc
+import grpc.aio
+
+from plait.v1 import worker_hub_service_pb2 as hub
+from plait_worker.backoff import Backoff
+from plait_worker.failures import WorkerRefused
+from plait_worker.limits import RECEIVED_BYTES_MAX
+from plait_worker.session import ProtocolError, SessionEvent, Welcomed, WorkerSession
+
+logger = logging.getLogger("plait_worker")
+
+CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
+    # A half-open peer is found within 10 s + 5 s. What bounds the wait for the answer in today's gRPC is
+    # ping_timeout_ms: with keepalive_timeout_ms alone it took a minute.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The channel's own waits must not be longer than those between streams; the default is up to 120 s.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),
+)
+
+GREETING_S: Final = 15.0
+"""How long `welcome` may take: a server busy with recovery is slow, a half-open one is found as fast."""
+LEASE_DEFAULT_S: Final = 30.0
+"""The silence that ends a stream when the server did not name its lease."""
+STABLE_S: Final = 5.0
+"""A stream that lived so long lets the backoff begin anew: a server that hangs up at once is not hammered."""
+
+_REMEDIES: Final[Mapping[grpc.StatusCode, str]] = {
+    grpc.StatusCode.FAILED_PRECONDITION: "upgrade the older of server and worker",
+    grpc.StatusCode.INVALID_ARGUMENT: "correct what the server names: id, namespace, types or labels",
+    grpc.StatusCode.PERMISSION_DENIED: "let this worker's identity serve the namespace and its node types",
+    grpc.StatusCode.UNAUTHENTICATED: "give the worker credentials that the server accepts",
+}
+
+_OnEvents: TypeAlias = Callable[[Sequence[SessionEvent]], None]
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[hub.AttachRequest, hub.AttachResponse]"
+
+# What reading and writing raise when the stream is over; the status says why.
+_STREAM_OVER: Final = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StreamEnd:
+    code: grpc.StatusCode
+    details: str
+    lived_s: float
+    """Seconds since `welcome`; 0 without one."""
+
+
+class Connection:
+    """Keeps a session attached.
+
+    Args:
+        session: what is driven; its owner may call it too, and then calls `wake`.
+        channel: where the server is.
+        address: the server's address, for people.
+        jitter: draws a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        session: WorkerSession,
+        channel: grpc.aio.Channel,
+        *,
+        address: str,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._session = session
+        self.address: Final = address
+        """The server's address."""
+        self._jitter = jitter
+        self._attach = channel.stream_stream(
+            "/plait.v1.WorkerHubService/Attach",
+            request_serializer=_serialize,
+            response_deserializer=hub.AttachResponse.FromString,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._call: _Call | None = None
+        self._has_work = asyncio.Event()
+        self._has_moved = asyncio.Event()
+        self._is_writing = False
+        self._is_closing = False
+        self._is_out_of_reach = False
+        self._welcome_time_s: float | None = None
+
+    def __repr__(self) -> str:
+        """Show the address and the session."""
+        return f"<Connection {self.address} {self._session!r}>"
+
+    def wake(self) -> None:
+        """Have what the session has queued written soon."""
+        self._has_work.set()
+
+    async def run(self, on_events: _OnEvents) -> None:
+        """Keep attached until `close` is called.
+
+        If the caller is cancelled, the stream is dropped at once; the session keeps what it holds.
+
+        Args:
+            on_events: carries out what the session says, at once.
+
+        Raises:
+            WorkerRefused: if the server will not have this worker, and trying again cannot help.
+        """
+        backoff = Backoff(self._jitter)
+        while not self._is_closing:
+            end = await self._stream(on_events)
+            if self._is_closing:
+                return
+            remedy = _REMEDIES.get(end.code)
+            if remedy is not None:
+                said = end.details or end.code.name
+                text = f"the server at {self.address} refused the worker: {said}; {remedy}"
+                raise WorkerRefused(end.code.name, text)
+            self._tell_lost(end)
+            if end.lived_s >= STABLE_S:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_delay_s())
+
+    async def wait_settled(self) -> None:
+        """Wait until the session is idle and everything it said is written. The caller bounds the wait."""
+        while not self._session.is_idle or self._is_writing:
+            self._has_moved.clear()
+            await self._has_moved.wait()
+
+    async def close(self) -> None:
+        """Say that nothing more comes; `run` returns when the server has ended the stream, too.
+
+        To be called once everything is settled. Without a stream the caller cancels `run`.
+        """
+        self._is_closing = True
+        if self._call is not None:
+            try:
+                await self._call.done_writing()
+            except _STREAM_OVER:
+                return
+
+    async def _stream(self, on_events: _OnEvents) -> _StreamEnd:
+        """Drive the session over one stream, to its end."""
+        call = self._attach()
+        self._welcome_time_s = None
+        self._session.connected()
+        self._call = call
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write(call))
+                code, details = await self._read(call, on_events)
+                writer.cancel()
+        finally:
+            self._call = None
+            self._session.disconnected()
+            call.cancel()
+        return _StreamEnd(code=code, details=details, lived_s=self._lived_s())
+
+    def _lived_s(self) -> float:
+        return 0.0 if self._welcome_time_s is None else self._loop.time() - self._welcome_time_s
+
+    async def _read(self, call: _Call, on_events: _OnEvents) -> tuple[grpc.StatusCode, str]:
+        session = self._session
+        silence_s = GREETING_S
+        try:
+            async with asyncio.timeout(silence_s) as silence:
+                while isinstance(frame := await call.read(), hub.AttachResponse):
+                    events = session.receive(frame)
+                    on_events(events)
+                    for event in events:
+                        match event:
+                            case Welcomed():
+                                silence_s = event.lease_s or LEASE_DEFAULT_S
+                                self._tell_attached(event)
+                            case ProtocolError():
+                                return grpc.StatusCode.INTERNAL, event.message
+                            case _:
+                                pass
+                    silence.reschedule(self._loop.time() + silence_s)
+                    self._has_work.set()
+                    self._has_moved.set()
+        except TimeoutError:
+            return grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was heard for {silence_s:g} s"
+        except grpc.aio.AioRpcError as error:
+            return error.code(), error.details() or ""
+        return grpc.StatusCode.OK, "the server ended the stream"
+
+    async def _write(self, call: _Call) -> None:
+        session = self._session
+        try:
+            while True:
+                frame = session.take_frame()
+                if frame is None:
+                    self._is_writing = False
+                    self._has_moved.set()
+                    self._has_work.clear()
+                    await self._has_work.wait()
+                else:
+                    self._is_writing = True
+                    await call.write(frame)
+        except _STREAM_OVER:
+            # The reader learns why.
+            return
+        finally:
+            self._is_writing = False
+            self._has_moved.set()
+
+    def _tell_attached(self, welcome: Welcomed) -> None:
+        self._welcome_time_s = self._loop.time()
+        self._is_out_of_reach = False
+        logger.info("attached to %s (Plait %s)", self.address, welcome.server_version or "of unknown version")
+
+    def _tell_lost(self, end: _StreamEnd) -> None:
+        """Log once that the server is out of reach, not at every try."""
+        if self._is_out_of_reach:
+            return
+        self._is_out_of_reach = True
+        said = end.details or end.code.name
+        if self._welcome_time_s is not None:
+            logger.warning("lost the server at %s, retrying: %s", self.address, said)
+        elif end.code is grpc.StatusCode.UNAVAILABLE:
+            logger.warning("server not reachable at %s, retrying: %s", self.address, said)
+        else:
+            logger.warning("the server at %s did not take the worker, retrying: %s", self.address, said)
+
+
+def _serialize(frame: hub.AttachRequest) -> bytes:
+    # A function with types: of a generated method type checkers see that it serializes any message.
+    return frame.SerializeToString()

@@ -1,0 +1,84 @@
+"""The functions that do the work of nodes, and how one is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Never, TypeAlias, TypeVar, cast
+
+from plait_worker.context import Context
+from plait_worker.failures import FailureReport, NodeFailure, report_of
+from plait_worker.values import JSONValue, UnfitValue, decode_value, encode_value
+
+HandlerFunction: TypeAlias = Callable[[Context, Never], object]
+"""Takes the context and the input, whichever type it declares for that; returns a JSON value, or is async."""
+
+HandlerT = TypeVar("HandlerT", bound=HandlerFunction)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """What a worker does for nodes of one type."""
+
+    type: str
+    """The node type."""
+    function: HandlerFunction
+    """Does the work."""
+    max_concurrency: int
+    """How many attempts it runs at once; 0: bounded by the worker's slots alone."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function; others run in threads."""
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
+            getattr(self.function, "__call__", None)  # noqa: B004 - not whether it can be called, but how.
+        )
+
+    async def call(self, context: Context, input_json: str | None, bytes_max: int) -> str | FailureReport:
+        """Run a coroutine function; return its result as JSON text, or its failure.
+
+        Raises:
+            asyncio.CancelledError: if it was cancelled, or raised that.
+        """
+        function = cast("Callable[[Context, JSONValue], Awaitable[object]]", self.function)
+        try:
+            return self._encode(await function(context, _decode(input_json)), bytes_max)
+        except Exception as error:  # noqa: BLE001 - the boundary to foreign code; a failure is data.
+            return report_of(error)
+
+    def call_in_thread(
+        self, context: Context, input_json: str | None, bytes_max: int
+    ) -> str | FailureReport | BaseException:
+        """Run a plain function, as `call` does.
+
+        Returns:
+            As `call`; an exception that is no `Exception` (a cancellation) is returned, since not every one
+            can be carried by a future.
+        """
+        function = cast("Callable[[Context, JSONValue], object]", self.function)
+        try:
+            return self._encode(function(context, _decode(input_json)), bytes_max)
+        except Exception as error:  # noqa: BLE001 - as in `call`.
+            return report_of(error)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited.
+            return error
+
+    def _encode(self, value: object, bytes_max: int) -> str | FailureReport:
+        try:
+            return encode_value(value, bytes_max)
+        except UnfitValue as problem:
+            if inspect.iscoroutine(value):
+                # It will not be awaited, and should not warn of that when it is collected.
+                value.close()
+            message = f"the handler of {self.type} returned what cannot be a result: {problem}"
+            return FailureReport(code="INVALID_RESULT", message=message)
+
+
+def _decode(input_json: str | None) -> JSONValue:
+    if input_json is None:
+        return None
+    try:
+        return decode_value(input_json)
+    except ValueError as error:
+        raise NodeFailure("INVALID_INPUT", f"the input cannot be read: {error}", retryable=False) from error

@@ -1,0 +1,37 @@
+"""The limits of the Attach protocol that a worker keeps by itself, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+PROTOCOL_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 1 * MIB
+"""What the contract allows a frame; a single larger message travels alone."""
+RECEIVED_BYTES_MAX: Final = 16 * MIB
+"""A join's input may be 16 MiB, though it comes by digest; frames are far smaller."""
+PAYLOAD_BYTES_MAX: Final = 1 * MIB
+"""The largest result, until the server's welcome says otherwise."""
+VALUE_DEPTH_MAX: Final = 64
+"""How deep lists and objects of a result may nest."""
+FAILURE_MESSAGE_BYTES_MAX: Final = 4 * KIB
+TRACEBACK_BYTES_MAX: Final = 8 * KIB
+"""The end of a traceback says what happened; the beginning is the SDK's own frames."""
+CAUSES_MAX: Final = 8
+"""The contract's depth of a failure's causes."""
+LOG_MESSAGE_BYTES_MAX: Final = 8 * KIB
+HEARTBEAT_BYTES_MAX: Final = 8 * KIB
+"""Details of a heartbeat are for people; they go ahead of results, and small ones delay none."""
+LOG_LINES_QUEUED_MAX: Final = 1_000
+"""With 8 KiB a line at most 8 MiB of memory; older lines make room."""
+SLOTS_MAX: Final = 10_000
+LABELS_MAX: Final = 64
+UNRECORDED_MAX: Final = 10_000
+"""Results that wait to be recorded; beyond, assigns are turned away instead of filling the memory."""
+ENDED_TOKENS_MAX: Final = 10_000
+"""Ended attempts that are remembered, so that a late duplicate starts no second handler."""
+USAGE_UNITS_MAX: Final = 64
+"""Units of one attempt. They are named by code, not by data: more is a mistake, and would fill the memory."""
+ID_PATTERN: Final = r"[A-Za-z0-9_.-]{1,128}"

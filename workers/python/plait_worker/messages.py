@@ -1,0 +1,147 @@
+"""Messages and plain values: the worker's are made from them, the server's are read into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Final
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from plait.v1 import failure_pb2, payload_pb2
+from plait.v1 import worker_hub_service_pb2 as hub
+from plait_worker.session_events import Assigned, Welcomed
+from plait_worker.usage import format_totals
+
+_NANOS: Final = 1_000_000_000
+
+
+def accept(token: str) -> hub.WorkerMessage:
+    """Say that an attempt was taken."""
+    return hub.WorkerMessage(accept=hub.Accept(token=token))
+
+
+def reject(token: str, code: str, message: str) -> hub.WorkerMessage:
+    """Say that an attempt was not taken, or hand it back."""
+    return hub.WorkerMessage(reject=hub.Reject(token=token, code=code, message=message))
+
+
+def cancel_ack(token: str) -> hub.WorkerMessage:
+    """Acknowledge a cancel."""
+    return hub.WorkerMessage(cancel_ack=hub.CancelAck(token=token))
+
+
+def exited(token: str, usage: Mapping[str, Decimal]) -> hub.WorkerMessage:
+    """Say that a cancelled handler has ended, and what the attempt used in all."""
+    return hub.WorkerMessage(exited=hub.Exited(token=token, usage=format_totals(usage)))
+
+
+def pong(number: int) -> hub.WorkerMessage:
+    """Answer a ping."""
+    return hub.WorkerMessage(pong=hub.Pong(number=number))
+
+
+def credit(slots: int) -> hub.WorkerMessage:
+    """Change how many attempts are taken at once."""
+    return hub.WorkerMessage(credit=hub.Credit(slots=slots))
+
+
+def drain() -> hub.WorkerMessage:
+    """Say that nothing new is taken."""
+    return hub.WorkerMessage(drain=hub.Drain())
+
+
+def progress(token: str, fraction: float, message: str) -> hub.WorkerMessage:
+    """Report how far an attempt is."""
+    return hub.WorkerMessage(progress=hub.Progress(token=token, fraction=fraction, message=message))
+
+
+def usage_report(token: str, unit: str, amount: str) -> hub.WorkerMessage:
+    """Report what an attempt used since the last report."""
+    return hub.WorkerMessage(usage=hub.Usage(token=token, unit=unit, amount=amount))
+
+
+def heartbeat(token: str, details_json: str | None) -> hub.WorkerMessage:
+    """Say that an attempt is alive."""
+    return hub.WorkerMessage(heartbeat=hub.AttemptHeartbeat(token=token, details=_payload(details_json)))
+
+
+def log(token: str, level: str, message: str, time_ns: int) -> hub.WorkerMessage:
+    """Make a log line; a time of 0 is left out."""
+    line = hub.LogLine(token=token, level=level, message=message)
+    if time_ns:
+        seconds, nanos = divmod(time_ns, _NANOS)
+        line.time.CopyFrom(timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos))
+    return hub.WorkerMessage(log=line)
+
+
+def complete(token: str, output_json: str | None, usage: Mapping[str, Decimal]) -> hub.WorkerMessage:
+    """Deliver a result, and what the attempt used in all."""
+    output = _payload(output_json)
+    return hub.WorkerMessage(complete=hub.Complete(token=token, output=output, usage=format_totals(usage)))
+
+
+def fail(
+    token: str,
+    code: str,
+    message: str,
+    *,
+    details_json: str | None,
+    retryable: bool | None,
+    retry_after_s: float | None,
+    causes: Iterable[failure_pb2.Failure],
+    usage: Mapping[str, Decimal],
+) -> hub.WorkerMessage:
+    """Deliver a failure, and what the attempt used in all."""
+    failure = hub.Fail(
+        token=token,
+        code=code,
+        message=message,
+        details=_payload(details_json),
+        causes=causes,
+        usage=format_totals(usage),
+    )
+    if retryable is not None:
+        failure.retryable = retryable
+    if retry_after_s is not None:
+        seconds, nanos = divmod(round(retry_after_s * _NANOS), _NANOS)
+        failure.retry_after.CopyFrom(duration_pb2.Duration(seconds=seconds, nanos=nanos))
+    return hub.WorkerMessage(fail=failure)
+
+
+def read_welcome(welcome: hub.Welcome) -> Welcomed:
+    """Read what the server says of itself."""
+    return Welcomed(
+        server_version=welcome.server_version,
+        server_instance_id=welcome.server_instance_id,
+        ping_interval_s=seconds_of(welcome.ping_interval),
+        lease_s=seconds_of(welcome.lease),
+        payload_bytes_max=welcome.payload_bytes_max,
+    )
+
+
+def read_assign(assign: hub.Assign) -> Assigned:
+    """Read an attempt."""
+    content = assign.input.WhichOneof("content")
+    return Assigned(
+        token=assign.token,
+        execution_id=assign.execution_id,
+        node_path=assign.node_path,
+        attempt=assign.attempt,
+        run=assign.run,
+        type=assign.type,
+        input_json=assign.input.json if content == "json" else None,
+        input_digest=assign.input.digest if content == "digest" else None,
+        time_left_s=seconds_of(assign.time_left) if assign.HasField("time_left") else None,
+        traceparent=assign.traceparent,
+        idempotency_key=assign.idempotency_key,
+    )
+
+
+def seconds_of(duration: duration_pb2.Duration) -> float:
+    """Read a duration as seconds."""
+    return duration.seconds + duration.nanos / _NANOS
+
+
+def _payload(json_text: str | None) -> payload_pb2.Payload | None:
+    return None if json_text is None else payload_pb2.Payload(json=json_text)

@@ -1,0 +1,150 @@
+"""What handlers say while they run, brought from any thread to the session's event loop, in batches.
+
+Each attempt has a tray of its own, bounded by what it holds: the newest progress and heartbeat, usage added
+up, the last 1,000 log lines. A tray that something was put into asks the loop, once, to be emptied; so a
+handler that reports a thousand times a millisecond costs the loop one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Protocol
+
+from plait_worker.limits import LOG_LINES_QUEUED_MAX
+from plait_worker.session import WorkerSession
+from plait_worker.usage import add_amount
+
+
+class AsksForEmptying(Protocol):
+    """Where a tray says that something was put into it."""
+
+    def ask(self, tray: ReportTray) -> None:
+        """Have a tray emptied soon. May be called from any thread."""
+        ...
+
+
+class ReportTray:
+    """What one attempt has said and the session has not heard yet; open to every thread."""
+
+    __slots__ = (
+        "_has_heartbeat",
+        "_heartbeat",
+        "_is_due",
+        "_lock",
+        "_logs",
+        "_progress",
+        "_room",
+        "_token",
+        "_totals",
+        "_usage",
+    )
+
+    def __init__(self, token: str, room: AsksForEmptying) -> None:
+        self._token = token
+        self._room = room
+        self._lock = threading.Lock()
+        self._is_due = False
+        self._progress: tuple[float, str] | None = None
+        self._has_heartbeat = False
+        self._heartbeat: str | None = None
+        self._usage: dict[str, Decimal] = {}
+        # Since the start: a unit too many is refused here, where the handler sees it.
+        self._totals: dict[str, Decimal] = {}
+        self._logs: deque[tuple[str, str, int]] = deque(maxlen=LOG_LINES_QUEUED_MAX)
+
+    def put_progress(self, fraction: float, message: str) -> None:
+        """Replace the progress."""
+        with self._lock:
+            self._progress = (fraction, message)
+        self._ask()
+
+    def put_heartbeat(self, details_json: str | None) -> None:
+        """Replace the heartbeat."""
+        with self._lock:
+            self._has_heartbeat = True
+            self._heartbeat = details_json
+        self._ask()
+
+    def put_usage(self, unit: str, amount: Decimal) -> None:
+        """Add an amount."""
+        with self._lock:
+            add_amount(self._totals, unit, amount)
+            add_amount(self._usage, unit, amount)
+        self._ask()
+
+    def put_log(self, level: str, message: str, time_ns: int) -> None:
+        """Add a log line."""
+        with self._lock:
+            self._logs.append((level, message, time_ns))
+        self._ask()
+
+    def empty_into(self, session: WorkerSession) -> None:
+        """Tell the session everything. In the loop's thread only."""
+        with self._lock:
+            self._is_due = False
+            progress, self._progress = self._progress, None
+            has_heartbeat, self._has_heartbeat = self._has_heartbeat, False
+            heartbeat, self._heartbeat = self._heartbeat, None
+            usage, self._usage = self._usage, {}
+            logs = tuple(self._logs)
+            self._logs.clear()
+        token = self._token
+        if has_heartbeat:
+            session.heartbeat(token, heartbeat)
+        for unit, amount in usage.items():
+            session.usage(token, unit, amount)
+        for level, message, time_ns in logs:
+            session.log(token, level, message, time_ns)
+        if progress is not None:
+            session.progress(token, *progress)
+
+    def _ask(self) -> None:
+        with self._lock:
+            if self._is_due:
+                return
+            self._is_due = True
+        self._room.ask(self)
+
+
+class ReportRoom:
+    """The trays of one worker. It belongs to one event loop.
+
+    Args:
+        session: hears what is reported.
+        on_heard: called in the loop's thread after the session has heard something.
+    """
+
+    def __init__(self, session: WorkerSession, on_heard: Callable[[], None]) -> None:
+        self._session = session
+        self._on_heard = on_heard
+        self._loop = asyncio.get_running_loop()
+        # Appending and popping are atomic; nothing else is done to it. At most one entry an attempt.
+        self._due: deque[ReportTray] = deque()
+        self._is_asked = False
+
+    def tray(self, token: str) -> ReportTray:
+        """Make the tray of an attempt."""
+        return ReportTray(token, self)
+
+    def ask(self, tray: ReportTray) -> None:
+        """Have a tray emptied soon. May be called from any thread."""
+        self._due.append(tray)
+        # Two threads may both find it false: then it is done twice. No tray is left out: it turns false
+        # before the first one is taken.
+        if not self._is_asked:
+            self._is_asked = True
+            try:
+                self._loop.call_soon_threadsafe(self._empty)
+            except RuntimeError:
+                # The loop is closed: a thread outlived its worker, and nobody listens any more.
+                return
+
+    def _empty(self) -> None:
+        self._is_asked = False
+        while self._due:
+            self._due.popleft().empty_into(self._session)
+        self._on_heard()

@@ -1,0 +1,46 @@
+"""Finding a worker by its name, as `package.module:worker`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from plait_worker.worker import Worker
+
+
+class BadTarget(Exception):
+    """A target names no worker; the message says why, in one line."""
+
+
+def load_worker(target: str) -> Worker:
+    """Import a module and take the worker from it. The current directory is searched first.
+
+    What the module itself raises while it is imported passes through: its traceback is what helps.
+
+    Raises:
+        BadTarget: if the target is malformed, there is no such module or attribute, it is no worker, or the
+            worker serves no node type.
+    """
+    module_name, separator, attribute_path = target.partition(":")
+    if not separator or not module_name or not attribute_path:
+        raise BadTarget(f"{target!r} does not name a worker: write package.module:worker")
+    directory = str(Path.cwd())
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that is found and misses another one is the module's own matter.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise BadTarget(f"there is no module {error.name}, neither in {directory} nor installed") from error
+    for name in attribute_path.split("."):
+        if not hasattr(found, name):
+            raise BadTarget(f"{module_name} has no {attribute_path}")
+        found = getattr(found, name)
+    if not isinstance(found, Worker):
+        raise BadTarget(f"{target} is a {type(found).__name__}, not a plait_worker.Worker")
+    if not found.types:
+        raise BadTarget(f"{target} serves no node types: register functions with @worker.node(...)")
+    return found

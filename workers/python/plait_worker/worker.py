@@ -1,0 +1,312 @@
+"""A worker: functions that do the work of nodes, and the loop that serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import random
+import re
+import socket
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from plait_worker.attempts import Attempts, CancelledBy
+from plait_worker.connection import CHANNEL_OPTIONS, Connection
+from plait_worker.failures import WorkerRefused
+from plait_worker.handlers import Handler, HandlerFunction, HandlerT
+from plait_worker.identity import check_count, check_id
+from plait_worker.inputs import Inputs
+from plait_worker.limits import SLOTS_MAX
+from plait_worker.session import SessionStatistics, WorkerSession
+from plait_worker.signals import first_signal_calls
+from plait_worker.threads import DaemonThreads, HandlerThreads
+
+logger = logging.getLogger("plait_worker")
+
+UNBOUNDED_SLOTS: Final = 64
+"""What types without a bound of their own add to the slots."""
+DRAIN_TIMEOUT: Final = timedelta(seconds=30)
+"""Kubernetes' own grace period before it kills."""
+CANCEL_S: Final = 5.0
+"""How long handlers have to end once a leaving worker has cancelled them."""
+SETTLE_S: Final = 10.0
+"""How long a leaving worker waits until its results are recorded; unrecorded ones are run again elsewhere."""
+CLOSE_S: Final = 2.0
+"""How long the server has to end its side of the stream."""
+
+
+class Worker:
+    """Serves node types with functions.
+
+        worker = Worker()
+
+        @worker.node("image.generate", max_concurrency=4)
+        async def generate(context: Context, input: dict[str, str]) -> dict[str, str]:
+            return {"address": await render(input["prompt"])}
+
+        asyncio.run(worker.run("localhost:50051"))
+
+    Args:
+        namespace: the namespace served.
+        worker_id: the worker's id, stable over restarts; None: the name of the machine.
+        labels: labels for people, at most 64.
+        slots: how many attempts are taken at once, to 10,000; None: the sum of the types' `max_concurrency`,
+            types without one counting 64 together.
+        drain_timeout: how long attempts may run on once the worker is to leave.
+        threads: where handlers that are plain functions run; None: in threads of the worker's own.
+        jitter: draws a number in [0, 1), for the waits between tries.
+
+    Raises:
+        ValueError: if an argument is out of its bounds.
+    """
+
+    def __init__(
+        self,
+        namespace: str = "default",
+        worker_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        slots: int | None = None,
+        *,
+        drain_timeout: timedelta = DRAIN_TIMEOUT,
+        threads: HandlerThreads | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        check_id("the namespace", namespace)
+        self.namespace: Final = namespace
+        """The namespace served."""
+        self.worker_id: Final = _host_id() if worker_id is None else worker_id
+        """The worker's id."""
+        check_id("the worker id", self.worker_id)
+        if slots is not None:
+            check_count("slots", slots, low=1)
+        self._labels = dict(labels or {})
+        self._slots = slots
+        self._drain_timeout_s = drain_timeout.total_seconds()
+        self._threads = threads
+        self._jitter = jitter
+        self._handlers: dict[str, Handler] = {}
+        self._session: WorkerSession | None = None
+        self._stop: Callable[[], None] | None = None
+        self._is_drain_asked = False
+
+    def __repr__(self) -> str:
+        """Show what it serves and, while it runs, its session."""
+        types = ", ".join(self._handlers) or "nothing"
+        running = f" {self._session!r}" if self._session is not None else ""
+        return f"<Worker {self.worker_id} serves {types}{running}>"
+
+    @property
+    def types(self) -> Sequence[str]:
+        """The node types served, in the order of their registration."""
+        return tuple(self._handlers)
+
+    @property
+    def slots(self) -> int:
+        """How many attempts are taken at once."""
+        if self._slots is not None:
+            return self._slots
+        counts = [handler.max_concurrency for handler in self._handlers.values()]
+        unbounded = 0 if all(counts) else UNBOUNDED_SLOTS
+        return min(sum(counts) + unbounded, SLOTS_MAX) or UNBOUNDED_SLOTS
+
+    def statistics(self) -> SessionStatistics | None:
+        """Count what was done since `run` was called; None before that."""
+        return None if self._session is None else self._session.statistics()
+
+    def node(self, type: str, *, max_concurrency: int = 0) -> Callable[[HandlerT], HandlerT]:
+        """Have a function do the work of nodes of a type.
+
+        The function takes the attempt's context and the input, and returns what JSON can hold. A coroutine
+        function runs on the event loop, a plain one in a thread. What it raises fails the attempt:
+        `NodeFailure` with its code, other exceptions as UNKNOWN.
+
+        Args:
+            type: the node type; `[A-Za-z0-9_.-]{1,128}`.
+            max_concurrency: how many of it run at once, up to 10,000; 0: bounded by the worker's slots alone.
+
+        Raises:
+            ValueError: if an argument is out of its bounds, or the type is served already.
+            RuntimeError: if the worker runs already.
+        """
+        check_id("the node type", type)
+        check_count("max_concurrency", max_concurrency, low=0)
+        if type in self._handlers:
+            raise ValueError(f"the node type {type} is served already")
+        if self._session is not None:
+            raise RuntimeError("node types are registered before the worker runs")
+
+        def register(function: HandlerT) -> HandlerT:
+            self._handlers[type] = _handler(type, function, max_concurrency)
+            return function
+
+        return register
+
+    def drain(self) -> None:
+        """Take nothing new, let what runs finish, and end `run`. Idempotent; open to every thread.
+
+        Before `run` is called it holds for the next one, which then ends as soon as it may.
+        """
+        # First this, then the look; `run` does it the other way round, so one of the two sees the other.
+        self._is_drain_asked = True
+        if self._stop is not None:
+            self._stop()
+
+    def run_sync(self, connect: str) -> None:
+        """Run in an event loop of its own until drained; see `run`."""
+        asyncio.run(self.run(connect))
+
+    async def run(
+        self,
+        connect: str,
+        *,
+        namespace: str | None = None,
+        worker_id: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        handle_signals: bool = True,
+    ) -> None:
+        """Serve until drained, by SIGTERM, SIGINT or `drain()`.
+
+        A server that is out of reach is tried again for ever; what runs goes on meanwhile, and results are
+        kept until the server has recorded them. If the caller is cancelled, everything stops at once and what
+        ran is given to another worker when its lease has run out.
+
+        Args:
+            connect: the server, as HOST:PORT.
+            namespace: the namespace served, in place of the worker's own.
+            worker_id: the worker's id, in place of its own.
+            credentials: for TLS; None: plain text.
+            handle_signals: whether SIGTERM and SIGINT drain.
+
+        Raises:
+            WorkerRefused: if the server will not have this worker, and trying again cannot help.
+            ValueError: if no node types are registered, or an argument is out of its bounds.
+            RuntimeError: if it runs already.
+        """
+        if self._stop is not None:
+            raise RuntimeError("the worker runs already")
+        if "://" in connect:
+            raise ValueError(f"the server's address is HOST:PORT, without a scheme: {connect}")
+        session = WorkerSession(
+            worker_id=self.worker_id if worker_id is None else worker_id,
+            instance_id=uuid.uuid4().hex,
+            namespace=self.namespace if namespace is None else namespace,
+            types={type_: handler.max_concurrency for type_, handler in self._handlers.items()},
+            slots=self.slots,
+            labels=self._labels,
+            sdk=_sdk(),
+        )
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        self._session = session
+        self._stop = lambda: _call_soon(loop, stopping.set)
+        if self._is_drain_asked:
+            stopping.set()
+        try:
+            with first_signal_calls(self.drain) if handle_signals else nullcontext():
+                async with _channel(connect, credentials) as channel:
+                    await self._serve(session, channel, connect, stopping)
+        finally:
+            self._stop = None
+            self._is_drain_asked = False
+
+    async def _serve(
+        self, session: WorkerSession, channel: grpc.aio.Channel, connect: str, stopping: asyncio.Event
+    ) -> None:
+        """Own the tasks of the connection and of all attempts."""
+        connection = Connection(session, channel, address=connect, jitter=self._jitter)
+        threads = DaemonThreads(self.slots) if self._threads is None else self._threads
+        refusals: Sequence[BaseException] = ()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                attempts = Attempts(
+                    session=session,
+                    handlers=self._handlers,
+                    tasks=tasks,
+                    threads=threads,
+                    inputs=Inputs(channel, session.namespace, self._jitter),
+                    on_queued=connection.wake,
+                )
+                driving = tasks.create_task(connection.run(attempts.carry_out))
+                await stopping.wait()
+                await _leave(session, connection, attempts, self._drain_timeout_s)
+                await asyncio.wait([driving], timeout=CLOSE_S)
+                driving.cancel()
+        except* WorkerRefused as group:
+            refusals = group.exceptions
+        finally:
+            if self._threads is None:
+                threads.shutdown()
+        for refusal in refusals:
+            raise refusal
+        logger.info("drained")
+
+
+async def _leave(
+    session: WorkerSession, connection: Connection, attempts: Attempts, drain_timeout_s: float
+) -> None:
+    """Take nothing new, let what runs finish, hand back what does not, and see the results recorded."""
+    session.drain()
+    connection.wake()
+    logger.info("draining: %d attempts may run for %g s yet", len(attempts), drain_timeout_s)
+    if not await _is_in_time(attempts.wait_none(), drain_timeout_s):
+        attempts.cancel_all(CancelledBy.DRAIN)
+        if not await _is_in_time(attempts.wait_none(), CANCEL_S):
+            logger.warning("%d handlers do not end; their attempts are handed back", len(attempts))
+            attempts.hand_back_all("DRAINING", "the worker leaves, and the handler did not end")
+    if not await _is_in_time(connection.wait_settled(), SETTLE_S):
+        logger.warning(
+            "the server at %s did not record %d results; it will run those nodes again",
+            connection.address,
+            len(session.unrecorded),
+        )
+    await connection.close()
+
+
+async def _is_in_time(waiting: Coroutine[None, None, None], timeout_s: float) -> bool:
+    """Whether something comes about before the time is over."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await waiting
+    except TimeoutError:
+        return False
+    return True
+
+
+def _handler(type_: str, function: HandlerFunction, max_concurrency: int) -> Handler:
+    if not callable(function):
+        raise TypeError(f"the handler of {type_} is no function: {function!r}")
+    return Handler(type=type_, function=function, max_concurrency=max_concurrency)
+
+
+def _channel(connect: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(connect, CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(connect, credentials, CHANNEL_OPTIONS)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        # The loop is closed: the worker has ended.
+        return
+
+
+def _host_id() -> str:
+    """Make an id of the machine's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:128] or "worker"
+
+
+def _sdk() -> str:
+    try:
+        return f"plait-python/{importlib.metadata.version('plait')}"
+    except importlib.metadata.PackageNotFoundError:
+        # Run from the sources, without an installation.
+        return "plait-python"
