@@ -171,6 +171,20 @@ def test_result_of_an_earlier_attempt_is_stale() -> None:
     assert d.starts("b") == 1
 
 
+def test_result_of_an_attempt_that_was_handed_back_is_stale() -> None:
+    """T3, A4: the worker gave it up; its word afterwards was never recorded, and is not said to be."""
+    d = run("node a")
+    d.hand_back("a")
+    count = len(d.events)
+    d.result("a", AttemptOutcome.SUCCEEDED, attempt=1)
+    assert (len(d.events), d.told[-1].taken) == (count, Taken.STALE)
+    assert [audit.kind for audit in d.audits] == ["STALE_RESULT"]
+    d.result("a", AttemptOutcome.RETURNED, attempt=1)
+    assert (len(d.events), len(d.audits)) == (count, 1)
+    d.succeed("a")
+    assert d.ended == "SUCCEEDED"
+
+
 def test_timeout_after_the_result_changes_nothing() -> None:
     """T6: the other way round."""
     d = run("a -> b", "node a node_timeout=5")

@@ -291,12 +291,10 @@ class Machine:
             self.refuse(result, Taken.STALE)  # An attempt's result is taken from its own worker alone.
             return
         if attempt.outcome is not None:
-            # Only a worker's word ends an attempt so; anything else was decided over its head.
-            known = attempt.outcome in (
-                AttemptOutcome.SUCCEEDED,
-                AttemptOutcome.FAILED,
-                AttemptOutcome.RETURNED,
-            )
+            if result.outcome is AttemptOutcome.RETURNED:
+                return  # A late hand-back: no worker waits for an answer, and there is no result for the audit.
+            # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
+            known = attempt.outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
             self.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
             return
         if self._endings.is_out(record):
