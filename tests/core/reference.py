@@ -207,7 +207,7 @@ class Reference:
                 self._end(id, "SUCCEEDED", output=stimulus.output)
             case "FAILED" | "TIMED_OUT":
                 here.used += 1
-                listed = stimulus.code in retry.retryable_codes
+                listed = not retry.retryable_codes or stimulus.code in retry.retryable_codes
                 again = listed if stimulus.retryable is None else stimulus.retryable
                 if again and here.used < retry.max_attempts:
                     self._again(here, "BACKING_OFF")

@@ -114,7 +114,7 @@ def graphs(
                     max_attempts=draw(st.integers(1, 3)),
                     max_lost_attempts=draw(st.integers(0, 2)),
                     retryable_codes=draw(
-                        st.sampled_from([("UNAVAILABLE",), ("UNAVAILABLE", "DEADLINE_EXCEEDED")])
+                        st.sampled_from([(), ("UNAVAILABLE",), ("UNAVAILABLE", "DEADLINE_EXCEEDED")])
                     ),
                 )
                 if is_task and draw(st.booleans())

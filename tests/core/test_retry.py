@@ -15,7 +15,7 @@ def test_policy_defaults_are_those_of_the_law() -> None:
         2,
         60,
     )
-    assert policy.retryable_codes == ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED")
+    assert policy.retryable_codes == ()
     assert policy.max_lost_attempts == 3
 
 
@@ -25,17 +25,46 @@ def test_policy_defaults_are_those_of_the_law() -> None:
         (1, "UNAVAILABLE", None, True),
         (2, "UNAVAILABLE", None, True),
         (3, "UNAVAILABLE", None, False),
-        (1, "INTERNAL", None, False),
-        (1, "INTERNAL", True, True),
-        (3, "INTERNAL", True, False),
+        (1, "UNKNOWN", None, True),
+        (1, "DEADLINE_EXCEEDED", None, True),
+        (1, "SHOP_CLOSED", None, True),
+        (1, "NOT_FOUND", None, False),
+        (1, "NOT_FOUND", True, True),
+        (3, "NOT_FOUND", True, False),
         (1, "UNAVAILABLE", False, False),
-        (1, "DEADLINE_EXCEEDED", None, False),
     ],
 )
-def test_attempt_is_retried_by_code_or_by_the_workers_word(
+def test_attempt_is_retried_unless_another_cannot_help_or_the_worker_says_otherwise(
     used: int, code: str, word: bool | None, retried: bool
 ) -> None:
+    """T1: every code is retried but those that another attempt cannot help; the worker's own word wins."""
     assert is_retried(RetryPolicy(max_attempts=3), used=used, code=code, retryable=word) is retried
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "UNAUTHENTICATED",
+        "FAILED_PRECONDITION",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "DATA_LOSS",
+        "CANCELLED",
+        "INVALID_RESULT",
+        "TOO_LARGE",
+        "EXPRESSION",
+    ],
+)
+def test_code_that_another_attempt_cannot_help_is_retried_only_if_listed(code: str) -> None:
+    """T1: the codes in brackets; a policy that lists codes retries those alone."""
+    assert not is_retried(RetryPolicy(max_attempts=2), used=1, code=code, retryable=None)
+    listed = RetryPolicy(max_attempts=2, retryable_codes=(code,))
+    assert is_retried(listed, used=1, code=code, retryable=None)
+    assert not is_retried(listed, used=1, code="UNAVAILABLE", retryable=None)
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,13 @@ async def test_no_permit_is_held_while_backing_off(autojump_clock: MockClock) ->
         assert (await runtime.wait_ended()).state is ExecutionState.SUCCEEDED
 
 
-async def test_codes_that_are_not_listed_are_not_retried(autojump_clock: MockClock) -> None:
-    """T1."""
-    async with running(scripts={"a": fails("UNKNOWN")}) as runtime:
-        await runtime.submit("node a retry=5; a -> b")
+async def test_an_ordinary_exception_is_retried(autojump_clock: MockClock) -> None:
+    """T1: every code is retried but those that another attempt cannot help."""
+    async with running(scripts={"a": fails("UNKNOWN"), "c": fails("NOT_FOUND")}) as runtime:
+        await runtime.submit("node a retry=3; a -> b; node c retry=3 on_error=IGNORE")
         execution = await runtime.wait_ended()
-        assert len(execution.record("a").attempts) == 1
+        assert len(execution.record("a").attempts) == 3
+        assert len(execution.record("c").attempts) == 1
 
 
 async def test_a_lost_attempt_is_redone_without_using_up_attempts(autojump_clock: MockClock) -> None:

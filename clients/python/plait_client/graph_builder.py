@@ -330,7 +330,7 @@ def retry(
         initial_backoff: The upper bound of the first delay.
         multiplier: Multiplies the bound for each further attempt.
         max_backoff: The highest bound.
-        codes: The failure codes that are retried.
+        codes: The failure codes that are retried, and no others; empty: all that another attempt may help.
         max_lost_attempts: How many attempts that were lost with their worker are done again.
     """
     return graph_pb2.RetryPolicy(

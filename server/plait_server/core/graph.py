@@ -115,7 +115,8 @@ class RetryPolicy:
     initial_backoff_s: float = 1.0
     multiplier: float = 2.0
     max_backoff_s: float = 60.0
-    retryable_codes: tuple[str, ...] = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED")
+    retryable_codes: tuple[str, ...] = ()
+    """The codes that are retried, and no others; empty: all but those that another attempt cannot help."""
     max_lost_attempts: int = 3
 
 

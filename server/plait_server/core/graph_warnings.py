@@ -62,7 +62,7 @@ def _repeats_nothing(retry: RetryPolicy) -> bool:
         retry.initial_backoff_s != DEFAULT_RETRY.initial_backoff_s
         or retry.multiplier != DEFAULT_RETRY.multiplier
         or retry.max_backoff_s != DEFAULT_RETRY.max_backoff_s
-        or retry.retryable_codes != DEFAULT_RETRY.retryable_codes
+        or bool(retry.retryable_codes)
     )
 
 

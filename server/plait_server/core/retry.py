@@ -6,7 +6,28 @@ nothing and the exponential bound, which spreads a herd best.
 
 from __future__ import annotations
 
+from typing import Final
+
 from plait_server.core.graph import RetryPolicy
+
+NOT_RETRIED: Final = frozenset(
+    {
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "UNAUTHENTICATED",
+        "FAILED_PRECONDITION",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "DATA_LOSS",
+        "CANCELLED",
+        "INVALID_RESULT",
+        "TOO_LARGE",
+        "EXPRESSION",
+    },
+)
+"""The codes that another attempt cannot help: what a policy that lists none does not retry."""
 
 
 def is_retried(policy: RetryPolicy, *, used: int, code: str, retryable: bool | None) -> bool:
@@ -17,7 +38,9 @@ def is_retried(policy: RetryPolicy, *, used: int, code: str, retryable: bool | N
     """
     if used >= policy.max_attempts:
         return False
-    return code in policy.retryable_codes if retryable is None else retryable
+    if retryable is not None:
+        return retryable
+    return code in policy.retryable_codes if policy.retryable_codes else code not in NOT_RETRIED
 
 
 def backoff_s(policy: RetryPolicy, *, used: int, jitter: float) -> float:

@@ -259,7 +259,7 @@ class _Reader:
                 if has("max_backoff")
                 else DEFAULT_RETRY.max_backoff_s
             ),
-            retryable_codes=tuple(message.retryable_codes) or DEFAULT_RETRY.retryable_codes,
+            retryable_codes=tuple(message.retryable_codes),
             max_lost_attempts=(
                 message.max_lost_attempts if has("max_lost_attempts") else DEFAULT_RETRY.max_lost_attempts
             ),

@@ -283,7 +283,7 @@ def _retry(chance: Random, *, is_long: bool) -> RetryPolicy:
         multiplier=chance.choice((1.0, 2.0)),
         max_backoff_s=LONG_S,
         retryable_codes=chance.choice(
-            (("UNAVAILABLE",), ("UNAVAILABLE", "DEADLINE_EXCEEDED", "BAD"), ("BAD",))
+            (("UNAVAILABLE",), ("UNAVAILABLE", "DEADLINE_EXCEEDED", "BAD"), ("BAD",), ("NOT_FOUND",), ())
         ),
         max_lost_attempts=chance.choice((0, 0, 0, 1, 3)),
     )
