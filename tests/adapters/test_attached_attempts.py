@@ -10,7 +10,7 @@ from plait.v1 import failure_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_server.adapters.workers.tokens import Tokens
 from plait_server.core.commands import Taken
-from plait_server.core.failures import INVALID_RESULT, UNKNOWN
+from plait_server.core.failures import INVALID_RESULT, TOO_LARGE, UNKNOWN
 from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome
 from plait_server.ports.workers import AttemptKey, Report
@@ -117,19 +117,19 @@ async def test_a_result_without_output_is_null(autojump_clock: trio.testing.Mock
 
 
 @pytest.mark.parametrize(
-    "output",
+    ("output", "code"),
     [
-        payload_pb2.Payload(json="{"),
-        payload_pb2.Payload(json=""),
-        payload_pb2.Payload(json="NaN"),
-        payload_pb2.Payload(json='"' + "x" * (1024 * 1024) + '"'),
-        payload_pb2.Payload(digest="0" * 64),
+        (payload_pb2.Payload(json="{"), INVALID_RESULT),
+        (payload_pb2.Payload(json=""), INVALID_RESULT),
+        (payload_pb2.Payload(json="NaN"), INVALID_RESULT),
+        (payload_pb2.Payload(json='"' + "x" * (1024 * 1024) + '"'), TOO_LARGE),
+        (payload_pb2.Payload(json='"' + "\u00e4" * (512 * 1024) + '"'), TOO_LARGE),
+        (payload_pb2.Payload(digest="0" * 64), INVALID_RESULT),
     ],
-    ids=["cut", "empty", "nan", "large", "digest"],
+    ids=["cut", "empty", "nan", "large", "wide", "digest"],
 )
-async def test_a_result_that_is_no_json_fails_the_attempt_and_is_not_tried_again(
-    output: payload_pb2.Payload,
-) -> None:
+async def test_a_result_that_is_no_payload_fails_the_attempt(output: payload_pb2.Payload, code: str) -> None:
+    """S2.1: INVALID_RESULT is no JSON, TOO_LARGE is over the payload's limit; the policy says what is repeated."""
     async with open_hub() as stage:
         far = await stage.attach()
         call = await started(stage, far)
@@ -137,7 +137,7 @@ async def test_a_result_that_is_no_json_fails_the_attempt_and_is_not_tried_again
         report = await report_of(call)
         assert report.outcome is AttemptOutcome.FAILED
         assert report.failure is not None
-        assert (report.failure.code, report.retryable) == (INVALID_RESULT, False)
+        assert (report.failure.code, report.retryable) == (code, None)
         assert (report.failure.node_path, report.failure.attempt) == ("a", 1)
         assert report.from_worker
         assert report.usage == {"u": "1"}
@@ -161,7 +161,7 @@ async def test_usage_that_is_no_exact_decimal_fails_the_attempt(
         far.say(complete(call.token, usage={"u": amount}))
         report = await report_of(call)
         assert report.failure is not None
-        assert (report.failure.code, report.retryable) == (INVALID_RESULT, False)
+        assert (report.failure.code, report.retryable) == (INVALID_RESULT, None)
         assert report.usage == {}
 
 

@@ -175,19 +175,19 @@ def test_large_input_is_assigned_by_digest(alone: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "word"),
+    ("output", "code", "word"),
     [
-        ({"json": "{broken"}, "JSON"),
-        ({"json": '{"a":1,"a":2}'}, "a"),
-        ({"json": "NaN"}, "NaN"),
-        ({"json": '"' + "x" * (1024 * 1024) + '"'}, "1,048,578"),
-        ({"json": "[" * 100 + "]" * 100}, "deep"),
-        ({"digest": "0" * 64}, "digest"),
+        ({"json": "{broken"}, "INVALID_RESULT", "JSON"),
+        ({"json": '{"a":1,"a":2}'}, "INVALID_RESULT", "a"),
+        ({"json": "NaN"}, "INVALID_RESULT", "NaN"),
+        ({"json": '"' + "x" * (1024 * 1024) + '"'}, "TOO_LARGE", "1048576"),
+        ({"json": "[" * 100 + "]" * 100}, "INVALID_RESULT", "deep"),
+        ({"digest": "0" * 64}, "INVALID_RESULT", "digest"),
     ],
     ids=["broken", "duplicate", "nan", "large", "deep", "digest"],
 )
 def test_result_that_is_no_payload_fails_the_attempt(
-    alone: Service, output: dict[str, str], word: str
+    alone: Service, output: dict[str, str], code: str, word: str
 ) -> None:
     """FAILURES 24, 46: not retried; the worker has been told, for it can do nothing about it."""
     execution_id = alone.submit("nodes: [{id: a, task: {type: hand}, retry: {max_attempts: 5}}]")
@@ -196,7 +196,7 @@ def test_result_that_is_no_payload_fails_the_attempt(
         worker.say(complete={"token": token, "output": output})
         assert worker.next_recorded() == (token, "RECORDED")
     execution = alone.wait(execution_id)
-    assert outcome(execution) == "FAILED/INVALID_RESULT"
+    assert outcome(execution) == f"FAILED/{code}"
     assert word in execution.failure.message
     assert alone.node(execution_id, "a").attempt_count == 1
 

@@ -323,10 +323,10 @@ def test_payload_limit_is_one_mebibyte(service: Service) -> None:
           - {{id: over, task: {{type: large}}, input: {limit + 1}, retry: {{max_attempts: 3}}}}
         """
     )
-    assert outcome(execution) == "PARTIALLY_SUCCEEDED/INVALID_RESULT"
+    assert outcome(execution) == "PARTIALLY_SUCCEEDED/TOO_LARGE"
     assert service.node(execution.execution_id, "fits").output.size_bytes == limit
     over = service.node(execution.execution_id, "over")
-    assert (over.failure.code, over.attempt_count) == ("INVALID_RESULT", 1)
+    assert (over.failure.code, over.attempt_count) == ("TOO_LARGE", 1)
     assert str(limit) in over.failure.message.replace(",", "")
 
 

@@ -293,15 +293,18 @@ def test_node_failure_has_a_code_and_advice_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "said", "problem"),
     [
-        ({"a": [1, float("nan")]}, "$.a[1] is nan"),
-        ({"a": {1, 2}}, "$.a is a set"),
-        ("x" * 101, "103 bytes"),
+        ({"a": [1, float("nan")]}, "$.a[1] is nan", hub.RESULT_PROBLEM_NOT_JSON),
+        ({"a": {1, 2}}, "$.a is a set", hub.RESULT_PROBLEM_NOT_JSON),
+        ("x" * 101, "103 bytes", hub.RESULT_PROBLEM_TOO_LARGE),
+        ([1] * 200, "more than 100 parts", hub.RESULT_PROBLEM_TOO_LARGE),
     ],
-    ids=["nan", "set", "large"],
+    ids=["nan", "set", "large", "many"],
 )
-def test_result_that_is_no_json_fails_the_attempt(value: object, said: str) -> None:
+def test_result_that_is_no_payload_fails_the_attempt(
+    value: object, said: str, problem: hub.ResultProblem
+) -> None:
     worker = make_worker()
 
     @worker.node("t")
@@ -309,7 +312,7 @@ def test_result_that_is_no_json_fails_the_attempt(value: object, said: str) -> N
         return value
 
     def check(fail: hub.Fail) -> None:
-        assert fail.code == "INVALID_RESULT"
+        assert fail.result_problem == problem
         assert said in fail.message
 
     check_failure(worker, check, payload_bytes_max=100)

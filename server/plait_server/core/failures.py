@@ -3,21 +3,78 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from plait_server.core.limits import FAILURE_CAUSES_MAX, FAILURE_DEPTH_MAX, FAILURE_MESSAGE_BYTES_MAX
+from plait_server.core.limits import (
+    FAILURE_CAUSES_MAX,
+    FAILURE_DEPTH_MAX,
+    FAILURE_MESSAGE_BYTES_MAX,
+    ID_PATTERN,
+)
 from plait_server.core.payload import Payload
+from plait_server.core.states import REASONS
 
 UNKNOWN: Final = "UNKNOWN"
+"""A handler raised an exception that has no code of its own, or its code was refused."""
 DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 EXPRESSION: Final = "EXPRESSION"
+INVALID_RESULT: Final = "INVALID_RESULT"
+"""A result is not JSON."""
+TOO_LARGE: Final = "TOO_LARGE"
+"""A result is over the payload's limit."""
+WORKER_LOST: Final = "WORKER_LOST"
+"""Of an attempt alone: its node is done again, or fails with POISON (T2)."""
 POISON: Final = "POISON"
 ALL_BRANCHES_FAILED: Final = "ALL_BRANCHES_FAILED"
 QUORUM_UNREACHABLE: Final = "QUORUM_UNREACHABLE"
 MIN_SUCCESS_RATE: Final = "MIN_SUCCESS_RATE"
-INVALID_RESULT: Final = "INVALID_RESULT"
+BUDGET_EXCEEDED: Final = "BUDGET_EXCEEDED"
+
+GRPC_CODES: Final = frozenset(
+    {
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    }
+)
+"""The sixteen status codes of gRPC besides OK."""
+ENGINE_CODES: Final = frozenset(
+    {
+        EXPRESSION,
+        INVALID_RESULT,
+        TOO_LARGE,
+        WORKER_LOST,
+        POISON,
+        ALL_BRANCHES_FAILED,
+        QUORUM_UNREACHABLE,
+        MIN_SUCCESS_RATE,
+        BUDGET_EXCEEDED,
+        *REASONS,
+    }
+)
+"""What only the engine may say (S2.1): its codes that are not gRPC's, and its reasons."""
+_CODE: Final = re.compile(ID_PATTERN)
+
+
+def is_free_to_workers(code: str) -> bool:
+    """Say whether a worker may give this code: it is well-formed, and not one of the engine's (S2.1)."""
+    return code not in ENGINE_CODES and _CODE.fullmatch(code) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

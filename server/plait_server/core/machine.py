@@ -61,7 +61,7 @@ from plait_server.core.events import (
     NodeWaiting,
 )
 from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, POISON, Failure
+from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, POISON, UNKNOWN, Failure
 from plait_server.core.graph import (
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
@@ -313,7 +313,7 @@ class Machine:
 
     def _on_failed_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
         policy = record.node.retry or DEFAULT_RETRY
-        failure = result.failure or Failure(code="UNKNOWN", node_path=record.path, attempt=result.attempt)
+        failure = result.failure or Failure(code=UNKNOWN, node_path=record.path, attempt=result.attempt)
         used = record.used + 1
         if not is_retried(policy, used=used, code=failure.code, retryable=result.retryable):
             self._endings.begin_failure(record, failure, result)

@@ -106,8 +106,26 @@ class Reason:
     LOCKED: Final = "LOCKED"
     SIBLING_FAILED: Final = "SIBLING_FAILED"
     RACE_LOST: Final = "RACE_LOST"
+    SECTION_TIMEOUT: Final = "SECTION_TIMEOUT"
     EXECUTION_TIMEOUT: Final = "EXECUTION_TIMEOUT"
+    QUEUE_TIMEOUT: Final = "QUEUE_TIMEOUT"
     NO_WORKER: Final = "NO_WORKER"
+
+
+REASONS: Final = frozenset(
+    {
+        Reason.DEAD_PATH,
+        Reason.UPSTREAM_FAILED,
+        Reason.LOCKED,
+        Reason.SIBLING_FAILED,
+        Reason.RACE_LOST,
+        Reason.SECTION_TIMEOUT,
+        Reason.EXECUTION_TIMEOUT,
+        Reason.QUEUE_TIMEOUT,
+        Reason.NO_WORKER,
+    }
+)
+"""All of them."""
 
 
 _E = ExecutionState

@@ -244,6 +244,7 @@ class Attempts:
             retryable=report.retryable,
             retry_after_s=report.retry_after_s,
             causes=report.causes,
+            result_problem=report.result_problem,
         )
 
     def _forget(self, running: _Running) -> None:

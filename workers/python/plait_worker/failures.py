@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from plait.v1 import failure_pb2
+from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker.identity import check_id
 from plait_worker.limits import CAUSES_MAX, FAILURE_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
 from plait_worker.values import UnfitValue, encode_value
@@ -84,6 +85,8 @@ class FailureReport:
     """Seconds to wait before the next attempt."""
     causes: Sequence[failure_pb2.Failure] = ()
     """The exceptions behind this one."""
+    result_problem: hub.ResultProblem = hub.RESULT_PROBLEM_UNSPECIFIED
+    """What is wrong with the result, if that is why the attempt fails; the server then gives the code."""
 
 
 def report_of(error: Exception) -> FailureReport:

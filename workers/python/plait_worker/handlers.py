@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Never, TypeAlias, TypeVar, cast
 
+from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker.context import Context
 from plait_worker.failures import FailureReport, NodeFailure, report_of
-from plait_worker.values import JSONValue, UnfitValue, decode_value, encode_value
+from plait_worker.values import JSONValue, OversizeValue, UnfitValue, decode_value, encode_value
 
 HandlerFunction: TypeAlias = Callable[[Context, Never], object]
 """Takes the context and the input, whichever type it declares for that; returns a JSON value, or is async."""
@@ -72,7 +73,13 @@ class Handler:
                 # It will not be awaited, and should not warn of that when it is collected.
                 value.close()
             message = f"the handler of {self.type} returned what cannot be a result: {problem}"
-            return FailureReport(code="INVALID_RESULT", message=message)
+            if isinstance(problem, OversizeValue):
+                return FailureReport(
+                    code="TOO_LARGE", message=message, result_problem=hub.RESULT_PROBLEM_TOO_LARGE
+                )
+            return FailureReport(
+                code="INVALID_RESULT", message=message, result_problem=hub.RESULT_PROBLEM_NOT_JSON
+            )
 
 
 def _decode(input_json: str | None) -> JSONValue:

@@ -81,7 +81,7 @@ def complete(token: str, output_json: str | None, usage: Mapping[str, Decimal]) 
     return hub.WorkerMessage(complete=hub.Complete(token=token, output=output, usage=format_totals(usage)))
 
 
-def fail(
+def fail(  # noqa: PLR0913 -- A failure may say many things; most are keywords.
     token: str,
     code: str,
     message: str,
@@ -91,6 +91,7 @@ def fail(
     retry_after_s: float | None,
     causes: Iterable[failure_pb2.Failure],
     usage: Mapping[str, Decimal],
+    result_problem: hub.ResultProblem,
 ) -> hub.WorkerMessage:
     """Deliver a failure, and what the attempt used in all."""
     failure = hub.Fail(
@@ -100,6 +101,7 @@ def fail(
         details=_payload(details_json),
         causes=causes,
         usage=format_totals(usage),
+        result_problem=result_problem,
     )
     if retryable is not None:
         failure.retryable = retryable

@@ -312,7 +312,7 @@ class WorkerSession:
         if self._ledger.step(attempt, Trigger.RESULT) is Action.SEND_RESULT:
             self._completed += 1
 
-    def fail(
+    def fail(  # noqa: PLR0913 -- A failure may say many things; most are keywords.
         self,
         token: str,
         code: str,
@@ -323,6 +323,7 @@ class WorkerSession:
         retry_after_s: float | None = None,
         causes: Iterable[failure_pb2.Failure] = (),
         usage: Mapping[str, Decimal] = _NO_USAGE,
+        result_problem: hub.ResultProblem = hub.RESULT_PROBLEM_UNSPECIFIED,
     ) -> None:
         """Deliver a failure. It is kept, and gives way to a cancel, as a result does.
 
@@ -335,6 +336,8 @@ class WorkerSession:
             retry_after_s: seconds to wait before the next attempt; None: the policy decides.
             causes: the failures behind this one.
             usage: what it used besides what `usage()` was told.
+            result_problem: what is wrong with the handler's result, if that is why it fails; the server then
+                gives the code.
 
         Raises:
             AttemptNotHeld: if the attempt has no running handler here.
@@ -349,6 +352,7 @@ class WorkerSession:
             retry_after_s=retry_after_s,
             causes=causes,
             usage=attempt.usage,
+            result_problem=result_problem,
         )
         if self._ledger.step(attempt, Trigger.RESULT) is Action.SEND_RESULT:
             self._failed += 1

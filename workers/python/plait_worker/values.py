@@ -33,13 +33,17 @@ class UnfitValue(ValueError):
     """A value is no JSON, or too much of it; the message names the path inside it, and the remedy."""
 
 
+class OversizeValue(UnfitValue):
+    """A value is too much JSON."""
+
+
 def encode_value(value: object, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:
     """Write a value as JSON text, compactly.
 
     Raises:
         UnfitValue: if it holds NaN or an infinity, a key that is no string, a lone surrogate, an integer too
-            long to write, something that is no JSON type; if it nests deeper than 64, or is larger than
-            `bytes_max` in UTF-8.
+            long to write, something that is no JSON type; if it nests deeper than 64.
+        OversizeValue: if it is larger than `bytes_max` in UTF-8.
     """
     if not _is_plain(value, bytes_max):
         raise UnfitValue(_explain(value, bytes_max))
@@ -50,7 +54,7 @@ def encode_value(value: object, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:
         # A lone surrogate, or an integer longer than sys.get_int_max_str_digits().
         raise UnfitValue(_explain(value, bytes_max)) from error
     if size > bytes_max:
-        raise UnfitValue(f"$ is {size} bytes of JSON, and {bytes_max} is the limit: {_SMALLER}")
+        raise OversizeValue(f"$ is {size} bytes of JSON, and {bytes_max} is the limit: {_SMALLER}")
     return text
 
 
@@ -75,7 +79,7 @@ def _is_plain(value: object, parts_max: int) -> bool:
     Every part of a value takes a byte at least. Counting them ends the search in a value that holds itself.
 
     Raises:
-        UnfitValue: if it has more parts than that.
+        OversizeValue: if it has more parts than that.
     """
     pending = [value]
     room = parts_max
@@ -98,7 +102,7 @@ def _is_plain(value: object, parts_max: int) -> bool:
             else:
                 return False
             if len(deeper) > room:
-                raise UnfitValue(_TOO_MANY.format(parts_max))
+                raise OversizeValue(_TOO_MANY.format(parts_max))
         if not deeper:
             return True
         pending = deeper

@@ -38,9 +38,10 @@ from plait_server.adapters.workers.session import (
 )
 from plait_server.adapters.workers.tokens import Tokens, idempotency_key
 from plait_server.core.commands import Taken
-from plait_server.core.failures import Failure
+from plait_server.core.failures import WORKER_LOST, Failure
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.core.usage import add_amount
+from plait_server.encoding.worker_failure import worker_code
 from plait_server.errors import FieldViolation, InvalidRequest
 from plait_server.ports.capacity import Capacity
 from plait_server.ports.observer import Observer
@@ -345,7 +346,8 @@ class AttachedWorkers:
         held.done.set()
 
     def _on_returned(self, worker: Worker, returned: Returned) -> None:
-        failure = Failure(code=returned.code or "RETURNED", message=returned.message)
+        code, details = worker_code(returned.code or "RETURNED", None)
+        failure = Failure(code=code, message=returned.message, details=details)
         report = Report(AttemptOutcome.RETURNED, failure=failure)
         worker.at_worker.pop(returned.token, None)
         held = worker.held.get(returned.token)
@@ -456,7 +458,7 @@ class AttachedWorkers:
                 "attempt %s is lost with worker %s", held.assignment.key.node_path, worker.worker_id
             )
             failure = Failure(
-                code="WORKER_LOST",
+                code=WORKER_LOST,
                 message=f"the worker {worker.worker_id} was lost: nothing was heard of it for {self._lease_s:g} s, "
                 "or it came back without the attempt",
                 node_path=held.assignment.key.node_path,

@@ -23,14 +23,13 @@ from typing import Final, NamedTuple, TypeAlias
 from plait.v1 import payload_pb2, worker_hub_service_pb2
 from plait_server.core.commands import Taken
 from plait_server.core.events import NO_USAGE
-from plait_server.core.failures import INVALID_RESULT, UNKNOWN, Failure, bounded, bounded_message
+from plait_server.core.failures import INVALID_RESULT, TOO_LARGE, Failure, bounded_message
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import ID_PATTERN, LABELS_MAX, MAX_CONCURRENCY_MAX, MIB, PAYLOAD_BYTES_MAX
-from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.core.usage import is_amount
 from plait_server.encoding.event_codec import duration, seconds_of_duration
-from plait_server.encoding.failure_codec import failure_from_proto
+from plait_server.encoding.worker_failure import failure_from_worker
 from plait_server.errors import FieldViolation, InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
 from plait_server.ports.workers import Assignment, Report
 
@@ -301,50 +300,39 @@ def _read_complete(message: worker_hub_service_pb2.WorkerMessage) -> SessionEven
     complete = message.complete
     usage, problem = _read_usage(complete.usage)
     text = complete.output.json if complete.HasField("output") else "null"
-    if not problem:
-        problem = _result_problem(complete.output, text)
-    if problem:
-        failure = Failure(code=INVALID_RESULT, message=problem)
-        return Ended(
-            complete.token,
-            Report(AttemptOutcome.FAILED, failure=failure, retryable=False, usage=usage, from_worker=True),
-        )
+    failure = Failure(code=INVALID_RESULT, message=problem) if problem else _problem_of(complete.output, text)
+    if failure is not None:
+        report = Report(AttemptOutcome.FAILED, failure=failure, usage=usage, from_worker=True)
+        return Ended(complete.token, report)
     return Ended(complete.token, Report(AttemptOutcome.SUCCEEDED, text, usage=usage, from_worker=True))
 
 
-def _result_problem(output: payload_pb2.Payload, text: str) -> str:
+def _problem_of(output: payload_pb2.Payload, text: str) -> Failure | None:
+    """Say why a result cannot be recorded (S2.1); None if it can."""
     if output.digest:
-        return "a result must be JSON text, not a digest"
+        return Failure(code=INVALID_RESULT, message="a result must be JSON text, not a digest")
+    size = len(text) if len(text) > PAYLOAD_BYTES_MAX else len(text.encode())
+    if size > PAYLOAD_BYTES_MAX:
+        problem = (
+            f"the handler's result is over the limit of {PAYLOAD_BYTES_MAX} bytes; store it elsewhere, and return "
+            "its address"
+        )
+        return Failure(code=TOO_LARGE, message=problem)
     try:
         check_json(text, max_bytes=PAYLOAD_BYTES_MAX)
     except InvalidJson as error:
-        return f"the handler's result was refused: {error}"
-    return ""
+        return Failure(code=INVALID_RESULT, message=f"the handler's result was refused: {error}")
+    return None
 
 
 def _read_fail(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     fail = message.fail
     usage, problem = _read_usage(fail.usage)
-    details: Payload | None = None
-    if fail.HasField("details"):
-        try:
-            check_json(fail.details.json, max_bytes=PAYLOAD_BYTES_MAX // 16)
-            details = Payload(fail.details.json)
-        except InvalidJson as error:
-            problem = f"its details were dropped: {error}"
-    text = f"{fail.message} ({problem})" if problem else fail.message
-    failure = Failure(
-        code=fail.code if _ID.fullmatch(fail.code) else UNKNOWN,
-        message=bounded_message(text),
-        details=details,
-        causes=bounded(failure_from_proto(cause) for cause in fail.causes),
-        retryable=fail.retryable,
-    )
     return Ended(
         fail.token,
         Report(
             AttemptOutcome.FAILED,
-            failure=failure,
+            failure=failure_from_worker(fail, problem),
             retryable=fail.retryable if fail.HasField("retryable") else None,
             retry_after_s=max(0.0, seconds_of_duration(fail.retry_after))
             if fail.HasField("retry_after")
@@ -388,7 +376,7 @@ _READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Se
     "credit": _read_slots,
     "accept": lambda message: Accepted(message.accept.token),
     "reject": lambda message: Returned(
-        message.reject.token, message.reject.code[:128], bounded_message(message.reject.message)
+        message.reject.token, message.reject.code, bounded_message(message.reject.message)
     ),
     "progress": lambda message: Said(
         message.progress.token,

@@ -13,6 +13,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ResultProblem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESULT_PROBLEM_UNSPECIFIED: _ClassVar[ResultProblem]
+    RESULT_PROBLEM_NOT_JSON: _ClassVar[ResultProblem]
+    RESULT_PROBLEM_TOO_LARGE: _ClassVar[ResultProblem]
+
 class RecordedResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RECORDED_RESULT_UNSPECIFIED: _ClassVar[RecordedResult]
@@ -26,6 +32,9 @@ class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORKER_STATE_ATTACHED: _ClassVar[WorkerState]
     WORKER_STATE_DRAINING: _ClassVar[WorkerState]
     WORKER_STATE_DETACHED: _ClassVar[WorkerState]
+RESULT_PROBLEM_UNSPECIFIED: ResultProblem
+RESULT_PROBLEM_NOT_JSON: ResultProblem
+RESULT_PROBLEM_TOO_LARGE: ResultProblem
 RECORDED_RESULT_UNSPECIFIED: RecordedResult
 RECORDED_RESULT_RECORDED: RecordedResult
 RECORDED_RESULT_ALREADY_RECORDED: RecordedResult
@@ -218,7 +227,7 @@ class Complete(_message.Message):
     def __init__(self, token: _Optional[str] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Fail(_message.Message):
-    __slots__ = ("token", "code", "message", "details", "retryable", "retry_after", "causes", "usage")
+    __slots__ = ("token", "code", "message", "details", "retryable", "retry_after", "causes", "usage", "result_problem")
     class UsageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +243,7 @@ class Fail(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
     CAUSES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     token: str
     code: str
     message: str
@@ -242,7 +252,8 @@ class Fail(_message.Message):
     retry_after: _duration_pb2.Duration
     causes: _containers.RepeatedCompositeFieldContainer[_failure_pb2.Failure]
     usage: _containers.ScalarMap[str, str]
-    def __init__(self, token: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., retryable: bool = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    result_problem: ResultProblem
+    def __init__(self, token: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., retryable: bool = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., usage: _Optional[_Mapping[str, str]] = ..., result_problem: _Optional[_Union[ResultProblem, str]] = ...) -> None: ...
 
 class CancelAck(_message.Message):
     __slots__ = ("token",)
