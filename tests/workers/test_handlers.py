@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import threading
+import types
+from collections.abc import Generator
 from concurrent.futures import Future
 
 import pytest
@@ -60,18 +62,45 @@ def test_coroutine_that_a_plain_function_returns_is_no_result() -> None:
     assert "async def" in outcome.message
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_is_no_exception_is_not_swallowed(kind: type[BaseException]) -> None:
+class OfItsOwn(BaseException):
+    """As trio.Cancelled and others are: no `Exception`."""
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), OfItsOwn("x")], ids=repr
+)
+def test_what_is_no_exception_fails_the_attempt(error: BaseException, is_async: bool) -> None:
     def plain_stop(context: Context, input: object) -> None:
-        raise kind
+        raise error
 
     async def coroutine_stop(context: Context, input: object) -> None:
-        raise kind
+        await asyncio.sleep(0)
+        raise error
 
-    assert isinstance(handler(plain_stop).call_in_thread(make_context(), "1", 100), kind)
-    call = handler(coroutine_stop).call(make_context(), "1", 100)
-    with pytest.raises(kind):
-        call.send(None)
+    outcome = (
+        asyncio.run(handler(coroutine_stop).call(make_context(), "1", 100))
+        if is_async
+        else handler(plain_stop).call_in_thread(make_context(), "1", 100)
+    )
+    assert isinstance(outcome, FailureReport)
+    assert outcome.code == "UNKNOWN"
+    assert type(error).__name__ in outcome.message
+    assert "a handler ends its attempt, not its worker" in outcome.message
+
+
+def test_coroutine_that_is_thrown_away_with_its_loop_ends() -> None:
+    @types.coroutine
+    def wait_for_ever() -> Generator[None, None, None]:
+        yield
+
+    async def wait(context: Context, input: object) -> None:
+        await wait_for_ever()
+
+    call = handler(wait).call(make_context(), "1", 100)
+    call.send(None)
+    with pytest.raises(GeneratorExit):
+        call.throw(GeneratorExit)
 
 
 def test_stop_iteration_of_a_plain_function_is_a_failure() -> None:

@@ -26,11 +26,6 @@ number = 5
 @worker.node("t", max_concurrency=2)
 def work(context: Context, input: object) -> object:
     return [context.worker_id, input]
-
-
-@worker.node("interrupt", max_concurrency=1)
-async def interrupt(context: Context, input: object) -> object:
-    raise KeyboardInterrupt
 """
 
 
@@ -58,7 +53,7 @@ def clean_imports(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_worker_is_found_by_its_name() -> None:
     worker = load_worker("studio_worker:worker")
     assert isinstance(worker, Worker)
-    assert worker.types == ("t", "interrupt")
+    assert worker.types == ("t",)
 
 
 @pytest.mark.usefixtures("folder", "clean_imports")
@@ -137,7 +132,7 @@ def test_one_process_works_and_is_drained_by_a_signal() -> None:
             process = await start(server, "--worker-id", "mine", "--namespace", "studio")
             stream = await server.next_stream()
             hello = await stream.greet()
-            assert (hello.worker_id, hello.namespace, hello.slots) == ("mine", "studio", 3)
+            assert (hello.worker_id, hello.namespace, hello.slots) == ("mine", "studio", 2)
             assert await work_once(stream, "a") == '["mine",1]'
             process.send_signal(signal.SIGTERM)
             await stream.expect_end(skipping=("drain",))
@@ -145,22 +140,6 @@ def test_one_process_works_and_is_drained_by_a_signal() -> None:
             assert process.returncode == 0, errors
             for line in (f"attached to {server.address}", "got SIGTERM, draining", "drained"):
                 assert line in errors
-
-    run(test)
-
-
-@pytest.mark.usefixtures("folder")
-def test_keyboard_interrupt_of_a_handler_ends_the_process() -> None:
-    async def test() -> None:
-        async with ScriptedHub() as server:
-            process = await start(server)
-            stream = await server.next_stream()
-            await stream.greet()
-            await stream.send(assign("a", type_="interrupt"))
-            errors = await errors_of(process)
-            assert process.returncode == -signal.SIGINT, errors
-            assert "KeyboardInterrupt" in errors
-            stream.end()
 
     run(test)
 

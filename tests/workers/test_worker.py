@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -338,6 +339,37 @@ def test_handler_that_cancels_itself_fails(is_async: bool) -> None:
         assert fail.code == "CANCELLED_BY_WORKER"
 
     check_failure(worker, check)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_handler_that_ends_its_process_fails_and_the_worker_goes_on(is_async: bool) -> None:
+    worker = make_worker()
+
+    if is_async:
+
+        @worker.node("t")
+        async def coroutine(context: Context, input: object) -> None:
+            sys.exit(f"done with {input}")
+
+    else:
+
+        @worker.node("t")
+        def plain(context: Context, input: object) -> None:
+            sys.exit(f"done with {input}")
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            for token in ("1", "2"):
+                await stream.send(assign(token, token))
+                fail = await stream.expect("fail")
+                assert (fail.token, fail.code) == (token, "UNKNOWN")
+                assert fail.message.startswith(f"SystemExit: done with {token}; a handler ends its attempt")
+                await stream.send(recorded(token))
+            await finish(worker, stream, task)
+
+    run(test)
 
 
 # Registering.

@@ -194,7 +194,7 @@ class Attempts:
         running.is_cancellable = False
         call = functools.partial(handler.call_in_thread, running.context, input_json, self._payload_bytes_max)
         outcome = await asyncio.wrap_future(self._threads.submit(call))
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, asyncio.CancelledError):
             raise outcome
         return outcome
 

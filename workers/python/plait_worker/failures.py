@@ -6,15 +6,27 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 
 from plait.v1 import failure_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker.identity import check_id
-from plait_worker.limits import CAUSES_MAX, FAILURE_MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX
+from plait_worker.limits import (
+    CAUSES_MAX,
+    EXCEPTIONS_SHOWN_MAX,
+    FAILURE_MESSAGE_BYTES_MAX,
+    RETRY_AFTER_MAX,
+    TRACEBACK_BYTES_MAX,
+    TRACEBACK_FRAMES_MAX,
+    TRACEBACK_LINE_BYTES_MAX,
+)
 from plait_worker.values import UnfitValue, encode_value
 
+UNKNOWN: Final = "UNKNOWN"
+"""The code of what a handler raised without a code of its own."""
+
 _ELLIPSIS: Final = "..."
+_NOT_THE_WORKER: Final = "a handler ends its attempt, not its worker: return, or raise NodeFailure"
 
 
 class NodeFailure(Exception):
@@ -24,12 +36,14 @@ class NodeFailure(Exception):
         code: the machine-readable cause, such as UNAVAILABLE; `[A-Za-z0-9_.-]{1,128}`. A graph's retry policy
             lists codes.
         message: what happened and what to do about it; cut at 4 KiB.
-        details: what else there is to say, as JSON.
+        details: what else there is to say, as JSON of at most 1 MiB.
         retryable: whether another attempt may help; None: the policy's codes decide.
-        retry_after: how long to wait before the next attempt; wins over the policy's backoff.
+        retry_after: how long to wait before the next attempt, zero to 3,660 days; wins over the policy's
+            backoff.
 
     Raises:
-        ValueError: if the code does not match, or the time to wait is negative.
+        TypeError: if `retry_after` is no timedelta.
+        ValueError: if the code does not match, or the time to wait is out of its bounds.
     """
 
     def __init__(
@@ -41,8 +55,14 @@ class NodeFailure(Exception):
         retry_after: timedelta | None = None,
     ) -> None:
         check_id("the code of a failure", code)
-        if retry_after is not None and retry_after < timedelta():
-            raise ValueError(f"retry_after must not be negative: {retry_after}")
+        if retry_after is not None:
+            # Callers are not all type-checked.
+            if not isinstance(retry_after, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"retry_after is a timedelta, not a {type(retry_after).__name__}")
+            if not timedelta() <= retry_after <= RETRY_AFTER_MAX:
+                raise ValueError(
+                    f"retry_after must be within 0 to {RETRY_AFTER_MAX.days} days: {retry_after}"
+                )
         super().__init__(code, message)
         self.code = code
         self.message = message
@@ -89,35 +109,51 @@ class FailureReport:
     """What is wrong with the result, if that is why the attempt fails; the server then gives the code."""
 
 
-def report_of(error: Exception) -> FailureReport:
-    """Say what a handler raised: its own failure as it is, another exception as UNKNOWN with a traceback."""
-    causes = _causes_of(error, CAUSES_MAX)
-    if not isinstance(error, NodeFailure):
-        return FailureReport(
-            code="UNKNOWN",
-            message=cut(_summary_of(error), FAILURE_MESSAGE_BYTES_MAX),
-            details_json=encode_value(
-                {"exception": type(error).__qualname__, "traceback": _traceback_of(error)}
-            ),
-            causes=causes,
-        )
+def report_of(error: BaseException) -> FailureReport:
+    """Say what a handler raised: its own failure as it is, another exception as UNKNOWN with a traceback.
+
+    Whatever the exception does when it is looked at, it fails its own attempt alone.
+    """
+    try:
+        return _report_of_failure(error) if isinstance(error, NodeFailure) else _report_of_exception(error)
+    except Exception as problem:  # noqa: BLE001 - the code of foreign exceptions runs in there.
+        kind = type(error).__name__
+        message = f"{kind}, which cannot be shown: {_summary_of(problem)}"
+        return FailureReport(code=UNKNOWN, message=cut(message, FAILURE_MESSAGE_BYTES_MAX))
+
+
+def _report_of_failure(error: NodeFailure) -> FailureReport:
     try:
         details_json = None if error.details is None else encode_value(error.details)
     except UnfitValue as problem:
-        details_json = encode_value({"problem": f"the failure's details are not JSON: {problem}"})
+        details_json = encode_value({"problem": f"the failure's details were dropped: {problem}"})
     return FailureReport(
         code=error.code,
-        message=cut(error.message, FAILURE_MESSAGE_BYTES_MAX),
+        message=cut(str(error.message), FAILURE_MESSAGE_BYTES_MAX),
         details_json=details_json,
         retryable=error.retryable,
         retry_after_s=None if error.retry_after is None else error.retry_after.total_seconds(),
-        causes=causes,
+        causes=_causes_of(error, CAUSES_MAX),
+    )
+
+
+def _report_of_exception(error: BaseException) -> FailureReport:
+    summary = _summary_of(error)
+    if not isinstance(error, Exception):
+        # SystemExit and its like: whoever raises them means to end more than the attempt.
+        summary = cut(f"{summary}; {_NOT_THE_WORKER}", FAILURE_MESSAGE_BYTES_MAX)
+    return FailureReport(
+        code=UNKNOWN,
+        message=summary,
+        details_json=encode_value({"exception": type(error).__qualname__, "traceback": _traceback_of(error)}),
+        causes=_causes_of(error, CAUSES_MAX),
     )
 
 
 def cut(text: str, bytes_max: int) -> str:
     """Cut a text to a size in UTF-8, marking the cut by dots; lone surrogates are written out."""
-    data = text.encode(errors="backslashreplace")
+    # A character takes a byte at least: of a text of 10 MB no more is looked at.
+    data = text[: bytes_max + 1].encode(errors="backslashreplace")
     if len(data) <= bytes_max:
         return data.decode()
     return data[: bytes_max - len(_ELLIPSIS)].decode(errors="ignore") + _ELLIPSIS
@@ -125,28 +161,53 @@ def cut(text: str, bytes_max: int) -> str:
 
 def _summary_of(error: BaseException) -> str:
     """Write `ValueError: what it says`; an exception that cannot be written does no harm."""
-    return "".join(traceback.format_exception_only(error)).strip()
+    if _is_one_of_many(error):
+        text = f"{type(error).__qualname__}: {error}"
+    else:
+        text = "".join(traceback.format_exception_only(error)).strip()
+    return cut(text, FAILURE_MESSAGE_BYTES_MAX)
 
 
-def _traceback_of(error: Exception) -> str:
-    """Write the final lines of the traceback, whole ones, at most 8 KiB."""
+def _traceback_of(error: BaseException) -> str:
+    """Write the final lines of the traceback, at most 8 KiB; a long line is cut."""
+    if _is_one_of_many(error):
+        parts = [*traceback.format_tb(error.__traceback__, -TRACEBACK_FRAMES_MAX), _summary_of(error)]
+    else:
+        parts = traceback.format_exception(error, limit=-TRACEBACK_FRAMES_MAX)
     kept: list[str] = []
     room = TRACEBACK_BYTES_MAX
-    text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
-    for line in reversed(text.splitlines()):
-        room -= len(line.encode()) + 1
-        if room < 0:
+    for line in reversed("".join(parts).splitlines()):
+        shown = cut(line, TRACEBACK_LINE_BYTES_MAX)
+        room -= len(shown.encode()) + 1
+        if room < len(_ELLIPSIS):
             kept.append(_ELLIPSIS)
             break
-        kept.append(line)
+        kept.append(shown)
     return "\n".join(reversed(kept))
+
+
+def _is_one_of_many(error: BaseException) -> bool:
+    """Whether more than 100 exceptions hang together: Python's formatter would look at all of them."""
+    pending: list[BaseException] = [error]
+    seen: set[int] = set()
+    while pending and len(seen) <= EXCEPTIONS_SHOWN_MAX:
+        raised = pending.pop()
+        if id(raised) in seen:
+            continue
+        seen.add(id(raised))
+        pending += [earlier for earlier in (raised.__cause__, raised.__context__) if earlier is not None]
+        if isinstance(raised, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", raised)
+            pending += group.exceptions[: EXCEPTIONS_SHOWN_MAX + 1]
+    return len(seen) > EXCEPTIONS_SHOWN_MAX
 
 
 def _causes_of(error: BaseException, depth: int) -> Sequence[failure_pb2.Failure]:
     cause = error.__cause__
     if cause is None or depth == 0:
         return ()
-    code = cause.code if isinstance(cause, NodeFailure) else "UNKNOWN"
-    text = cause.message if isinstance(cause, NodeFailure) else _summary_of(cause)
-    message = cut(text, FAILURE_MESSAGE_BYTES_MAX)
+    if isinstance(cause, NodeFailure):
+        code, message = cause.code, cut(str(cause.message), FAILURE_MESSAGE_BYTES_MAX)
+    else:
+        code, message = UNKNOWN, _summary_of(cause)
     return (failure_pb2.Failure(code=code, message=message, causes=_causes_of(cause, depth - 1)),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -41,29 +42,34 @@ class Handler:
 
         Raises:
             asyncio.CancelledError: if it was cancelled, or raised that.
+            GeneratorExit: if the coroutine is thrown away with its event loop.
         """
         function = cast("Callable[[Context, JSONValue], Awaitable[object]]", self.function)
         try:
             return self._encode(await function(context, _decode(input_json)), bytes_max)
-        except Exception as error:  # noqa: BLE001 - the boundary to foreign code; a failure is data.
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # The boundary to foreign code: a failure is data.
+            if isinstance(error, GeneratorExit) and not _is_in_task():
+                raise
             return report_of(error)
 
     def call_in_thread(
         self, context: Context, input_json: str | None, bytes_max: int
-    ) -> str | FailureReport | BaseException:
+    ) -> str | FailureReport | asyncio.CancelledError:
         """Run a plain function, as `call` does.
 
         Returns:
-            As `call`; an exception that is no `Exception` (a cancellation) is returned, since not every one
-            can be carried by a future.
+            As `call`; a cancellation is returned, since a future cannot carry it to who awaits it.
         """
         function = cast("Callable[[Context, JSONValue], object]", self.function)
         try:
             return self._encode(function(context, _decode(input_json)), bytes_max)
-        except Exception as error:  # noqa: BLE001 - as in `call`.
-            return report_of(error)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited.
+        except asyncio.CancelledError as error:
             return error
+        except BaseException as error:  # noqa: BLE001 - as in `call`.
+            return report_of(error)
 
     def _encode(self, value: object, bytes_max: int) -> str | FailureReport:
         try:
@@ -80,6 +86,14 @@ class Handler:
             return FailureReport(
                 code="INVALID_RESULT", message=message, result_problem=hub.RESULT_PROBLEM_NOT_JSON
             )
+
+
+def _is_in_task() -> bool:
+    """Whether an event loop runs this code: not so when a coroutine is closed because its loop is gone."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 def _decode(input_json: str | None) -> JSONValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 KIB: Final = 1024
@@ -19,6 +20,14 @@ VALUE_DEPTH_MAX: Final = 64
 FAILURE_MESSAGE_BYTES_MAX: Final = 4 * KIB
 TRACEBACK_BYTES_MAX: Final = 8 * KIB
 """The end of a traceback says what happened; the beginning is the SDK's own frames."""
+TRACEBACK_FRAMES_MAX: Final = 100
+"""More frames are a recursion; formatting thousands of them would hold up the event loop."""
+TRACEBACK_LINE_BYTES_MAX: Final = 1 * KIB
+"""The place where an exception was raised stands above its message, and is not to be pushed out by it."""
+EXCEPTIONS_SHOWN_MAX: Final = 100
+"""Of more that hang together (causes, groups) only the last is shown: formatting 50,000 takes seconds."""
+RETRY_AFTER_MAX: Final = timedelta(days=3660)
+"""The contract's longest duration."""
 CAUSES_MAX: Final = 8
 """The contract's depth of a failure's causes."""
 LOG_MESSAGE_BYTES_MAX: Final = 8 * KIB
