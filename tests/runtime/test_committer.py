@@ -207,3 +207,22 @@ async def test_a_damaged_store_stops_the_committer_and_leaves_nobody_waiting(
             await wait_all_tasks_blocked()
             nursery.start_soon(committer.run)
     assert sorted(answers) == ["a", "b"]
+
+
+async def test_statistics_tell_how_long_items_waited(autojump_clock: MockClock) -> None:
+    """From the moment an item is queued, so that the append under way counts too."""
+    async with a_desk() as desk:
+        desk.gate.close()
+        desk.append("first", item("first"))
+        await wait_all_tasks_blocked()
+        await trio.sleep(1)
+        for number in range(9):
+            desk.append(f"x{number}", item(f"x{number}"))
+        await trio.sleep(2)
+        assert desk.committer.statistics().items == 0
+        desk.gate.open()
+        await wait_all_tasks_blocked()
+        found = desk.committer.statistics()
+        assert (found.appends, found.items) == (2, 10)
+        assert found.wait_p50_s == pytest.approx(2, rel=0.1)
+        assert found.wait_p99_s == pytest.approx(3)

@@ -6,12 +6,14 @@ The bound of the queue is the number of live executions and calls: each waits fo
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from plait_server.errors import JournalFull, JournalUnavailable, ShuttingDown
 from plait_server.ports.journal import AppendItem, AppendResult, Journal
+from plait_server.runtime.durations import Durations
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +22,27 @@ FULL_RETRY_S: Final = 1.0
 
 
 class _Pending:
-    __slots__ = ("done", "error", "item", "result")
+    __slots__ = ("begin_s", "done", "error", "item", "result")
 
     def __init__(self, item: AppendItem) -> None:
         self.item = item
+        self.begin_s = trio.current_time()
         self.done = trio.Event()
         self.result: AppendResult | None = None
         self.error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitterStatistics:
+    """A snapshot of what a committer has done."""
+
+    appends: int
+    """Appends, each of which made all of its items durable together."""
+    items: int
+    wait_p50_s: float
+    """Within this time half of the items were durable, from the moment they were queued."""
+    wait_p99_s: float
+    """Likewise 99 % of them."""
 
 
 class Committer:
@@ -37,6 +53,17 @@ class Committer:
         self._queue: list[_Pending] = []
         self._wake = trio.Event()
         self._is_closed = False
+        self._appends = 0
+        self._waits = Durations()
+
+    def statistics(self) -> CommitterStatistics:
+        """Take a snapshot."""
+        return CommitterStatistics(
+            appends=self._appends,
+            items=self._waits.count,
+            wait_p50_s=self._waits.quantile(0.5),
+            wait_p99_s=self._waits.quantile(0.99),
+        )
 
     async def append(self, item: AppendItem) -> AppendResult:
         """Make an item durable.
@@ -123,7 +150,10 @@ class Committer:
             _fail(batch, error if isinstance(error, JournalUnavailable) else JournalUnavailable(str(error)))
             raise
         else:
+            self._appends += 1
+            now_s = trio.current_time()
             for pending, result in zip(batch, results, strict=True):
+                self._waits.add(now_s - pending.begin_s)
                 pending.result = result
                 pending.done.set()
 
