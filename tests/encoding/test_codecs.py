@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.v1 import event_pb2, failure_pb2
+from plait.v1 import event_pb2
 from plait_server.core import events
 from plait_server.core.events import Event
 from plait_server.core.failures import Failure
-from plait_server.core.limits import FAILURE_CAUSES_MAX, FAILURE_DEPTH_MAX
 from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
 from plait_server.encoding.event_codec import (
@@ -193,29 +192,3 @@ def test_a_payload_comes_back_as_it_was(payload: Payload) -> None:
 @given(failures)
 def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
     assert failure_from_proto(failure_to_proto(failure)) == failure
-
-
-def depth_of(failure: Failure) -> int:
-    return 1 + max((depth_of(cause) for cause in failure.causes), default=0)
-
-
-def chain_of(length: int) -> failure_pb2.Failure:
-    message = failure_pb2.Failure(code="deepest")
-    for number in range(length - 1):
-        message = failure_pb2.Failure(code=str(number), causes=[message])
-    return message
-
-
-@pytest.mark.parametrize("length", [1, FAILURE_DEPTH_MAX - 1, FAILURE_DEPTH_MAX, FAILURE_DEPTH_MAX + 1, 40])
-def test_causes_are_at_most_eight_deep(length: int) -> None:
-    failure = failure_from_proto(chain_of(length))
-    assert depth_of(failure) == min(length, FAILURE_DEPTH_MAX)
-
-
-def test_causes_are_at_most_fifty_wide_and_the_first_stay() -> None:
-    wide = [failure_pb2.Failure(code=str(number)) for number in range(FAILURE_CAUSES_MAX + 1)]
-    message = failure_pb2.Failure(code="top", causes=[failure_pb2.Failure(code="one", causes=wide), *wide])
-    failure = failure_from_proto(message)
-    first = failure.causes[0]
-    assert len(failure.causes) == len(first.causes) == FAILURE_CAUSES_MAX
-    assert [cause.code for cause in first.causes] == [str(number) for number in range(FAILURE_CAUSES_MAX)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
-from plait.v1 import payload_pb2
+from plait.v1 import failure_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_server.core.failures import ENGINE_CODES, GRPC_CODES
+from plait_server.core.failures import ENGINE_CODES, GRPC_CODES, Failure
+from plait_server.core.limits import FAILURE_CAUSES_BYTES_MAX, FAILURE_CAUSES_MAX, FAILURE_DEPTH_MAX
 from plait_server.core.payload import Payload
+from plait_server.encoding.failure_codec import failure_to_proto
 from plait_server.encoding.worker_failure import failure_from_worker
 
 
@@ -69,3 +72,72 @@ def test_details_of_one_mebibyte_are_kept() -> None:
     text = json.dumps("x" * (2**20 - 2))
     fail = hub.Fail(code="BUSY", details=payload_pb2.Payload(json=text))
     assert failure_from_worker(fail).details == Payload(text)
+
+
+def chain(length: int) -> failure_pb2.Failure:
+    failure = failure_pb2.Failure(code="DEEPEST")
+    for number in range(length - 1):
+        failure = failure_pb2.Failure(code=f"c{number}", causes=[failure])
+    return failure
+
+
+def depth_of(failure: Failure) -> int:
+    return 1 + max(map(depth_of, failure.causes), default=0)
+
+
+@pytest.mark.parametrize("length", [1, FAILURE_DEPTH_MAX - 1, FAILURE_DEPTH_MAX, 90])
+def test_causes_are_at_most_eight_deep(length: int) -> None:
+    failure = failure_from_worker(hub.Fail(code="BUSY", causes=[chain(length)]))
+    assert depth_of(failure) == min(length + 1, FAILURE_DEPTH_MAX)
+
+
+def test_causes_are_at_most_fifty_wide_and_the_others_are_counted() -> None:
+    wide = [failure_pb2.Failure(code=f"c{number}") for number in range(60)]
+    failure = failure_from_worker(
+        hub.Fail(code="BUSY", causes=[failure_pb2.Failure(code="first", causes=wide), *wide])
+    )
+    first = failure.causes[0]
+    assert (len(failure.causes), failure.causes_omitted) == (FAILURE_CAUSES_MAX, 11)
+    assert (len(first.causes), first.causes_omitted) == (FAILURE_CAUSES_MAX, 10)
+    assert [cause.code for cause in first.causes] == [f"c{number}" for number in range(50)]
+
+
+def test_millions_of_causes_are_not_touched() -> None:
+    """FAILURES 49: a frame of 4 MiB may hold two million; only what can be kept becomes objects."""
+    crowd = failure_pb2.Failure(code="CROWD")
+    crowd.causes.extend([failure_pb2.Failure()] * 30)
+    for _ in range(2):
+        crowd = failure_pb2.Failure(code="CROWD", causes=[crowd] * 30)
+    fail = hub.Fail(code="BUSY", causes=[crowd] * 25)
+    tracemalloc.start()
+    failure = failure_from_worker(fail)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * 1024 * 1024
+    assert failure_to_proto(failure).ByteSize() <= FAILURE_CAUSES_BYTES_MAX + 64
+    assert len(failure.causes) == 25
+
+
+def test_causes_of_a_worker_name_no_nodes_and_no_digests() -> None:
+    """Only the engine knows what is kept by digest and which nodes failed."""
+    cause = failure_pb2.Failure(
+        code="POISON",
+        message="said",
+        details=payload_pb2.Payload(digest="ab" * 32),
+        node_path="other",
+        attempt=7,
+    )
+    failure = failure_from_worker(hub.Fail(code="BUSY", causes=[cause, failure_pb2.Failure(code="X")]))
+    refused, kept = failure.causes
+    assert (refused.code, refused.message, refused.node_path, refused.attempt) == ("UNKNOWN", "said", "", 0)
+    assert refused.details is not None
+    assert json.loads(refused.details.json) == {"original_code": "POISON"}
+    assert refused.details_omitted
+    assert (kept.code, kept.details_omitted) == ("X", False)
+
+
+@pytest.mark.parametrize("text", ["{", "1 2", json.dumps("x" * 40_000)], ids=["broken", "two", "large"])
+def test_details_of_a_cause_that_are_no_small_payload_are_left_out(text: str) -> None:
+    cause = failure_pb2.Failure(code="X", details=payload_pb2.Payload(json=text))
+    failure = failure_from_worker(hub.Fail(code="BUSY", causes=[cause]))
+    assert (failure.causes[0].details, failure.causes[0].details_omitted) == (None, True)

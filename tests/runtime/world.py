@@ -18,6 +18,7 @@ from plait_server.core.events import Event
 from plait_server.core.execution import Execution
 from plait_server.core.failures import Failure
 from plait_server.core.graph import Graph
+from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.graph_codec import graph_to_proto
@@ -211,7 +212,13 @@ def returns(output_json: str, after_s: float = 0.0) -> Script:
     return run
 
 
-def fails(code: str = "UNKNOWN", *, after_s: float = 0.0, retry_after_s: float | None = None) -> Script:
+def fails(
+    code: str = "UNKNOWN",
+    *,
+    after_s: float = 0.0,
+    retry_after_s: float | None = None,
+    details_json: str = "",
+) -> Script:
     """Fail after some time."""
 
     async def run(assignment: Assignment) -> Report:
@@ -219,6 +226,7 @@ def fails(code: str = "UNKNOWN", *, after_s: float = 0.0, retry_after_s: float |
         failure = Failure(
             code=code,
             message=f"{code} of {assignment.key.node_path}",
+            details=Payload(details_json) if details_json else None,
             node_path=assignment.key.node_path,
             attempt=assignment.key.attempt,
         )

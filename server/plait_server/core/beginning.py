@@ -21,7 +21,7 @@ from plait_server.core.commands import (
 from plait_server.core.edges import ERROR_HANDLE
 from plait_server.core.ending import Decider, Ending, Endings
 from plait_server.core.events import NodeEnded, NodeWaiting
-from plait_server.core.failures import EXPRESSION, Failure, bounded
+from plait_server.core.failures import EXPRESSION, Failure, caused_by
 from plait_server.core.graph import DEFAULT_JOIN, Condition, Delay, JoinMode, Scheduling, Switch, Task
 from plait_server.core.joins import Verdict
 from plait_server.core.payload import NULL, Payload
@@ -155,9 +155,7 @@ class Beginnings:
             return
         match node.kind:
             case Task():
-                join = node.join or DEFAULT_JOIN
-                is_there = record.total == 0 or (record.total == 1 and join.mode is JoinMode.ALL)
-                if record.attempts or (node.input is None and is_there):
+                if record.attempts or (node.input is None and self._is_input_kept(record)):
                     # Its input was made before, or is one value that is kept already.
                     self.offer(record)
                 else:
@@ -167,6 +165,13 @@ class Beginnings:
                 self._machine.ask(FindValue(record.path, ticket))
             case _:
                 self._ask_input(record)
+
+    def _is_input_kept(self, record: NodeRecord) -> bool:
+        """Whether what the node's join gives is an output or an input that is kept already (J2)."""
+        if record.total != 1 or (record.node.join or DEFAULT_JOIN).mode is not JoinMode.ALL:
+            return record.total == 0
+        scope = self._machine.execution.scope_of(record.path)
+        return scope.edge(scope.adjacency.incoming[record.index][0]).handle != ERROR_HANDLE
 
     def _ask_input(self, record: NodeRecord) -> None:
         ticket = self._questions[record.path] = self._machine.next_ticket()
@@ -196,7 +201,6 @@ class Beginnings:
             code=verdict.value,
             message=f"{_JOIN_MESSAGES[verdict]}: {record.path}",
             details=details,
-            causes=bounded(causes),
             node_path=record.path,
         )
-        self._endings.begin_failure(record, failure, None)
+        self._endings.begin_failure(record, caused_by(failure, causes), None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from plait_server.core.limits import (
+    FAILURE_CAUSES_BYTES_MAX,
     FAILURE_CAUSES_MAX,
     FAILURE_DEPTH_MAX,
     FAILURE_MESSAGE_BYTES_MAX,
@@ -70,6 +73,8 @@ ENGINE_CODES: Final = frozenset(
 )
 """What only the engine may say (S2.1): its codes that are not gRPC's, and its reasons."""
 _CODE: Final = re.compile(ID_PATTERN)
+_OVERHEAD: Final = 64
+"""Bytes of a failure in binary form besides its texts, at most."""
 
 
 def is_free_to_workers(code: str) -> bool:
@@ -85,34 +90,68 @@ class Failure:
     message: str = ""
     details: Payload | None = None
     causes: tuple[Failure, ...] = ()
-    """At most 50, at most 8 deep: `bounded` sees to it."""
+    """Within the limits that `caused_by` sees to."""
     retryable: bool = False
     node_path: str = ""
     attempt: int = 0
+    causes_omitted: int = 0
+    """How many causes were left out of `causes`, those below them not counted."""
+    details_omitted: bool = False
+    """Whether the details were left out; only of a cause, or of a failure in a list."""
 
 
-def bounded(causes: Iterable[Failure], depth: int = FAILURE_DEPTH_MAX - 1) -> tuple[Failure, ...]:
-    """Cut a list of causes to the limits; a chain of failed joins would otherwise grow with the graph."""
-    if depth <= 0:
-        return ()
-    kept: list[Failure] = []
-    for cause in causes:
-        if len(kept) == FAILURE_CAUSES_MAX:
-            break
-        kept.append(cause if _depth_within(cause, depth) else _cut(cause, depth))
-    return tuple(kept)
+def caused_by(failure: Failure, causes: Sequence[Failure]) -> Failure:
+    """Give a failure its causes, as many as the limits allow: a chain of failed joins would grow with the graph.
+
+    Args:
+        failure: One without causes.
+        causes: In the order in which they are wanted.
+    """
+    kept, omitted, _ = _fit(causes, FAILURE_CAUSES_BYTES_MAX, FAILURE_DEPTH_MAX - 1)
+    return replace(failure, causes=kept, causes_omitted=failure.causes_omitted + omitted)
+
+
+def cut_failure(failure: Failure, room: int) -> Failure:
+    """Cut a failure's details and causes to so many bytes; its code and its message stay."""
+    return _cut(failure, room, FAILURE_DEPTH_MAX)[0]
 
 
 def bounded_message(message: str) -> str:
     """Cut a message to its limit in bytes, at a character's end."""
-    data = message.encode("utf-8", "replace")
-    if len(data) <= FAILURE_MESSAGE_BYTES_MAX:
+    if len(message) <= FAILURE_MESSAGE_BYTES_MAX // 4:  # Not even in the widest characters is it too long.
+        return message
+    data = message[:FAILURE_MESSAGE_BYTES_MAX].encode("utf-8", "replace")
+    if len(message) <= FAILURE_MESSAGE_BYTES_MAX and len(data) <= FAILURE_MESSAGE_BYTES_MAX:
         return message
     return data[: FAILURE_MESSAGE_BYTES_MAX - 3].decode("utf-8", "ignore") + "…"
 
 
-def failure_to_json(failure: Failure) -> str:
-    """Write a failure as the JSON object that `error` edges and COLLECT carry (J2, J4)."""
+def _inline(payload: Payload) -> str:
+    assert not payload.digest, "whoever writes details that are kept by digest says where they are"
+    return payload.json
+
+
+def failure_to_json(
+    failure: Failure, text_of: Callable[[Payload], str] = _inline, *, bytes_max: int | None = None
+) -> str:
+    """Write a failure as the JSON object that `error` edges and COLLECT carry (J2, J4).
+
+    Args:
+        failure: The failure.
+        text_of: Gives the text of details that are kept by digest.
+        bytes_max: If it would be longer than this, the details of its causes are left out.
+    """
+    with_details = bytes_max is None or _spliced_size(failure, with_details=True) <= bytes_max
+    return _write(failure, text_of, is_cause=False, with_details=with_details)
+
+
+def failure_size(failure: Failure, *, bytes_max: int) -> int:
+    """Estimate the bytes that `failure_to_json` writes."""
+    size = _spliced_size(failure, with_details=True)
+    return size if size <= bytes_max else _spliced_size(failure, with_details=False)
+
+
+def _write(failure: Failure, text_of: Callable[[Payload], str], *, is_cause: bool, with_details: bool) -> str:
     parts = [
         f'"code":{json.dumps(failure.code, ensure_ascii=False)}',
         f'"message":{json.dumps(failure.message, ensure_ascii=False)}',
@@ -120,24 +159,76 @@ def failure_to_json(failure: Failure) -> str:
         f'"attempt":{failure.attempt}',
         f'"retryable":{"true" if failure.retryable else "false"}',
     ]
-    if failure.details is not None and not failure.details.digest:
-        parts.append(f'"details":{failure.details.json}')
+    omits_details = failure.details_omitted
+    if failure.details is not None:
+        if is_cause and not with_details:
+            omits_details = True
+        else:
+            parts.append(f'"details":{text_of(failure.details)}')
+    if omits_details:
+        parts.append('"details_omitted":true')
     if failure.causes:
-        parts.append(f'"causes":[{",".join(failure_to_json(cause) for cause in failure.causes)}]')
+        causes = (
+            _write(cause, text_of, is_cause=True, with_details=with_details) for cause in failure.causes
+        )
+        parts.append(f'"causes":[{",".join(causes)}]')
+    if failure.causes_omitted:
+        parts.append(f'"causes_omitted":{failure.causes_omitted}')
     return "{" + ",".join(parts) + "}"
 
 
-def _depth_within(failure: Failure, depth: int) -> bool:
-    return depth > 0 and all(_depth_within(cause, depth - 1) for cause in failure.causes)
+def _spliced_size(failure: Failure, *, with_details: bool, is_cause: bool = False) -> int:
+    size = _own_size(failure)
+    size += sum(_spliced_size(cause, with_details=with_details, is_cause=True) for cause in failure.causes)
+    details = failure.details
+    if details is not None and (with_details or not is_cause):
+        size += details.size_bytes if details.digest else _bytes(details.json)
+    return size
 
 
-def _cut(failure: Failure, depth: int) -> Failure:
-    return Failure(
-        code=failure.code,
-        message=failure.message,
-        details=failure.details,
-        causes=bounded(failure.causes, depth - 1),
-        retryable=failure.retryable,
-        node_path=failure.node_path,
-        attempt=failure.attempt,
+def _fit(causes: Sequence[Failure], room: int, depth: int) -> tuple[tuple[Failure, ...], int, int]:
+    """Choose the causes that fit, themselves before what is behind them; also how many do not, and the bytes taken."""
+    if depth <= 0:
+        return (), len(causes), 0
+    taken, count = 0, 0
+    for cause in islice(causes, FAILURE_CAUSES_MAX):
+        size = _own_size(cause)
+        if taken + size > room:
+            break
+        taken += size
+        count += 1
+    kept: list[Failure] = []
+    for cause in islice(causes, count):
+        cut, more = _cut(cause, room - taken, depth)
+        kept.append(cut)
+        taken += more
+    return tuple(kept), len(causes) - count, taken
+
+
+def _cut(failure: Failure, room: int, depth: int) -> tuple[Failure, int]:
+    """Cut what a failure has besides itself; also the bytes that the rest takes."""
+    details, taken = failure.details, 0
+    if details is not None:
+        taken = _OVERHEAD + len(details.digest) + _bytes(details.json)
+        if taken > room:
+            details, taken = None, 0
+    causes, omitted, more = _fit(failure.causes, room - taken, depth - 1)
+    is_whole = details is failure.details and not omitted
+    if is_whole and all(map(operator.is_, causes, failure.causes)):
+        return failure, taken + more
+    cut = replace(
+        failure,
+        details=details,
+        details_omitted=failure.details_omitted or details is not failure.details,
+        causes=causes,
+        causes_omitted=failure.causes_omitted + omitted,
     )
+    return cut, taken + more
+
+
+def _own_size(failure: Failure) -> int:
+    return _OVERHEAD + len(failure.code) + _bytes(failure.message) + _bytes(failure.node_path)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -44,6 +44,9 @@ BACKOFF_S_MAX: Final = 86_400.0
 MULTIPLIER_MAX: Final = 100.0
 FAILURE_MESSAGE_BYTES_MAX: Final = 4 * KIB
 FAILURE_CAUSES_MAX: Final = 50
+"""Causes of one failure."""
+FAILURE_CAUSES_BYTES_MAX: Final = 64 * KIB
+"""All causes of a failure together, with what is behind them: a screenful or two."""
 FAILURE_DEPTH_MAX: Final = 8
 """Failures nest; protobuf readers stop at 100 levels of messages."""
 ID_PATTERN: Final = r"[A-Za-z0-9_.-]{1,128}"

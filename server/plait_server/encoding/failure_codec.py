@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from plait.v1 import failure_pb2, payload_pb2
-from plait_server.core.failures import Failure, bounded
+from plait_server.core.failures import Failure
 from plait_server.core.payload import Payload
 
 
@@ -33,21 +31,21 @@ def failure_to_proto(failure: Failure) -> failure_pb2.Failure:
         retryable=failure.retryable,
         node_path=failure.node_path,
         attempt=failure.attempt,
+        causes_omitted=failure.causes_omitted,
+        details_omitted=failure.details_omitted,
     )
 
 
 def failure_from_proto(message: failure_pb2.Failure) -> Failure:
-    """Read a failure; causes past the limits are cut."""
+    """Read a failure that the engine wrote; one from a worker is read by `failure_from_worker`."""
     return Failure(
         code=message.code,
         message=message.message,
         details=payload_from_proto(message.details) if message.HasField("details") else None,
-        causes=_causes(message.causes),
+        causes=tuple(map(failure_from_proto, message.causes)),
         retryable=message.retryable,
         node_path=message.node_path,
         attempt=message.attempt,
+        causes_omitted=message.causes_omitted,
+        details_omitted=message.details_omitted,
     )
-
-
-def _causes(messages: Iterable[failure_pb2.Failure]) -> tuple[Failure, ...]:
-    return bounded(failure_from_proto(message) for message in messages)

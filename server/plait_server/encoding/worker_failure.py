@@ -8,25 +8,33 @@ not taken from it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
-from plait.v1 import payload_pb2, worker_hub_service_pb2
+from plait.v1 import failure_pb2, payload_pb2, worker_hub_service_pb2
 from plait_server.core.failures import (
     INVALID_RESULT,
     TOO_LARGE,
     UNKNOWN,
     Failure,
-    bounded,
     bounded_message,
+    caused_by,
     is_free_to_workers,
 )
 from plait_server.core.json_text import InvalidJson, check_json
-from plait_server.core.limits import PAYLOAD_BYTES_MAX
+from plait_server.core.limits import (
+    FAILURE_CAUSES_BYTES_MAX,
+    FAILURE_CAUSES_MAX,
+    FAILURE_DEPTH_MAX,
+    INLINE_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+)
 from plait_server.core.payload import Payload
-from plait_server.encoding.failure_codec import failure_from_proto
 
 _CODE_CHARS_SHOWN_MAX: Final = 200
 """How much of a malformed code is kept: enough to recognize it."""
+_CAUSES_READ_MAX: Final = FAILURE_CAUSES_BYTES_MAX // 64
+"""Causes that are looked at, at all depths together: as many as could be kept if they said nothing."""
 _RESULT_CODES: Final = {
     worker_hub_service_pb2.RESULT_PROBLEM_NOT_JSON: INVALID_RESULT,
     worker_hub_service_pb2.RESULT_PROBLEM_TOO_LARGE: TOO_LARGE,
@@ -48,13 +56,15 @@ def failure_from_worker(fail: worker_hub_service_pb2.Fail, problem: str = "") ->
     if not code:
         code, details = worker_code(fail.code, details)
     message = f"{fail.message} ({'; '.join(problems)})" if problems else fail.message
-    return Failure(
+    causes, omitted = _Causes().read(fail.causes, FAILURE_DEPTH_MAX - 1)
+    failure = Failure(
         code=code,
         message=bounded_message(message),
         details=details,
-        causes=bounded(failure_from_proto(cause) for cause in fail.causes),
         retryable=fail.retryable,
+        causes_omitted=omitted,
     )
+    return caused_by(failure, causes)
 
 
 def worker_code(code: str, details: Payload | None) -> tuple[str, Payload | None]:
@@ -78,3 +88,45 @@ def _details(message: payload_pb2.Payload, problems: list[str]) -> Payload | Non
         problems.append(f"its details were dropped: {error}")
         return None
     return Payload(message.json)
+
+
+class _Causes:
+    """Reads causes without touching more of them than could be kept: of a message of 4 MiB there may be two million."""
+
+    def __init__(self) -> None:
+        self._left = _CAUSES_READ_MAX
+        self._details_left = FAILURE_CAUSES_BYTES_MAX
+
+    def read(self, messages: Sequence[failure_pb2.Failure], depth: int) -> tuple[list[Failure], int]:
+        """Read the causes of one failure; also how many were left out."""
+        if depth <= 0 or not messages:
+            return [], len(messages)
+        taken = messages[: min(FAILURE_CAUSES_MAX, self._left)]
+        self._left -= len(taken)
+        return [self._read_one(message, depth) for message in taken], len(messages) - len(taken)
+
+    def _read_one(self, message: failure_pb2.Failure, depth: int) -> Failure:
+        details = self._details(message.details) if message.HasField("details") else None
+        omits_details = details is None and message.HasField("details")
+        code, details = worker_code(message.code, details)
+        causes, omitted = self.read(message.causes, depth - 1)
+        return Failure(
+            code=code,
+            message=bounded_message(message.message),
+            details=details,
+            causes=tuple(causes),
+            retryable=message.retryable,
+            causes_omitted=omitted,
+            details_omitted=omits_details,
+        )
+
+    def _details(self, message: payload_pb2.Payload) -> Payload | None:
+        text = message.json
+        if len(text) > min(self._details_left, INLINE_BYTES_MAX):
+            return None
+        self._details_left -= len(text)
+        try:
+            check_json(text, max_bytes=INLINE_BYTES_MAX)
+        except InvalidJson:
+            return None
+        return Payload(text)

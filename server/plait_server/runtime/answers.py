@@ -9,7 +9,8 @@ input for the core, never an exception: what cannot be evaluated is a problem in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 from plait_server.core.commands import (
@@ -25,7 +26,7 @@ from plait_server.core.commands import (
 )
 from plait_server.core.edges import ERROR_HANDLE
 from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure, failure_to_json
+from plait_server.core.failures import Failure, bounded_message, failure_size, failure_to_json
 from plait_server.core.graph import Condition, JoinMode, Switch
 from plait_server.core.json_text import (
     InvalidJson,
@@ -79,7 +80,10 @@ class Answers:
         """
         match question:
             case JudgeEdges():
-                return EdgesJudged(question.node_path, question.ticket, tuple(self._judge(question)))
+                verdicts = [
+                    bounded_message(each) if isinstance(each, str) else each for each in self._judge(question)
+                ]
+                return EdgesJudged(question.node_path, question.ticket, tuple(verdicts))
             case MakeInput():
                 record = self._execution.record(question.node_path)
                 return InputMade(
@@ -131,10 +135,10 @@ class Answers:
         """
         scope = self._execution.scope_of(record.path)
         # First, or texts that are too large together would push each other out of memory for ever.
-        if sum(map(_size, self._carried_outputs(scope, record))) > JOINED_INPUT_BYTES_MAX:
+        if _exceed(self._carried_sizes(scope, record)):
             message = (
-                f"the outputs that the join of {record.path!r} puts together are over the limit of "
-                f"{JOINED_INPUT_BYTES_MAX} bytes; let its sources return less, or addresses of what they made"
+                f"what the join of {record.path!r} puts together is over the limit of {JOINED_INPUT_BYTES_MAX} bytes; "
+                "let its sources return less, or addresses of what they made"
             )
             raise ExpressionError(message)
         text = self._join_text(scope, record)
@@ -152,14 +156,14 @@ class Answers:
         try:
             return make(), ""
         except (ExpressionError, InvalidExpression, InvalidJson) as error:
-            return None, str(error)
+            return None, bounded_message(str(error))
 
     def _judge(self, question: JudgeEdges) -> Sequence[bool | str]:
         record = self._execution.record(question.node_path)
         scope = self._execution.scope_of(record.path)
         output = question.output
         carried = (
-            parse_json(failure_to_json(output))
+            parse_json(self._failure_text(output))
             if isinstance(output, Failure)
             else self._contents.value(output)
         )
@@ -219,7 +223,7 @@ class Answers:
             text = dump_json(self._evaluate(source, None, {}))
         else:
             sinks, is_only = sinks_with_output(root)
-            if sum(_size(sink.output) for sink in sinks if sink.output is not None) > JOINED_INPUT_BYTES_MAX:
+            if _exceed(_size(sink.output) for sink in sinks if sink.output is not None):
                 message = (
                     f"the outputs of the sinks are over the limit of {JOINED_INPUT_BYTES_MAX} bytes together; "
                     "choose less with the graph's `output`"
@@ -232,7 +236,13 @@ class Answers:
                     (sink.node.id, self._contents.text(sink.output or NULL)) for sink in sinks
                 )
         if root.graph.policy.collect_errors:
-            errors = splice_array(failure_to_json(failure) for failure in root.failures)
+            if _exceed(map(_failure_size, root.failures)):
+                message = (
+                    f"the failures that the output collects are over the limit of {JOINED_INPUT_BYTES_MAX} bytes "
+                    "together; let handlers say less in their details, or turn `collect_errors` off"
+                )
+                raise ExpressionError(message)
+            errors = splice_array(map(self._failure_text, root.failures))
             text = f'{{"output":{text},"errors":{errors}}}'
         if len(text.encode()) > JOINED_INPUT_BYTES_MAX:
             message = f"the output is larger than {JOINED_INPUT_BYTES_MAX} bytes; choose less with the graph's `output`"
@@ -304,7 +314,7 @@ class Answers:
             if record.output is not None:
                 seen["output"] = self._contents.value(record.output)
             if record.failure is not None:
-                seen["failure"] = parse_json(failure_to_json(record.failure))
+                seen["failure"] = parse_json(self._failure_text(record.failure))
         return seen
 
     def _join_text(self, scope: Scope, record: NodeRecord) -> str:
@@ -326,13 +336,18 @@ class Answers:
             (scope.source(edge).node.id, self._carried(scope, edge)) for edge in record.active_edges
         )
 
-    def _carried_outputs(self, scope: Scope, record: NodeRecord) -> Iterator[Payload]:
+    def _carried_sizes(self, scope: Scope, record: NodeRecord) -> Iterator[int]:
         is_collect = record.node.join is not None and record.node.join.mode is JoinMode.COLLECT
         for edge in scope.adjacency.incoming[record.index] if is_collect else record.active_edges:
-            output = scope.source(edge).output
-            is_plain = scope.edge_states[edge] is EdgeState.ACTIVE and scope.edge(edge).handle != ERROR_HANDLE
-            if output is not None and is_plain:
-                yield output
+            source = scope.source(edge)
+            if scope.edge_states[edge] is EdgeState.BROKEN:
+                failure = _breaker(scope, source)
+            else:
+                failure = source.failure if scope.edge(edge).handle == ERROR_HANDLE else None
+            if failure is not None:
+                yield _failure_size(failure)
+            elif source.output is not None and scope.edge_states[edge] is EdgeState.ACTIVE:
+                yield _size(source.output)
 
     def _collected(self, scope: Scope, record: NodeRecord) -> str:
         results: list[str] = []
@@ -348,7 +363,7 @@ class Answers:
                 said = f'"data":{self._carried(scope, edge)}'
             else:
                 failure = source.failure if state is EdgeState.ACTIVE else _breaker(scope, source)
-                said = f'"error":{failure_to_json(failure) if failure is not None else "null"}'
+                said = f'"error":{self._failure_text(failure) if failure is not None else "null"}'
             branch = json.dumps(scope.branches.full_path(scope.branches.edge_branch[edge]))
             head = f'"source":{json.dumps(source.node.id)},"branch":{branch}'
             results.append(f'{{{head},"success":{"true" if success else "false"},{said}}}')
@@ -359,8 +374,11 @@ class Answers:
     def _carried(self, scope: Scope, edge: int) -> str:
         source = scope.source(edge)
         if scope.edge(edge).handle == ERROR_HANDLE:
-            return failure_to_json(source.failure) if source.failure is not None else "null"
+            return self._failure_text(source.failure) if source.failure is not None else "null"
         return self._contents.text(source.output or NULL)
+
+    def _failure_text(self, failure: Failure) -> str:
+        return failure_to_json(failure, self._contents.text, bytes_max=JOINED_INPUT_BYTES_MAX)
 
 
 class _NeedsRun(Exception):
@@ -374,6 +392,15 @@ class _Recorder:
 
     async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
         raise _NeedsRun(work, source, variables)
+
+
+def _exceed(sizes: Iterable[int]) -> bool:
+    """Say whether sizes are more than a join may put together, as soon as it is known."""
+    return any(total > JOINED_INPUT_BYTES_MAX for total in accumulate(sizes))
+
+
+def _failure_size(failure: Failure) -> int:
+    return failure_size(failure, bytes_max=JOINED_INPUT_BYTES_MAX)
 
 
 def _size(payload: Payload) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -185,12 +186,15 @@ class Attempts:
         output = (
             self._contents.keep(report.output_json) if report.outcome is AttemptOutcome.SUCCEEDED else None
         )
+        failure = report.failure
+        if failure is not None and failure.details is not None and not failure.details.digest:
+            failure = replace(failure, details=self._contents.keep(failure.details.json))
         result = AttemptResult(
             node_path,
             attempt,
             report.outcome,
             output,
-            report.failure,
+            failure,
             report.retryable,
             report.retry_after_s,
             report.usage,

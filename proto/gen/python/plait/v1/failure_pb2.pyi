@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Failure(_message.Message):
-    __slots__ = ("code", "message", "details", "causes", "retryable", "node_path", "attempt")
+    __slots__ = ("code", "message", "details", "causes", "retryable", "node_path", "attempt", "causes_omitted", "details_omitted")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,8 @@ class Failure(_message.Message):
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
     NODE_PATH_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    CAUSES_OMITTED_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_OMITTED_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     details: _payload_pb2.Payload
@@ -23,4 +25,6 @@ class Failure(_message.Message):
     retryable: bool
     node_path: str
     attempt: int
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., retryable: bool = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    causes_omitted: int
+    details_omitted: bool
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., retryable: bool = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., causes_omitted: _Optional[int] = ..., details_omitted: bool = ...) -> None: ...
