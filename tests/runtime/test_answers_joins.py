@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from trio.testing import MockClock
 
 from plait_server.core.states import ExecutionState, NodeState
+from tests.core.graph_text import build
 from tests.runtime.world import Runtime, Script, fails, hangs, returns, running
 
 
@@ -229,3 +231,19 @@ async def test_a_join_of_more_than_16_mib_fails_its_node_and_nothing_else(
         assert "limit" in record.failure.message
         await runtime.submit("a -> b", id="other")
         assert (await runtime.wait_ended("other")).state is ExecutionState.SUCCEEDED
+
+
+async def test_a_large_locked_output_goes_by_digest(autojump_clock: MockClock) -> None:
+    """C4: it may be 1 MiB, and an event at most 256 KiB."""
+    big = '"' + "x" * 40_000 + '"'
+    graph = build("a -> b")
+    locked = replace(graph.nodes[0], locked=True, locked_output=big)
+    async with running() as runtime:
+        await runtime.submit(replace(graph, nodes=(locked, *graph.nodes[1:])))
+        execution = await runtime.wait_ended()
+        record = execution.record("a")
+        assert (record.state, record.reason) == (NodeState.SKIPPED, "LOCKED")
+        assert record.output is not None
+        (assignment,) = runtime.workers.assigned
+        assert assignment.input_digest == record.output.digest
+        assert runtime.store.contents["default", record.output.digest].decode() == big

@@ -24,7 +24,7 @@ from plait_server.core.events import NodeEnded, NodeWaiting
 from plait_server.core.failures import EXPRESSION, Failure, caused_by
 from plait_server.core.graph import DEFAULT_JOIN, Condition, Delay, JoinMode, Scheduling, Switch, Task
 from plait_server.core.joins import Verdict
-from plait_server.core.payload import NULL, Payload
+from plait_server.core.payload import NULL, Payload, is_inline
 from plait_server.core.scope import NodeRecord, Scope
 from plait_server.core.states import EdgeState, NodeState, Reason
 
@@ -123,7 +123,9 @@ class Beginnings:
             self._fail_expression(record, made.problem)
             return
         kind = record.node.kind
-        if isinstance(kind, Task):
+        if record.node.locked:
+            self._end_locked(record, made.payload)
+        elif isinstance(kind, Task):
             if record.node.input is not None:
                 self._rendered[record.path] = made.payload
             self.offer(record)
@@ -149,9 +151,12 @@ class Beginnings:
     def _run(self, record: NodeRecord) -> None:
         node = record.node
         if node.locked:
-            output = Payload(node.locked_output) if node.locked_output is not None else NULL
-            ending = Ending(state=NodeState.SKIPPED, reason=Reason.LOCKED, output=output)
-            self._endings.begin(record, ending)
+            if node.locked_output is None:
+                self._end_locked(record, NULL)
+            elif is_inline(node.locked_output):
+                self._end_locked(record, Payload(node.locked_output))
+            else:
+                self._ask_input(record)  # It is to be kept by digest.
             return
         match node.kind:
             case Task():
@@ -165,6 +170,10 @@ class Beginnings:
                 self._machine.ask(FindValue(record.path, ticket))
             case _:
                 self._ask_input(record)
+
+    def _end_locked(self, record: NodeRecord, output: Payload) -> None:
+        ending = Ending(state=NodeState.SKIPPED, reason=Reason.LOCKED, output=output)
+        self._endings.begin(record, ending)
 
     def _is_input_kept(self, record: NodeRecord) -> bool:
         """Whether what the node's join gives is an output or an input that is kept already (J2)."""

@@ -158,7 +158,7 @@ class JudgeEdges(NamedTuple):
 
 
 class MakeInput(NamedTuple):
-    """Render the node's `input`, or put together what its join gives; answer InputMade."""
+    """Render the node's `input`, put together what its join gives, or keep its locked output; answer InputMade."""
 
     node_path: str
     ticket: int

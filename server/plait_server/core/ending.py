@@ -210,8 +210,9 @@ class Endings:
     def _treat(self, record: NodeRecord, ending: Ending) -> None:
         """Find what becomes of a failure: the first row of section 5 that applies."""
         scope = self._machine.execution.scope_of(record.path)
+        edges_false = frozenset(ending.edges_false)  # A node may have half a million edges.
         handled = any(
-            scope.edge(position).handle == ERROR_HANDLE and place not in ending.edges_false
+            scope.edge(position).handle == ERROR_HANDLE and place not in edges_false
             for place, position in enumerate(scope.adjacency.outgoing[record.index])
         )
         on_error = record.node.on_error
@@ -241,7 +242,7 @@ class Endings:
         self._machine.ask(JudgeEdges(record.path, ending.ticket, asked, output))
 
     def _conclude(self, record: NodeRecord, ending: Ending, treatment: Treatment) -> None:
-        edges_false = tuple(ending.edges_false)
+        edges_false = tuple(sorted(ending.edges_false))
         result = ending.result
         has_output = ending.failure is None and ending.state is not NodeState.TIMED_OUT
         output = ending.output if has_output else None

@@ -58,7 +58,7 @@ class AttemptEnded(NamedTuple):
     retry_time_s: float = 0.0
     """Wall time of the next attempt, if the node is backing off."""
     edges_false: tuple[int, ...] = ()
-    """Positions among the node's outgoing edges of those whose `when` counted as false."""
+    """Positions among the node's outgoing edges of those whose `when` counted as false, ascending."""
     treatment: Treatment = Treatment.NONE
 
 

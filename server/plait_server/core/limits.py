@@ -17,6 +17,8 @@ JOINED_INPUT_BYTES_MAX: Final = 16 * MIB
 """A join splices the outputs of its sources: sixteen of the largest."""
 INLINE_BYTES_MAX: Final = 32 * KIB
 """Larger content is stored once by digest, so that events and frames stay small."""
+EVENT_BYTES_MAX: Final = 256 * KIB
+"""One event: the largest has a failure with its causes, an output and a bit for each of 500,000 edges."""
 NODES_MAX: Final = 100_000
 EDGES_MAX: Final = 500_000
 ID_CHARS_MAX: Final = 128

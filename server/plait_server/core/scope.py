@@ -321,7 +321,7 @@ class Scope:
             self.stopped_by = Treatment.UNHANDLED
             self.close()
             self.sweep_due = not was_stopped
-        self._resolve(record, detail.edges_false)
+        self._resolve(record, frozenset(detail.edges_false))  # A node may have half a million edges.
 
     def _output(self, record: NodeRecord, detail: AttemptEnded | NodeEnded) -> Payload | None:
         """Give the output as others see it (F3)."""
@@ -341,7 +341,7 @@ class Scope:
         ]
         return min((origin for origin in origins if origin >= 0), default=-1)
 
-    def _resolve(self, record: NodeRecord, edges_false: tuple[int, ...]) -> None:
+    def _resolve(self, record: NodeRecord, edges_false: frozenset[int]) -> None:
         """Set the states of a node's outgoing edges by the table, and judge the joins they lead to."""
         positions = self.adjacency.outgoing[record.index]
         if not positions:

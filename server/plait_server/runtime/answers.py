@@ -204,6 +204,8 @@ class Answers:
         return self._contents.keep(dump_json(value))
 
     def _make_input(self, record: NodeRecord) -> Payload:
+        if record.node.locked and record.node.locked_output is not None:
+            return self._contents.keep(record.node.locked_output)
         if record.node.input is None or (record.verdict is not None and record.verdict.is_failure):
             return self._contents.keep(self.join_input(record))
         template = self._evaluator.compile_template(record.node.input)

@@ -179,9 +179,9 @@ class AttemptEnded(_message.Message):
     failure: _failure_pb2.Failure
     usage: _containers.ScalarMap[str, str]
     retry_time: _timestamp_pb2.Timestamp
-    edges_false: _containers.RepeatedScalarFieldContainer[int]
+    edges_false: bytes
     treatment: FailureTreatment
-    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[_Iterable[int]] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
+    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
 
 class NodeEnded(_message.Message):
     __slots__ = ("output", "failure", "edges_false", "treatment")
@@ -191,9 +191,9 @@ class NodeEnded(_message.Message):
     TREATMENT_FIELD_NUMBER: _ClassVar[int]
     output: _payload_pb2.Payload
     failure: _failure_pb2.Failure
-    edges_false: _containers.RepeatedScalarFieldContainer[int]
+    edges_false: bytes
     treatment: FailureTreatment
-    def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., edges_false: _Optional[_Iterable[int]] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
+    def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
 
 class NodeWaiting(_message.Message):
     __slots__ = ("due_time", "input")
