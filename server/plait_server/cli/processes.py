@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Final
 
 import click
 
 from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, check_address
 from plait_server.cli.connecting import NAMESPACE_VARIABLE, SERVER_VARIABLE
-from plait_server.cli.exit_codes import ExitCode, is_debugging
-from plait_server.cli.text import complain, echo, one_line
+from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.text import echo
 
 _PORT_MAX: Final = 65_535
 _WORKER_REFUSED: Final = 3
@@ -150,22 +149,7 @@ def worker_command(
     nothing new, and ends when what runs has finished. The second Ctrl-C ends it at once.
     """
     from plait_worker.processes import run_worker  # noqa: PLC0415 -- Nothing of it is needed for the others.
-    from plait_worker.targets import BadTarget, load_worker  # noqa: PLC0415
 
-    try:
-        load_worker(target)
-    except BadTarget as error:
-        complain(f"plait worker: {error}")
-        return ExitCode.USAGE
-    except Exception as error:  # Whatever a module raises while it is imported.
-        if is_debugging():
-            raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        complain(
-            f"plait worker: {target} cannot be imported: {type(error).__name__}: {one_line(str(error), 300)}"
-        )
-        complain(f"  raised in {place.filename}, line {place.lineno}; PLAIT_DEBUG=1 shows the traceback")
-        return ExitCode.USAGE
     code = run_worker(target, connect, processes, namespace, worker_id)
     return ExitCode.FAILED if code == _WORKER_REFUSED else code
 

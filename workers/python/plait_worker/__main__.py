@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from plait_worker.processes import run_child, run_worker
+from plait_worker.child import run_child
+from plait_worker.processes import run_worker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,11 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=_positive, default=1, help="how many processes serve [1]")
     parser.add_argument("--namespace", help="the namespace served [the worker's own]")
     parser.add_argument("--worker-id", help="the worker's id [the worker's own]")
-    # For the processes that --processes starts: the end of stdin is the end of their parent.
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    # For the processes that this one starts: their number, or 0 if there is only one.
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.child:
-        return run_child(options.target, options.connect, options.namespace, options.worker_id)
+    if options.child is not None:
+        return run_child(options.target, options.connect, options.namespace, options.worker_id, options.child)
     return run_worker(
         options.target, options.connect, options.processes, options.namespace, options.worker_id
     )

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from pathlib import Path
+from typing import Final
 
 from plait_worker.worker import Worker
+
+DEBUG_VARIABLE: Final = "PLAIT_DEBUG"
+"""Set in the environment, it has tracebacks shown; as for the command line `plait`."""
+_SHOWN_CHARS_MAX: Final = 300
 
 
 class BadTarget(Exception):
@@ -44,3 +51,17 @@ def load_worker(target: str) -> Worker:
     if not found.types:
         raise BadTarget(f"{target} serves no node types: register functions with @worker.node(...)")
     return found
+
+
+def explain_import(target: str, error: BaseException) -> str:
+    """Say in two lines why a module cannot be imported: what it raised, and where."""
+    said = " ".join(str(error).split())[:_SHOWN_CHARS_MAX]
+    text = f"{target} cannot be imported: {type(error).__name__}: {said}"
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        return f"{text}\n{''.join(traceback.format_exception(error))}"
+    if isinstance(error, SyntaxError):
+        file, line = error.filename, error.lineno
+    else:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        file, line = place.filename, place.lineno
+    return f"{text}\n  raised in {file}, line {line}; {DEBUG_VARIABLE}=1 shows the traceback"

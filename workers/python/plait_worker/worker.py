@@ -19,6 +19,7 @@ import grpc.aio
 
 from plait_worker.attempts import Attempts, CancelledBy
 from plait_worker.connection import CHANNEL_OPTIONS, Connection
+from plait_worker.event_loop import run_in_loop
 from plait_worker.failures import WorkerRefused
 from plait_worker.handlers import Handler, HandlerFunction, HandlerT
 from plait_worker.identity import check_count, check_id
@@ -159,8 +160,12 @@ class Worker:
             self._stop()
 
     def run_sync(self, connect: str) -> None:
-        """Run in an event loop of its own until drained; see `run`."""
-        asyncio.run(self.run(connect))
+        """Run in an event loop of its own until drained; see `run`.
+
+        Unlike `asyncio.run(worker.run(...))` it goes on when a task that a handler made raises SystemExit, and
+        ends when one does not end.
+        """
+        run_in_loop(self.run(connect))
 
     async def run(
         self,

@@ -1,0 +1,112 @@
+"""One process of a worker: it serves until it is drained, and ends when its parent is gone.
+
+Its stdin is a socket to the parent. The child writes READY once its module is imported, and at its end END
+with what the parent should print: a process that ends without END was ended by something else (a signal, a
+handler that called os._exit), whatever its exit code. When the socket ends, the parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from typing import Final
+
+from plait_worker.event_loop import run_in_loop
+from plait_worker.failures import WorkerRefused
+from plait_worker.targets import BadTarget, explain_import, load_worker
+
+logger = logging.getLogger("plait_worker")
+
+READY: Final = b"R"
+END: Final = b"E"
+
+EXIT_BAD_TARGET: Final = 2
+"""The target names no worker, or an argument is wrong; also argparse's code for wrong usage."""
+EXIT_REFUSED: Final = 3
+"""The server will not have the worker."""
+EXIT_ORPHANED: Final = 4
+"""The parent is gone."""
+EXIT_S: Final = 5.0
+"""How long threads that handlers started may keep a process that has done everything."""
+_TEXT_BYTES_MAX: Final = 32 * 1024
+"""The socket holds this without a reader: the parent reads when the child has ended."""
+
+
+def run_child(target: str, connect: str, namespace: str | None, worker_id: str | None, ordinal: int) -> int:
+    """Serve until drained, or until the parent is gone; return the exit code.
+
+    Args:
+        target: the worker, as `package.module:worker`.
+        connect: the server, as HOST:PORT.
+        namespace: the namespace served; None: the worker's own.
+        worker_id: the worker's id; None: its own.
+        ordinal: added to the id, as `-` and the number; 0: nothing is added.
+    """
+    log_to_stderr()
+    parent = _Parent()
+    try:
+        worker = load_worker(target)
+    except BadTarget as error:
+        return parent.say_end(EXIT_BAD_TARGET, str(error))
+    except BaseException as error:  # noqa: BLE001 - whatever a module raises, it cannot be imported.
+        return parent.say_end(EXIT_BAD_TARGET, explain_import(target, error))
+    parent.say_ready()
+    own_id = worker.worker_id if worker_id is None else worker_id
+    try:
+        run_in_loop(
+            worker.run(connect, namespace=namespace, worker_id=f"{own_id}-{ordinal}" if ordinal else own_id)
+        )
+    except WorkerRefused as error:
+        return parent.say_end(EXIT_REFUSED, str(error))
+    except ValueError as error:
+        return parent.say_end(EXIT_BAD_TARGET, str(error))
+    return parent.say_end(0)
+
+
+def log_to_stderr() -> None:
+    """Write the SDK's log to stderr, unless the program has set up logging itself."""
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+class _Parent:
+    """The parent, seen from the child. From its making on the process ends when the parent is gone."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(fileno=os.dup(0))
+        # A handler that reads stdin finds its end there, not the socket.
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        threading.Thread(target=self._watch, name="plait-parent", daemon=True).start()
+
+    def say_ready(self) -> None:
+        self._socket.sendall(READY)
+
+    def say_end(self, code: int, text: str = "") -> int:
+        """Say that this end is meant; return the exit code, and see that the process ends by it."""
+        self._socket.sendall(END + text.encode(errors="backslashreplace")[:_TEXT_BYTES_MAX])
+        threading.Thread(target=_exit_late, args=(code,), name="plait-exit", daemon=True).start()
+        return code
+
+    def _watch(self) -> None:
+        # A reset: the parent went without having read READY.
+        with contextlib.suppress(ConnectionResetError):
+            self._socket.recv(1)
+        # As if it had been killed with its parent: nobody would start it again, and another worker of its
+        # id would be refused as long as it drained.
+        os._exit(EXIT_ORPHANED)
+
+
+def _exit_late(code: int) -> None:
+    # Python waits for threads that are no daemons.
+    time.sleep(EXIT_S)
+    logger.warning("threads of handlers still run; the process ends without them")
+    os._exit(code)
