@@ -135,12 +135,16 @@ class StoreTooNew(EnvironmentFault):
     """The store was written by a newer version of Plait. Upgrade Plait, or name another store."""
 
 
+class StoreTooOld(EnvironmentFault):
+    """The store was written by an older version of Plait. Finish its executions with that, or name another store."""
+
+
 class StoreDamaged(EnvironmentFault):
-    """The store's structure is damaged. Restore it from a backup; nothing was guessed."""
+    """The store is damaged. `plait store check` shows what, `plait store salvage` saves what is whole."""
 
 
 class EventDamaged(EnvironmentFault):
-    """An event of this execution is damaged. The execution is quarantined; others go on."""
+    """Something that is stored of this execution is damaged. The execution is quarantined; others go on."""
 
 
 class Overloaded(EnvironmentFault):

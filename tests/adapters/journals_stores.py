@@ -33,6 +33,13 @@ class MemoryUnderTest:
     async def damage_event(self, namespace: str, execution_id: str, sequence: int) -> None:
         self.store.damage_event(namespace, execution_id, sequence)
 
+    async def damage_row(self, namespace: str, execution_id: str) -> None:
+        self.store.damage_row(namespace, execution_id)
+
+    async def exchange(self, first: tuple[str, str], second: tuple[str, str]) -> None:
+        kept = self.store.executions
+        kept[first], kept[second] = kept[second], kept[first]
+
 
 class SqliteUnderTest:
     """A store in a file. `finish` drops what a test left open."""
@@ -67,6 +74,26 @@ class SqliteUnderTest:
                 connection.execute("UPDATE events SET event = ? WHERE arrival = ?", (damaged, arrival))
             case _:
                 raise AssertionError("no such event")
+        connection.close()
+
+    async def damage_row(self, namespace: str, execution_id: str) -> None:
+        await self._change(
+            "UPDATE executions SET summary = x'00' WHERE namespace = ? AND execution_id = ?",
+            (namespace, execution_id),
+        )
+
+    async def exchange(self, first: tuple[str, str], second: tuple[str, str]) -> None:
+        rename = (
+            "UPDATE executions SET namespace = ?, execution_id = ? WHERE namespace = ? AND execution_id = ?"
+        )
+        await self._change(rename, ("", "", *first))
+        await self._change(rename, (*first, *second))
+        await self._change(rename, (*second, "", ""))
+
+    async def _change(self, sql: str, values: Row) -> None:
+        connection = apsw.Connection(str(self.path))
+        connection.execute(sql, values)
+        assert connection.changes() == 1
         connection.close()
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ import sys
 import trio
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
-from plait_server.ports.journal import Appended, AppendItem, AuditRecord, ExecutionRow, RequestRecord
+from plait_server.ports.journal import Appended, AppendItem, AuditRecord, Claim, ExecutionRow, RequestRecord
 
 EXECUTIONS = 5
 EVENTS_AN_APPEND = 3
@@ -51,6 +51,7 @@ async def write(path: str, owner: str) -> None:
     journal = SqliteJournal.open(path, owner=owner, checkpoint_pages=50)
     heads = {f"x{number}": (0, 1) for number in range(EXECUTIONS)}
     for claim in await journal.claim(limit=100):
+        assert isinstance(claim, Claim)
         heads[claim.execution_id] = (claim.last_sequence, claim.owner_epoch)
     say("ready")
     rng = random.Random(owner)

@@ -14,7 +14,7 @@ import pytest
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.errors import StoreLocked
-from plait_server.ports.journal import Journal
+from plait_server.ports.journal import Journal, ListedExecution
 from tests.adapters import journals_writer
 from tests.adapters.journals_writer import EVENTS_AN_APPEND, event
 
@@ -54,6 +54,7 @@ async def require_whole(journal: Journal, promised: dict[str, int]) -> None:
     rows = await handle.list_rows(before=None, limit=100)
     assert {row.execution_id for row in rows} >= promised.keys()
     for listed in rows:
+        assert isinstance(listed, ListedExecution)
         name = listed.execution_id
         page = await handle.read(name, after=0, events_max=1_000_000, bytes_max=1 << 40)
         last = page.last_sequence

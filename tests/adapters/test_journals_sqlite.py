@@ -23,6 +23,7 @@ from plait_server.errors import (
     StoreDamaged,
     StoreLocked,
     StoreTooNew,
+    StoreTooOld,
 )
 from plait_server.ports.journal import Appended, AppendItem, ExecutionRow
 from tests.adapters.journals_stores import rows_of
@@ -226,6 +227,15 @@ async def test_a_newer_store_is_refused(path: Path) -> None:
         SqliteJournal.open(path, owner="o")
 
 
+async def test_an_older_store_is_refused(path: Path) -> None:
+    await fill(path, 1)
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", load_migrations()[0].version - 1)
+    connection.close()
+    with pytest.raises(StoreTooOld, match="run the Plait that wrote it"):
+        SqliteJournal.open(path, owner="o")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -394,7 +404,7 @@ def test_the_migrations_make_the_schema() -> None:
 
 
 def test_migrations_are_numbered_without_gaps_and_set_their_version() -> None:
-    for version, migration in enumerate(load_migrations(), start=1):
+    for version, migration in enumerate(load_migrations(), start=load_migrations()[0].version):
         assert migration.version == version
         assert f"PRAGMA user_version = {version};" in migration.sql
 

@@ -29,10 +29,12 @@ from plait_server.ports.journal import (
     AppendResult,
     AuditRecord,
     Claim,
+    DamagedRow,
     EventPage,
     JournalStatistics,
     ListedExecution,
     RequestRecord,
+    Verification,
 )
 from plait_server.ports.workers import Assignment, AttemptKey, Report
 from plait_server.runtime.allocator import Allocator
@@ -104,11 +106,14 @@ class GatedJournal:
         self._gate.batches.append(list(items))
         return results
 
-    async def claim(self, *, limit: int) -> Sequence[Claim]:
+    async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         return await self.inner.claim(limit=limit)
 
     async def renew(self) -> bool:
         return await self.inner.renew()
+
+    async def verify(self, *, limit: int) -> Verification:
+        return await self.inner.verify(limit=limit)
 
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
         return await self.inner.list_due(now_s=now_s, limit=limit)
@@ -146,7 +151,7 @@ class GatedNamespace:
         await self._way()
         return await self._inner.read_row(execution_id)
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
         await self._way()
         return await self._inner.list_rows(before=before, limit=limit)
 

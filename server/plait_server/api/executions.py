@@ -7,15 +7,16 @@ from typing import Final
 
 import trio
 
-from plait.v1 import execution_pb2, execution_service_pb2
+from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.call import Call, Send
 from plait_server.api.checks import Checks, page_token, read_page_token, request_record
 from plait_server.api.graphs import check_graph, require_valid
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
 from plait_server.core.limits import INLINE_BYTES_MAX, WATCHERS_MAX
 from plait_server.core.scope import NodeRecord
-from plait_server.encoding.execution_codec import describe, describe_node
+from plait_server.encoding.execution_codec import describe, describe_corrupt, describe_node
 from plait_server.errors import (
+    EventDamaged,
     NodeNotFound,
     Overloaded,
     PayloadNotFound,
@@ -23,7 +24,7 @@ from plait_server.errors import (
     SlowConsumer,
 )
 from plait_server.ports.evaluator import Evaluator
-from plait_server.ports.journal import Journal
+from plait_server.ports.journal import DamagedRow, Journal
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.runtime.view import View
@@ -84,7 +85,10 @@ class ExecutionServicer:
         """Show one execution."""
         del call
         namespace, execution_id = _target(request.namespace, request.execution_id)
-        view = await self._supervisor.view(namespace, execution_id)
+        try:
+            view = await self._supervisor.view(namespace, execution_id)
+        except EventDamaged as error:
+            return Pb.GetExecutionResponse(execution=describe_corrupt(namespace, execution_id, error.message))
         return Pb.GetExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
 
     async def list_executions(
@@ -100,8 +104,13 @@ class ExecutionServicer:
         rows = await self._journal.namespace(namespace).list_rows(before=before, limit=size + 1)
         response = Pb.ListExecutionsResponse()
         for listed in rows[:size]:
+            if isinstance(listed, DamagedRow):
+                response.executions.append(describe_corrupt(listed.namespace, listed.execution_id))
+                continue
             execution = execution_pb2.Execution.FromString(listed.row.summary)
             execution.last_sequence = listed.last_sequence
+            if (namespace, listed.execution_id) in self._supervisor.quarantine:
+                execution.state = state_pb2.EXECUTION_STATE_CORRUPT
             response.executions.append(execution)
         if len(rows) > size:
             response.next_page_token = page_token("executions", rows[size - 1].position)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from plait.v1 import execution_pb2
+from plait.v1 import execution_pb2, failure_pb2, state_pb2
 from plait_server.core.execution import Execution
 from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
 from plait_server.core.states import NodeState
@@ -53,6 +53,22 @@ def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
     if execution.failure is not None:
         message.failure.CopyFrom(failure_to_proto(execution.failure))
     return message
+
+
+def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> execution_pb2.Execution:
+    """Write an execution of which only the key can be trusted (K4).
+
+    Args:
+        namespace: Where it is.
+        execution_id: Its id.
+        message: What is damaged, if it is known.
+    """
+    corrupt = execution_pb2.Execution(
+        namespace=namespace, execution_id=execution_id, state=state_pb2.EXECUTION_STATE_CORRUPT
+    )
+    if message:
+        corrupt.failure.CopyFrom(failure_pb2.Failure(code="DATA_LOSS", message=message))
+    return corrupt
 
 
 def describe(

@@ -18,12 +18,16 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
 4. If `append_many` raises `JournalUnavailable` or `JournalFull`, it is unknown whether anything became
    durable, unless the error says `nothing_written`; the caller must read back before it goes on.
 5. Events are opaque bytes to the journal, kept and returned unchanged. Each is stored with a checksum chained
-   over the one before (`chain`); `read` verifies the chain and raises `EventDamaged` at the first event that
-   does not fit.
+   over the one before (`chain`), the first over the execution's namespace and id (`chain_start`); `read`
+   verifies the chain and raises `EventDamaged` at the first event that does not fit.
 6. Contents are kept by digest within a namespace; writing one twice is the same as once.
-7. Every query is made through a handle bound to a namespace: no execution, request or content of another can
+7. Whatever is returned was verified against its key, so that damage never answers for another key. A damaged
+   row of an execution is told as that execution's damage: by id as `EventDamaged`, in lists and claims as a
+   `DamagedRow`, in an append as `ExecutionDamaged`. It is never claimed. Damage that cannot be laid at one
+   execution's door raises `StoreDamaged`, and the server must stop. `verify` finds damage that nobody asked for.
+8. Every query is made through a handle bound to a namespace: no execution, request or content of another can
    be named, and an id that exists elsewhere looks as one that exists nowhere.
-8. A cancelled `append_many` has either happened whole or not at all; the caller shields it.
+9. A cancelled `append_many` has either happened whole or not at all; the caller shields it.
 
 Methods are async because some stores are far away. An implementation for which a call is quick may do it in
 place. Prior art: etcd/raft's Storage, Temporal's ExecutionManager (conditions checked in the transaction).
@@ -36,13 +40,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
-CHAIN_START: Final = bytes(16)
-"""What the first event of an execution is chained to."""
+CHECKSUM_BYTES: Final = 16
+
+
+def chain_start(namespace: str, execution_id: str) -> bytes:
+    """Return what the first event of an execution is chained to; no two executions have the same."""
+    # The length keeps `a` in `bc` apart from `ab` in `c`.
+    name = f"{len(namespace)}:{namespace}{execution_id}".encode()
+    return hashlib.blake2b(name, digest_size=CHECKSUM_BYTES, person=b"plait execution").digest()
 
 
 def chain(previous: bytes, event: bytes) -> bytes:
-    """Give the checksum of an event that follows one whose checksum is `previous`: BLAKE2b, 16 bytes."""
-    return hashlib.blake2b(event, digest_size=16, key=previous).digest()
+    """Return the checksum of an event that follows one whose checksum is `previous`: BLAKE2b, 16 bytes."""
+    return hashlib.blake2b(event, digest_size=CHECKSUM_BYTES, key=previous).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +143,12 @@ class RequestConflict:
     record: RequestRecord
 
 
-AppendResult: TypeAlias = Appended | SequenceConflict | EpochConflict | RequestConflict
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionDamaged:
+    """The execution exists, and its row is damaged: nothing is appended to it."""
+
+
+AppendResult: TypeAlias = Appended | SequenceConflict | EpochConflict | RequestConflict | ExecutionDamaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +173,24 @@ class ListedExecution:
     owner_epoch: int
     """The epoch it has now."""
     row: ExecutionRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedRow:
+    """A row of an execution of which only the key can be trusted (K4)."""
+
+    namespace: str
+    execution_id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What one stretch of `verify` found."""
+
+    damaged: Sequence[DamagedRow]
+    is_done: bool
+    """Whether everything was verified once since the store was opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +234,14 @@ class NamespaceJournal(Protocol):
         ...
 
     async def read_row(self, execution_id: str) -> ListedExecution | None:
-        """Read the row of an execution; None if there is none in this namespace."""
+        """Read the row of an execution; None if there is none in this namespace.
+
+        Raises:
+            EventDamaged: the row is damaged.
+        """
         ...
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
         """List executions newest first, from below the position `before` on (None: from the newest)."""
         ...
 
@@ -221,7 +258,11 @@ class NamespaceJournal(Protocol):
         ...
 
     async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
-        """Read the audit of an execution, oldest first."""
+        """Read the audit of an execution, oldest first.
+
+        Raises:
+            EventDamaged: a record is damaged or missing.
+        """
         ...
 
 
@@ -253,15 +294,23 @@ class Journal(Protocol):
         """
         ...
 
-    async def claim(self, *, limit: int) -> Sequence[Claim]:
+    async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Take over open executions that belong to nobody alive: their epoch grows by one, oldest first.
 
-        An empty answer means that there are no more.
+        A damaged one stays as it is, and is told once an opening. An empty answer means that there are no more.
         """
         ...
 
     async def renew(self) -> bool:
         """Stay the owner of what was claimed; False when ownership was lost and everything must be dropped."""
+        ...
+
+    async def verify(self, *, limit: int) -> Verification:
+        """Verify the next rows, at most `limit`, whether or not anyone asks for them.
+
+        Raises:
+            StoreDamaged: a row is damaged that cannot be laid at one execution's door.
+        """
         ...
 
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:

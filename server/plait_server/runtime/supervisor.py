@@ -38,6 +38,8 @@ from plait_server.ports.journal import (
     AppendResult,
     AuditRecord,
     Claim,
+    DamagedRow,
+    ExecutionDamaged,
     ExecutionRow,
     NamespaceJournal,
     RequestConflict,
@@ -48,6 +50,7 @@ from plait_server.ports.workers import AttemptKey, Report
 from plait_server.runtime.contents import Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
+from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.trace import execution_traceparent
@@ -85,7 +88,7 @@ class Supervisor:
         self._live: dict[tuple[str, str], Executor] = {}
         self._asleep: dict[tuple[str, str], Claim] = {}
         self._loading: dict[tuple[str, str], trio.Event] = {}
-        self._damaged: dict[tuple[str, str], EventDamaged] = {}
+        self.quarantine: Final = Quarantine()
         self._ended: OrderedDict[tuple[str, str], Execution] = OrderedDict()
         self._epochs: dict[tuple[str, str], int] = {}
         self._slots = trio.CapacityLimiter(LOADS_MAX)
@@ -102,7 +105,7 @@ class Supervisor:
         return SupervisorStatistics(
             live=len(self._live),
             asleep=len(self._asleep),
-            damaged=len(self._damaged),
+            damaged=len(self.quarantine),
             is_ready=self._ready.is_set(),
         )
 
@@ -119,6 +122,7 @@ class Supervisor:
             nursery.start_soon(self._wake_sleepers)
             await self._take_over()
             self._ready.set()
+            nursery.start_soon(self.quarantine.verify_rows, self._context.journal, self._live.__contains__)
 
     async def wait_ready(self) -> None:
         """Wait until all open executions are known."""
@@ -155,7 +159,7 @@ class Supervisor:
         if isinstance(result, RequestConflict):
             self._check_fingerprint(result.record, submission.request)
             return (await self.view(namespace, result.record.execution_id)).execution
-        if isinstance(result, SequenceConflict):
+        if isinstance(result, (SequenceConflict, ExecutionDamaged)):
             raise ExecutionExists(execution_id=execution_id)
         message = f"a new execution was refused: {result!r}"
         raise JournalUnavailable(message)
@@ -176,8 +180,7 @@ class Supervisor:
                 if self._live.get(key) is executor:
                     return View(executor.execution, executor.feed, executor)
                 continue
-            if key in self._damaged:
-                raise self._damaged[key]
+            self.quarantine.require_whole(key)
             if key in self._loading:
                 await self._loading[key].wait()
                 continue
@@ -319,10 +322,12 @@ class Supervisor:
             self._loading[key] = trio.Event()
         except* EventDamaged as group:
             # A content that it needs: found only now, for contents are read when they are needed.
-            self._quarantine(key, next(each for each in leaves_of(group) if isinstance(each, EventDamaged)))
+            self.quarantine.add(
+                key, next(each for each in leaves_of(group) if isinstance(each, EventDamaged))
+            )
         finally:
             del self._live[key]
-        if key in self._damaged:
+        if key in self.quarantine:
             self._epochs.pop(key, None)
             self._loading.pop(key, trio.Event()).set()
         elif exit_ is None:
@@ -351,12 +356,8 @@ class Supervisor:
         try:
             return await load_execution(self._context.journal.namespace(key[0]), key[1])
         except EventDamaged as error:
-            self._quarantine(key, error)
+            self.quarantine.add(key, error)
             raise
-
-    def _quarantine(self, key: tuple[str, str], error: EventDamaged) -> None:
-        logger.warning("execution %s is quarantined: %s", key[1], error)
-        self._damaged[key] = error
 
     async def _take_over(self) -> None:
         """Claim what is open: rows and due times first, so that the server is ready soon; then read it back."""
@@ -364,6 +365,9 @@ class Supervisor:
         while claims := await self._context.journal.claim(limit=CLAIMS):
             now_s = self._context.seams.now_s()
             for claim in claims:
+                if isinstance(claim, DamagedRow):
+                    self.quarantine.add_row(claim)
+                    continue
                 key = claim.namespace, claim.execution_id
                 self._epochs[key] = claim.owner_epoch
                 if claim.row.due_time_s is not None and claim.row.due_time_s > now_s:

@@ -29,6 +29,12 @@ class Head(NamedTuple):
     owner: int
     """Number of the opening of the store that holds it."""
     is_open: bool
+    audit_count: int
+    """How many audit records it has."""
+    identity: bytes
+    """The `chain_start` of the execution."""
+    row_digest: bytes
+    """Of the execution's row, by `verification.digest_of_row`."""
 
 
 def require_well_formed(items: Sequence[AppendItem]) -> None:

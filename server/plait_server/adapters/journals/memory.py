@@ -1,10 +1,9 @@
 """The journal in memory: the reference implementation, and the store of simulations.
 
-The data lives in a `MemoryStore`, which outlasts the journals that open it. Opening it is what a start of a
-server
-does: the journal before is dead from then on, as after `crash`, and what it left open is claimed by the new
-    one. `MemoryStore.on_append` is where a simulation lets an append fail or the server die, before or after
-    it has happened.
+The data lives in a `MemoryStore`, which outlasts the journals that open it. Opening it is what a start of a server
+does: the journal before is dead from then on, as after `crash`, and what it left open is claimed by the new one.
+`MemoryStore.on_append` is where a simulation lets an append fail or the server die, before or after it has happened.
+Memory is not damaged by itself; `damage_event` and `damage_row` do it for tests of what must find it.
 """
 
 from __future__ import annotations
@@ -16,21 +15,28 @@ from enum import Enum
 from itertools import islice
 
 from plait_server.adapters.journals.conditions import Head, find_conflict, require_well_formed
-from plait_server.adapters.journals.verification import verify_content, verify_page
+from plait_server.adapters.journals.verification import (
+    damaged_row,
+    verify_content,
+    verify_page,
+)
 from plait_server.errors import ExecutionNotFound, InvariantViolated, JournalUnavailable
 from plait_server.ports.journal import (
-    CHAIN_START,
     Appended,
     AppendItem,
     AppendResult,
     AuditRecord,
     Claim,
+    DamagedRow,
     EventPage,
+    ExecutionDamaged,
     ExecutionRow,
     JournalStatistics,
     ListedExecution,
     RequestRecord,
+    Verification,
     chain,
+    chain_start,
 )
 
 
@@ -52,6 +58,14 @@ class _Execution:
     events: list[bytes] = field(default_factory=list[bytes])
     checksums: list[bytes] = field(default_factory=list[bytes])
     audit: list[AuditRecord] = field(default_factory=list[AuditRecord])
+    is_damaged: bool = False
+    """Whether its row is."""
+
+    def damaged_row(self) -> DamagedRow:
+        """Return what lists show of it when its row is damaged."""
+        return DamagedRow(
+            namespace=self.namespace, execution_id=self.execution_id, position=self.head.position
+        )
 
 
 class MemoryStore:
@@ -82,6 +96,10 @@ class MemoryStore:
         event = events[sequence - 1]
         events[sequence - 1] = bytes((event[0] ^ 1,)) + event[1:]
 
+    def damage_row(self, namespace: str, execution_id: str) -> None:
+        """Change an execution's row, but for its key, for tests of what must find it."""
+        self.executions[namespace, execution_id].is_damaged = True
+
 
 class MemoryJournal:
     """A `Journal` over a `MemoryStore`.
@@ -99,6 +117,7 @@ class MemoryJournal:
         self._owner = owner
         self._generation = store.generation
         self._is_closed = False
+        self._claimed_position = self._verified_position = 0
         self._appends = self._items = self._events = self._event_bytes = 0
 
     def __repr__(self) -> str:
@@ -126,15 +145,35 @@ class MemoryJournal:
             store.on_append(AppendPoint.AFTER_COMMIT)
         return results
 
-    async def claim(self, *, limit: int) -> Sequence[Claim]:
+    async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Take over open executions of former openings, oldest first."""
-        store = self.require_store()
-        left = (e for e in store.executions.values() if e.head.is_open and e.head.owner != self._generation)
-        claimed = list(islice(left, limit))
-        for execution in claimed:
+        taken: list[Claim | DamagedRow] = []
+        left = (
+            execution
+            for execution in self.require_store().executions.values()
+            if execution.head.is_open
+            and execution.head.owner != self._generation
+            and execution.head.position > self._claimed_position
+        )
+        for execution in islice(left, limit):
             head = execution.head
-            execution.head = head._replace(owner_epoch=head.owner_epoch + 1, owner=self._generation)
-        return [_claim_of(execution) for execution in claimed]
+            self._claimed_position = head.position
+            if execution.is_damaged:
+                taken.append(execution.damaged_row())
+            else:
+                execution.head = head._replace(owner_epoch=head.owner_epoch + 1, owner=self._generation)
+                taken.append(_claim_of(execution))
+        return taken
+
+    async def verify(self, *, limit: int) -> Verification:
+        """Verify the next rows of executions."""
+        executions = self.require_store().executions.values()
+        stretch = list(islice(executions, self._verified_position, self._verified_position + limit))
+        self._verified_position += len(stretch)
+        return Verification(
+            damaged=[execution.damaged_row() for execution in stretch if execution.is_damaged],
+            is_done=len(stretch) < limit,
+        )
 
     async def renew(self) -> bool:
         """Say whether this journal is still the newest that opened the store."""
@@ -146,6 +185,7 @@ class MemoryJournal:
             (execution.row.due_time_s, execution.head.position, execution)
             for execution in self.require_store().executions.values()
             if execution.head.is_open
+            and not execution.is_damaged
             and execution.head.owner == self._generation
             and execution.row.due_time_s is not None
             and execution.row.due_time_s <= now_s
@@ -188,6 +228,8 @@ class MemoryJournal:
         execution = store.executions.get((item.namespace, item.execution_id))
         request = item.request
         request_key = None if request is None else (item.namespace, request.method, request.request_id)
+        if execution is not None and execution.is_damaged:
+            return ExecutionDamaged()
         conflict = find_conflict(
             item,
             head=None if execution is None else execution.head,
@@ -205,11 +247,13 @@ class MemoryJournal:
             checksum = chain(checksum, event)
             execution.events.append(event)
             execution.checksums.append(checksum)
-        execution.head = head._replace(last_sequence=len(execution.events), last_checksum=checksum)
+        execution.audit.extend(item.audit)
+        execution.head = head._replace(
+            last_sequence=len(execution.events), last_checksum=checksum, audit_count=len(execution.audit)
+        )
         if item.row is not None:
             execution.row = item.row
             execution.head = execution.head._replace(owner=self._generation, is_open=item.row.is_open)
-        execution.audit.extend(item.audit)
         if request_key is not None and request is not None:
             store.requests[request_key] = request
         for digest, content in item.contents.items():
@@ -224,13 +268,17 @@ class MemoryJournal:
         if item.row is None:
             raise InvariantViolated  # `require_well_formed` has seen it.
         executions = self._store.executions
+        identity = chain_start(item.namespace, item.execution_id)
         head = Head(
             position=len(executions) + 1,
             last_sequence=0,
-            last_checksum=CHAIN_START,
+            last_checksum=identity,
             owner_epoch=item.owner_epoch,
             owner=self._generation,
             is_open=item.row.is_open,
+            audit_count=0,
+            identity=identity,
+            row_digest=b"",
         )
         execution = _Execution(item.namespace, item.execution_id, head, item.row)
         executions[item.namespace, item.execution_id] = execution
@@ -251,7 +299,7 @@ class MemoryNamespaceJournal:
 
     async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
         """Read events after a sequence, as the port says."""
-        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        execution = self._find(execution_id)
         if execution is None:
             raise ExecutionNotFound(execution_id=execution_id)
         first = max(after, 1)
@@ -271,14 +319,14 @@ class MemoryNamespaceJournal:
 
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution; None if there is none in this namespace."""
-        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        execution = self._find(execution_id)
         return None if execution is None else _listed(execution)
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
         """List executions newest first, from below the position `before` on."""
         newest_first = reversed(self._journal.require_store().executions.values())
         return [
-            _listed(execution)
+            execution.damaged_row() if execution.is_damaged else _listed(execution)
             for execution in islice(
                 (
                     execution
@@ -301,8 +349,16 @@ class MemoryNamespaceJournal:
 
     async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
         """Read the audit of an execution, oldest first."""
-        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        execution = self._find(execution_id)
         return [] if execution is None else execution.audit[:limit]
+
+    def _find(self, execution_id: str) -> _Execution | None:
+        execution = self._journal.require_store().executions.get((self._namespace, execution_id))
+        if execution is not None and (
+            execution.is_damaged or execution.head.identity != chain_start(self._namespace, execution_id)
+        ):
+            raise damaged_row(execution_id)
+        return execution
 
 
 def _claim_of(execution: _Execution) -> Claim:

@@ -34,7 +34,7 @@ class Migration:
     """A script that brings a store from the version before to its own."""
 
     version: int
-    """1, 2, 3 without gaps; the script sets it in the store."""
+    """Without gaps; the script sets it in the store."""
     sql: str
 
 

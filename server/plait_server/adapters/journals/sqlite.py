@@ -43,17 +43,24 @@ from plait_server.adapters.journals.sqlite_file import (
     take_database,
 )
 from plait_server.adapters.journals.sqlite_lock import StoreLock
+from plait_server.adapters.journals.sqlite_namespace import SqliteNamespaceJournal
 from plait_server.adapters.journals.sqlite_rows import (
     Row,
+    Stored,
+    UnexpectedRow,
     Value,
     audit_of,
-    claim_of,
     fetch,
-    head_of,
-    listed_of,
     record_of,
+    stored_of,
 )
-from plait_server.adapters.journals.verification import verify_content, verify_page
+from plait_server.adapters.journals.sqlite_verifier import Verifier
+from plait_server.adapters.journals.verification import (
+    checksum_of_head,
+    damaged_row,
+    verify_audit,
+    verify_page,
+)
 from plait_server.errors import (
     ExecutionNotFound,
     JournalFull,
@@ -67,10 +74,12 @@ from plait_server.ports.journal import (
     AppendResult,
     AuditRecord,
     Claim,
+    DamagedRow,
     EventPage,
+    ExecutionDamaged,
     JournalStatistics,
-    ListedExecution,
     RequestRecord,
+    Verification,
 )
 
 # A checkpoint of 1,000 pages stops appends for 3 to 6 ms (measured with commits of 100 executions); with
@@ -79,9 +88,6 @@ CHECKPOINT_PAGES: Final = 1000
 
 # About 500 bytes each. Which heads are forgotten matters to nothing but time.
 _HEADS_MAX: Final = 50_000
-
-# Above every position: `before` of a list that begins at the newest.
-_POSITION_MAX: Final = 2**63 - 1
 
 
 class SqliteJournal:
@@ -110,6 +116,8 @@ class SqliteJournal:
         self._queries = load_queries("sqlite.sql")
         self._file = path.stat()
         self._heads: dict[tuple[str, str], Head] = {}
+        self._verifier = Verifier(connection)
+        self._claimed_position = 0
         self._fault: str | None = None
         self._is_closed = False
         self._log_pages = 0
@@ -138,6 +146,7 @@ class SqliteJournal:
         Raises:
             StoreLocked: another process, or another journal of this one, has it open.
             StoreTooNew: a newer version of Plait wrote it.
+            StoreTooOld: an older version of Plait wrote it.
             StoreDamaged: the file is no database, another program's, or its structure is damaged.
             JournalUnavailable: the operating system refuses.
             JournalFull: the disk is full.
@@ -192,14 +201,36 @@ class SqliteJournal:
             self._checkpoint()
         return batch.results
 
-    async def claim(self, *, limit: int) -> Sequence[Claim]:
+    async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Take over open executions of former openings, oldest first."""
+        taken: list[Claim | DamagedRow] = []
+        updates: list[Row] = []
+        position = self._claimed_position
         with self._transaction():
-            rows = sorted(self.execute("claim", self._generation, limit), key=lambda row: cast("int", row[0]))
-            claims = [claim_of(row) for row in rows]
-        for claim in claims:
-            self._heads.pop((claim.namespace, claim.execution_id), None)
-        return claims
+            for row in self.execute("list_claimable", self._generation, self._claimed_position, limit):
+                stored = stored_of(row)
+                position = cast("int", row[0])
+                if isinstance(stored, Stored):
+                    head = stored.head._replace(
+                        owner=self._generation, owner_epoch=stored.head.owner_epoch + 1
+                    )
+                    stored = stored._replace(head=head)
+                    updates.append((head.owner, head.owner_epoch, checksum_of_head(head), head.position))
+                    taken.append(stored.claim())
+                else:
+                    taken.append(stored)
+            self._write_rows("claim", updates)
+            if taken:
+                # Damaged rows stay what they are, and are passed by.
+                self._claimed_position = position
+        for each in taken:
+            self._heads.pop((each.namespace, each.execution_id), None)
+        return taken
+
+    async def verify(self, *, limit: int) -> Verification:
+        """Verify the next rows of executions, then of requests, then the keys of contents."""
+        with self.reading():
+            return self._verifier.verify(limit)
 
     async def renew(self) -> bool:
         """Say whether the lock, the file and the store's row are still this journal's."""
@@ -216,7 +247,8 @@ class SqliteJournal:
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
         """List sleeping executions of this owner whose due time has come, the earliest first."""
         with self.reading():
-            return [claim_of(row) for row in self.execute("list_due", self._generation, now_s, limit)]
+            rows = map(stored_of, self.execute("list_due", self._generation, now_s, limit))
+            return [stored.claim() for stored in rows if isinstance(stored, Stored)]
 
     async def key(self) -> bytes:
         """Give the store's secret."""
@@ -273,9 +305,7 @@ class SqliteJournal:
     ) -> EventPage:
         """Read and verify a stretch of events; raises as `NamespaceJournal.read` does."""
         with self.reading():
-            head = self._heads.get((namespace, execution_id)) or self._find_head(namespace, execution_id)
-            if head is None:
-                raise ExecutionNotFound(execution_id=execution_id)
+            head = self._require_head(namespace, execution_id)
             cursor = self._connection.execute(self._queries["list_events"].sql, (head.position, after))
             try:
                 return verify_page(
@@ -290,10 +320,32 @@ class SqliteJournal:
                 # A statement that was not read to its end keeps its read transaction open.
                 cursor.close()
 
+    def read_audit(self, namespace: str, execution_id: str, *, limit: int) -> list[AuditRecord]:
+        """Read and verify audit records; raises as `NamespaceJournal.read_audit` does."""
+        with self.reading():
+            try:
+                head = self._require_head(namespace, execution_id)
+            except ExecutionNotFound:
+                return []
+            records = [audit_of(row) for row in self.execute("list_audit", head.position, limit)]
+            return verify_audit(records, execution_id=execution_id, head=head, limit=limit)
+
+    def find_execution(self, namespace: str, execution_id: str) -> Stored | DamagedRow | None:
+        """Find the row of an execution, within `reading` or a transaction."""
+        for row in self.execute("find_execution", namespace, execution_id):
+            found = stored_of(row)
+            if (found.namespace, found.execution_id) != (namespace, execution_id):
+                raise UnexpectedRow(f"the key of execution {execution_id}")
+            return found
+        return None
+
     def find_record(self, namespace: str, method: str, request_id: str) -> RequestRecord | None:
         """Find what a request id stands for, within `reading` or a transaction."""
         for row in self.execute("find_request", namespace, method, request_id):
-            return record_of(row, method=method, request_id=request_id)
+            found, record = record_of(row)
+            if (found, record.method, record.request_id) != (namespace, method, request_id):
+                raise UnexpectedRow(f"the record of request {request_id}")
+            return record
         return None
 
     # Appending.
@@ -301,7 +353,12 @@ class SqliteJournal:
     def _decide(self, item: AppendItem, batch: Batch) -> AppendResult:
         """Add to the batch what the item writes, or say why it is refused."""
         key = (item.namespace, item.execution_id)
-        head = self._heads.get(key) or self._find_head(*key)
+        head = self._heads.get(key)
+        if head is None:
+            stored = self.find_execution(*key)
+            if isinstance(stored, DamagedRow):
+                return ExecutionDamaged()
+            head = stored and stored.head
         request = item.request
         record = None
         if request is not None:
@@ -402,62 +459,14 @@ class SqliteJournal:
 
     # Reading.
 
-    def _find_head(self, namespace: str, execution_id: str) -> Head | None:
-        for row in self.execute("find_head", namespace, execution_id):
-            return head_of(row)
-        return None
-
-
-class SqliteNamespaceJournal:
-    """A `NamespaceJournal` of a `SqliteJournal`."""
-
-    def __init__(self, journal: SqliteJournal, namespace: str) -> None:
-        self._journal = journal
-        self._namespace = namespace
-
-    @property
-    def namespace(self) -> str:
-        """The namespace it is bound to."""
-        return self._namespace
-
-    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
-        """Read events after a sequence, as the port says."""
-        return self._journal.read_events(
-            self._namespace, execution_id, after=after, events_max=events_max, bytes_max=bytes_max
-        )
-
-    async def read_row(self, execution_id: str) -> ListedExecution | None:
-        """Read the row of an execution; None if there is none in this namespace."""
-        with self._journal.reading():
-            rows = self._journal.execute("find_row", self._namespace, execution_id)
-            return listed_of(rows[0]) if rows else None
-
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
-        """List executions newest first, from below the position `before` on."""
-        bound = _POSITION_MAX if before is None else before
-        with self._journal.reading():
-            return [
-                listed_of(row) for row in self._journal.execute("list_rows", self._namespace, bound, limit)
-            ]
-
-    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
-        """Find what a request id stands for; None if it is free."""
-        with self._journal.reading():
-            return self._journal.find_record(self._namespace, method, request_id)
-
-    async def read_content(self, digest: str) -> bytes | None:
-        """Read a content by its digest; None if this namespace keeps none."""
-        with self._journal.reading():
-            match self._journal.execute("find_content", self._namespace, digest):
-                case []:
-                    return None
-                case [(bytes(content),)]:
-                    return verify_content(digest, content)
-                case _:
-                    return verify_content(digest, b"")
-
-    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
-        """Read the audit of an execution, oldest first."""
-        with self._journal.reading():
-            rows = self._journal.execute("list_audit", self._namespace, execution_id, limit)
-            return [audit_of(row) for row in rows]
+    def _require_head(self, namespace: str, execution_id: str) -> Head:
+        head = self._heads.get((namespace, execution_id))
+        if head is None:
+            match self.find_execution(namespace, execution_id):
+                case None:
+                    raise ExecutionNotFound(execution_id=execution_id)
+                case DamagedRow():
+                    raise damaged_row(execution_id)
+                case Stored(head=head):
+                    pass
+        return head

@@ -22,16 +22,19 @@ ROLLBACK;
 
 -- insert_store --
 -- Make the store's row, unless it is there.
-INSERT INTO store (id, key, generation, owner, process_id, host)
-VALUES (1, :key, 0, '', 0, '')
+INSERT INTO store (id, key, generation, owner, process_id, host, checksum)
+VALUES (1, :key, 0, '', 0, '', :checksum)
 ON CONFLICT (id) DO NOTHING;
+
+-- find_store --
+-- Read the store's row.
+SELECT CAST(key AS BLOB), generation, owner, process_id, host, CAST(checksum AS BLOB) FROM store WHERE id = 1;
 
 -- take_store --
 -- Become the store's owner.
 UPDATE store
-SET generation = generation + 1, owner = :owner, process_id = :process_id, host = :host
-WHERE id = 1
-RETURNING generation, key;
+SET generation = :generation, owner = :owner, process_id = :process_id, host = :host, checksum = :checksum
+WHERE id = 1;
 
 -- find_generation --
 -- Read which opening holds the store.
@@ -41,34 +44,37 @@ SELECT generation FROM store WHERE id = 1;
 -- Read the highest position that was ever given.
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'executions'), 0);
 
--- find_head --
--- Read where an execution ends and who may append to it.
-SELECT position, last_sequence, CAST(last_checksum AS BLOB), owner_epoch, owner, is_open
+-- find_execution --
+-- Read an execution's row.
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    CAST(checksum AS BLOB)
 FROM executions
 WHERE namespace = :namespace AND execution_id = :execution_id;
 
 -- insert_execution --
 -- Make an execution.
 INSERT INTO executions (
-    position, namespace, execution_id, last_sequence, last_checksum, owner_epoch, owner, is_open, due_time_s, summary
+    position, namespace, execution_id, identity, last_sequence, last_checksum, owner_epoch, owner, is_open,
+    due_time_s, audit_count, summary, checksum
 )
 VALUES (
-    :position, :namespace, :execution_id, :last_sequence, :last_checksum, :owner_epoch, :owner, :is_open, :due_time_s,
-    :summary
+    :position, :namespace, :execution_id, :identity, :last_sequence, :last_checksum, :owner_epoch, :owner, :is_open,
+    :due_time_s, :audit_count, :summary, :checksum
 );
 
 -- update_execution --
 -- Move an execution on and replace its row, if it still ends there and may be written.
 UPDATE executions
 SET last_sequence = :last_sequence, last_checksum = :last_checksum, owner = :owner, is_open = :is_open,
-    due_time_s = :due_time_s, summary = :summary
+    due_time_s = :due_time_s, audit_count = :audit_count, summary = :summary, checksum = :checksum
 WHERE position = :position AND last_sequence = :expected_sequence AND owner_epoch = :owner_epoch
     AND (owner = :owner OR NOT is_open);
 
 -- update_head --
 -- Move an execution on and leave its row as it is, if it still ends there and may be written.
 UPDATE executions
-SET last_sequence = :last_sequence, last_checksum = :last_checksum
+SET last_sequence = :last_sequence, last_checksum = :last_checksum, audit_count = :audit_count, checksum = :checksum
 WHERE position = :position AND last_sequence = :expected_sequence AND owner_epoch = :owner_epoch
     AND (owner = :owner OR NOT is_open);
 
@@ -86,72 +92,100 @@ ORDER BY sequence;
 
 -- insert_content --
 -- Keep a content, unless it is kept.
-INSERT INTO contents (namespace, digest, content)
-VALUES (:namespace, :digest, :content)
+INSERT INTO contents (namespace, digest, key_checksum, content)
+VALUES (:namespace, :digest, :key_checksum, :content)
 ON CONFLICT (namespace, digest) DO NOTHING;
 
 -- find_content --
 -- Read a content.
-SELECT CAST(content AS BLOB) FROM contents WHERE namespace = :namespace AND digest = :digest;
+SELECT CAST(key_checksum AS BLOB), CAST(content AS BLOB)
+FROM contents
+WHERE namespace = :namespace AND digest = :digest;
 
 -- insert_request --
 -- Record what a request id stands for.
-INSERT INTO requests (namespace, method, request_id, fingerprint, execution_id)
-VALUES (:namespace, :method, :request_id, :fingerprint, :execution_id);
+INSERT INTO requests (namespace, method, request_id, fingerprint, execution_id, checksum)
+VALUES (:namespace, :method, :request_id, :fingerprint, :execution_id, :checksum);
 
 -- find_request --
 -- Read what a request id stands for.
-SELECT CAST(fingerprint AS BLOB), execution_id
+SELECT namespace, method, request_id, CAST(fingerprint AS BLOB), execution_id, CAST(checksum AS BLOB)
 FROM requests
 WHERE namespace = :namespace AND method = :method AND request_id = :request_id;
 
 -- insert_audit --
 -- Add an audit record.
-INSERT INTO audit (execution, time_s, kind, node_path, attempt, worker_id, detail)
-VALUES (:execution, :time_s, :kind, :node_path, :attempt, :worker_id, :detail);
+INSERT INTO audit (execution, number, time_s, kind, node_path, attempt, worker_id, detail, checksum)
+VALUES (:execution, :number, :time_s, :kind, :node_path, :attempt, :worker_id, :detail, :checksum);
 
 -- list_audit --
 -- Read an execution's audit records, oldest first.
-SELECT time_s, kind, node_path, attempt, worker_id, detail
+SELECT number, time_s, CAST(kind AS BLOB), CAST(node_path AS BLOB), attempt, CAST(worker_id AS BLOB),
+    CAST(detail AS BLOB), CAST(checksum AS BLOB)
 FROM audit
-WHERE execution = (
-    SELECT position FROM executions WHERE namespace = :namespace AND execution_id = :execution_id
-)
-ORDER BY arrival
+WHERE execution = :execution
+ORDER BY number
 LIMIT :limit;
-
--- find_row --
--- Read an execution's row.
-SELECT execution_id, position, last_sequence, owner_epoch, CAST(summary AS BLOB), is_open, due_time_s
-FROM executions
-WHERE namespace = :namespace AND execution_id = :execution_id;
 
 -- list_rows --
 -- Read rows of a namespace below a position, newest first.
-SELECT execution_id, position, last_sequence, owner_epoch, CAST(summary AS BLOB), is_open, due_time_s
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    CAST(checksum AS BLOB)
 FROM executions
 WHERE namespace = :namespace AND position < :before
 ORDER BY position DESC
 LIMIT :limit;
 
+-- list_claimable --
+-- Read the oldest open executions of former openings above a position.
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    CAST(checksum AS BLOB)
+-- Left to itself, SQLite walks through all ended executions to save the sorting.
+FROM executions INDEXED BY executions_open
+WHERE is_open AND owner < :owner AND position > :after
+ORDER BY position
+LIMIT :limit;
+
 -- claim --
--- Take over the oldest open executions of former openings; the order of the answer is open.
+-- Take an execution over.
 UPDATE executions
-SET owner = :owner, owner_epoch = owner_epoch + 1
-WHERE position IN (
-    -- Left to itself, SQLite walks through all ended executions to save the sorting.
-    SELECT position
-    FROM executions INDEXED BY executions_open
-    WHERE is_open AND owner < :owner
-    ORDER BY position
-    LIMIT :limit
-)
-RETURNING position, namespace, execution_id, owner_epoch, last_sequence, CAST(summary AS BLOB), is_open, due_time_s;
+SET owner = :owner, owner_epoch = :owner_epoch, checksum = :checksum
+WHERE position = :position;
 
 -- list_due --
 -- Read the open executions of an owner whose due time has come, earliest first.
-SELECT position, namespace, execution_id, owner_epoch, last_sequence, CAST(summary AS BLOB), is_open, due_time_s
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    CAST(checksum AS BLOB)
 FROM executions
 WHERE is_open AND owner = :owner AND due_time_s <= :now_s
 ORDER BY due_time_s, position
+LIMIT :limit;
+
+-- verify_executions --
+-- Read the rows above a position, oldest first.
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    CAST(checksum AS BLOB)
+FROM executions
+WHERE position > :after
+ORDER BY position
+LIMIT :limit;
+
+-- verify_requests --
+-- Read the records of requests behind a key.
+SELECT namespace, method, request_id, CAST(fingerprint AS BLOB), execution_id, CAST(checksum AS BLOB)
+FROM requests
+WHERE (namespace, method, request_id) > (:namespace, :method, :request_id)
+ORDER BY namespace, method, request_id
+LIMIT :limit;
+
+-- verify_contents --
+-- Read the keys of contents above a number.
+SELECT rowid, namespace, digest, CAST(key_checksum AS BLOB)
+FROM contents
+WHERE rowid > :after
+ORDER BY rowid
 LIMIT :limit;

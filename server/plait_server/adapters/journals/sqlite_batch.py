@@ -6,8 +6,22 @@ from dataclasses import dataclass, field
 
 from plait_server.adapters.journals.conditions import Head
 from plait_server.adapters.journals.sqlite_rows import Row
+from plait_server.adapters.journals.verification import (
+    checksum_of_audit,
+    checksum_of_content_key,
+    checksum_of_head,
+    checksum_of_request,
+    digest_of_row,
+)
 from plait_server.errors import InvariantViolated
-from plait_server.ports.journal import CHAIN_START, Appended, AppendItem, AppendResult, RequestRecord, chain
+from plait_server.ports.journal import (
+    Appended,
+    AppendItem,
+    AppendResult,
+    RequestRecord,
+    chain,
+    chain_start,
+)
 
 
 @dataclass(slots=True)
@@ -51,9 +65,11 @@ class Batch:
         key = (item.namespace, item.execution_id)
         if head is None:
             self.last_position += 1
-            position, sequence, checksum = self.last_position, 0, CHAIN_START
+            position, sequence, audit_count = self.last_position, 0, 0
+            checksum = identity = chain_start(*key)
         else:
             position, sequence, checksum = head.position, head.last_sequence, head.last_checksum
+            identity, audit_count = head.identity, head.audit_count
         for event in item.events:
             sequence += 1
             checksum = chain(checksum, event)
@@ -61,38 +77,76 @@ class Batch:
             self.event_bytes += len(event)
 
         row, epoch = item.row, item.owner_epoch
+        audit_count += len(item.audit)
         if row is not None:
-            values = (row.is_open, row.due_time_s, row.summary)
+            row_digest = digest_of_row(row)
+            new = Head(
+                position,
+                sequence,
+                checksum,
+                epoch,
+                owner,
+                row.is_open,
+                audit_count,
+                identity,
+                row_digest,
+            )
+            values = (row.is_open, row.due_time_s, audit_count, row.summary, checksum_of_head(new))
             if head is None:
-                self.executions.append((position, *key, sequence, checksum, epoch, owner, *values))
+                self.executions.append((position, *key, identity, sequence, checksum, epoch, owner, *values))
             else:
                 self.rows.append(
                     (sequence, checksum, owner, *values, position, item.expected_sequence, epoch)
                 )
-            self.heads[key] = Head(position, sequence, checksum, epoch, owner, row.is_open)
         elif head is not None:
-            self.ends.append((sequence, checksum, position, item.expected_sequence, epoch, owner))
-            self.heads[key] = head._replace(last_sequence=sequence, last_checksum=checksum)
+            new = head._replace(last_sequence=sequence, last_checksum=checksum, audit_count=audit_count)
+            self.ends.append(
+                (
+                    sequence,
+                    checksum,
+                    audit_count,
+                    checksum_of_head(new),
+                    position,
+                    item.expected_sequence,
+                    epoch,
+                    owner,
+                )
+            )
         else:
             raise InvariantViolated  # `require_well_formed` has seen it.
+        self.heads[key] = new
 
+        self._add_records(item, new)
+        return Appended(last_sequence=sequence)
+
+    def _add_records(self, item: AppendItem, head: Head) -> None:
         for digest, content in item.contents.items():
-            self.contents.append((item.namespace, digest, content))
+            self.contents.append(
+                (item.namespace, digest, checksum_of_content_key(item.namespace, digest), content)
+            )
         request = item.request
         if request is not None:
             request_key = (item.namespace, request.method, request.request_id)
             self.records[request_key] = request
-            self.requests.append((*request_key, request.fingerprint, request.execution_id))
-        for audit in item.audit:
+            self.requests.append(
+                (
+                    *request_key,
+                    request.fingerprint,
+                    request.execution_id,
+                    checksum_of_request(item.namespace, request),
+                )
+            )
+        for number, audit in enumerate(item.audit, start=head.audit_count - len(item.audit) + 1):
             self.audit.append(
                 (
-                    position,
+                    head.position,
+                    number,
                     audit.time_s,
                     audit.kind,
                     audit.node_path,
                     audit.attempt,
                     audit.worker_id,
                     audit.detail,
+                    checksum_of_audit(head.identity, number, audit),
                 )
             )
-        return Appended(last_sequence=sequence)

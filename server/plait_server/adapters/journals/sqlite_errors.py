@@ -60,4 +60,7 @@ def translate_errors(path: Path) -> Generator[None]:
 
 def damaged(path: Path, what: str) -> StoreDamaged:
     """Make the error for a store whose structure is not as it must be."""
-    return StoreDamaged(f"the store {path} is damaged: {what}; restore it from a backup, nothing was guessed")
+    return StoreDamaged(
+        f"the store {path} is damaged: {what}. Nothing was guessed. `plait store check {path}` shows all that is "
+        f"damaged, `plait store salvage {path} NEW` saves all that is whole; or restore a backup"
+    )

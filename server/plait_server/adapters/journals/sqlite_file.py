@@ -14,8 +14,8 @@ import apsw
 
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
-from plait_server.adapters.journals.sqlite_rows import fetch
-from plait_server.errors import JournalUnavailable, StoreTooNew
+from plait_server.adapters.journals.sqlite_rows import StoreRow, fetch, store_of
+from plait_server.errors import JournalUnavailable, StoreTooNew, StoreTooOld
 
 # "Plai"; the first migration sets it.
 APPLICATION_ID: Final = 0x506C6169
@@ -88,6 +88,7 @@ def prepare_database(connection: apsw.Connection, path: Path) -> None:
     Raises:
         StoreDamaged: the file is another program's, or lacks something.
         StoreTooNew: a newer version of Plait wrote it.
+        StoreTooOld: an older version of Plait wrote it.
         JournalUnavailable: the file system cannot hold a log.
         apsw.Error: SQLite cannot read or write it.
     """
@@ -129,19 +130,23 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
         apsw.Error: SQLite cannot write it.
     """
     queries = load_queries("sqlite.sql")
-    new_key = secrets.token_bytes(32) if key is None else key
+    new = StoreRow(secrets.token_bytes(32) if key is None else key, 0, "", 0, "")
     fetch(connection, queries["begin"])
     last = fetch(connection, queries["find_last_position"])
     # A store that has held executions has lost its key by damage, and a new one would hide it.
     if last == [(0,)]:
-        fetch(connection, queries["insert_store"], new_key)
-    held = fetch(connection, queries["take_store"], owner, os.getpid(), socket.gethostname())
+        fetch(connection, queries["insert_store"], new.key, new.checksum())
+    found = store_of(fetch(connection, queries["find_store"]))
+    taken = found._replace(
+        generation=found.generation + 1, owner=owner, process_id=os.getpid(), host=socket.gethostname()
+    )
+    fetch(connection, queries["take_store"], *taken[1:], taken.checksum())
     fetch(connection, queries["commit"])
-    match held, last:
-        case [(int(generation), bytes(kept_key))], [(int(last_position),)]:
-            return Holding(generation=generation, key=kept_key, last_position=last_position)
+    match last:
+        case [(int(last_position),)]:
+            return Holding(generation=taken.generation, key=taken.key, last_position=last_position)
         case _:
-            raise damaged(path, "the store's own row")
+            raise damaged(path, "the number of the newest execution")
 
 
 def migrate(connection: apsw.Connection) -> None:
@@ -169,7 +174,7 @@ def refused(path: Path, error: OSError) -> JournalUnavailable:
 def _require_ours(connection: apsw.Connection, path: Path) -> None:
     application_id = connection.pragma("application_id")
     version = connection.pragma("user_version")
-    newest = load_migrations()[-1].version
+    oldest, newest = load_migrations()[0].version, load_migrations()[-1].version
     is_new = application_id == 0 and version == 0 and connection.pragma("schema_version") == 0
     if is_new:
         return
@@ -184,6 +189,13 @@ def _require_ours(connection: apsw.Connection, path: Path) -> None:
         )
     if version < 1:
         raise damaged(path, f"it says to have schema version {version}")
+    if version < oldest:
+        raise StoreTooOld(
+            f"the store {path} has schema version {version}, and this Plait reads {oldest} and newer; "
+            "run the Plait that wrote it until its executions have ended, or name another store",
+            version=version,
+            oldest=oldest,
+        )
 
 
 def _require_structure(connection: apsw.Connection, path: Path) -> None:

@@ -1,18 +1,34 @@
-"""Rows of the SQLite store, taken apart.
+"""Rows of the SQLite store, taken apart and verified.
 
-Damage can put a value of any type anywhere, so each row is matched with a pattern that names the types.
+Damage can put a value of any type anywhere, so each row is matched with a pattern that names the types, and texts
+are read as bytes where one that is no UTF-8 must not end the whole query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import apsw
 
 from plait_server.adapters.journals.conditions import Head
 from plait_server.adapters.journals.queries import Query
-from plait_server.ports.journal import AuditRecord, Claim, ExecutionRow, ListedExecution, RequestRecord
+from plait_server.adapters.journals.verification import (
+    checksum_of_content_key,
+    checksum_of_head,
+    checksum_of_request,
+    checksum_of_words,
+    digest_of_row,
+)
+from plait_server.ports.journal import (
+    AuditRecord,
+    Claim,
+    DamagedRow,
+    ExecutionRow,
+    ListedExecution,
+    RequestRecord,
+    chain_start,
+)
 
 Value: TypeAlias = str | bytes | int | float | None
 """What SQLite keeps."""
@@ -22,7 +38,52 @@ Row: TypeAlias = tuple[Value, ...]
 
 
 class UnexpectedRow(Exception):
-    """A row does not have the columns that its query selects. `translate_errors` makes StoreDamaged of it."""
+    """A row is damaged, and nothing tells whose damage it is. `translate_errors` makes StoreDamaged of it."""
+
+
+class Stored(NamedTuple):
+    """A whole row of `executions`. A NamedTuple: lists make them by the hundred."""
+
+    namespace: str
+    execution_id: str
+    head: Head
+    row: ExecutionRow
+
+    def listed(self) -> ListedExecution:
+        """Return it as lists show it."""
+        head = self.head
+        return ListedExecution(
+            execution_id=self.execution_id,
+            position=head.position,
+            last_sequence=head.last_sequence,
+            owner_epoch=head.owner_epoch,
+            row=self.row,
+        )
+
+    def claim(self) -> Claim:
+        """Return it as its owner's."""
+        return Claim(
+            namespace=self.namespace,
+            execution_id=self.execution_id,
+            owner_epoch=self.head.owner_epoch,
+            last_sequence=self.head.last_sequence,
+            row=self.row,
+        )
+
+
+class StoreRow(NamedTuple):
+    """The store's own row."""
+
+    key: bytes
+    generation: int
+    owner: str
+    process_id: int
+    host: str
+
+    def checksum(self) -> bytes:
+        """Return what the row is stored with."""
+        words = (self.key.hex(), str(self.generation), self.owner, str(self.process_id), self.host)
+        return checksum_of_words(b"plait store", words)
 
 
 def fetch(connection: apsw.Connection, query: Query, *values: Value) -> list[Row]:
@@ -39,95 +100,150 @@ def fetch(connection: apsw.Connection, query: Query, *values: Value) -> list[Row
     return cast("list[Row]", connection.execute(query.sql, values).fetchall())
 
 
-def head_of(row: Row) -> Head:
-    """Make a head of a row of `find_head`.
+def stored_of(row: Row) -> Stored | DamagedRow:
+    """Take a row of `executions` apart.
 
     Raises:
-        UnexpectedRow: it is none.
+        UnexpectedRow: its key is damaged.
     """
     match row:
-        case (int(position), int(sequence), bytes(checksum), int(epoch), int(owner), int(is_open)):
-            return Head(position, sequence, checksum, epoch, owner, bool(is_open))
+        case (int(position), bytes(namespace_bytes), bytes(id_bytes), bytes() | None as identity, *values):
+            pass
         case _:
-            raise UnexpectedRow("the row of an execution")
+            raise UnexpectedRow("the key of an execution")
+    try:
+        namespace, execution_id = namespace_bytes.decode(), id_bytes.decode()
+    except UnicodeDecodeError:
+        raise UnexpectedRow(f"the key of execution number {position}") from None
+    start = chain_start(namespace, execution_id)
+    stored = _stored_of(namespace, execution_id, start, position, values)
+    if stored is not None and identity == start:
+        return stored
+    if stored is not None or identity == start:
+        return DamagedRow(namespace=namespace, execution_id=execution_id, position=position)
+    raise UnexpectedRow(f"the key of execution number {position}")
 
 
-def record_of(row: Row, *, method: str, request_id: str) -> RequestRecord:
-    """Make a record of a row of `find_request`.
+def _stored_of(
+    namespace: str, execution_id: str, identity: bytes, position: int, values: Sequence[Value]
+) -> Stored | None:
+    """Take the rest of a row apart; None if its checksum does not fit the key."""
+    match values:
+        case [
+            int(sequence),
+            bytes(last_checksum),
+            int(epoch),
+            int(owner),
+            0 | 1 as is_open,
+            None | float() as due_time_s,
+            int(audit_count),
+            bytes(summary),
+            bytes(checksum),
+        ]:
+            execution_row = ExecutionRow(summary=summary, is_open=bool(is_open), due_time_s=due_time_s)
+            head = Head(
+                position,
+                sequence,
+                last_checksum,
+                epoch,
+                owner,
+                bool(is_open),
+                audit_count,
+                identity,
+                digest_of_row(execution_row),
+            )
+            if checksum_of_head(head) == checksum:
+                return Stored(namespace, execution_id, head, execution_row)
+            return None
+        case _:
+            return None
+
+
+def record_of(row: Row) -> tuple[str, RequestRecord]:
+    """Make a namespace and a record of a row of `requests`.
 
     Raises:
-        UnexpectedRow: it is none.
+        UnexpectedRow: it is damaged.
     """
     match row:
-        case (bytes(fingerprint), str(execution_id)):
-            return RequestRecord(
+        case (
+            str(namespace),
+            str(method),
+            str(request_id),
+            bytes(fingerprint),
+            str(execution_id),
+            bytes(checksum),
+        ):
+            record = RequestRecord(
                 method=method, request_id=request_id, fingerprint=fingerprint, execution_id=execution_id
             )
+            if checksum_of_request(namespace, record) == checksum:
+                return namespace, record
         case _:
-            raise UnexpectedRow(f"the record of request {request_id}")
+            pass
+    raise UnexpectedRow("the record of a request")
 
 
-def claim_of(row: Row) -> Claim:
-    """Make a claim of a row of `claim` or `list_due`.
+def require_content_key(namespace: Value, digest: Value, checksum: Value) -> None:
+    """Check the key of a content.
 
     Raises:
-        UnexpectedRow: it is none.
+        UnexpectedRow: it is damaged.
     """
-    match row:
-        case (int(), str(namespace), str(execution_id), int(epoch), int(last_sequence), *values):
-            return Claim(
-                namespace=namespace,
-                execution_id=execution_id,
-                owner_epoch=epoch,
-                last_sequence=last_sequence,
-                row=_execution_row_of(values),
-            )
-        case _:
-            raise UnexpectedRow("the row of an execution")
+    if not (
+        isinstance(namespace, str)
+        and isinstance(digest, str)
+        and checksum_of_content_key(namespace, digest) == checksum
+    ):
+        raise UnexpectedRow("the key of a content")
 
 
-def listed_of(row: Row) -> ListedExecution:
-    """Make the entry of a list of a row of `find_row` or `list_rows`.
+def store_of(rows: list[Row]) -> StoreRow:
+    """Take the row of `store` apart.
 
     Raises:
-        UnexpectedRow: it is none.
+        UnexpectedRow: it is missing or damaged.
     """
+    match rows:
+        case [(bytes(key), int(generation), str(owner), int(process_id), str(host), bytes(checksum))]:
+            row = StoreRow(key, generation, owner, process_id, host)
+            if row.checksum() == checksum:
+                return row
+        case _:
+            pass
+    raise UnexpectedRow("the store's own row")
+
+
+def audit_of(row: Row) -> tuple[int, AuditRecord, bytes]:
+    """Make a number, a record and its checksum of a row of `list_audit`; what is damaged has no checksum."""
     match row:
-        case (str(execution_id), int(position), int(last_sequence), int(epoch), *values):
-            return ListedExecution(
-                execution_id=execution_id,
-                position=position,
-                last_sequence=last_sequence,
-                owner_epoch=epoch,
-                row=_execution_row_of(values),
+        case (
+            int(number),
+            float(time_s),
+            bytes(kind),
+            bytes(node_path),
+            int(attempt),
+            bytes(worker_id),
+            bytes(detail),
+            bytes(checksum),
+        ):
+            return (
+                number,
+                AuditRecord(
+                    time_s=time_s,
+                    kind=_text(kind),
+                    node_path=_text(node_path),
+                    attempt=attempt,
+                    worker_id=_text(worker_id),
+                    detail=_text(detail),
+                ),
+                checksum,
             )
         case _:
-            raise UnexpectedRow("the row of an execution")
+            nothing = AuditRecord(time_s=0.0, kind="", node_path="", attempt=0, worker_id="", detail="")
+            return 0, nothing, b""
 
 
-def audit_of(row: Row) -> AuditRecord:
-    """Make an audit record of a row of `list_audit`.
-
-    Raises:
-        UnexpectedRow: it is none.
-    """
-    match row:
-        case (float(time_s), str(kind), str(node_path), int(attempt), str(worker_id), str(detail)):
-            return AuditRecord(
-                time_s=time_s,
-                kind=kind,
-                node_path=node_path,
-                attempt=attempt,
-                worker_id=worker_id,
-                detail=detail,
-            )
-        case _:
-            raise UnexpectedRow("an audit record")
-
-
-def _execution_row_of(values: Sequence[Value]) -> ExecutionRow:
-    match values:
-        case (bytes(summary), int(is_open), None | float() as due_time_s):
-            return ExecutionRow(summary=summary, is_open=bool(is_open), due_time_s=due_time_s)
-        case _:
-            raise UnexpectedRow("the row of an execution")
+def _text(content: bytes) -> str:
+    # What is no UTF-8 was not written as such: its checksum does not fit.
+    return content.decode(errors="replace")

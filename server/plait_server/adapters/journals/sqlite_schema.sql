@@ -8,10 +8,12 @@ CREATE TABLE store (
     generation INTEGER NOT NULL,     -- Grows by one with each opening; what `executions.owner` names.
     owner TEXT NOT NULL,             -- Of the newest opening, as are the two below.
     process_id INTEGER NOT NULL,
-    host TEXT NOT NULL
+    host TEXT NOT NULL,
+    checksum BLOB NOT NULL
 ) STRICT;
 
--- An execution: where its events end, who may append to them, and what lists and the recovery need.
+-- An execution: where its events end, who may append to them, and what lists and the recovery need. `checksum` is of
+-- the whole row; `identity` tells whether the key is whole when the checksum does not fit.
 CREATE TABLE executions (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace TEXT NOT NULL,
@@ -23,6 +25,9 @@ CREATE TABLE executions (
     is_open INTEGER NOT NULL,
     due_time_s REAL,
     summary BLOB NOT NULL,
+    audit_count INTEGER NOT NULL,
+    identity BLOB NOT NULL,          -- Of namespace and id; what the first event is chained to.
+    checksum BLOB NOT NULL,
     UNIQUE (namespace, execution_id)
 ) STRICT;
 
@@ -51,6 +56,7 @@ CREATE TABLE requests (
     request_id TEXT NOT NULL,
     fingerprint BLOB NOT NULL,
     execution_id TEXT NOT NULL,
+    checksum BLOB NOT NULL,
     PRIMARY KEY (namespace, method, request_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -58,6 +64,7 @@ CREATE TABLE requests (
 CREATE TABLE contents (
     namespace TEXT NOT NULL,
     digest TEXT NOT NULL,            -- SHA-256 in lower-case hexadecimal.
+    key_checksum BLOB NOT NULL,      -- Of namespace and digest.
     content BLOB NOT NULL,
     PRIMARY KEY (namespace, digest)
 ) STRICT;
@@ -66,12 +73,14 @@ CREATE TABLE contents (
 CREATE TABLE audit (
     arrival INTEGER PRIMARY KEY,
     execution INTEGER NOT NULL,      -- `executions.position`
+    number INTEGER NOT NULL,         -- 1, 2, 3 without gaps to `executions.audit_count`.
     time_s REAL NOT NULL,
     kind TEXT NOT NULL,
     node_path TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     worker_id TEXT NOT NULL,
-    detail TEXT NOT NULL
+    detail TEXT NOT NULL,
+    checksum BLOB NOT NULL
 ) STRICT;
 
-CREATE INDEX audit_of_execution ON audit (execution);
+CREATE UNIQUE INDEX audit_of_execution ON audit (execution, number);

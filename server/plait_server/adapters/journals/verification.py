@@ -1,13 +1,80 @@
-"""What is read is verified: the chain of an execution's events, the digest of a content."""
+"""What is read is verified: the chain of an execution's events, the digest of a content, the checksum of a row.
+
+Each checksum is BLAKE2b of what a row says, with the row's key in it, so that a row is never taken for another's.
+An execution's row has one checksum in two steps, because most appends change its end and leave the rest: the
+digest of what lists and the recovery need is part of what the checksum covers.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable
+from typing import Final
 
 from plait_server.adapters.journals.conditions import Head
 from plait_server.errors import EventDamaged
-from plait_server.ports.journal import CHAIN_START, EventPage, chain
+from plait_server.ports.journal import (
+    CHECKSUM_BYTES,
+    AuditRecord,
+    EventPage,
+    ExecutionRow,
+    RequestRecord,
+    chain,
+)
+
+_HEAD: Final = struct.Struct(">qqqqq")
+_ROW: Final = struct.Struct(">?d?")
+
+
+def digest_of_row(row: ExecutionRow) -> bytes:
+    """Return the digest of an execution's row, the first step of its checksum."""
+    due_time_s = row.due_time_s
+    packed = _ROW.pack(due_time_s is not None, due_time_s or 0.0, row.is_open)
+    return hashlib.blake2b(packed + row.summary, digest_size=CHECKSUM_BYTES).digest()
+
+
+def checksum_of_head(head: Head) -> bytes:
+    """Return the checksum of an execution's row: of its key, its end, its owner and its row's digest."""
+    packed = _HEAD.pack(head.position, head.last_sequence, head.owner_epoch, head.owner, head.audit_count)
+    return hashlib.blake2b(
+        packed + head.last_checksum + head.row_digest, digest_size=CHECKSUM_BYTES, key=head.identity
+    ).digest()
+
+
+def checksum_of_request(namespace: str, record: RequestRecord) -> bytes:
+    """Return the checksum of a request's record."""
+    words = (namespace, record.method, record.request_id, record.execution_id, record.fingerprint.hex())
+    return checksum_of_words(b"plait request", words)
+
+
+def checksum_of_audit(identity: bytes, number: int, record: AuditRecord) -> bytes:
+    """Return the checksum of the audit record of this number of the execution of this identity."""
+    words = (
+        identity.hex(),
+        str(number),
+        record.time_s.hex(),
+        record.kind,
+        record.node_path,
+        str(record.attempt),
+        record.worker_id,
+        record.detail,
+    )
+    return checksum_of_words(b"plait audit", words)
+
+
+def checksum_of_content_key(namespace: str, digest: str) -> bytes:
+    """Return what binds a content to its namespace; its digest binds the bytes."""
+    return checksum_of_words(b"plait content", (namespace, digest))
+
+
+def checksum_of_words(purpose: bytes, words: Iterable[str]) -> bytes:
+    """Return the checksum of a list of texts, such that no two lists of the same purpose have the same."""
+    text = "".join(f"{len(word)}:{word}" for word in words)
+    # Damage may leave half of a surrogate pair; it must be hashed too.
+    return hashlib.blake2b(
+        text.encode(errors="surrogatepass"), digest_size=CHECKSUM_BYTES, person=purpose
+    ).digest()
 
 
 def verify_page(
@@ -38,7 +105,7 @@ def verify_page(
     if after >= head.last_sequence:
         return EventPage(events=events, last_sequence=head.last_sequence)
     expected = max(after, 1)
-    previous = CHAIN_START
+    previous = head.identity
     budget = bytes_max
     for sequence, event, checksum in stored:
         if sequence != expected or event is None or checksum is None:
@@ -51,13 +118,49 @@ def verify_page(
                 raise _damaged(execution_id, sequence)
             events.append(event)
         # BLAKE2b takes keys up to 64 bytes; a checksum that damage made longer is no key.
-        if len(checksum) != len(CHAIN_START):
+        if len(checksum) != CHECKSUM_BYTES:
             raise _damaged(execution_id, sequence)
         previous = checksum
         expected += 1
     if expected != head.last_sequence + 1 or previous != head.last_checksum:
         raise _damaged(execution_id, min(expected, head.last_sequence))
     return EventPage(events=events, last_sequence=head.last_sequence)
+
+
+def verify_audit(
+    records: Iterable[tuple[int, AuditRecord, bytes]], *, execution_id: str, head: Head, limit: int
+) -> list[AuditRecord]:
+    """Return the first audit records of an execution, at most `limit`.
+
+    Args:
+        records: Number, record and checksum, by number.
+        execution_id: Named in errors.
+        head: Of the execution; records that are missing are found by it.
+        limit: How many at most.
+
+    Raises:
+        EventDamaged: a record is missing, there is one too many, or one is not what was appended.
+    """
+    verified: list[AuditRecord] = []
+    for number, record, checksum in records:
+        if number != len(verified) + 1 or checksum != checksum_of_audit(head.identity, number, record):
+            break
+        verified.append(record)
+    if len(verified) != min(limit, head.audit_count):
+        raise EventDamaged(
+            f"audit record {len(verified) + 1} of execution {execution_id} is damaged or missing",
+            execution_id=execution_id,
+        )
+    return verified
+
+
+def damaged_row(execution_id: str) -> EventDamaged:
+    """Make the error for an execution whose row is damaged."""
+    return EventDamaged(
+        f"the row of execution {execution_id} is damaged; the execution is quarantined, others go on; "
+        "stop the server and run `plait store check` for all that is damaged",
+        execution_id=execution_id,
+    )
 
 
 def verify_content(digest: str, content: bytes) -> bytes:
@@ -67,16 +170,21 @@ def verify_content(digest: str, content: bytes) -> bytes:
         EventDamaged: it does not have the digest.
     """
     if hashlib.sha256(content).hexdigest() != digest:
-        raise EventDamaged(
-            f"the content {digest} is damaged; executions that need it cannot go on", digest=digest
-        )
+        raise damaged_content(digest)
     return content
+
+
+def damaged_content(digest: str) -> EventDamaged:
+    """Make the error for a content that is not what was kept."""
+    return EventDamaged(
+        f"the content {digest} is damaged; executions that need it cannot go on", digest=digest
+    )
 
 
 def _damaged(execution_id: str, sequence: int) -> EventDamaged:
     return EventDamaged(
         f"event {sequence} of execution {execution_id} is damaged or missing; the execution is quarantined, "
-        "others go on",
+        "others go on; stop the server and run `plait store check` for all that is damaged",
         execution_id=execution_id,
         sequence=sequence,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from plait_server.errors import InvariantViolated
 from plait_server.ports.journal import (
     Appended,
@@ -19,6 +21,7 @@ from plait_server.testing.check_journal.items import (
     OPEN,
     OTHER_NAMESPACE,
     append,
+    digest_of,
     everything,
     go_on,
     is_missing,
@@ -238,7 +241,7 @@ async def check_claims_are_of_open_executions_oldest_first(store: StoreUnderTest
     second = [*await journal.claim(limit=5), *await journal.claim(limit=5)]
     assert [claim.execution_id for claim in first] == ids[:5]
     assert [claim.execution_id for claim in second] == ids
-    assert [claim.owner_epoch for claim in second] == [3] * 5 + [2] * 3
+    assert [claim.owner_epoch for claim in second if isinstance(claim, Claim)] == [3] * 5 + [2] * 3
     assert list(await journal.claim(limit=5)) == []
     assert await journal.renew()
 
@@ -277,6 +280,25 @@ async def check_a_taken_request_id_is_told(store: StoreUnderTest) -> None:
     assert await handle.find_request("SubmitGraph", "r") == record
     assert await handle.find_request("CancelExecution", "r") == other_method
     assert await handle.find_request("SubmitGraph", "free") is None
+
+
+async def check_a_taken_request_id_keeps_nothing_of_its_item(store: StoreUnderTest) -> None:
+    """Check that of an item whose request id is taken not even audit and contents are kept (2)."""
+    journal = await store.open()
+    made = everything("x", mark="1")
+    await append(journal, made)
+    for execution_id, expected in (("x", 2), ("y", 0)):
+        item = everything(execution_id, expected=expected, mark="2")
+        item = replace(item, request=replace(make_request("request 1", execution_id), fingerprint=b"other"))
+        (result,) = await journal.append_many([item])
+        assert isinstance(result, RequestConflict)
+        assert result.record == made.request
+        assert await journal.namespace(NAMESPACE).read_content(digest_of(b"content 2")) is None
+    await require_everything(journal, made)
+    assert list(await journal.namespace(NAMESPACE).read_audit("x", limit=ALL)) == list(made.audit)
+    assert await is_missing(journal, "y")
+    # What the refused items would have written is free for others.
+    await append(journal, everything("y", mark="2"), go_on("x", 2, b"3"))
 
 
 async def check_a_refused_request_leaves_its_id_free(store: StoreUnderTest) -> None:

@@ -1,11 +1,19 @@
-"""Rules 5 to 8 of the journal port, and the lists: what is read back."""
+"""Rules 5 to 9 of the journal port, and the lists: what is read back."""
 
 from __future__ import annotations
 
 import trio
 
-from plait_server.errors import EventDamaged
-from plait_server.ports.journal import AppendItem, Claim, ExecutionRow, ListedExecution
+from plait_server.errors import EventDamaged, StoreDamaged
+from plait_server.ports.journal import (
+    Appended,
+    AppendItem,
+    Claim,
+    DamagedRow,
+    ExecutionDamaged,
+    ExecutionRow,
+    ListedExecution,
+)
 from plait_server.testing.check_journal.items import (
     ALL,
     NAMESPACE,
@@ -108,11 +116,11 @@ async def check_contents_are_kept_once(store: StoreUnderTest) -> None:
         assert await journal.namespace(OTHER_NAMESPACE).read_content(digest_of(content)) is None
 
 
-# Rule 7: namespaces.
+# Rules 7 and 8: damage, namespaces.
 
 
 async def check_namespaces_are_apart(store: StoreUnderTest) -> None:
-    """Check that what is in another namespace looks as what is nowhere (7)."""
+    """Check that what is in another namespace looks as what is nowhere (8)."""
     journal = await store.open()
     made = everything("x", mark="1")
     await append(journal, made)
@@ -131,11 +139,77 @@ async def check_namespaces_are_apart(store: StoreUnderTest) -> None:
     assert await read_events(journal, "x") == list(made.events)
 
 
-# Rule 8: cancellation.
+async def check_an_execution_is_bound_to_its_key(store: StoreUnderTest) -> None:
+    """Check that what was appended to one execution is never read as another's (5, 7)."""
+    journal = await store.open()
+    await append(
+        journal,
+        make("x", b"1"),
+        make("y", b"2"),
+        make("x", b"3", namespace=OTHER_NAMESPACE),
+        make("whole", b"4"),
+    )
+    await journal.aclose()
+    await store.exchange((NAMESPACE, "x"), (NAMESPACE, "y"))
+    await store.exchange((NAMESPACE, "y"), (OTHER_NAMESPACE, "x"))
+    for namespace, execution_id in ((NAMESPACE, "x"), (NAMESPACE, "y"), (OTHER_NAMESPACE, "x")):
+        # Anew each time: a store may refuse everything once it has found this.
+        journal = await store.open()
+        try:
+            await read_events(journal, execution_id, namespace=namespace)
+        except (EventDamaged, StoreDamaged):
+            await store.crash(journal)
+        else:
+            raise AssertionError("read")
+    journal = await store.open()
+    assert await read_events(journal, "whole") == [b"4"]
+
+
+async def check_a_damaged_row_is_told_and_contained(store: StoreUnderTest) -> None:
+    """Check that a damaged row is shown as such, is neither read nor claimed nor written, and others go on (7)."""
+    journal = await store.open()
+    await append(journal, *(make(name) for name in ("a", "x", "b")))
+    await journal.aclose()
+    await store.damage_row(NAMESPACE, "x")
+    journal = await store.open()
+    handle = journal.namespace(NAMESPACE)
+    position = (await handle.list_rows(before=None, limit=2))[1].position
+    damaged = DamagedRow(namespace=NAMESPACE, execution_id="x", position=position)
+    assert (await handle.list_rows(before=None, limit=10))[1] == damaged
+    for call in (
+        handle.read_row("x"),
+        handle.read("x", after=0, events_max=1, bytes_max=1),
+        handle.read_audit("x", limit=1),
+    ):
+        try:
+            await call
+        except EventDamaged as error:
+            named = error.fields["execution_id"]
+        else:
+            raise AssertionError("read")
+        assert named == "x"
+    claims = [claim for _ in range(3) for claim in await journal.claim(limit=1)]
+    assert [claim.execution_id for claim in claims] == ["a", "x", "b"]
+    assert claims[1] == damaged
+    assert list(await journal.claim(limit=10)) == [], "told once"
+    results = await journal.append_many([make("x"), go_on("a", 1, b"2", epoch=2)])
+    assert list(results) == [ExecutionDamaged(), Appended(last_sequence=2)]
+    (result,) = await journal.append_many([go_on("x", 1, b"2")])
+    assert result == ExecutionDamaged()
+    found: list[DamagedRow] = []
+    is_done = False
+    while not is_done:
+        verification = await journal.verify(limit=2)
+        found += verification.damaged
+        is_done = verification.is_done
+    assert found == [damaged]
+
+
+# Rule 9: cancellation.
 
 
 async def check_a_cancelled_append_is_whole_or_nothing(store: StoreUnderTest) -> None:
-    """Check that a cancelled append has happened or not, for all its items (8)."""
+    """Check that a cancelled append has happened or not, for all its items (9)."""
     journal = await store.open()
     with trio.CancelScope() as scope:
         scope.cancel()

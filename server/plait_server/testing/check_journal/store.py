@@ -23,6 +23,14 @@ class StoreUnderTest(Protocol):
         """Change one bit of a stored event, behind the store's back. No opening is in use."""
         ...
 
+    async def damage_row(self, namespace: str, execution_id: str) -> None:
+        """Change something of an execution's row other than its key, behind the store's back."""
+        ...
+
+    async def exchange(self, first: tuple[str, str], second: tuple[str, str]) -> None:
+        """Exchange all that is kept under two keys (namespace and execution id), behind the store's back."""
+        ...
+
 
 Check: TypeAlias = Callable[[StoreUnderTest], Awaitable[None]]
 """Raises AssertionError, or what the store raises, if the store breaks a rule."""

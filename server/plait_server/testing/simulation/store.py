@@ -28,11 +28,13 @@ from plait_server.ports.journal import (
     AppendResult,
     AuditRecord,
     Claim,
+    DamagedRow,
     EventPage,
     JournalStatistics,
     ListedExecution,
     NamespaceJournal,
     RequestRecord,
+    Verification,
 )
 
 NAMESPACE: Final = "default"
@@ -230,7 +232,7 @@ class TappedJournal:
         self.come_to(BreakPoint.AFTER_APPEND)
         return results
 
-    async def claim(self, *, limit: int) -> Sequence[Claim]:
+    async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Take over open executions of former openings."""
         self.come_to(BreakPoint.BEFORE_CLAIM)
         claims = await self._inner.claim(limit=limit)
@@ -240,6 +242,10 @@ class TappedJournal:
     async def renew(self) -> bool:
         """Say whether this journal is still the owner."""
         return await self._inner.renew()
+
+    async def verify(self, *, limit: int) -> Verification:
+        """Verify the next rows."""
+        return await self._inner.verify(limit=limit)
 
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
         """List sleeping executions whose due time has come."""
@@ -296,7 +302,7 @@ class TappedNamespace:
         self._journal.come_to(BreakPoint.READ)
         return await self._inner.read_row(execution_id)
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution]:
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
         """List executions newest first."""
         self._journal.come_to(BreakPoint.READ)
         return await self._inner.list_rows(before=before, limit=limit)

@@ -29,7 +29,7 @@ class ExecutionServiceStub(object):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
     """
 
     def __init__(self, channel):
@@ -94,7 +94,7 @@ class ExecutionServiceServicer(object):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
     """
 
     def SubmitGraph(self, request, context):
@@ -107,14 +107,16 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetExecution(self, request, context):
-        """Shows one execution. Idempotent.
+        """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
+        its failure's message; its other fields are absent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
+        """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+        quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,7 +240,7 @@ class ExecutionService(object):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
     """
 
     @staticmethod

@@ -30,7 +30,7 @@ class ExecutionServiceStub:
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
     """
 
     @_typing.overload
@@ -43,9 +43,13 @@ class ExecutionServiceStub:
     INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetExecutionRequest, _execution_service_pb2.GetExecutionResponse]
-    """Shows one execution. Idempotent."""
+    """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
+    its failure's message; its other fields are absent.
+    """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListExecutionsRequest, _execution_service_pb2.ListExecutionsResponse]
-    """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
+    """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+    quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
+    """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListNodesRequest, _execution_service_pb2.ListNodesResponse]
     """Lists the nodes of an execution, in graph order. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
     GetNode: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetNodeRequest, _execution_service_pb2.GetNodeResponse]
@@ -73,7 +77,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,9 +87,13 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetExecutionRequest, _execution_service_pb2.GetExecutionResponse]  # type: ignore[assignment]
-    """Shows one execution. Idempotent."""
+    """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
+    its failure's message; its other fields are absent.
+    """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListExecutionsRequest, _execution_service_pb2.ListExecutionsResponse]  # type: ignore[assignment]
-    """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
+    """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+    quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
+    """
     ListNodes: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListNodesRequest, _execution_service_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Lists the nodes of an execution, in graph order. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
     GetNode: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetNodeRequest, _execution_service_pb2.GetNodeResponse]  # type: ignore[assignment]
@@ -112,7 +120,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
     """
 
     @_abc_1.abstractmethod
@@ -132,7 +140,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.GetExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.GetExecutionResponse, _abc.Awaitable[_execution_service_pb2.GetExecutionResponse]]:
-        """Shows one execution. Idempotent."""
+        """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
+        its failure's message; its other fields are absent.
+        """
 
     @_abc_1.abstractmethod
     def ListExecutions(
@@ -140,7 +150,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.ListExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ListExecutionsResponse, _abc.Awaitable[_execution_service_pb2.ListExecutionsResponse]]:
-        """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
+        """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+        quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
+        """
 
     @_abc_1.abstractmethod
     def ListNodes(
