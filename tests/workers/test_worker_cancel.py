@@ -1,7 +1,11 @@
 """Tests of cancelling, against a scripted server on a real socket."""
 
 import asyncio
+import contextlib
+import logging
 from datetime import timedelta
+
+import pytest
 
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import Context
@@ -136,3 +140,47 @@ def test_stale_cancels_the_handler() -> None:
             await finish(worker, stream, task)
 
     run(test)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_handler_that_is_cancelled_and_goes_on_is_told_of_and_cancelled_again(
+    is_async: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("plait_worker.attempts.INSIST_S", 0.0)
+    worker = make_worker()
+    swallowed = 0
+
+    if is_async:
+
+        @worker.node("t")
+        async def coroutine(context: Context, input: object) -> None:
+            nonlocal swallowed
+            while swallowed < 3:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                swallowed += 1
+            await asyncio.Event().wait()
+
+    else:
+
+        @worker.node("t")
+        def plain(context: Context, input: object) -> None:
+            while not caplog.records:
+                context.cancelled.wait()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a", execution_id="e", node_path="n"))
+            await stream.expect("accept")
+            await stream.send(cancel("a", grace_s=0.01))
+            await stream.expect("cancel_ack")
+            await stream.expect("exited")
+            await finish(worker, stream, task)
+
+    caplog.set_level(logging.WARNING, "plait_worker")
+    run(test)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("the handler of t has not ended 0.01 s after it was cancelled (n of e): ")
+    assert told.endswith("let CancelledError pass" if is_async else "look at context.cancelled now and then")

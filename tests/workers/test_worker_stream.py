@@ -1,6 +1,7 @@
 """Tests of the stream and of leaving, against a scripted server on a real socket."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -259,6 +260,56 @@ def test_thread_that_looks_away_does_not_keep_the_worker(monkeypatch: pytest.Mon
     run(test)
     release.set()
     ended.wait()
+
+
+@pytest.mark.parametrize("leaving", ["drain", "refusal", "cancel"])
+def test_coroutine_that_swallows_every_cancellation_does_not_keep_the_worker(
+    leaving: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plait_worker.worker.CANCEL_S", 0.0)
+    monkeypatch.setattr("plait_worker.worker.GIVE_UP_S", 0.0)
+    worker = make_worker(drain_timeout=timedelta())
+    released = False
+    ended = asyncio.Event()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> str:
+        while not released:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        ended.set()
+        return "nobody hears this"
+
+    async def test() -> None:
+        nonlocal released
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("accept")
+            match leaving:
+                case "drain":
+                    worker.drain()
+                    await stream.expect("drain")
+                    assert (await stream.expect("reject")).token == "a"
+                    await stream.expect_end()
+                    await task
+                case "refusal":
+                    stream.end(grpc.StatusCode.PERMISSION_DENIED, "not you")
+                    with pytest.raises(WorkerRefused):
+                        await task
+                case _:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                    stream.end()
+            # The test is to end, too.
+            released = True
+            (left,) = (other for other in asyncio.all_tasks() if "Attempts" in repr(other))
+            left.cancel()
+            await ended.wait()
+
+    run(test)
 
 
 def test_first_signal_drains() -> None:

@@ -3,7 +3,9 @@
 Rules:
 1. An attempt is told to the session once: in `_finish`, or when it is handed back, whichever comes first.
 2. A coroutine is cancelled through its task; a thread cannot be: its flag is set, and its end is awaited.
-3. What a handler returned counts even after a cancel, and the session decides whether it may still be sent.
+3. A coroutine that has not ended when the grace time is over is cancelled again and again. One that swallows
+   every cancellation cannot be ended; it keeps its slot, and is given up when the worker leaves.
+4. What a handler returned counts even after a cancel, and the session decides whether it may still be sent.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import enum
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from plait_worker.context import Context
 from plait_worker.failures import FailureReport
@@ -34,6 +36,11 @@ from plait_worker.threads import HandlerThreads
 
 logger = logging.getLogger("plait_worker")
 
+GRACE_S: Final = 10.0
+"""How long a cancelled handler has when the server did not say: as long as it waits by default."""
+INSIST_S: Final = 1.0
+"""How long it has each time after that."""
+
 
 class CancelledBy(enum.Enum):
     """Who cancelled an attempt."""
@@ -47,7 +54,17 @@ class CancelledBy(enum.Enum):
 
 
 class _Running:
-    __slots__ = ("assigned", "cancelled_by", "context", "handler", "is_cancellable", "task", "timer", "tray")
+    __slots__ = (
+        "assigned",
+        "cancelled_by",
+        "context",
+        "handler",
+        "is_cancellable",
+        "is_told_stubborn",
+        "task",
+        "timer",
+        "tray",
+    )
 
     def __init__(self, assigned: Assigned, handler: Handler, tray: ReportTray, context: Context) -> None:
         self.assigned = assigned
@@ -56,7 +73,9 @@ class _Running:
         self.context = context
         self.cancelled_by: CancelledBy | None = None
         self.task: asyncio.Task[None] | None = None
+        # Until its deadline; once it is cancelled, until it is cancelled again.
         self.timer: asyncio.TimerHandle | None = None
+        self.is_told_stubborn = False
         # True while it awaits something that cancelling its task ends. Not before its first step: a task that
         # is cancelled then never enters its coroutine, and would not be told to the session.
         self.is_cancellable = False
@@ -68,7 +87,6 @@ class Attempts:
     Args:
         session: is told how attempts end.
         handlers: node type to handler.
-        tasks: owns the attempts' tasks.
         threads: run handlers that are plain functions.
         inputs: fetches inputs by digest.
         on_queued: called when the session has something to send.
@@ -79,7 +97,6 @@ class Attempts:
         *,
         session: WorkerSession,
         handlers: Mapping[str, Handler],
-        tasks: asyncio.TaskGroup,
         threads: HandlerThreads,
         inputs: Inputs,
         on_queued: Callable[[], None],
@@ -88,7 +105,8 @@ class Attempts:
         self._handlers = handlers
         # Looked up once a type, not at every attempt.
         self._is_async = {type_: handler.is_async for type_, handler in handlers.items()}
-        self._tasks = tasks
+        # Not a task group's: that waits for all, and a handler may never end.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._threads = threads
         self._inputs = inputs
         self._on_queued = on_queued
@@ -110,7 +128,7 @@ class Attempts:
                 case Assigned():
                     self._start(event)
                 case CancelRequested():
-                    self.cancel(event.token, CancelledBy.SERVER)
+                    self.cancel(event.token, CancelledBy.SERVER, event.grace_s)
                 case Welcomed():
                     self._payload_bytes_max = event.payload_bytes_max or PAYLOAD_BYTES_MAX
                 case Recorded() | ProtocolError():
@@ -130,18 +148,54 @@ class Attempts:
             running.timer = self._loop.call_later(
                 assigned.time_left_s, self.cancel, token, CancelledBy.DEADLINE
             )
-        running.task = self._tasks.create_task(self._run(running))
+        running.task = self._loop.create_task(self._run(running))
+        self._tasks.add(running.task)
+        running.task.add_done_callback(self._on_done)
 
-    def cancel(self, token: str, by: CancelledBy) -> None:
-        """Cancel the handler of an attempt; nothing happens if it has ended."""
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a bug of the worker's own, please report: %r", error, exc_info=error)
+
+    def cancel(self, token: str, by: CancelledBy, grace_s: float = 0.0) -> None:
+        """Cancel the handler of an attempt; nothing happens if it has ended.
+
+        Args:
+            token: names the attempt.
+            by: who cancels it.
+            grace_s: how long the handler has to end before it is cancelled again; 0: a usual time.
+        """
         running = self._running.get(token)
         if running is None:
             return
         is_first = running.cancelled_by is None
         running.cancelled_by = by
         running.context.cancelled.set()
-        if is_first and running.is_cancellable and running.task is not None:
+        if is_first:
+            if running.is_cancellable and running.task is not None:
+                running.task.cancel()
+            if running.timer is not None:
+                running.timer.cancel()
+            grace_s = grace_s or GRACE_S
+            running.timer = self._loop.call_later(grace_s, self._insist, running, grace_s)
+
+    def _insist(self, running: _Running, waited_s: float) -> None:
+        """Cancel a handler again that did not end by it."""
+        if not running.is_told_stubborn:
+            running.is_told_stubborn = True
+            logger.warning(
+                "the handler of %s has not ended %g s after it was cancelled (%s of %s): %s",
+                running.assigned.type,
+                waited_s,
+                running.assigned.node_path,
+                running.assigned.execution_id,
+                "let CancelledError pass"
+                if self._is_async[running.assigned.type]
+                else "look at context.cancelled now and then",
+            )
+        if running.is_cancellable and running.task is not None:
             running.task.cancel()
+        running.timer = self._loop.call_later(INSIST_S, self._insist, running, waited_s)
 
     def cancel_all(self, by: CancelledBy) -> None:
         """Cancel the handlers of all attempts."""
@@ -162,6 +216,17 @@ class Attempts:
     async def wait_none(self) -> None:
         """Wait until no attempt runs."""
         await self._none.wait()
+
+    async def give_up(self, timeout_s: float) -> None:
+        """Cancel what is left and wait for it, for a time; nothing more is told to the session."""
+        for running in self._running.values():
+            if running.timer is not None:
+                running.timer.cancel()
+        self._running.clear()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def _run(self, running: _Running) -> None:
         outcome: str | FailureReport | InputUnavailable | None = None

@@ -37,6 +37,8 @@ DRAIN_TIMEOUT: Final = timedelta(seconds=30)
 """Kubernetes' own grace period before it kills."""
 CANCEL_S: Final = 5.0
 """How long handlers have to end once a leaving worker has cancelled them."""
+GIVE_UP_S: Final = 1.0
+"""How long handlers have to end when nobody waits for their results any more."""
 SETTLE_S: Final = 10.0
 """How long a leaving worker waits until its results are recorded; unrecorded ones are run again elsewhere."""
 CLOSE_S: Final = 2.0
@@ -224,20 +226,19 @@ class Worker:
     async def _serve(
         self, session: WorkerSession, channel: grpc.aio.Channel, connect: str, stopping: asyncio.Event
     ) -> None:
-        """Own the tasks of the connection and of all attempts."""
+        """Own the connection and all attempts."""
         connection = Connection(session, channel, address=connect, jitter=self._jitter)
         threads = DaemonThreads(self.slots) if self._threads is None else self._threads
+        attempts = Attempts(
+            session=session,
+            handlers=self._handlers,
+            threads=threads,
+            inputs=Inputs(channel, session.namespace, self._jitter),
+            on_queued=connection.wake,
+        )
         refusals: Sequence[BaseException] = ()
         try:
             async with asyncio.TaskGroup() as tasks:
-                attempts = Attempts(
-                    session=session,
-                    handlers=self._handlers,
-                    tasks=tasks,
-                    threads=threads,
-                    inputs=Inputs(channel, session.namespace, self._jitter),
-                    on_queued=connection.wake,
-                )
                 driving = tasks.create_task(connection.run(attempts.carry_out))
                 await stopping.wait()
                 await _leave(session, connection, attempts, self._drain_timeout_s)
@@ -246,6 +247,7 @@ class Worker:
         except* WorkerRefused as group:
             refusals = group.exceptions
         finally:
+            await attempts.give_up(GIVE_UP_S)
             if self._threads is None:
                 threads.shutdown()
         for refusal in refusals:
