@@ -82,6 +82,12 @@ def test_v6_many_handles_are_not_all_listed() -> None:
     assert message.endswith('"case-11" and 4,990 more')
 
 
+def test_v6_the_cases_of_a_switch_are_bounded() -> None:
+    kind = Switch(expression="input", cases=tuple(str(number) for number in range(10_001)))
+    message = "there are 10,001 cases; at most 10,000 are allowed"
+    assert found(one(task("s", kind))) == {"graph.nodes[0].switch.cases": message}
+
+
 def test_v6_cases_are_names_once_each_and_never_error_or_default() -> None:
     kind = Switch(expression="input", cases=("a", "error", "default", "a", "b c", ""))
     assert found(one(task("s", kind))) == {

@@ -33,6 +33,8 @@ BRANCH_NAME_CHARS_MAX: Final = 128
 """A branch's name is shown in lists and traces."""
 RETRYABLE_CODES_MAX: Final = 64
 """Each is compared with the code of every failure."""
+SWITCH_CASES_MAX: Final = 10_000
+"""Each is a handle, looked for one by one; half a millisecond."""
 WATCHERS_MAX: Final = 10_000
 PROBLEMS_MAX: Final = 50
 """Problems of a graph that are reported; V5."""

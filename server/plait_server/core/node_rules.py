@@ -143,6 +143,9 @@ def _check_kind(field: str, kind: Kind | None, report: Report) -> None:
 
 
 def _check_cases(field: str, cases: tuple[str, ...], report: Report) -> None:
+    if len(cases) > limits.SWITCH_CASES_MAX:
+        report.add(field, _too_many(len(cases), "cases", limits.SWITCH_CASES_MAX))
+        return
     first_at: dict[str, int] = {}
     for position, case in enumerate(cases):
         first = first_at.setdefault(case, position)

@@ -1,0 +1,182 @@
+"""Bounds on how often a message repeats its fields, judged on its bytes before anything is made of them.
+
+Two bytes on the wire are enough for an empty node or code, and a parser makes an object of 16 to 150 bytes of
+each: 16 MB become gigabytes. So each repeated field that a request with a graph can hold has a bound here, and
+`check_bounds` walks over the bytes and stops at the first field past its bound.
+
+Rules:
+
+1. Counts belong to the message that holds the field, as the parser will merge it: a singular message field
+   that stands on the wire several times is one message. So its counts go on.
+2. A message within a repeated field is looked into only if it is long enough to break a bound: a node of up
+   to 128 bytes cannot hold 65 codes. So the walk over a legal graph is one step a node and edge.
+3. What the contract does not know is stepped over, groups included, and counts as a field. All fields that are
+   walked over are bounded together.
+4. Malformed bytes end the walk: the parser refuses them in words of its own, and has been kept from nothing
+   that stands before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from plait_server.core.limits import (
+    EDGES_MAX,
+    LABELS_MAX,
+    NODES_MAX,
+    RETRYABLE_CODES_MAX,
+    SWITCH_CASES_MAX,
+)
+
+BOUNDS: Final[Mapping[str, tuple[int, str]]] = {
+    "plait.v1.Graph.nodes": (NODES_MAX, "nodes"),
+    "plait.v1.Graph.edges": (EDGES_MAX, "edges"),
+    "plait.v1.Graph.labels": (LABELS_MAX, "labels"),
+    "plait.v1.RetryPolicy.retryable_codes": (RETRYABLE_CODES_MAX, "codes"),
+    "plait.v1.Switch.cases": (SWITCH_CASES_MAX, "cases"),
+    "plait.v1.SubmitGraphRequest.labels": (LABELS_MAX, "labels"),
+}
+"""Full name of a repeated field -> how often it may stand in one message, and what its elements are called."""
+
+FIELDS_MAX: Final = 3_000_000
+"""Fields walked over in one message: more than 16 MiB of nodes that are worth looking into can have. It bounds
+the time that unknown fields can take to a second."""
+
+_LENGTH_DELIMITED: Final = 2
+_START_GROUP: Final = 3
+_END_GROUP: Final = 4
+_FIXED_BYTES: Final = {1: 8, 5: 4}
+_VARINT_BYTES_MAX: Final = 10
+
+
+class TooManyElements(Exception):
+    """A field stands more often than it may."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        """Its path, such as `graph.nodes[3].retry.retryable_codes`."""
+        self.message = message
+        """What is wrong and what to do."""
+
+
+def check_bounds(type_: type[Message], content: bytes) -> None:
+    """Check an encoded message of a type against `BOUNDS` without parsing it.
+
+    Raises:
+        TooManyElements: a field stands more often than it may.
+    """
+    try:
+        _Walk(content).message(_plan_of(_descriptor_of(type_)), 0, len(content), "", {})
+    except IndexError:  # The bytes end within a field.
+        return
+
+
+@dataclass(slots=True)
+class _Rule:
+    """What to do with a field that holds bounded fields, or is one."""
+
+    name: str
+    limit: int
+    """How often it may stand in its message; 0: as often as it likes, for it is singular."""
+    noun: str
+    child: dict[int, _Rule]
+    """The rules of the message in it; empty if there are none."""
+    child_bytes_max: int
+    """A message in it of up to so many bytes can break no rule."""
+
+
+def _descriptor_of(type_: type[Message]) -> Descriptor:
+    return cast("Descriptor", type_.DESCRIPTOR)
+
+
+def _plan_of(descriptor: Descriptor) -> dict[int, _Rule]:
+    """Give the rules for the fields of a message, by their numbers; the contract's graphs do not nest."""
+    plan: dict[int, _Rule] = {}
+    for field in descriptor.fields:
+        limit, noun = BOUNDS.get(field.full_name, (0, ""))
+        child: dict[int, _Rule] = {}
+        if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type is not None:
+            child = _plan_of(field.message_type)
+        if limit or child:
+            plan[field.number] = _Rule(field.name, limit, noun, child, 2 * _lowest(child))
+    return plan
+
+
+def _lowest(plan: Mapping[int, _Rule]) -> int:
+    limits = [rule.limit or _lowest(rule.child) for rule in plan.values()]
+    return min(limits, default=0)
+
+
+class _Walk:
+    """One walk over the bytes of a message."""
+
+    __slots__ = ("_content", "_fields_left")
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._fields_left = FIELDS_MAX
+
+    def message(
+        self, plan: Mapping[int, _Rule], position: int, end: int, path: str, counts: dict[str, int]
+    ) -> None:
+        """Walk over one message; `counts` holds what stood before in the same one, by path."""
+        content = self._content
+        groups = 0
+        while position < end:
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                text = f"there are more than {FIELDS_MAX:,} fields in the message; send less"
+                raise TooManyElements("request", text)
+            tag = content[position]
+            position += 1
+            if tag > 127:
+                tag, position = self._varint(position - 1)
+            wire_type = tag & 7
+            if wire_type == _LENGTH_DELIMITED:
+                length = content[position]
+                position += 1
+                if length > 127:
+                    length, position = self._varint(position - 1)
+                rule = plan.get(tag >> 3)
+                if rule is not None and not groups:
+                    self._enter(rule, position, length, path, counts)
+                position += length
+            elif not wire_type:
+                _, position = self._varint(position)
+            elif wire_type in _FIXED_BYTES:
+                position += _FIXED_BYTES[wire_type]
+            elif wire_type == _START_GROUP:
+                groups += 1
+            elif wire_type == _END_GROUP:
+                groups -= 1
+            else:
+                raise IndexError
+
+    def _enter(self, rule: _Rule, position: int, length: int, path: str, counts: dict[str, int]) -> None:
+        field = f"{path}.{rule.name}" if path else rule.name
+        if not rule.limit:
+            self.message(rule.child, position, position + length, field, counts)
+            return
+        count = counts[field] = counts.get(field, 0) + 1
+        if count > rule.limit:
+            text = f"there are more than {rule.limit:,} {rule.noun}; at most {rule.limit:,} are allowed"
+            raise TooManyElements(field, text)
+        if rule.child and length > rule.child_bytes_max:
+            self.message(rule.child, position, position + length, f"{field}[{count - 1}]", {})
+
+    def _varint(self, position: int) -> tuple[int, int]:
+        value = shift = 0
+        while shift < 7 * _VARINT_BYTES_MAX:
+            byte = self._content[position]
+            position += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value, position
+            shift += 7
+        raise IndexError
