@@ -1,0 +1,122 @@
+"""Turns: who may use one of a few places next, fairly between keys.
+
+Whoever finds no place free waits in the queue of its key; free places go round the keys that have somebody
+waiting, so that a thousand of one key delay the first of another by one turn. The queues are bounded in number
+and weight, a key to half of it: one key can neither fill the memory nor keep the others out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+
+class NoTurn(Exception):
+    """Too many wait already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStatistics:
+    """A snapshot of the turns."""
+
+    running: int
+    """Places in use."""
+    waiting: int
+    """Turns that wait for a place."""
+    waiting_weight: int
+    """Their weight."""
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    weight: int
+    granted: trio.Event
+
+
+class Turns:
+    """Hands out places.
+
+    Args:
+        places: How many may be in use at once.
+        waiting_max: How many may wait, of one key half as many.
+        weight_max: What those who wait may weigh together, of one key half as much.
+    """
+
+    def __init__(self, places: int, *, waiting_max: int, weight_max: int) -> None:
+        self._free = places
+        self._places = places
+        self._waiting_max = waiting_max
+        self._weight_max = weight_max
+        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._waiting = self._weight = 0
+
+    def __repr__(self) -> str:
+        return f"<Turns {self.statistics()}>"
+
+    def statistics(self) -> TurnStatistics:
+        """Take a snapshot."""
+        return TurnStatistics(
+            running=self._places - self._free, waiting=self._waiting, waiting_weight=self._weight
+        )
+
+    @asynccontextmanager
+    async def turn(self, key: str, weight: int) -> AsyncGenerator[None]:
+        """Hold a place, once it is this key's turn.
+
+        Raises:
+            NoTurn: too many wait already.
+        """
+        await self._take(key, weight)
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    async def _take(self, key: str, weight: int) -> None:
+        if self._free and not self._queues:
+            self._free -= 1
+            return
+        queue = self._queues.get(key, deque[_Waiter]())
+        own = sum(waiter.weight for waiter in queue)
+        if (
+            self._waiting >= self._waiting_max
+            or self._weight + weight > self._weight_max
+            or 2 * len(queue) >= self._waiting_max
+            or 2 * (own + weight) > self._weight_max
+        ):
+            raise NoTurn
+        self._queues.setdefault(key, queue)
+        waiter = _Waiter(weight, trio.Event())
+        queue.append(waiter)
+        self._waiting += 1
+        self._weight += weight
+        try:
+            await waiter.granted.wait()
+        except trio.Cancelled:
+            if waiter.granted.is_set():
+                self._give_back()
+            else:
+                self._forget(key, waiter)
+            raise
+
+    def _give_back(self) -> None:
+        if not self._queues:
+            self._free += 1
+            return
+        key, queue = next(iter(self._queues.items()))
+        waiter = queue[0]
+        self._queues.move_to_end(key)
+        self._forget(key, waiter)
+        waiter.granted.set()
+
+    def _forget(self, key: str, waiter: _Waiter) -> None:
+        queue = self._queues[key]
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[key]
+        self._waiting -= 1
+        self._weight -= waiter.weight
