@@ -18,6 +18,7 @@ from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.offload import ProcessOffload
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.adapters.requests.pool import PooledGraphRequests
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
@@ -31,6 +32,7 @@ from plait_server.api.workers import WorkerHubServicer
 from plait_server.config import MEMORY_STORE, ServerConfig
 from plait_server.errors import PlaitError, leaves_of
 from plait_server.ports.evaluator import Evaluator, Offload
+from plait_server.ports.graph_requests import GraphRequests
 from plait_server.ports.journal import Journal
 from plait_server.ports.observer import Observer
 from plait_server.ports.seams import Seams
@@ -56,6 +58,7 @@ class World:
     journal: Journal
     evaluator: Evaluator
     offload: Offload
+    graph_requests: GraphRequests
     seams: Seams
     observer: Observer
     config: ServerConfig
@@ -124,10 +127,10 @@ async def assemble(world: World) -> Server:
         insecure=True,
         attempts_max=config.server_limit,
     )
-    executions = ExecutionServicer(supervisor, world.journal, world.evaluator)
+    executions = ExecutionServicer(supervisor, world.journal, world.graph_requests)
     worker_hub = WorkerHubServicer(workers)
     servicers = {
-        "graph": GraphServicer(world.evaluator),
+        "graph": GraphServicer(world.graph_requests),
         "execution": executions,
         "worker_hub": worker_hub,
         "system": SystemServicer(facts),
@@ -183,10 +186,12 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         stack.push_async_callback(journal.aclose)
         await stack.enter_async_context(open_loop())
         evaluator = CelEvaluator()
+        graph_requests = PooledGraphRequests(evaluator)
         world = World(
             journal=journal,
             evaluator=evaluator,
             offload=ProcessOffload(evaluator),
+            graph_requests=graph_requests,
             seams=seams,
             observer=LogObserver(),
             config=config,
@@ -194,6 +199,7 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
         server = await assemble(world)
         health = HealthServicer()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(graph_requests.run)
             await nursery.start(server.run)
             methods = [*server.methods, *standard_methods(health)]
             port = await nursery.start(serve_grpc, config.listen, methods, seams.new_id)

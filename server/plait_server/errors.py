@@ -62,6 +62,10 @@ class TooLarge(CallerError):
     """The message or payload is larger than its limit."""
 
 
+class TooCostly(CallerError):
+    """To read the request takes more time or memory than one may have. Send a smaller graph."""
+
+
 class ExecutionNotFound(CallerError):
     """No execution has this id in this namespace. It may have been deleted; `plait list` shows what there is."""
 

@@ -56,7 +56,7 @@ def test_every_bad_field_is_named_in_one_answer() -> None:
     checks.execution_id("")
     checks.request_id("with space")
     checks.labels({"": "v"})
-    checks.input(payload_pb2.Payload(json="{"), is_given=True)
+    checks.input(payload_pb2.Payload(json="{"), is_given=True, problem="no JSON")
     checks.page_size(-1)
     checks.wait_s(Duration(seconds=61), default_s=3.0, max_s=60.0, is_given=True)
     checks.digest("0" * 63)

@@ -12,6 +12,7 @@ import trio
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal, MemoryStore
+from plait_server.adapters.requests.reading import checked_graph
 from plait_server.core.analysis import analyze, build_adjacency
 from plait_server.core.commands import Taken
 from plait_server.core.events import Event
@@ -346,13 +347,12 @@ class Runtime:
         self, graph: Graph | str, *, id: str = "x", input: str = "null", request: RequestRecord | None = None
     ) -> Execution:
         graph = build(graph) if isinstance(graph, str) else graph
+        analysis = analyze(graph, build_adjacency(graph))
         return await self.supervisor.submit(
             Submission(
                 namespace=NAMESPACE,
                 execution_id=id,
-                graph=graph,
-                graph_bytes=graph_to_proto(graph).SerializeToString(deterministic=True),
-                analysis=analyze(graph, build_adjacency(graph)),
+                graph=checked_graph(graph_to_proto(graph), graph, analysis),
                 input_json=input,
                 labels={},
                 traceparent="",

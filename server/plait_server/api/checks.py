@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -13,9 +12,9 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
 from plait.v1 import payload_pb2
-from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import ID_PATTERN, LABELS_MAX, PAYLOAD_BYTES_MAX
 from plait_server.encoding.event_codec import seconds_of_duration
+from plait_server.encoding.fingerprint import fingerprint_of
 from plait_server.errors import FieldViolation, InvalidPageToken, InvalidRequest, TooLarge
 from plait_server.ports.journal import RequestRecord
 
@@ -77,8 +76,8 @@ class Checks:
                 )
         return dict(labels)
 
-    def input(self, message: payload_pb2.Payload, *, is_given: bool) -> str:
-        """Check the input of an execution and give its JSON text.
+    def input(self, message: payload_pb2.Payload, *, is_given: bool, problem: str = "") -> str:
+        """Check the input of an execution and give its JSON text; `problem` is what is known to be wrong with it.
 
         Raises:
             TooLarge: it is over 1 MiB.
@@ -92,10 +91,8 @@ class Checks:
         if size > PAYLOAD_BYTES_MAX:
             text = f"input is {size} bytes, over the limit of {PAYLOAD_BYTES_MAX}; pass an address instead"
             raise TooLarge(text, size=size, limit=PAYLOAD_BYTES_MAX)
-        try:
-            check_json(message.json, max_bytes=PAYLOAD_BYTES_MAX)
-        except InvalidJson as error:
-            self.add("input.json", str(error))
+        if problem:
+            self.add("input.json", problem)
         return message.json
 
     def page_size(self, value: int) -> int:
@@ -129,19 +126,14 @@ class Checks:
 
 
 def request_record(method: str, request_id: str, request: Message, execution_id: str) -> RequestRecord | None:
-    """Make the record of a request with an id; None without one.
-
-    The fingerprint is of the parsed message, for protobuf bytes are not canonical: fields in the order of
-    their numbers, maps by key, unknown fields dropped.
-    """
+    """Make the record of a request with an id; None without one."""
     if not request_id:
         return None
-    known = type(request)()
-    known.CopyFrom(request)
-    known.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
-    fingerprint = hashlib.sha256(known.SerializeToString(deterministic=True)).digest()
     return RequestRecord(
-        method=method, request_id=request_id, fingerprint=fingerprint, execution_id=execution_id
+        method=method,
+        request_id=request_id,
+        fingerprint=fingerprint_of(request),
+        execution_id=execution_id,
     )
 
 

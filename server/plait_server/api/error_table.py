@@ -27,6 +27,7 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.InvalidGraph: Row(_C.INVALID_ARGUMENT, "INVALID_GRAPH"),
     errors.InvalidRequest: Row(_C.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.TooLarge: Row(_C.INVALID_ARGUMENT, "TOO_LARGE"),
+    errors.TooCostly: Row(_C.INVALID_ARGUMENT, "TOO_LARGE"),
     errors.ExecutionNotFound: Row(_C.NOT_FOUND, "EXECUTION_NOT_FOUND"),
     errors.NodeNotFound: Row(_C.NOT_FOUND, "NODE_NOT_FOUND"),
     errors.PayloadNotFound: Row(_C.NOT_FOUND, "PAYLOAD_NOT_FOUND"),

@@ -10,7 +10,7 @@ import trio
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.call import Call, Send
 from plait_server.api.checks import Checks, page_token, read_page_token, request_record
-from plait_server.api.graphs import check_graph, require_valid
+from plait_server.api.graphs import require_valid
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
 from plait_server.core.limits import INLINE_BYTES_MAX, WATCHERS_MAX
 from plait_server.core.scope import NodeRecord
@@ -23,8 +23,8 @@ from plait_server.errors import (
     SequenceOutOfRange,
     SlowConsumer,
 )
-from plait_server.ports.evaluator import Evaluator
-from plait_server.ports.journal import DamagedRow, Journal
+from plait_server.ports.graph_requests import GraphRequests, Want
+from plait_server.ports.journal import DamagedRow, Journal, RequestRecord
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.runtime.view import View
@@ -45,37 +45,49 @@ Pb = execution_service_pb2
 class ExecutionServicer:
     """Serves ExecutionService."""
 
-    def __init__(self, supervisor: Supervisor, journal: Journal, evaluator: Evaluator) -> None:
+    def __init__(self, supervisor: Supervisor, journal: Journal, graph_requests: GraphRequests) -> None:
         self._supervisor = supervisor
         self._journal = journal
-        self._evaluator = evaluator
+        self._graph_requests = graph_requests
         self._watchers = 0
 
-    async def submit_graph(self, request: Pb.SubmitGraphRequest, call: Call) -> Pb.SubmitGraphResponse:
+    async def submit_graph(
+        self, submitted: Pb.SubmitGraphRequest | bytes, call: Call
+    ) -> Pb.SubmitGraphResponse:
         """Accept a graph for execution."""
+        read = await self._graph_requests.read(Want.SUBMIT, submitted)
+        request = read.head
+        assert isinstance(request, Pb.SubmitGraphRequest)
         checks = Checks()
         namespace = checks.namespace(request.namespace)
         execution_id = checks.execution_id(request.execution_id, optional=True)
         request_id = checks.request_id(request.request_id)
         labels = checks.labels(request.labels)
-        input_json = checks.input(request.input, is_given=request.HasField("input"))
-        if not request.HasField("graph"):
+        input_json = checks.input(
+            request.input, is_given=request.HasField("input"), problem=read.input_problem
+        )
+        if not read.has_graph:
             checks.add("graph", "is missing; give the graph")
         checks.finish()
-        graph, validation = check_graph(request.graph, self._evaluator)
-        require_valid(validation)
-        assert validation.analysis is not None  # a valid graph has one
+        require_valid(read)
+        assert read.graph is not None  # of a valid graph there is one
+        record = None
+        if request_id:
+            record = RequestRecord(
+                method="SubmitGraph",
+                request_id=request_id,
+                fingerprint=read.fingerprint,
+                execution_id=execution_id,
+            )
         execution = await self._supervisor.submit(
             Submission(
                 namespace=namespace,
                 execution_id=execution_id,
-                graph=graph,
-                graph_bytes=request.graph.SerializeToString(deterministic=True),
-                analysis=validation.analysis,
+                graph=read.graph,
                 input_json=input_json,
                 labels=labels,
                 traceparent=call.metadata.get("traceparent", ""),
-                request=request_record("SubmitGraph", request_id, request, execution_id),
+                request=record,
             )
         )
         view = await self._supervisor.view(namespace, execution.execution_id)

@@ -110,6 +110,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
             kind=MethodKind.UNARY,
             request_type=health_pb2.HealthCheckRequest,
             request_bytes_max=MESSAGE_BYTES_MAX,
+            parsed_bytes_max=MESSAGE_BYTES_MAX,
             function=health.check,
         ),
         Method(
@@ -117,6 +118,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
             kind=MethodKind.SERVER_STREAM,
             request_type=health_pb2.HealthCheckRequest,
             request_bytes_max=MESSAGE_BYTES_MAX,
+            parsed_bytes_max=MESSAGE_BYTES_MAX,
             function=health.watch,
         ),
     ]
@@ -127,6 +129,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
             # The two versions have the same messages but for their package.
             request_type=reflection_pb2.ServerReflectionRequest,
             request_bytes_max=MESSAGE_BYTES_MAX,
+            parsed_bytes_max=MESSAGE_BYTES_MAX,
             function=reflection.server_reflection_info,
         )
         for service in REFLECTION_SERVICES
@@ -172,7 +175,7 @@ def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grp
 
         async def unary(content: bytes, context: _Context) -> bytes:
             async def serve() -> bytes:
-                answer = await method.function(method.parse(content), _call(method, context))
+                answer = await method.function(method.read(content), _call(method, context))
                 return _encode(answer)
 
             return await _guarded(serve, calls, method, context, new_id)

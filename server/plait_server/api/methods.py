@@ -18,7 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from plait.v1 import execution_service_pb2, graph_service_pb2, system_service_pb2, worker_hub_service_pb2
-from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
+from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, KIB, MESSAGE_BYTES_MAX
 from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
 
 SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
@@ -29,6 +29,9 @@ SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
 }
 
 _CARRY_GRAPHS: Final = frozenset({"SubmitGraph", "ValidateGraph", "PlanGraph"})
+PARSED_BYTES_MAX: Final = 64 * KIB
+"""Requests with a graph that are parsed on the loop: even if made to hurt they take some 5 ms. Larger ones reach
+their function as bytes."""
 _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -49,7 +52,20 @@ class Method:
     kind: MethodKind
     request_type: type[Message]
     request_bytes_max: int
+    parsed_bytes_max: int
+    """Larger requests are not parsed here: the function takes their bytes."""
     function: Callable[..., Awaitable[Message | bytes | None]]
+
+    def read(self, content: bytes) -> Message | bytes:
+        """Read the one request of a call, or leave it as it is if it is too large to be parsed on the loop.
+
+        Raises:
+            TooLarge: it is larger than its method allows.
+            InvalidRequest: it is not such a message.
+        """
+        if self.parsed_bytes_max < len(content) <= self.request_bytes_max:
+            return content
+        return self.parse(content)
 
     def parse(self, content: bytes) -> Message:
         """Read a request.
@@ -96,10 +112,12 @@ def _method(servicer: object, service: str, descriptor: MethodDescriptor) -> Met
         kind = MethodKind.BIDI_STREAM
     elif descriptor.server_streaming:
         kind = MethodKind.SERVER_STREAM
+    carries_graph = descriptor.name in _CARRY_GRAPHS
     return Method(
         path=f"/{service}/{descriptor.name}",
         kind=kind,
         request_type=message_factory.GetMessageClass(descriptor.input_type),
-        request_bytes_max=GRAPH_MESSAGE_BYTES_MAX if descriptor.name in _CARRY_GRAPHS else MESSAGE_BYTES_MAX,
+        request_bytes_max=GRAPH_MESSAGE_BYTES_MAX if carries_graph else MESSAGE_BYTES_MAX,
+        parsed_bytes_max=PARSED_BYTES_MAX if carries_graph else MESSAGE_BYTES_MAX,
         function=getattr(servicer, _CAPITAL.sub("_", descriptor.name).lower()),
     )

@@ -10,13 +10,14 @@ import click
 from plait.v1 import graph_pb2, graph_service_pb2
 from plait_client import GraphFileError
 from plait_server.adapters.expressions.cel import CelEvaluator
-from plait_server.api.graphs import check_graph, plan_response, validation_response
+from plait_server.adapters.requests.reading import check_graph
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
 from plait_server.cli.text import complain, count, dim, echo, terminal_width
 from plait_server.core.analysis import analyze, build_adjacency
 from plait_server.core.drawing import draw
+from plait_server.encoding.graph_answers import plan_response, validation_response
 from plait_server.encoding.graph_codec import graph_from_proto
 
 _NAMES_SHOWN_MAX: Final = 20

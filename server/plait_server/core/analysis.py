@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from plait_server.core.graph import Analysis, Graph, JoinMode
+from plait_server.core.slices import Slices, batches, finish
 
 ERROR_HANDLE: Final = "error"
 """The handle that every node has; its edges carry the failure."""
@@ -50,10 +51,31 @@ def build_adjacency(graph: Graph) -> Adjacency:
     Raises:
         KeyError: An edge names an unknown node; `validation.validate` reports such graphs.
     """
-    index = {node.id: position for position, node in enumerate(graph.nodes)}
-    sources = [index[edge.source] for edge in graph.edges]
-    targets = [index[edge.target] for edge in graph.edges]
-    return connect(index, len(graph.nodes), sources, targets)
+    return finish(build_adjacency_in_slices(graph))
+
+
+def build_adjacency_in_slices(graph: Graph) -> Slices[Adjacency]:
+    """Do what `build_adjacency` does, in slices."""
+    index: dict[str, int] = {}
+    for nodes in batches(graph.nodes):
+        index |= {node.id: position for position, node in enumerate(nodes, len(index))}
+        yield
+    sources: list[int] = []
+    targets: list[int] = []
+    outgoing: list[list[int]] = [[] for _ in graph.nodes]
+    incoming: list[list[int]] = [[] for _ in graph.nodes]
+    yield
+    for edges in batches(graph.edges):
+        for edge in edges:
+            source, target = index[edge.source], index[edge.target]
+            outgoing[source].append(len(sources))
+            incoming[target].append(len(sources))
+            sources.append(source)
+            targets.append(target)
+        yield
+    return Adjacency(
+        edge_sources=sources, edge_targets=targets, outgoing=outgoing, incoming=incoming, index=index
+    )
 
 
 def connect(

@@ -25,6 +25,7 @@ from typing import Final
 
 from plait_server.core.analysis import Adjacency
 from plait_server.core.graph import Graph
+from plait_server.core.slices import ITEMS_PER_SLICE, Slices, batches, finish
 
 MAIN: Final = 0
 """The branch of the execution."""
@@ -46,13 +47,13 @@ class Branches:
     edge_branch: Sequence[int]
     """The branch of each edge, in graph order."""
 
-    def __init__(self, graph: Graph, adjacency: Adjacency, levels: Sequence[int]) -> None:
+    def __init__(self) -> None:
         self._parents = [MAIN]
         self._ordinals = [0]
         self._depths = [0]
         self._jumps = [MAIN]
         self._names: dict[int, str] = {}
-        self._assign(graph, adjacency, levels)
+        self.node_branch = self.edge_branch = ()
 
     def __len__(self) -> int:
         return len(self._parents)
@@ -132,7 +133,8 @@ class Branches:
         jumps.append(jumps[jump] if equal else parent)
         return branch
 
-    def _assign(self, graph: Graph, adjacency: Adjacency, levels: Sequence[int]) -> None:
+    def assign_in_slices(self, graph: Graph, adjacency: Adjacency, levels: Sequence[int]) -> Slices[None]:
+        """Open the branches of a graph; once, right after the making."""
         node_branch = [MAIN] * len(graph.nodes)
         edge_branch = [MAIN] * len(graph.edges)
         opened = [0]
@@ -144,11 +146,17 @@ class Branches:
             return self._open(parent, opened[parent])
 
         sources = [node for node, incoming in enumerate(adjacency.incoming) if not incoming]
+        yield
         if len(sources) > 1:
-            for node in sources:
-                node_branch[node] = open_under(MAIN)
+            for nodes in batches(sources):
+                for node in nodes:
+                    node_branch[node] = open_under(MAIN)
+                yield
         # Sorting keeps the order of equal levels: by level, then in graph order.
-        for node in sorted(range(len(levels)), key=levels.__getitem__):
+        order = sorted(range(len(levels)), key=levels.__getitem__)
+        yield
+        done = 0
+        for node in order:
             incoming = adjacency.incoming[node]
             if incoming:
                 branch = edge_branch[incoming[0]]
@@ -157,9 +165,15 @@ class Branches:
                         branch = self.common(branch, edge_branch[edge])
                     if branch == MAIN:
                         break
+                    done += 1
+                    if done % ITEMS_PER_SLICE == 0:
+                        yield
                 node_branch[node] = branch
             branch = node_branch[node]
             outgoing = adjacency.outgoing[node]
+            done += 1
+            if done % ITEMS_PER_SLICE == 0:
+                yield
             if len(outgoing) == 1:
                 edge_branch[outgoing[0]] = branch
                 continue
@@ -167,10 +181,20 @@ class Branches:
                 edge_branch[edge] = open_under(branch)
                 if name := graph.edges[edge].branch_name:
                     self._names[edge_branch[edge]] = name
+                done += 1
+                if done % ITEMS_PER_SLICE == 0:
+                    yield
         self.node_branch = node_branch
         self.edge_branch = edge_branch
 
 
 def assign_branches(graph: Graph, adjacency: Adjacency, levels: Sequence[int]) -> Branches:
     """Open the branches of a valid graph; `levels` are those of its analysis."""
-    return Branches(graph, adjacency, levels)
+    return finish(assign_branches_in_slices(graph, adjacency, levels))
+
+
+def assign_branches_in_slices(graph: Graph, adjacency: Adjacency, levels: Sequence[int]) -> Slices[Branches]:
+    """Do what `assign_branches` does, in slices."""
+    branches = Branches()
+    yield from branches.assign_in_slices(graph, adjacency, levels)
+    return branches

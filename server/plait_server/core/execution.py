@@ -22,7 +22,8 @@ from plait_server.core.events import (
 from plait_server.core.failures import Failure
 from plait_server.core.graph import Analysis, Graph
 from plait_server.core.payload import NULL, Payload
-from plait_server.core.scope import NodeRecord, Scope
+from plait_server.core.scope import NodeRecord, Scope, open_scope_in_slices
+from plait_server.core.slices import finish
 from plait_server.core.states import (
     CancelStage,
     ExecutionState,
@@ -38,8 +39,9 @@ ROOT_BRANCH = "0"
 class Execution:
     """The state of one execution: the root scope, those below it, and what is said of the whole."""
 
-    def __init__(self, graph: Graph, analysis: Analysis) -> None:
-        self.root = Scope(graph, analysis)
+    def __init__(self, graph: Graph, analysis: Analysis, root: Scope | None = None) -> None:
+        """Make an execution to which nothing has happened; `root` is its scope, if it was opened already."""
+        self.root = root or finish(open_scope_in_slices(graph, analysis))
         self.scopes: dict[str, Scope] = {"": self.root}
         """By scope path; the root's is empty. Loops and sub-graphs add theirs."""
         self._records = {record.path: record for record in self.root.records}

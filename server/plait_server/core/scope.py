@@ -16,16 +16,17 @@ over the whole execution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
-from plait_server.core.analysis import Adjacency, build_adjacency
-from plait_server.core.branches import assign_branches
+from plait_server.core.analysis import Adjacency, build_adjacency_in_slices
+from plait_server.core.branches import Branches, assign_branches_in_slices
 from plait_server.core.edges import EFFECTS, ERROR_HANDLE, chosen_handle, row_of
 from plait_server.core.events import NO_USAGE, AttemptEnded, AttemptStarted, NodeEnded, NodeWaiting
 from plait_server.core.failures import Failure
 from plait_server.core.graph import DEFAULT_JOIN, Analysis, Edge, Graph, JoinMode, Node, OnFailure, OnTimeout
 from plait_server.core.joins import Verdict, judge
 from plait_server.core.payload import NULL, Payload
+from plait_server.core.slices import Slices, batches
 from plait_server.core.states import (
     AttemptOutcome,
     EdgeState,
@@ -140,31 +141,53 @@ class NodeRecord:
         return self.state is NodeState.RUNNING
 
 
+class ScopeParts(NamedTuple):
+    """What of a scope grows with its graph."""
+
+    graph: Graph
+    analysis: Analysis
+    path: str
+    adjacency: Adjacency
+    branches: Branches
+    records: list[NodeRecord]
+
+
+def open_scope_in_slices(graph: Graph, analysis: Analysis, path: str = "") -> Slices[Scope]:
+    """Make a scope in which nothing has happened, in slices."""
+    adjacency = yield from build_adjacency_in_slices(graph)
+    branches = yield from assign_branches_in_slices(graph, adjacency, analysis.levels)
+    plain_totals = [0] * len(graph.nodes)
+    sources = iter(adjacency.edge_sources)
+    for edges in batches(graph.edges):
+        for edge, source in zip(edges, sources):  # noqa: B905 # of the sources the next ones
+            if edge.handle != ERROR_HANDLE:
+                plain_totals[source] += 1
+        yield
+    prefix = f"{path}/" if path else ""
+    incoming = adjacency.incoming
+    records: list[NodeRecord] = []
+    for nodes in batches(graph.nodes):
+        for index, node in enumerate(nodes, len(records)):
+            records.append(
+                NodeRecord(index, node, prefix + node.id, len(incoming[index]), plain_totals[index])
+            )
+        yield
+    return Scope(ScopeParts(graph, analysis, path, adjacency, branches, records))
+
+
 class Scope:
     """One running instance of a graph."""
 
-    def __init__(self, graph: Graph, analysis: Analysis, path: str = "") -> None:
-        self.graph = graph
-        self.analysis = analysis
-        self.path = path
+    def __init__(self, parts: ScopeParts) -> None:
+        self.graph = parts.graph
+        self.analysis = analysis = parts.analysis
+        self.path = parts.path
         """Empty for the execution itself; `loop[3]` for an iteration."""
-        adjacency = build_adjacency(graph)
-        self.adjacency: Adjacency = adjacency
-        self.branches = assign_branches(graph, adjacency, analysis.levels)
-        edges = graph.edges
-        prefix = f"{path}/" if path else ""
-        self.records = [
-            NodeRecord(
-                index,
-                node,
-                prefix + node.id,
-                len(adjacency.incoming[index]),
-                sum(1 for edge in adjacency.outgoing[index] if edges[edge].handle != ERROR_HANDLE),
-            )
-            for index, node in enumerate(graph.nodes)
-        ]
-        self.edge_states = [EdgeState.UNRESOLVED] * len(edges)
-        self._unwanted = bytearray(len(edges))
+        self.adjacency = parts.adjacency
+        self.branches = parts.branches
+        self.records = parts.records
+        self.edge_states = [EdgeState.UNRESOLVED] * len(parts.graph.edges)
+        self._unwanted = bytearray(len(parts.graph.edges))
         self.failures: list[Failure] = []
         self.treatments: list[Treatment] = []
         """What became of each failure, in the order of `failures`."""

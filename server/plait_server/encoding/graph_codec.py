@@ -37,7 +37,9 @@ from plait_server.core.graph import (
     Timeouts,
     Transform,
 )
+from plait_server.core.slices import Slices, finish
 from plait_server.core.validation import Problem
+from plait_server.encoding.pieces import pieces_of
 
 _NANOS: Final = 1_000_000_000
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
@@ -65,7 +67,7 @@ def graph_from_proto(message: graph_pb2.Graph, problems: list[Problem] | None = 
     """
     found: list[Problem] = [] if problems is None else problems
     reader = _Reader(found)
-    graph = reader.graph(message)
+    graph = reader.graph(message, tuple(reader.nodes(message, 0)), tuple(reader.edges(message)))
     if problems is None and found:
         raise InvalidGraphMessage(found)
     return graph
@@ -76,8 +78,29 @@ def graph_from_bytes(content: bytes) -> Graph:
 
     Raises:
         InvalidGraphMessage: It holds what this version does not know.
+        google.protobuf.message.DecodeError: It is no such message.
     """
-    return graph_from_proto(graph_pb2.Graph.FromString(content))
+    return finish(graph_from_bytes_in_slices(content))
+
+
+def graph_from_bytes_in_slices(content: bytes) -> Slices[Graph]:
+    """Do what `graph_from_bytes` does, in slices: the bytes are cut between fields, and read piece by piece."""
+    problems: list[Problem] = []
+    reader = _Reader(problems)
+    rest = graph_pb2.Graph()
+    nodes: list[Node] = []
+    edges: list[Edge] = []
+    for begin, end in pieces_of(content):
+        piece = graph_pb2.Graph.FromString(content[begin:end])
+        nodes += reader.nodes(piece, len(nodes))
+        edges += reader.edges(piece)
+        if not piece.nodes and not piece.edges:
+            rest.MergeFrom(piece)
+        yield
+    graph = reader.graph(rest, tuple(nodes), tuple(edges))
+    if problems:
+        raise InvalidGraphMessage(problems)
+    return graph
 
 
 def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
@@ -154,22 +177,29 @@ class _Reader:
     def __init__(self, problems: list[Problem]) -> None:
         self._problems = problems
 
-    def graph(self, message: graph_pb2.Graph) -> Graph:
+    def nodes(self, message: graph_pb2.Graph, begin: int) -> list[Node]:
+        """Read the nodes of a message, the first of which is at position `begin`."""
+        return [self._node(node, position) for position, node in enumerate(message.nodes, begin)]
+
+    def edges(self, message: graph_pb2.Graph) -> list[Edge]:
+        """Read the edges of a message."""
+        return [
+            Edge(
+                source=edge.source,
+                target=edge.target,
+                handle=edge.handle,
+                when=edge.when,
+                branch_name=edge.branch_name,
+            )
+            for edge in message.edges
+        ]
+
+    def graph(self, message: graph_pb2.Graph, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> Graph:
+        """Read the rest of a message, and put the graph together."""
         return Graph(
             name=message.name,
-            nodes=tuple([self._node(node, position) for position, node in enumerate(message.nodes)]),
-            edges=tuple(
-                [
-                    Edge(
-                        source=edge.source,
-                        target=edge.target,
-                        handle=edge.handle,
-                        when=edge.when,
-                        branch_name=edge.branch_name,
-                    )
-                    for edge in message.edges
-                ]
-            ),
+            nodes=nodes,
+            edges=edges,
             policy=self._policy(message.policy) if message.HasField("policy") else Policy(),
             scheduling=self._enum(message.scheduling, _SCHEDULINGS, "graph.scheduling") or Scheduling.READY,
             output=message.output,

@@ -8,9 +8,10 @@ from plait_server.core.events import ExecutionSubmitted
 from plait_server.core.execution import Execution
 from plait_server.core.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import decode_event
-from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import NamespaceJournal
+from plait_server.runtime.building import build_execution
+from plait_server.runtime.slicing import in_slices
 
 PAGE_EVENTS: Final = 1_000
 PAGE_BYTES: Final = 1024 * 1024
@@ -59,4 +60,4 @@ async def _begin(journal: NamespaceJournal, submitted: ExecutionSubmitted) -> Ex
     if graph is None or analysis is None:
         message = "the graph of this execution is missing from the store; restore it from a backup"
         raise EventDamaged(message)
-    return Execution(graph_from_bytes(graph), analysis_from_bytes(analysis))
+    return await in_slices(build_execution(graph, analysis))

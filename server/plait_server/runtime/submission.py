@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from plait_server.core.graph import Analysis, Graph
+from plait_server.ports.graph_requests import CheckedGraph
 from plait_server.ports.journal import RequestRecord
 
 
@@ -15,10 +15,7 @@ class Submission(NamedTuple):
     namespace: str
     execution_id: str
     """Empty: one is made."""
-    graph: Graph
-    graph_bytes: bytes
-    """The same as plait.v1.Graph in binary form, which the store keeps by digest."""
-    analysis: Analysis
+    graph: CheckedGraph
     input_json: str
     labels: Mapping[str, str]
     traceparent: str

@@ -7,7 +7,6 @@ of them; what needs an executor wakes it. Its nursery is the process's, opened i
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from plait_server.core.machine import SEMANTICS_VERSION, Machine
 from plait_server.core.states import ExecutionState, NodeState
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
-from plait_server.encoding.graph_codec import analysis_to_bytes
 from plait_server.errors import (
     EventDamaged,
     ExecutionExists,
@@ -47,11 +45,13 @@ from plait_server.ports.journal import (
     SequenceConflict,
 )
 from plait_server.ports.workers import AttemptKey, Report
+from plait_server.runtime.building import build_execution
 from plait_server.runtime.contents import Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.recovery import load_execution
+from plait_server.runtime.slicing import in_slices
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.trace import execution_traceparent
 from plait_server.runtime.view import View
@@ -148,7 +148,7 @@ class Supervisor:
             if known is not None:
                 return (await self.view(namespace, known.execution_id)).execution
         execution_id = submission.execution_id or self._context.seams.new_id()
-        execution, item = self._prepare(submission, execution_id)
+        execution, item = await self._prepare(submission, execution_id)
         result: AppendResult | None = None
         # Once it is in the journal it must be started, even if the caller is gone.
         with trio.CancelScope(shield=True):
@@ -254,16 +254,17 @@ class Supervisor:
         if request is None or known.fingerprint != request.fingerprint:
             raise RequestIdReused(request_id=known.request_id)
 
-    def _prepare(self, submission: Submission, execution_id: str) -> tuple[Execution, AppendItem]:
-        graph, graph_bytes = submission.graph, submission.graph_bytes
-        analysis_bytes = analysis_to_bytes(submission.analysis)
-        execution = Execution(graph, submission.analysis)
+    async def _prepare(self, submission: Submission, execution_id: str) -> tuple[Execution, AppendItem]:
+        checked = submission.graph
+        building = build_execution(checked.content, checked.analysis_content, checked.values)
+        execution = await in_slices(building)
+        graph = execution.root.graph
         contents = Contents(self._context.journal.namespace(submission.namespace))
         detail = ExecutionSubmitted(
             execution_id,
             graph.name,
-            hashlib.sha256(graph_bytes).hexdigest(),
-            hashlib.sha256(analysis_bytes).hexdigest(),
+            checked.digest,
+            checked.analysis_digest,
             contents.keep(submission.input_json),
             submission.labels,
             SEMANTICS_VERSION,
@@ -284,8 +285,8 @@ class Supervisor:
                 summary=summarize(submission.namespace, execution).SerializeToString(), is_open=True
             ),
             contents={
-                detail.graph_digest: graph_bytes,
-                detail.analysis_digest: analysis_bytes,
+                detail.graph_digest: checked.content,
+                detail.analysis_digest: checked.analysis_content,
                 **contents.unsaved,
             },
             request=request

@@ -14,6 +14,7 @@ import trio
 from google.protobuf.message import Message
 
 from plait.v1 import worker_hub_service_pb2 as hub
+from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.api.call import Call, Send
 from plait_server.bootstrap import Server, assemble
 from plait_server.bootstrap import World as ServerWorld
@@ -166,6 +167,7 @@ class Host:
                         journal=generation.journal,
                         evaluator=self._evaluator,
                         offload=self._offload,
+                        graph_requests=InlineGraphRequests(self._evaluator),
                         seams=world,
                         observer=_NoObserver(),
                         config=self._config,

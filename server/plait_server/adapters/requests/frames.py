@@ -1,0 +1,132 @@
+"""What the server and a helper process say to each other: a line of JSON, then the bytes it announces.
+
+The server trusts a helper with an answer's content, which is that of a caller anyway, and with nothing else:
+lengths are bounded, and what arrives is parsed by readers that take hostile input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+from plait_server.adapters.requests.reading import TYPES
+from plait_server.core.limits import MIB
+from plait_server.errors import FieldViolation, InvalidRequest
+from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, Want
+
+HEADER_BYTES_MAX: Final = 1 * MIB
+"""50 problems, each with what it quotes, take some 20 KiB; a cycle's message some more."""
+PART_BYTES_MAX: Final = 64 * MIB
+"""The plan of the largest graph takes 40."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a helper is asked for; the request's bytes follow."""
+
+    want: str
+    """The name of a `Want`."""
+    size: int
+    """Bytes that follow."""
+    cpu_s: int
+    """Processor time that it may take."""
+
+
+def write_order(order: Order) -> bytes:
+    """Write the line of an order."""
+    return json.dumps(asdict(order)).encode() + b"\n"
+
+
+def read_order(line: bytes) -> Order:
+    """Read the line of an order."""
+    return Order(**json.loads(line))
+
+
+def write_answer(answer: GraphRequest) -> list[bytes]:
+    """Write an answer: its line and its parts."""
+    graph = answer.graph
+    parts = [answer.head.SerializeToString(), answer.answer]
+    if graph is not None:
+        parts += [graph.content, graph.analysis_content]
+    header = {
+        "has_graph": answer.has_graph,
+        "fingerprint": answer.fingerprint.hex(),
+        "input_problem": answer.input_problem,
+        "violations": [[each.field, each.message] for each in answer.violations],
+        "violation_count": answer.violation_count,
+        "digests": [graph.digest, graph.analysis_digest] if graph is not None else [],
+        "sizes": [len(part) for part in parts],
+    }
+    return [json.dumps(header).encode() + b"\n", *parts]
+
+
+def write_refusal(refusal: InvalidRequest) -> list[bytes]:
+    """Write that a request is refused."""
+    violations = [[each.field, each.message] for each in refusal.violations]
+    return [json.dumps({"refused": violations, "sizes": []}).encode() + b"\n"]
+
+
+def write_too_costly(why: str) -> list[bytes]:
+    """Write that a request needs more than it may have."""
+    return [json.dumps({"too_costly": why, "sizes": []}).encode() + b"\n"]
+
+
+@dataclass(frozen=True, slots=True)
+class TooCostlyAnswer:
+    """The helper could not read the request within its bounds."""
+
+    why: str
+
+
+class BadAnswer(Exception):
+    """A helper said what no helper says."""
+
+
+def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
+    """Read the line of an answer; gives it and the sizes of the parts that follow.
+
+    Raises:
+        BadAnswer: it is no such line.
+    """
+    try:
+        header = cast("dict[str, Any]", json.loads(line))
+        sizes = [int(size) for size in header["sizes"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadAnswer(repr(error)) from None
+    if len(sizes) > 4 or not all(0 <= size <= PART_BYTES_MAX for size in sizes):
+        raise BadAnswer(repr(sizes))
+    return header, sizes
+
+
+def read_answer(
+    want: Want, header: dict[str, Any], parts: Sequence[bytes]
+) -> GraphRequest | InvalidRequest | TooCostlyAnswer:
+    """Put an answer together."""
+    if "too_costly" in header:
+        return TooCostlyAnswer(header["too_costly"])
+    if "refused" in header:
+        return InvalidRequest(_violations(header["refused"]))
+    graph = None
+    if header["digests"]:
+        graph = CheckedGraph(
+            content=parts[2],
+            digest=header["digests"][0],
+            analysis_content=parts[3],
+            analysis_digest=header["digests"][1],
+        )
+    return GraphRequest(
+        head=TYPES[want].FromString(parts[0]),
+        has_graph=header["has_graph"],
+        fingerprint=bytes.fromhex(header["fingerprint"]),
+        input_problem=header["input_problem"],
+        violations=_violations(header["violations"]),
+        violation_count=header["violation_count"],
+        graph=graph,
+        answer=parts[1],
+    )
+
+
+def _violations(pairs: Sequence[Sequence[str]]) -> tuple[FieldViolation, ...]:
+    return tuple([FieldViolation(field=field, message=message) for field, message in pairs])

@@ -1,0 +1,255 @@
+"""The helper processes that read large requests: few, bounded, killed when they take too long.
+
+The flow of one request:
+
+1. A small one (`_is_cheap`) is read in place: no process, no wait.
+2. Any other takes a turn. Turns go round the namespaces; if too many wait, the request is refused with advice
+   when to come again. The namespace is looked for in the first fields alone.
+3. A helper gets the bytes and answers with what the port's `GraphRequest` says, the graph as bytes.
+4. A helper that read a large request is ended, and its memory is back; one that read small ones is kept for
+   some seconds, for to start one takes 0.3 s.
+5. One that does not answer in time, dies or is cancelled is killed; nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+import trio
+from google.protobuf.message import Message
+
+from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2
+from plait_server.adapters.requests.frames import (
+    HEADER_BYTES_MAX,
+    BadAnswer,
+    Order,
+    TooCostlyAnswer,
+    read_answer,
+    read_header,
+    write_order,
+)
+from plait_server.adapters.requests.inline import InlineGraphRequests
+from plait_server.adapters.turns import NoTurn, Turns, TurnStatistics
+from plait_server.core.limits import KIB, MIB
+from plait_server.errors import InvalidRequest, Overloaded, TooCostly
+from plait_server.ports.evaluator import Evaluator
+from plait_server.ports.graph_requests import GraphRequest, Want
+
+CHEAP_ELEMENTS_MAX: Final = 2_000
+"""Nodes and edges that are read in place: 8 us each, 16 ms."""
+CHEAP_EXPRESSIONS_MAX: Final = 100
+"""Expressions and templates likewise: 120 us each, 12 ms."""
+PROCESSES_MAX: Final = 2
+"""More at once would take the processors from the service itself."""
+WAITING_MAX: Final = 64
+"""Requests that wait for a helper."""
+WAITING_BYTES_MAX: Final = 128 * MIB
+"""What they weigh together."""
+DEADLINE_S: Final = 60.0
+"""The largest graphs take 5 s, those made to hurt 15, on a processor that has nothing else to do."""
+CPU_S: Final = 30
+MEMORY_BYTES_MAX: Final = 2_048 * MIB
+"""Address space; the largest legal graphs take 1.2 GiB of it."""
+KEPT_BYTES_MAX: Final = 256 * KIB
+"""A helper is kept after requests of up to this size: they leave nothing worth freeing."""
+IDLE_S: Final = 10.0
+"""How long a helper without work is kept."""
+_CHUNK_BYTES: Final = 256 * KIB
+_NAMESPACE_FIELDS: Final = 16
+"""Fields in which the namespace is looked for; it is the first that any library writes."""
+_NAMESPACE_TAG: Final = 1 << 3 | 2
+_MODULE: Final = "plait_server.adapters.requests.helper"
+
+
+class PooledGraphRequests:
+    """Reads small requests in place and others in helper processes; implements the port.
+
+    `run` ends helpers that are idle; without it they are kept until `aclose`.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        processes: int = PROCESSES_MAX,
+        deadline_s: float = DEADLINE_S,
+        memory_bytes: int = MEMORY_BYTES_MAX,
+        waiting_max: int = WAITING_MAX,
+    ) -> None:
+        self._inline = InlineGraphRequests(evaluator)
+        self._turns = Turns(processes, waiting_max=waiting_max, weight_max=WAITING_BYTES_MAX)
+        self._deadline_s = deadline_s
+        self._memory_bytes = memory_bytes
+        self._idle: list[tuple[float, trio.Process]] = []
+        self._kept = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<PooledGraphRequests {self._turns.statistics()}, {len(self._idle)} idle>"
+
+    def statistics(self) -> TurnStatistics:
+        """Take a snapshot of who is served and who waits."""
+        return self._turns.statistics()
+
+    async def read(self, want: Want, request: Message | bytes) -> GraphRequest:
+        """Read a request; see the port."""
+        if not isinstance(request, bytes):
+            if _is_cheap(request):
+                return await self._inline.read(want, request)
+            request = request.SerializeToString()
+        try:
+            async with self._turns.turn(_namespace_of(request), len(request)):
+                return await self._read(want, request)
+        except NoTurn:
+            text = "too many large requests wait to be read already; try again later"
+            raise Overloaded(text) from None
+
+    async def run(self) -> None:
+        """End helpers that have had nothing to do for a while, until cancelled; then all."""
+        try:
+            while True:
+                await self._kept.wait()
+                self._kept = trio.Event()
+                while self._idle:
+                    await trio.sleep_until(self._idle[0][0] + IDLE_S)
+                    while self._idle and self._idle[0][0] + IDLE_S <= trio.current_time():
+                        await _end(self._idle.pop(0)[1])
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all idle helpers."""
+        while self._idle:
+            await _end(self._idle.pop()[1])
+
+    async def _read(self, want: Want, content: bytes) -> GraphRequest:
+        process = await self._take_helper()
+        is_whole = False
+        try:
+            with trio.move_on_after(self._deadline_s):
+                answer = await _ask(process, want, content)
+                is_whole = len(content) <= KEPT_BYTES_MAX
+                match answer:
+                    case GraphRequest():
+                        return answer
+                    case InvalidRequest():
+                        raise answer
+                    case TooCostlyAnswer(why=why):
+                        raise TooCostly(f"the request cannot be read: {why}; send a smaller graph")
+            text = f"the request cannot be read within {self._deadline_s:g} s; send a smaller graph"
+            raise TooCostly(text)
+        except (trio.BrokenResourceError, BadAnswer):
+            limit = f"{self._memory_bytes // MIB:,} MiB of memory or {CPU_S} s of processor time"
+            text = f"the process that read the request ended, most likely at its limit of {limit}; send a smaller graph"
+            raise TooCostly(text) from None
+        finally:
+            if is_whole:
+                self._idle.append((trio.current_time(), process))
+                self._kept.set()
+            else:
+                await _end(process)
+
+    async def _take_helper(self) -> trio.Process:
+        while self._idle:
+            _, process = self._idle.pop()
+            if process.poll() is None:
+                return process
+        return await trio.lowlevel.open_process(
+            # -P: the working directory is no source of modules.
+            [sys.executable, "-P", "-m", _MODULE, str(self._memory_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What a dying interpreter has to say is for nobody, and stderr is the service's own log.
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+        )
+
+
+async def _ask(
+    process: trio.Process, want: Want, content: bytes
+) -> GraphRequest | InvalidRequest | TooCostlyAnswer:
+    assert process.stdin is not None
+    assert process.stdout is not None  # both are pipes
+    order = Order(want=want.name, size=len(content), cpu_s=CPU_S)
+    await process.stdin.send_all(write_order(order))
+    await process.stdin.send_all(content)
+    buffer = bytearray()
+    while (end := buffer.find(b"\n")) < 0:
+        if len(buffer) > HEADER_BYTES_MAX:
+            raise BadAnswer
+        await _receive(process.stdout, buffer)
+    header, sizes = read_header(bytes(buffer[:end]))
+    del buffer[: end + 1]
+    while len(buffer) < sum(sizes):
+        await _receive(process.stdout, buffer)
+    parts: list[bytes] = []
+    with memoryview(buffer) as whole:
+        for size in sizes:
+            begin = sum(len(part) for part in parts)
+            parts.append(bytes(whole[begin : begin + size]))
+    return read_answer(want, header, parts)
+
+
+async def _receive(stream: trio.abc.ReceiveStream, buffer: bytearray) -> None:
+    chunk = await stream.receive_some(_CHUNK_BYTES)
+    if not chunk:
+        raise trio.BrokenResourceError
+    buffer += chunk
+
+
+async def _end(process: trio.Process) -> None:
+    """End a process at once: it has nothing to put in order."""
+    process.kill()
+    with trio.CancelScope(shield=True):
+        await process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                await stream.aclose()
+
+
+def _is_cheap(request: Message) -> bool:
+    match request:
+        case (
+            execution_service_pb2.SubmitGraphRequest()
+            | graph_service_pb2.ValidateGraphRequest()
+            | graph_service_pb2.PlanGraphRequest()
+        ):
+            graph = request.graph
+        case _:
+            return True
+    if len(graph.nodes) + len(graph.edges) > CHEAP_ELEMENTS_MAX:
+        return False
+    return _count_expressions(graph) <= CHEAP_EXPRESSIONS_MAX
+
+
+def _count_expressions(graph: graph_pb2.Graph) -> int:
+    """Count what has to be compiled, each distinct text once."""
+    texts = {node.input.json for node in graph.nodes if node.HasField("input")}
+    texts |= {node.condition.expression for node in graph.nodes if node.HasField("condition")}
+    texts |= {node.switch.expression for node in graph.nodes if node.HasField("switch")}
+    texts |= {edge.when for edge in graph.edges if edge.when}
+    return len(texts)
+
+
+def _namespace_of(content: bytes) -> str:
+    """Find the namespace of an encoded request; empty if it is not among the first fields."""
+    position = 0
+    try:
+        for _ in range(_NAMESPACE_FIELDS):
+            tag, length = content[position], content[position + 1]
+            if tag & 7 != 2 or tag > 127 or length > 127:
+                return ""
+            if tag == _NAMESPACE_TAG:
+                return content[position + 2 : position + 2 + length].decode(errors="replace")
+            position += 2 + length
+    except IndexError:
+        pass
+    return ""
+
+
+def _environment() -> dict[str, str]:
+    """Give the helper the way to the modules and nothing else: the service's environment may hold secrets."""
+    paths = [entry for entry in sys.path if entry]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}

@@ -1,0 +1,153 @@
+"""What reading a request with a graph is, wherever it is done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf.message import DecodeError, Message
+
+from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2, payload_pb2
+from plait_server.core.graph import Analysis, Graph
+from plait_server.core.json_text import InvalidJson, check_json
+from plait_server.core.limits import PAYLOAD_BYTES_MAX
+from plait_server.core.problems import Problem
+from plait_server.core.validation import ExpressionNames, Validation, validate
+from plait_server.encoding.element_bounds import TooManyElements, check_bounds
+from plait_server.encoding.fingerprint import fingerprint_of
+from plait_server.encoding.graph_answers import plan_response, validation_response
+from plait_server.encoding.graph_codec import analysis_to_bytes, graph_from_proto
+from plait_server.errors import FieldViolation, InvalidRequest
+from plait_server.ports.evaluator import Evaluator, InvalidExpression
+from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, Want
+
+TYPES: Final[Mapping[Want, type[Message]]] = {
+    Want.SUBMIT: execution_service_pb2.SubmitGraphRequest,
+    Want.VALIDATE: graph_service_pb2.ValidateGraphRequest,
+    Want.PLAN: graph_service_pb2.PlanGraphRequest,
+}
+
+
+def check_graph(message: graph_pb2.Graph, evaluator: Evaluator) -> tuple[Graph, Validation]:
+    """Read and check a graph; the validation says all that is wrong with it."""
+
+    def check(source: str, *, template: bool) -> ExpressionNames | str:
+        try:
+            facts = (evaluator.compile_template(source) if template else evaluator.compile(source)).facts
+        except InvalidExpression as error:
+            return str(error)
+        return ExpressionNames(roots=facts.roots, node_ids=facts.node_ids)
+
+    problems: list[Problem] = []
+    graph = graph_from_proto(message, problems)
+    return graph, validate(graph, check, problems)
+
+
+def read_bytes(want: Want, content: bytes, evaluator: Evaluator) -> GraphRequest:
+    """Read an encoded request; its elements are counted before it is parsed.
+
+    Raises:
+        InvalidRequest: it is no such message, or holds too many elements.
+    """
+    type_ = TYPES[want]
+    try:
+        check_bounds(type_, content)
+        message = type_.FromString(content)
+    except TooManyElements as error:
+        raise InvalidRequest([FieldViolation(field=error.field, message=error.message)]) from None
+    except DecodeError as error:
+        text = f"is not a valid {type_.DESCRIPTOR.full_name}; is its client up to date?"
+        raise InvalidRequest([FieldViolation(field="request", message=text)]) from error
+    return read_message(want, message, evaluator)
+
+
+def read_message(want: Want, message: Message, evaluator: Evaluator) -> GraphRequest:
+    """Read a request that was parsed; it is not changed."""
+    match message:
+        case execution_service_pb2.SubmitGraphRequest():
+            return _read_submission(message, evaluator)
+        case graph_service_pb2.ValidateGraphRequest() | graph_service_pb2.PlanGraphRequest():
+            return _read_question(want, message, evaluator)
+        case _:
+            raise TypeError(want, type(message))
+
+
+def checked_graph(message: graph_pb2.Graph, graph: Graph, analysis: Analysis) -> CheckedGraph:
+    """Put together what is kept of a valid graph."""
+    content = message.SerializeToString(deterministic=True)
+    analysis_content = analysis_to_bytes(analysis)
+    return CheckedGraph(
+        content=content,
+        digest=hashlib.sha256(content).hexdigest(),
+        analysis_content=analysis_content,
+        analysis_digest=hashlib.sha256(analysis_content).hexdigest(),
+        values=(graph, analysis),
+    )
+
+
+def _read_submission(message: execution_service_pb2.SubmitGraphRequest, evaluator: Evaluator) -> GraphRequest:
+    fingerprint = fingerprint_of(message) if message.request_id else b""
+    problem = _problem_of_input(message.input)
+    head = execution_service_pb2.SubmitGraphRequest(
+        namespace=message.namespace,
+        input=message.input if message.HasField("input") else None,
+        request_id=message.request_id,
+        execution_id=message.execution_id,
+        labels=message.labels,
+    )
+    if not message.HasField("graph"):
+        return GraphRequest(head=head, has_graph=False, fingerprint=fingerprint, input_problem=problem)
+    graph, validation = check_graph(message.graph, evaluator)
+    checked = None
+    if validation.analysis is not None:
+        checked = checked_graph(message.graph, graph, validation.analysis)
+    return GraphRequest(
+        head=head,
+        has_graph=True,
+        fingerprint=fingerprint,
+        input_problem=problem,
+        violations=_violations(validation),
+        violation_count=validation.problem_count,
+        graph=checked,
+    )
+
+
+def _read_question(
+    want: Want,
+    message: graph_service_pb2.ValidateGraphRequest | graph_service_pb2.PlanGraphRequest,
+    evaluator: Evaluator,
+) -> GraphRequest:
+    head = TYPES[want](namespace=message.namespace)
+    if not message.HasField("graph"):
+        return GraphRequest(head=head, has_graph=False, fingerprint=b"")
+    graph, validation = check_graph(message.graph, evaluator)
+    answer = b""
+    if want is Want.VALIDATE:
+        answer = validation_response(validation).SerializeToString()
+    elif validation.is_valid:
+        answer = plan_response(graph, validation).SerializeToString()
+    return GraphRequest(
+        head=head,
+        has_graph=True,
+        fingerprint=b"",
+        violations=_violations(validation),
+        violation_count=validation.problem_count,
+        answer=answer,
+    )
+
+
+def _violations(validation: Validation) -> tuple[FieldViolation, ...]:
+    return tuple(
+        [FieldViolation(field=problem.field, message=problem.message) for problem in validation.problems]
+    )
+
+
+def _problem_of_input(payload: payload_pb2.Payload) -> str:
+    if payload.WhichOneof("content") != "json" or len(payload.json) > PAYLOAD_BYTES_MAX:
+        return ""  # Of one that is too large nothing but its size is said.
+    try:
+        check_json(payload.json, max_bytes=PAYLOAD_BYTES_MAX)
+    except InvalidJson as error:
+        return str(error)
+    return ""

@@ -1,0 +1,19 @@
+"""Fingerprints of requests, by which a request id is known to stand for the same content."""
+
+from __future__ import annotations
+
+import hashlib
+
+from google.protobuf.message import Message
+
+
+def fingerprint_of(request: Message) -> bytes:
+    """Give the SHA-256 of a request.
+
+    It is of the parsed message, for protobuf bytes are not canonical: fields in the order of their numbers,
+    maps by key, unknown fields dropped.
+    """
+    known = type(request)()
+    known.CopyFrom(request)
+    known.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
+    return hashlib.sha256(known.SerializeToString(deterministic=True)).digest()

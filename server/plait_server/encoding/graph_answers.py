@@ -1,0 +1,57 @@
+"""The answers of GraphService: what validation found, and what a valid graph would do."""
+
+from __future__ import annotations
+
+from plait.v1 import graph_service_pb2
+from plait_server.core.analysis import longest_path
+from plait_server.core.branches import assign_branches
+from plait_server.core.graph import Graph
+from plait_server.core.problems import Problem
+from plait_server.core.validation import Validation
+
+
+def validation_response(validation: Validation) -> graph_service_pb2.ValidateGraphResponse:
+    """Write what validation found."""
+    return graph_service_pb2.ValidateGraphResponse(
+        violations=[_problem(problem) for problem in validation.problems],
+        violation_count=validation.problem_count,
+        warnings=[_problem(problem) for problem in validation.warnings],
+    )
+
+
+def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.PlanGraphResponse:
+    """Write what a valid graph would do; `validation` is that of the graph."""
+    analysis, adjacency = validation.analysis, validation.adjacency
+    assert analysis is not None
+    assert adjacency is not None  # a valid graph has both
+    branches = assign_branches(graph, adjacency, analysis.levels)
+    widths: dict[int, int] = {}
+    for level in analysis.levels:
+        widths[level] = widths.get(level, 0) + 1
+    return graph_service_pb2.PlanGraphResponse(
+        level_count=len(widths),
+        width=max(widths.values()),
+        longest_path=[graph.nodes[index].id for index in longest_path(adjacency, analysis)],
+        nodes=[
+            graph_service_pb2.PlannedNode(
+                id=node.id,
+                level=analysis.levels[index],
+                remaining=analysis.remaining[index],
+                guarded=index in analysis.guarded,
+                branch=branches.path(branches.node_branch[index]),
+            )
+            for index, node in enumerate(graph.nodes)
+        ],
+        edges=[
+            graph_service_pb2.PlannedEdge(
+                branch=branches.path(branches.edge_branch[index]),
+                branch_name=edge.branch_name,
+            )
+            for index, edge in enumerate(graph.edges)
+        ],
+        warnings=[_problem(problem) for problem in validation.warnings],
+    )
+
+
+def _problem(problem: Problem) -> graph_service_pb2.GraphProblem:
+    return graph_service_pb2.GraphProblem(field=problem.field, message=problem.message)

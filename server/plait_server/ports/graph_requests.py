@@ -1,0 +1,91 @@
+"""The port to whatever reads requests that carry a graph: it counts, parses, checks and analyzes.
+
+A graph of the largest legal size takes seconds to read, and a hostile one more, so this is done where it can be
+killed; small requests are read in place. What comes back is ready to be used: nothing in it has to be walked
+over on the loop, but for the values of a large graph, which `CheckedGraph` leaves to be made of its bytes.
+
+The contract:
+
+1. A request is refused by `GraphRequest.violations`, or by one of the errors of `read`; what is refused has been
+   read no further than was needed to say so.
+2. All implementations give equal answers for equal requests, but for `CheckedGraph.values`.
+3. `read` may wait its turn. The turns are bounded in number, and go round the namespaces.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from plait_server.core.graph import Analysis, Graph
+from plait_server.errors import FieldViolation
+
+
+class Want(enum.Enum):
+    """What a request with a graph is for."""
+
+    SUBMIT = "SUBMIT"
+    """A plait.v1.SubmitGraphRequest, whose graph is to be executed."""
+    VALIDATE = "VALIDATE"
+    """A plait.v1.ValidateGraphRequest."""
+    PLAN = "PLAN"
+    """A plait.v1.PlanGraphRequest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedGraph:
+    """A valid graph and what follows from it, as the store keeps them."""
+
+    content: bytes
+    """The plait.v1.Graph, written deterministically."""
+    digest: str
+    """SHA-256 of `content`, hexadecimal."""
+    analysis_content: bytes
+    """The plait.v1.GraphAnalysis."""
+    analysis_digest: str
+    """SHA-256 of `analysis_content`, hexadecimal."""
+    values: tuple[Graph, Analysis] | None = None
+    """The same as values; None of a large graph, whose values are made of the bytes in slices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRequest:
+    """A request that carries a graph, read and checked."""
+
+    head: Message
+    """The request without its graph; its fields are unchecked but for the text of `input`."""
+    has_graph: bool
+    """Whether there is a graph; without one nothing below says anything but `fingerprint`."""
+    fingerprint: bytes
+    """SHA-256 of the whole request, as parsed: protobuf bytes are not canonical."""
+    input_problem: str = ""
+    """What is wrong with the text of `input`; SUBMIT only."""
+    violations: tuple[FieldViolation, ...] = ()
+    """What is wrong with the graph: the first 50 problems (V5)."""
+    violation_count: int = 0
+    """How many problems there are."""
+    graph: CheckedGraph | None = None
+    """The graph; SUBMIT only, and only if it is valid."""
+    answer: bytes = b""
+    """The encoded answer of VALIDATE, and of PLAN if the graph is valid."""
+
+
+class GraphRequests(Protocol):
+    """Reads requests that carry a graph."""
+
+    async def read(self, want: Want, request: Message | bytes) -> GraphRequest:
+        """Read a request.
+
+        Args:
+            want: What it is for, and so its type.
+            request: The message, or its bytes if it is large.
+
+        Raises:
+            InvalidRequest: it is no such message, or holds too many elements.
+            TooCostly: it takes more time or memory than a request may.
+            Overloaded: too many requests wait already.
+        """
+        ...

@@ -1,0 +1,29 @@
+"""Making an execution of the bytes of its graph, when it is submitted and when it is read back."""
+
+from __future__ import annotations
+
+from plait_server.core.execution import Execution
+from plait_server.core.graph import Analysis, Graph
+from plait_server.core.scope import open_scope_in_slices
+from plait_server.core.slices import Slices
+from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes_in_slices
+
+
+def build_execution(
+    graph_content: bytes, analysis_content: bytes, values: tuple[Graph, Analysis] | None = None
+) -> Slices[Execution]:
+    """Make an execution to which nothing has happened, in slices.
+
+    Args:
+        graph_content: A valid plait.v1.Graph.
+        analysis_content: Its plait.v1.GraphAnalysis.
+        values: What is in them, if it is known already.
+    """
+    if values is None:
+        graph = yield from graph_from_bytes_in_slices(graph_content)
+        yield
+        values = graph, analysis_from_bytes(analysis_content)
+        yield
+    graph, analysis = values
+    root = yield from open_scope_in_slices(graph, analysis)
+    return Execution(graph, analysis, root)

@@ -1,0 +1,214 @@
+"""Requests with a graph, read in place and in helper processes: equal answers, and what helpers may not do.
+
+Real processes and the real clock, but for what is said of time: nothing here waits for any.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+from google.protobuf.message import Message
+from trio.testing import wait_all_tasks_blocked
+
+from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2, payload_pb2
+from plait_server.adapters.expressions.cel import CelEvaluator
+from plait_server.adapters.requests import pool
+from plait_server.adapters.requests.inline import InlineGraphRequests
+from plait_server.adapters.requests.pool import PooledGraphRequests
+from plait_server.core.limits import MIB
+from plait_server.errors import InvalidRequest, Overloaded, TooCostly
+from plait_server.ports.graph_requests import Want
+
+Submit = execution_service_pb2.SubmitGraphRequest
+INLINE = InlineGraphRequests(CelEvaluator())
+
+
+@asynccontextmanager
+async def pooled(**bounds: Any) -> AsyncGenerator[PooledGraphRequests]:  # noqa: ANN401 # of the constructor
+    requests = PooledGraphRequests(CelEvaluator(), **bounds)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(requests.run)
+        yield requests
+        nursery.cancel_scope.cancel()
+
+
+def graph(nodes: int = 3, *inputs: str) -> graph_pb2.Graph:
+    made = graph_pb2.Graph(name="g", labels={"b": "2", "a": "1"})
+    for number in range(nodes):
+        made.nodes.add(id=f"n{number}").task.type = "t"
+        if number:
+            made.edges.add(source=f"n{number - 1}", target=f"n{number}")
+    for node, text in zip(made.nodes, inputs, strict=False):
+        node.input.json = text
+    return made
+
+
+REQUESTS: dict[str, tuple[Want, Message]] = {
+    "submission": (
+        Want.SUBMIT,
+        Submit(
+            namespace="n",
+            graph=graph(3, '{"a": "{{ input.x }}"}'),
+            input=payload_pb2.Payload(json='{"x": 1}'),
+            request_id="r",
+            execution_id="e",
+            labels={"z": "1", "y": "2"},
+        ),
+    ),
+    "no graph": (Want.SUBMIT, Submit(namespace="n", input=payload_pb2.Payload(json="{"))),
+    "an invalid graph": (Want.SUBMIT, Submit(graph=graph(2, '"{{ nodes.n9.output }}"', "{"))),
+    "many problems": (Want.SUBMIT, Submit(graph=graph_pb2.Graph(nodes=[graph_pb2.Node()] * 5_000))),
+    "validation": (Want.VALIDATE, graph_service_pb2.ValidateGraphRequest(namespace="n", graph=graph())),
+    "plan": (Want.PLAN, graph_service_pb2.PlanGraphRequest(graph=graph(50))),
+    "plan of an invalid graph": (
+        Want.PLAN,
+        graph_service_pb2.PlanGraphRequest(graph=graph_pb2.Graph(name="a b")),
+    ),
+    "plan of nothing": (Want.PLAN, graph_service_pb2.PlanGraphRequest(namespace="n")),
+}
+
+
+async def test_a_helper_answers_as_if_it_were_read_in_place() -> None:
+    async with pooled() as requests:
+        for name, (want, message) in REQUESTS.items():
+            here = await INLINE.read(want, message)
+            there = await requests.read(want, message.SerializeToString())
+            if here.graph is not None:
+                assert here.graph.values is not None
+                here = replace(here, graph=replace(here.graph, values=None))
+            assert there == here, name
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xff", b"\x12\x05ab", Submit(graph=graph_pb2.Graph(nodes=[graph_pb2.Node()] * 100_001))],
+    ids=["no message", "cut", "too many nodes"],
+)
+async def test_what_is_refused_is_refused_alike(content: bytes | Message) -> None:
+    async with pooled() as requests:
+        raw = content if isinstance(content, bytes) else content.SerializeToString()
+        refusals: list[InvalidRequest] = []
+        for each in (INLINE, requests):
+            with pytest.raises(InvalidRequest) as raised:
+                await each.read(Want.SUBMIT, raw)
+            refusals.append(raised.value)
+        assert refusals[0].violations == refusals[1].violations
+
+
+async def test_small_requests_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_: object, **__: object) -> trio.Process:
+        raise AssertionError
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", start)
+    requests = PooledGraphRequests(CelEvaluator())
+    for want, message in REQUESTS.values():
+        if len(message.SerializeToString()) < 5_000:
+            await requests.read(want, message)
+    with pytest.raises(AssertionError):  # 5,000 nodes in 10,000 bytes
+        await requests.read(*REQUESTS["many problems"])
+    with pytest.raises(AssertionError):
+        await requests.read(Want.SUBMIT, Submit(graph=graph(200, *[f'"{{{{ {n} }}}}"' for n in range(200)])))
+
+
+async def test_a_helper_is_kept_for_the_next_small_request() -> None:
+    want, message = REQUESTS["many problems"]
+    async with pooled() as requests:
+        await requests.read(want, message)
+        ((_, first),) = requests._idle
+        await requests.read(want, message)
+        assert [process for _, process in requests._idle] == [first]
+        await requests.read(want, Submit(graph=graph(50_000)).SerializeToString())
+        assert requests._idle == []
+
+
+async def test_a_helper_that_died_while_idle_is_replaced() -> None:
+    want, message = REQUESTS["many problems"]
+    async with pooled() as requests:
+        await requests.read(want, message)
+        ((_, first),) = requests._idle
+        os.kill(first.pid, signal.SIGKILL)
+        await first.wait()
+        assert (await requests.read(want, message)).violation_count
+
+
+async def test_idle_helpers_are_ended(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        requests = PooledGraphRequests(CelEvaluator())
+        process = await trio.lowlevel.open_process(["sleep", "1000"])
+        nursery.start_soon(requests.run)
+        requests._idle.append((trio.current_time(), process))
+        requests._kept.set()
+        await trio.sleep(pool.IDLE_S / 2)
+        assert process.poll() is None
+        assert await process.wait() != 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_request_that_takes_too_long_is_refused_and_its_helper_killed() -> None:
+    async with pooled(deadline_s=0.01) as requests:
+        with pytest.raises(TooCostly, match=r"within 0\.01 s"):
+            await requests.read(Want.SUBMIT, Submit(graph=graph(20_000)).SerializeToString())
+        assert requests.statistics().running == 0
+
+
+async def test_a_request_that_needs_too_much_memory_is_refused() -> None:
+    async with pooled(memory_bytes=160 * MIB) as requests:
+        with pytest.raises(TooCostly, match="memory"):
+            await requests.read(Want.SUBMIT, Submit(graph=graph(99_000)).SerializeToString())
+
+
+async def test_a_helper_that_dies_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_MODULE", "plait_server.no_such_module")
+    async with pooled() as requests:
+        with pytest.raises(TooCostly, match="ended"):
+            await requests.read(Want.SUBMIT, Submit(graph=graph(3_000)).SerializeToString())
+
+
+async def test_a_cancelled_request_leaves_no_helper() -> None:
+    async with pooled() as requests:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await requests.read(Want.SUBMIT, Submit(graph=graph(3_000)).SerializeToString())
+        assert requests._idle == []
+        assert requests.statistics().running == 0
+
+
+async def test_too_many_waiting_requests_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_: object, **__: object) -> trio.Process:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", start)
+    requests = PooledGraphRequests(CelEvaluator(), processes=1, waiting_max=4)
+    content = Submit(namespace="n", graph=graph(3_000)).SerializeToString()
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(requests.read, Want.SUBMIT, content)
+        await wait_all_tasks_blocked()
+        with pytest.raises(Overloaded) as raised:
+            await requests.read(Want.SUBMIT, content)
+        assert raised.value.retry_after_s is not None
+        assert requests.statistics().waiting == 2
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("content", "namespace"),
+    [
+        (Submit(namespace="abc", graph=graph()).SerializeToString(), "abc"),
+        (Submit(labels={"a": "b"}).SerializeToString() + Submit(namespace="x").SerializeToString(), "x"),
+        (b"\x32\x00" * 17 + Submit(namespace="late").SerializeToString(), ""),
+        (b"\x0a\xff", ""),
+        (b"\x0a", ""),
+        (b"", ""),
+    ],
+)
+def test_the_namespace_is_looked_for_in_the_first_fields(content: bytes, namespace: str) -> None:
+    assert pool._namespace_of(content) == namespace

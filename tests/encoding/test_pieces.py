@@ -1,0 +1,57 @@
+"""Graphs that are read piece by piece are those that are read at once."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.message import DecodeError
+
+from plait.v1 import graph_pb2
+from plait_server.encoding.graph_codec import graph_from_bytes, graph_from_bytes_in_slices, graph_from_proto
+from plait_server.encoding.pieces import PIECE_BYTES_MAX, PIECE_FIELDS_MAX, pieces_of
+
+
+def large_graph() -> graph_pb2.Graph:
+    graph = graph_pb2.Graph(name="g", output="1", scheduling=graph_pb2.SCHEDULING_LEVELS, labels={"a": "b"})
+    graph.policy.max_concurrency = 7
+    for number in range(3 * PIECE_FIELDS_MAX):
+        graph.nodes.add(id=f"n{number}", priority=number % 5).task.type = "t"
+    graph.nodes[10].input.json = '"' + "x" * 2 * PIECE_BYTES_MAX + '"'
+    for number in range(2 * PIECE_FIELDS_MAX):
+        graph.edges.add(source=f"n{number}", target=f"n{number + 1}", branch_name="b" * (number % 3))
+    return graph
+
+
+def test_pieces_are_the_whole_in_order() -> None:
+    content = large_graph().SerializeToString(deterministic=True)
+    pieces = list(pieces_of(content))
+    assert b"".join(content[begin:end] for begin, end in pieces) == content
+    assert len(pieces) > 5
+    for begin, end in pieces:
+        piece = graph_pb2.Graph.FromString(content[begin:end])
+        elements = len(piece.nodes) + len(piece.edges)
+        assert elements <= PIECE_FIELDS_MAX
+        assert end - begin <= PIECE_BYTES_MAX or elements == 1
+
+
+def test_a_graph_read_in_pieces_is_the_one_read_at_once() -> None:
+    graph = large_graph()
+    content = graph.SerializeToString(deterministic=True)
+    assert graph_from_bytes(content) == graph_from_proto(graph)
+    assert sum(1 for _ in graph_from_bytes_in_slices(content)) > 5
+
+
+def test_fields_in_any_order_are_read() -> None:
+    parts = [
+        graph_pb2.Graph(nodes=[graph_pb2.Node(id="a")]),
+        graph_pb2.Graph(edges=[graph_pb2.Edge(source="a", target="b")]),
+        graph_pb2.Graph(name="g"),
+        graph_pb2.Graph(nodes=[graph_pb2.Node(id="b")]),
+    ]
+    content = b"".join(part.SerializeToString() for part in parts)
+    assert graph_from_bytes(content) == graph_from_proto(graph_pb2.Graph.FromString(content))
+
+
+@pytest.mark.parametrize("content", [b"\x12", b"\x12\x05ab", b"\x12\x80", b"\xff" * 20, b"\x13\x14"])
+def test_what_is_no_graph_is_refused(content: bytes) -> None:
+    with pytest.raises(DecodeError):
+        graph_from_bytes(content)
