@@ -159,6 +159,51 @@ def test_refusal_ends_the_worker_with_a_remedy(code: grpc.StatusCode, remedy: st
     run(test)
 
 
+def test_worker_whose_id_is_in_use_tries_again_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """T2: a live instance that still answers keeps its worker id, and the newcomer is refused."""
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            for _ in range(3):
+                stream = await server.next_stream()
+                await stream.hello()
+                stream.end(grpc.StatusCode.ALREADY_EXISTS, "instance i of w answers")
+            stream = await server.next_stream()
+            await stream.greet()
+            await finish(worker, stream, task)
+
+    caplog.set_level(logging.WARNING, "plait_worker")
+    run(test)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == (
+        "not attached, trying again for 120 s in case the other process is leaving: instance i of w answers"
+        " (`--id ID` or `Worker(worker_id=...)` gives it one of its own)"
+    )
+
+
+def test_worker_whose_id_stays_in_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_worker.connection.IN_USE_S", 0.0)
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.hello()
+            stream.end(grpc.StatusCode.ALREADY_EXISTS, "instance i of w answers")
+            with pytest.raises(WorkerRefused, match="instance i of w answers; `--id ID`") as caught:
+                await task
+            assert caught.value.code == "ALREADY_EXISTS"
+
+    run(test)
+
+
 def test_broken_protocol_drops_the_stream() -> None:
     worker = make_worker()
 

@@ -47,8 +47,13 @@ LEASE_DEFAULT_S: Final = 30.0
 STABLE_S: Final = 5.0
 """A stream that lived so long lets the backoff begin anew: a server that hangs up at once is not hammered."""
 
+IN_USE_S: Final = 120.0
+"""How long a worker whose id is in use tries again. In a rolling restart the new process comes before the old
+one has drained, which takes 30 s by default; and it is over sooner when somebody forgot to give an id."""
+
 _REMEDIES: Final[Mapping[grpc.StatusCode, str]] = {
     grpc.StatusCode.FAILED_PRECONDITION: "upgrade the older of server and worker",
+    grpc.StatusCode.ALREADY_EXISTS: "`--id ID` or `Worker(worker_id=...)` gives it one of its own",
     grpc.StatusCode.INVALID_ARGUMENT: "correct what the server names: id, namespace, types or labels",
     grpc.StatusCode.PERMISSION_DENIED: "let this worker's identity serve the namespace and its node types",
     grpc.StatusCode.UNAUTHENTICATED: "give the worker credentials that the server accepts",
@@ -103,6 +108,7 @@ class Connection:
         self._is_writing = False
         self._is_closing = False
         self._is_out_of_reach = False
+        self._is_in_use = False
         self._welcome_time_s: float | None = None
 
     def __repr__(self) -> str:
@@ -125,16 +131,21 @@ class Connection:
             WorkerRefused: if the server will not have this worker, and trying again cannot help.
         """
         backoff = Backoff(self._jitter)
+        in_use_since_s: float | None = None
         while not self._is_closing:
             end = await self._stream(on_events)
             if self._is_closing:
                 return
-            remedy = _REMEDIES.get(end.code)
-            if remedy is not None:
-                said = end.details or end.code.name
-                text = f"the server at {self.address} refused the worker: {said}; {remedy}"
-                raise WorkerRefused(end.code.name, text)
-            self._tell_lost(end)
+            if end.code is grpc.StatusCode.ALREADY_EXISTS:
+                in_use_since_s = self._loop.time() if in_use_since_s is None else in_use_since_s
+                if self._loop.time() - in_use_since_s >= IN_USE_S:
+                    raise self._refusal(end)
+                self._tell_in_use(end)
+            else:
+                in_use_since_s = None
+                if end.code in _REMEDIES:
+                    raise self._refusal(end)
+                self._tell_lost(end)
             if end.lived_s >= STABLE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay_s())
@@ -223,9 +234,23 @@ class Connection:
             self._is_writing = False
             self._has_moved.set()
 
+    def _refusal(self, end: _StreamEnd) -> WorkerRefused:
+        said = end.details or end.code.name
+        text = f"the server at {self.address} refused the worker: {said}; {_REMEDIES[end.code]}"
+        return WorkerRefused(end.code.name, text)
+
+    def _tell_in_use(self, end: _StreamEnd) -> None:
+        """Log once that another process has the worker's id."""
+        if not self._is_in_use:
+            self._is_in_use = True
+            said = end.details or f"the worker id {self._session.worker_id} is in use"
+            remedy = _REMEDIES[end.code]
+            text = "not attached, trying again for %g s in case the other process is leaving: %s (%s)"
+            logger.warning(text, IN_USE_S, said, remedy)
+
     def _tell_attached(self, welcome: Welcomed) -> None:
         self._welcome_time_s = self._loop.time()
-        self._is_out_of_reach = False
+        self._is_out_of_reach = self._is_in_use = False
         logger.info("attached to %s (Plait %s)", self.address, welcome.server_version or "of unknown version")
 
     def _tell_lost(self, end: _StreamEnd) -> None:

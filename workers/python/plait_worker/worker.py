@@ -181,8 +181,9 @@ class Worker:
         """Serve until drained, by SIGTERM, SIGINT or `drain()`.
 
         A server that is out of reach is tried again for ever; what runs goes on meanwhile, and results are
-        kept until the server has recorded them. If the caller is cancelled, everything stops at once and what
-        ran is given to another worker when its lease has run out.
+        kept until the server has recorded them. A worker whose id another process has tries again for two
+        minutes: so a new process may be started before the old one has drained. If the caller is cancelled,
+        everything stops at once and what ran is given to another worker when its lease has run out.
 
         Args:
             connect: the server, as HOST:PORT.
