@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import trio
 
-from plait_server.runtime.allocator import Allocator, Grant, Request
+from plait_server.runtime.allocator import Allocator
+from plait_server.runtime.grant import Grant
+from plait_server.runtime.waiting import Request
 
 NAMESPACE = "default"
 
@@ -20,8 +22,14 @@ class Desk:
         self.order: list[str] = []
         self._count = 0
 
-    def execution(self, name: str = "x", limit: int = 10_000, namespace: str = NAMESPACE) -> None:
-        self.allocator.open_execution(namespace, name, limit)
+    def execution(
+        self,
+        name: str = "x",
+        limit: int = 10_000,
+        namespace: str = NAMESPACE,
+        submitted_s: float = 0.0,
+    ) -> None:
+        self.allocator.open_execution(namespace, name, limit, submitted_s)
 
     def worker(
         self,

@@ -24,6 +24,22 @@ async def test_higher_priority_goes_first_then_the_longer_path_then_the_graphs_o
     assert granted == ["urgent", "longer", "long", "late", "later"]
 
 
+async def test_the_earlier_submission_goes_before_the_graphs_order() -> None:
+    """R4: also when the later one was read back first, or asks first."""
+    desk = Desk(server=1)
+    desk.execution("later", submitted_s=2.0)
+    desk.execution("earlier", submitted_s=1.0)
+    desk.worker()
+    desk.ask("later-0", execution="later")
+    desk.ask("earlier-1", execution="earlier")
+    desk.ask("later-long", execution="later", remaining=1)
+    desk.ask("earlier-2", execution="earlier")
+    granted = desk.dispatch()
+    while desk.grants:
+        granted += desk.end(granted[-1])
+    assert granted == ["later-long", "earlier-1", "earlier-2", "later-0"]
+
+
 async def test_order_holds_across_the_types_of_an_execution() -> None:
     """R4 acts on all ready nodes, not on those of one type."""
     desk = Desk()

@@ -1,9 +1,8 @@
-"""Q1, R4: whatever happens in whatever order, limits hold, no permit leaks, and nothing waits that could start."""
+"""Q1, R4: whatever happens in whatever order, the allocator grants what the reference grants, and leaks nothing."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -11,13 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from plait_server.runtime.allocator import RESERVE_AFTER_S, Allocator, Grant, Request
+from plait_server.runtime.allocator import Allocator
+from plait_server.runtime.grant import Grant
+from plait_server.runtime.waiting import Request
+from tests.runtime.reference_allocator import Reference, Slots, Waiter
 
-EXECUTIONS = {"x": ("one", 1), "y": ("one", 3), "z": ("two", 2)}
-"""Name -> namespace and limit."""
-TYPES = ("t", "u")
-TYPE_LIMITS = {"u": 2}
+NAMESPACES = ["one", "two"]
+EXECUTIONS = {"x": ("one", 1, 2.0), "y": ("one", 3, 1.0), "w": ("one", 2, 1.0), "z": ("two", 2, 0.0)}
+"""Name -> namespace, limit and time of submission; in the order of opening."""
+TYPES = {"t": 0, "u": 2, "v": 1}
+"""Name -> limit, 0 for none."""
 SERVER_LIMIT = 4
+WORKERS = {"a": {"t": 0, "u": 0}, "b": {"t": 1, "u": 0, "v": 0}, "c": {"v": 0}}
+"""Name -> the types it serves, and its limit of each."""
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Ask:
     type: str
     priority: int
     remaining: int
+    order: int
 
 
 @dataclass
@@ -44,7 +50,6 @@ class SetWorker:
     namespace: str
     name: str
     slots: int
-    type_limit: int
 
 
 @dataclass
@@ -54,51 +59,53 @@ class RemoveWorker:
 
 
 @dataclass
+class TakeBack:
+    """An attempt that runs since before a restart turns up."""
+
+    execution: str
+    type: str
+    worker: str
+
+
+@dataclass
 class Pass:
     seconds: float
 
 
-PICKS = st.integers(0, 30)
-WORKERS = st.sampled_from(("a", "b"))
-NAMESPACES = st.sampled_from(("one", "two"))
+def few(most: int) -> st.SearchStrategy[int]:
+    return st.integers(0, most)
+
+
 ACTIONS = st.one_of(
+    st.builds(Ask, st.sampled_from(tuple(EXECUTIONS)), st.sampled_from(tuple(TYPES)), few(2), few(1), few(2)),
+    st.builds(Ask, st.just("x"), st.just("t"), few(1), few(0), few(0)),
+    st.builds(Withdraw, few(30)),
+    st.builds(GiveBack, few(30), st.sampled_from(("engine", "slot", "all", "all", "all"))),
+    st.builds(SetWorker, st.sampled_from(NAMESPACES), st.sampled_from(tuple(WORKERS)), few(3)),
+    st.builds(RemoveWorker, st.sampled_from(NAMESPACES), st.sampled_from(tuple(WORKERS))),
     st.builds(
-        Ask, st.sampled_from(tuple(EXECUTIONS)), st.sampled_from(TYPES), st.integers(0, 2), st.integers(0, 2)
+        TakeBack,
+        st.sampled_from(tuple(EXECUTIONS)),
+        st.sampled_from(tuple(TYPES)),
+        st.sampled_from(tuple(WORKERS)),
     ),
-    st.builds(Withdraw, PICKS),
-    st.builds(GiveBack, PICKS, st.sampled_from(("engine", "slot", "all", "all", "all"))),
-    st.builds(SetWorker, NAMESPACES, WORKERS, st.integers(0, 3), st.integers(0, 2)),
-    st.builds(RemoveWorker, NAMESPACES, WORKERS),
     st.builds(Pass, st.sampled_from((0.5, 4.0, 11.0))),
 )
 
 
-@dataclass
-class Slots:
-    """A worker as the model knows it."""
-
-    is_open: bool
-    total: int
-    by_type: dict[str, int]
-    taken: Counter[str] = field(default_factory=Counter[str])
-
-    def has_room(self, type_: str) -> bool:
-        limit = self.by_type[type_]
-        free = self.is_open and self.taken.total() < self.total
-        return free and (limit == 0 or self.taken[type_] < limit)
-
-
 class Model:
-    """An allocator, and beside it plain counts of what is out."""
+    """An allocator, and beside it the reference, to which the same happens."""
 
     def __init__(self) -> None:
-        self.allocator = Allocator(server_limit=SERVER_LIMIT, type_limits=TYPE_LIMITS)
-        for name, (namespace, limit) in EXECUTIONS.items():
-            self.allocator.open_execution(namespace, name, limit)
-        self.waiting: dict[str, tuple[Request, tuple[int, int, int]]] = {}
-        self.granted: dict[str, tuple[Grant, Request, Slots]] = {}
-        self.workers: dict[str, Slots] = {}
-        self.engine: Counter[str] = Counter()
+        limits = {name: limit for name, limit in TYPES.items() if limit}
+        self.allocator = Allocator(server_limit=SERVER_LIMIT, type_limits=limits)
+        self.reference = Reference(SERVER_LIMIT, TYPES, NAMESPACES)
+        for name, (namespace, limit, submitted_s) in EXECUTIONS.items():
+            self.allocator.open_execution(namespace, name, limit, submitted_s)
+            self.reference.limits[name] = limit
+        self.out: dict[str, tuple[Grant, Waiter, Slots]] = {}
+        self.granted: list[tuple[str, str]] = []
+        self.waiters: dict[str, Waiter] = {}
         self.count = 0
 
     def do(self, action: object) -> None:
@@ -106,55 +113,85 @@ class Model:
             case Ask():
                 self.ask(action)
             case Withdraw():
-                if self.waiting:
-                    path = sorted(self.waiting)[action.pick % len(self.waiting)]
-                    request, _ = self.waiting.pop(path)
-                    self.allocator.withdraw(request.namespace, request.execution_id, path)
+                if self.reference.waiting:
+                    path = sorted(self.reference.waiting)[action.pick % len(self.reference.waiting)]
+                    waiter = self.reference.waiting.pop(path)
+                    self.allocator.withdraw(waiter.namespace, waiter.execution, path)
             case GiveBack():
-                if self.granted:
-                    path = sorted(self.granted)[action.pick % len(self.granted)]
-                    self.give_back(path, action.part)
+                if self.out:
+                    self.give_back(sorted(self.out)[action.pick % len(self.out)], action.part)
             case SetWorker():
-                self.set_worker(action)
+                self.set_worker(action.namespace, action.name, action.slots)
             case RemoveWorker():
                 instance = f"{action.namespace}.{action.name}"
-                self.workers.pop(instance, None)
+                self.reference.workers.pop(instance, None)
                 self.allocator.remove_worker(instance)
+            case TakeBack():
+                self.take_back(action)
             case _:
                 pass
 
-    def ask(self, ask: Ask) -> None:
+    def waiter(
+        self, execution: str, type_: str, priority: int = 0, remaining: int = 0, order: int = 0
+    ) -> Waiter:
         self.count += 1
+        namespace, _, submitted_s = EXECUTIONS[execution]
+        place = list(EXECUTIONS).index(execution)
+        rank = (-priority, -remaining, submitted_s, place, order, self.count)
         path = f"n{self.count:03}"
-        namespace, _ = EXECUTIONS[ask.execution]
-        rank = (-ask.priority, -ask.remaining, self.count)
-        request = Request(
-            namespace,
-            ask.execution,
-            path,
-            ask.type,
-            ask.priority,
-            ask.remaining,
-            self.count,
-            trio.current_time(),
-            partial(self.on_grant, path),
+        waiter = Waiter(
+            namespace=namespace,
+            execution=execution,
+            path=path,
+            type=type_,
+            rank=rank,
+            ready_s=trio.current_time(),
         )
-        self.waiting[path] = request, rank
-        self.allocator.offer(request)
+        self.waiters[path] = waiter
+        return waiter
+
+    def request(self, waiter: Waiter) -> Request:
+        return Request(
+            waiter.namespace,
+            waiter.execution,
+            waiter.path,
+            waiter.type,
+            -int(waiter.rank[0]),
+            -int(waiter.rank[1]),
+            int(waiter.rank[4]),
+            waiter.ready_s,
+            partial(self.on_grant, waiter.path),
+        )
+
+    def ask(self, ask: Ask) -> None:
+        waiter = self.waiter(ask.execution, ask.type, ask.priority, ask.remaining, ask.order)
+        self.reference.offer(waiter)
+        self.allocator.offer(self.request(waiter))
 
     def on_grant(self, path: str, grant: Grant) -> None:
-        request, _ = self.waiting.pop(path)
         assert grant.worker is not None
-        worker = self.workers[grant.worker.instance_id]
-        assert self.engine_has_room(request), "a limit of the engine was passed"
-        assert worker.has_room(request.type), "a worker was given more than it takes"
-        self.engine.update(("server", request.execution_id, request.type))
-        worker.taken[request.type] += 1
-        self.granted[path] = grant, request, worker
+        self.granted.append((path, grant.worker.instance_id))
+        self.out[path] = grant, self.waiters[path], self.reference.workers[grant.worker.instance_id]
+
+    def take_back(self, action: TakeBack) -> None:
+        namespace = EXECUTIONS[action.execution][0]
+        instance = f"{namespace}.{action.worker}"
+        slots = self.reference.workers.get(instance)
+        if slots is None or action.type not in slots.limits:
+            return
+        waiter = self.waiter(action.execution, action.type)
+        grant = self.allocator.take_back(self.request(waiter), action.worker, instance)
+        self.reference.take(waiter, instance)
+        self.out[waiter.path] = grant, waiter, slots
 
     def give_back(self, path: str, part: str) -> None:
-        grant, request, worker = self.granted[path]
-        had_slot, had_engine = grant.worker is not None, path in self.out_of_engine
+        grant, waiter, slots = self.out[path]
+        had_slot, had_engine = grant.worker is not None, bool(grant._engine)
+        now_s = trio.current_time()
+        if had_engine and part != "slot":
+            self.reference.give_back_engine(waiter, now_s)
+        if had_slot and part != "engine":
+            self.reference.give_back_slot(waiter, slots, now_s)
         match part:
             case "engine":
                 grant.release_engine()
@@ -162,80 +199,54 @@ class Model:
                 grant.release_slot()
             case _:
                 grant.release()
-        if had_slot and part != "engine":
-            worker.taken[request.type] -= 1
-        if had_engine and part != "slot":
-            self.engine.subtract(("server", request.execution_id, request.type))
         if grant.is_empty:
-            del self.granted[path]
+            del self.out[path]
 
-    @property
-    def out_of_engine(self) -> list[str]:
-        return [path for path, (grant, _, _) in self.granted.items() if grant._engine]
+    def set_worker(self, namespace: str, name: str, slots: int) -> None:
+        instance = f"{namespace}.{name}"
+        self.reference.set_worker(namespace, instance, slots, WORKERS[name], trio.current_time())
+        if instance in self.allocator._instances:
+            self.allocator.set_worker_slots(instance, slots)
+        else:
+            self.allocator.attach_worker(namespace, name, instance, slots, WORKERS[name])
 
-    def set_worker(self, action: SetWorker) -> None:
-        instance = f"{action.namespace}.{action.name}"
-        types = {"t": action.type_limit, "u": 0}
-        worker = self.workers.get(instance)
-        if worker is None:
-            self.workers[instance] = Slots(action.slots > 0, action.slots, types)
-            self.allocator.attach_worker(action.namespace, action.name, instance, action.slots, types)
-            return
-        worker.is_open, worker.total = action.slots > 0, action.slots or worker.total
-        self.allocator.set_worker_slots(instance, action.slots)
-
-    def engine_has_room(self, request: Request) -> bool:
-        limits = {
-            "server": SERVER_LIMIT,
-            request.execution_id: EXECUTIONS[request.execution_id][1],
-            request.type: TYPE_LIMITS.get(request.type, 10_000),
-        }
-        return all(self.engine[name] < limit for name, limit in limits.items())
-
-    def could_start(self, request: Request) -> bool:
-        workers = (
-            worker for name, worker in self.workers.items() if name.startswith(f"{request.namespace}.")
-        )
-        return self.engine_has_room(request) and any(worker.has_room(request.type) for worker in workers)
+    def dispatch(self) -> None:
+        self.granted.clear()
+        self.allocator.dispatch()
+        assert self.granted == self.reference.dispatch()
 
     def check(self) -> None:
         statistics = self.allocator.statistics()
-        assert statistics.waiting == len(self.waiting)
-        assert statistics.running == self.engine["server"] <= SERVER_LIMIT
-        for name, worker in self.workers.items():
-            assert self.allocator.slots_in_use(name) == worker.taken.total()
-        now_s = trio.current_time()
-        for path, (request, rank) in self.waiting.items():
-            reason = self.allocator.reason(request.namespace, request.execution_id, path)
-            if not self.could_start(request):
-                assert reason, f"{path} waits and nothing is said of it"
-                continue
-            assert any(
-                other_rank < rank and now_s - other.ready_s >= RESERVE_AFTER_S
-                for other, other_rank in self.waiting.values()
-            ), f"{path} could start, and nobody reserves what it needs"
+        assert statistics.waiting == len(self.reference.waiting)
+        assert statistics.running == self.reference.taken["server"]
+        for name, worker in self.reference.workers.items():
+            assert self.allocator.slots_in_use(name) == worker.taken
+        for path, waiter in self.reference.waiting.items():
+            reason = self.allocator.reason(waiter.namespace, waiter.execution, path)
+            assert reason, f"{path} waits and nothing is said of it"
+            assert reason == (self.reference.reason(waiter) or reason)
 
     def drain(self) -> None:
         """Let everything run to its end: each waiter must have its turn."""
-        for namespace in ("one", "two"):
-            for name in ("a", "b"):
-                self.set_worker(SetWorker(namespace, name, 3, 0))
-        for _ in range(len(self.waiting) + 1):
-            self.allocator.dispatch()
+        for namespace in NAMESPACES:
+            for name in WORKERS:
+                self.set_worker(namespace, name, 3)
+        for _ in range(len(self.reference.waiting) + len(self.out) + 1):
+            self.dispatch()
             self.check()
-            for path in sorted(self.granted):
+            for path in sorted(self.out):
                 self.give_back(path, "all")
-        self.allocator.dispatch()
-        assert not self.waiting
+        self.dispatch()
+        assert not self.reference.waiting
         assert self.allocator.statistics().running == 0
-        assert all(self.allocator.slots_in_use(name) == 0 for name in self.workers)
-        for execution, (namespace, _) in EXECUTIONS.items():
+        assert all(self.allocator.slots_in_use(name) == 0 for name in self.reference.workers)
+        for execution, (namespace, _, _) in EXECUTIONS.items():
             self.allocator.close_execution(namespace, execution)
 
 
 @given(st.lists(ACTIONS, max_size=60))
 @settings(max_examples=400)
-def test_limits_hold_and_no_permit_leaks(actions: list[object]) -> None:
+def test_it_grants_what_the_reference_grants_and_leaks_nothing(actions: list[object]) -> None:
     clock = MockClock()
 
     async def live() -> None:
@@ -244,7 +255,7 @@ def test_limits_hold_and_no_permit_leaks(actions: list[object]) -> None:
             if isinstance(action, Pass):
                 clock.jump(action.seconds)
             model.do(action)
-            model.allocator.dispatch()
+            model.dispatch()
             model.check()
         model.drain()
 

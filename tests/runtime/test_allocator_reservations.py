@@ -158,3 +158,99 @@ async def test_a_slot_is_kept_as_other_permits_are(autojump_clock: MockClock) ->
     old.release()
     assert desk.dispatch() == ["urgent"]
     assert desk.end("urgent") == ["other"]
+
+
+async def test_a_slot_is_kept_from_other_types_too(autojump_clock: MockClock) -> None:
+    """R4: a slot of a worker is one permit, whatever types the worker serves."""
+    desk = Desk()
+    desk.execution("x", limit=1)
+    desk.execution("y", limit=10)
+    old = desk.allocator.take_back(desk.request("old"), "v", "v.1")
+    desk.worker("w", slots=1, types={"t": 0, "u": 0})
+    desk.ask("holds-slot", execution="y", type_="u")
+    desk.dispatch()
+    desk.ask("urgent", execution="x", priority=1)
+    desk.ask("other", execution="y", type_="u")
+    desk.dispatch()
+    await trio.sleep(10)
+    assert desk.end("holds-slot") == []
+    assert desk.reason("other", "y") == "WORKER_SLOTS"
+    old.release()
+    assert desk.dispatch() == ["urgent"]
+    assert desk.end("urgent") == ["other"]
+
+
+async def test_a_permit_that_was_taken_by_others_meanwhile_is_kept_when_it_comes_free(
+    autojump_clock: MockClock,
+) -> None:
+    """R4: each permit it lacks after 10 s, not only what it lacked when it was last looked at."""
+    desk = Desk(types={"rare": 1})
+    desk.execution("x", limit=1)
+    desk.execution("y", limit=10)
+    desk.worker(types={"rare": 0, "t": 0})
+    desk.ask("holds-rare", execution="y", type_="rare")
+    desk.dispatch()
+    desk.ask("needs-both", execution="x", type_="rare", priority=9)
+    desk.dispatch()
+    await trio.sleep(5)
+    desk.ask("small", execution="x")
+    assert desk.dispatch() == ["small"]
+    await trio.sleep(7)
+    desk.ask("other", execution="x")
+    assert desk.end("small") == []
+    assert desk.end("holds-rare") == ["needs-both"]
+
+
+async def test_one_that_no_worker_serves_is_kept_nothing(autojump_clock: MockClock) -> None:
+    """R4: what it waits for is no permit, and those it would keep would lie idle until a worker comes."""
+    desk = Desk(server=1)
+    desk.execution("x")
+    desk.execution("y")
+    desk.worker(types={"t": 0})
+    desk.ask("holds-server", execution="y")
+    desk.dispatch()
+    desk.ask("misspelt", execution="x", type_="tt", priority=9)
+    desk.ask("other", execution="y")
+    desk.dispatch()
+    await trio.sleep(60)
+    assert desk.end("holds-server") == ["other"]
+
+
+async def test_of_those_that_need_the_same_only_the_first_reserves(autojump_clock: MockClock) -> None:
+    """R4: the others cannot start before it; what was kept for them would lie idle."""
+    desk = Desk(server=3, types={"rare": 1})
+    for number in range(4):
+        desk.execution(f"x{number}")
+    desk.execution("y")
+    desk.worker(types={"rare": 0, "t": 0})
+    desk.ask("holds-rare", execution="y", type_="rare")
+    desk.ask("a", execution="y")
+    desk.ask("b", execution="y")
+    desk.dispatch()
+    for number in range(4):
+        desk.ask(f"rare{number}", execution=f"x{number}", type_="rare", priority=1)
+    desk.ask("c", execution="y")
+    desk.ask("d", execution="y")
+    desk.dispatch()
+    await trio.sleep(10)
+    assert desk.end("a") == []
+    assert desk.end("b") == ["c"]
+    assert desk.end("holds-rare") == ["rare0"]
+    assert desk.end("c") == ["d"]
+
+
+async def test_nothing_is_kept_from_another_namespace(autojump_clock: MockClock) -> None:
+    """R4 acts within a namespace; one that waits for its own workers does not stop the others."""
+    desk = Desk(server=2)
+    for namespace in ("one", "two"):
+        desk.execution(namespace, namespace=namespace)
+        desk.worker(namespace, slots=1 if namespace == "one" else 9, namespace=namespace)
+    desk.ask("one-0", execution="one", namespace="one")
+    desk.ask("two-0", execution="two", namespace="two")
+    desk.dispatch()
+    desk.ask("one-1", execution="one", namespace="one", priority=9)
+    desk.ask("two-1", execution="two", namespace="two")
+    desk.dispatch()
+    await trio.sleep(60)
+    assert desk.end("two-0") == ["two-1"]
+    assert desk.end("one-0") == ["one-1"]

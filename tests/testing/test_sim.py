@@ -14,8 +14,8 @@ from plait_server.core import edges, joins
 from plait_server.core.edges import EdgeRow, Effect
 from plait_server.core.graph import Join
 from plait_server.core.states import EdgeState
-from plait_server.runtime.allocator import Grant
 from plait_server.runtime.feed import Feed
+from plait_server.runtime.grant import Grant
 from plait_server.testing import sim
 from plait_server.testing.simulation.coverage import NOT_REACHED, wanted_rows
 from plait_server.testing.simulation.run import simulate

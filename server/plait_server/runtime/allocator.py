@@ -5,16 +5,31 @@ used as counters (`acquire_on_behalf_of_nowait`), for trio's own queue is first-
 limiter, whereas R4 orders by priority and Q1 takes all permits or none.
 
 Rules
-1. Requests of one execution and node type need the same permits, so they form a group, a heap in R4's order;
-   only its head is looked at. A group that lacks something is parked with each thing it lacks and looked at
-   again when one of them comes free.
-2. A request holds no permit while it waits. When it has waited 10 s, each permit it lacks is kept for it when
-   it comes free, until it starts or is withdrawn: a request later in R4's order does not see that permit
-   (`_free_for`). One earlier does.
-3. Namespaces take turns: the one that was granted least is first; R4 acts within one. One that has not waited
-   for a while begins where the others are: what they were granted meanwhile gives it no head start.
+1. A request needs a permit of the server, of its execution and of its node type (if that has a limit), and a
+   slot of a worker: all or none. It holds nothing while it waits. One that lacks something is passed over.
+2. R4's order holds within a namespace. Namespaces take turns: the one that was granted least is first. One that
+   has not waited for a while begins where the others are: what they were granted meanwhile gives it no head start.
+3. A request that has waited 10 s is kept each permit it lacked since, when that comes free, until it starts or
+   is withdrawn: requests later in R4's order do not see the permit, earlier ones do. A kept slot is one of the
+   worker with the most room that serves the type. Of requests that need the same permits only the first reserves,
+   for the others cannot start before it, and their permits would lie idle: the first of an execution, if that
+   has no permit free, and of those whose executions have one, the first of each node type. One that no worker
+   serves reserves nothing. Between namespaces nothing is kept: a namespace that waits for its own workers would
+   stop all others.
 4. Permits of the engine (server, execution, node type) go back at the decision; the worker's slot when the
    handler has ended or was given up. Each is given back once, by whoever holds the `Grant`.
+
+How it costs O(log n)
+- Requests that need the same permits are in one `TypeQueue`, a heap of groups by rank; what its first group lacks,
+  all lack, but for their executions' permits. So a queue is looked at by its first group alone. A group whose
+  execution has no permit free moves to that execution's heap, until one comes free.
+- What comes free makes ready those that may have lacked it: a slot the queues of the types that its worker
+  serves, a permit of a node type the queues of that type, a permit of an execution its first blocked group (when
+  that has gone on, the next). For the server nobody is woken: what is ready stays ready while it has no permit.
+- What is ready is taken in R4's order from a heap for each namespace, and namespaces by turns from another.
+- What a request is kept is worked out from times: it lacks what was exhausted after it had waited for 10 s. There
+  is nothing to be kept up to date for each request. The cost is linear in the reservers of the namespace (node
+  types, and executions with no permit free), and only if anything has waited for 10 s.
 """
 
 from __future__ import annotations
@@ -22,133 +37,28 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 import trio
 
-from plait_server.runtime.worker_slots import WorkerSlots, take_permit
+from plait_server.runtime.grant import Grant
+from plait_server.runtime.waiting import (
+    Entry,
+    ExecutionQueue,
+    Group,
+    Item,
+    Limit,
+    NamespaceQueue,
+    Rank,
+    Request,
+    TypeLimit,
+    TypeQueue,
+    slot_beside,
+)
+from plait_server.runtime.worker_slots import WorkerPool, WorkerSlots
 
-RESERVE_AFTER_S: Final = 10.0
-"""Waiting longer than this, a request is kept each permit it lacks (R4)."""
-
-Rank: TypeAlias = tuple[int, int, int, int]
-
-
-class Request(NamedTuple):
-    """A ready node that waits for capacity."""
-
-    namespace: str
-    execution_id: str
-    node_path: str
-    type: str
-    priority: int
-    remaining: int
-    order: int
-    ready_s: float
-    """trio time at which it was ready."""
-    on_grant: Callable[[Grant], None]
-    """Called with the grant, in the midst of `dispatch`: it may only take note."""
-
-
-class _Resource:
-    """Something that permits are taken of, and the groups that lack it."""
-
-    __slots__ = ("blocked", "limiter", "name")
-
-    def __init__(self, name: str, limiter: trio.CapacityLimiter | None) -> None:
-        self.name = name
-        """The reason shown: SERVER_LIMIT, EXECUTION_LIMIT, NODE_TYPE_LIMIT or WORKER_SLOTS."""
-        self.limiter = limiter
-        """None for worker slots, of which there are many."""
-        self.blocked: dict[_Group, None] = {}
-
-
-class _Group:
-    """Requests that need the same permits."""
-
-    __slots__ = ("execution_id", "heap", "lacks", "namespace", "parked", "resources", "type")
-
-    def __init__(self, request: Request, resources: tuple[_Resource, ...]) -> None:
-        self.namespace = request.namespace
-        self.execution_id = request.execution_id
-        self.type = request.type
-        self.resources = resources
-        """In the order of the reasons; the worker slots last."""
-        self.heap: list[tuple[Rank, Request]] = []
-        self.lacks: list[_Resource] = []
-        """What it is parked with: what its head lacks, and what is kept for it."""
-        self.parked: Request | None = None
-        """The head that it was parked for."""
-
-    @property
-    def head(self) -> tuple[Rank, Request]:
-        return self.heap[0]
-
-
-class Grant:
-    """Permits and a worker for one attempt."""
-
-    __slots__ = (
-        "_allocator",
-        "_borrower",
-        "_engine",
-        "_worker",
-        "execution_id",
-        "node_path",
-        "queue_s",
-        "type",
-    )
-
-    def __init__(
-        self,
-        allocator: Allocator,
-        request: Request,
-        worker: WorkerSlots,
-        engine: tuple[_Resource, ...],
-        queue_s: float,
-    ) -> None:
-        self._allocator = allocator
-        self._engine: tuple[_Resource, ...] = engine
-        self._worker: WorkerSlots | None = worker
-        self._borrower = object()
-        self.execution_id = request.execution_id
-        self.node_path = request.node_path
-        self.type = request.type
-        self.queue_s = queue_s
-        for resource in engine:
-            if resource.limiter is not None:
-                take_permit(resource.limiter, self._borrower)
-        worker.take(self._borrower, request.type)
-
-    @property
-    def worker(self) -> WorkerSlots | None:
-        """The worker; None once its slot was given back."""
-        return self._worker
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything was given back."""
-        return not self._engine and self._worker is None
-
-    def release_engine(self) -> None:
-        """Give the engine's permits back. Idempotent."""
-        for resource in self._engine:
-            if resource.limiter is not None:
-                resource.limiter.release_on_behalf_of(self._borrower)
-            self._allocator.freed(resource)
-        self._engine = ()
-
-    def release_slot(self) -> None:
-        """Give the worker's slot back. Idempotent."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.give_back(self._borrower, self.type)
-            self._allocator.worker_changed(worker)
-
-    def release(self) -> None:
-        """Give everything back. Idempotent."""
-        self.release_engine()
-        self.release_slot()
+_NAMESPACES_MIN: Final = 64
+"""As many namespaces are always remembered; with more, those without executions are forgotten from time to time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,24 +79,25 @@ class Allocator:
     """Grants capacity to ready nodes."""
 
     def __init__(self, *, server_limit: int, type_limits: Mapping[str, int]) -> None:
-        self._server = _Resource("SERVER_LIMIT", trio.CapacityLimiter(server_limit))
-        self._types = {
-            name: _Resource("NODE_TYPE_LIMIT", trio.CapacityLimiter(limit))
-            for name, limit in type_limits.items()
-        }
-        self._executions: dict[tuple[str, str], _Resource] = {}
-        self._slots: dict[tuple[str, str], _Resource] = {}
-        self._workers: dict[tuple[str, str], dict[str, WorkerSlots]] = {}
-        """(namespace, type) -> instance id -> worker."""
+        self._server = Limit("SERVER_LIMIT", server_limit)
+        self._types = {name: TypeLimit(limit) for name, limit in type_limits.items()}
+        self._executions: dict[tuple[str, str], ExecutionQueue] = {}
+        self._opened = 0
+        self._pools: dict[tuple[str, str], WorkerPool] = {}
+        """(namespace, type) -> its workers; there for each type that is served or waited for."""
         self._instances: dict[str, WorkerSlots] = {}
-        self._groups: dict[tuple[str, str, str], _Group] = {}
-        self._requests: dict[tuple[str, str, str], Request] = {}
+        self._requests: dict[tuple[str, str, str], Entry] = {}
         """(namespace, execution, path) -> the request that waits."""
-        self._runnable: dict[_Group, None] = {}
-        self._granted: dict[str, int] = {}
-        """Namespace -> grants, for the turns."""
-        self._turns = 0
-        """The turn of the newest grant; no namespace that waits is behind it."""
+        self._namespaces: dict[str, NamespaceQueue] = {}
+        self._namespaces_made = 0
+        self._namespaces_max = _NAMESPACES_MIN
+        """At so many namespaces those without executions are forgotten."""
+        self._queue: list[tuple[int, int, NamespaceQueue]] = []
+        """A heap of the namespaces in which something is ready, by turn."""
+        self._holding: dict[NamespaceQueue, None] = {}
+        """Those in which something is held for permits that are kept for others."""
+        self._turn = 0
+        """The turn of the newest grant; no namespace in the queue is behind it."""
         self._arrivals = 0
         self._grants = 0
         self.on_capacity: Callable[[], None] = lambda: None
@@ -197,15 +108,20 @@ class Allocator:
 
     # Executions and workers come and go.
 
-    def open_execution(self, namespace: str, execution_id: str, limit: int) -> None:
-        """Make the limit of an execution known. Idempotent."""
+    def open_execution(self, namespace: str, execution_id: str, limit: int, submitted_s: float = 0.0) -> None:
+        """Make an execution known, with its limit and the time of its submission. Idempotent."""
         key = namespace, execution_id
         if key not in self._executions:
-            self._executions[key] = _Resource("EXECUTION_LIMIT", trio.CapacityLimiter(limit))
+            self._opened += 1
+            queue = self._namespace(namespace)
+            queue.open += 1
+            self._executions[key] = ExecutionQueue(queue, execution_id, limit, submitted_s, self._opened)
 
     def close_execution(self, namespace: str, execution_id: str) -> None:
         """Forget an execution that has no requests and no grants left. Idempotent."""
-        self._executions.pop((namespace, execution_id), None)
+        execution = self._executions.pop((namespace, execution_id), None)
+        if execution is not None:
+            execution.namespace.open -= 1
 
     def attach_worker(
         self, namespace: str, worker_id: str, instance_id: str, slots: int, types: Mapping[str, int]
@@ -213,18 +129,17 @@ class Allocator:
         """Let a worker take attempts; one that comes back keeps the slots that its attempts hold."""
         worker = self._instances.get(instance_id)
         if worker is None:
-            worker = self._instances[instance_id] = WorkerSlots(namespace, worker_id, instance_id, types)
-        for name in types:
-            self._workers.setdefault((namespace, name), {})[instance_id] = worker
+            worker = self._instances[instance_id] = WorkerSlots(namespace, worker_id, instance_id, {})
         worker.set_types(types)
-        self.set_worker_slots(instance_id, slots)
+        for name in types:
+            self._pool(namespace, name)
+        self.change_worker(worker, lambda: worker.set_slots(slots))
 
     def set_worker_slots(self, instance_id: str, slots: int) -> None:
         """Change how many attempts a worker takes at once; 0 means nothing new."""
         worker = self._instances.get(instance_id)
         if worker is not None:
-            worker.set_slots(slots)
-            self.worker_changed(worker)
+            self.change_worker(worker, lambda: worker.set_slots(slots))
 
     def remove_worker(self, instance_id: str) -> None:
         """Forget a worker that is gone. Idempotent."""
@@ -232,44 +147,50 @@ class Allocator:
         if worker is None:
             return
         for name in worker.types:
-            self._workers.get((worker.namespace, name), {}).pop(instance_id, None)
+            pool = self._pools.get((worker.namespace, name))
+            if pool is not None:
+                pool.remove(worker)
+                self._forget_pool(worker.namespace, name)
 
     def slots_in_use(self, instance_id: str) -> int:
         """Count the slots of a worker that are taken."""
         worker = self._instances.get(instance_id)
         return worker.slots.borrowed_tokens if worker is not None else 0
 
-    def worker_changed(self, worker: WorkerSlots) -> None:
-        """Look again at what waits for a worker: it has a free slot, or more of them."""
-        for name in worker.types:
-            resource = self._slots.get((worker.namespace, name))
-            if resource is not None:
-                self.freed(resource)
-
     # Requests.
 
     def offer(self, request: Request) -> None:
         """Queue a request; `dispatch` grants it when it can."""
-        key = request.namespace, request.execution_id, request.type
-        group = self._groups.get(key)
-        resources = self._resources(request)
-        if group is None or group.resources[1] is not resources[1]:
-            # One of another limit is left over from before the execution was read again; all of it was withdrawn.
-            group = self._groups[key] = _Group(request, resources)
+        execution = self._executions[request.namespace, request.execution_id]
+        namespace = execution.namespace
+        group = execution.groups.get(request.type)
+        if group is None:
+            kind = self._kind(namespace, request.type)
+            kind.count += 1
+            group = execution.groups[request.type] = Group(execution, kind)
         self._arrivals += 1
-        rank = -request.priority, -request.remaining, request.order, self._arrivals
-        heapq.heappush(group.heap, (rank, request))
-        self._requests[request.namespace, request.execution_id, request.node_path] = request
-        if not group.lacks or group.head[1] is request:
-            self._unpark(group)
+        rank: Rank = (
+            -request.priority,
+            -request.remaining,
+            execution.submitted_s,
+            execution.number,
+            request.order,
+            self._arrivals,
+        )
+        entry = Entry(rank, request, group)
+        group.add(entry)
+        namespace.arrive(entry)
+        self._requests[request.namespace, request.execution_id, request.node_path] = entry
+        if group.entries[0][1] is entry:
+            self._place(group)
 
     def withdraw(self, namespace: str, execution_id: str, node_path: str) -> None:
-        """Take a request back. Idempotent; the heap forgets it when it comes to its head."""
-        request = self._requests.pop((namespace, execution_id, node_path), None)
-        if request is not None:
-            group = self._groups.get((namespace, execution_id, request.type))
-            if group is not None and group.head[1] is request:
-                self._unpark(group)
+        """Take a request back. Idempotent."""
+        entry = self._requests.get((namespace, execution_id, node_path))
+        if entry is not None:
+            self._remove(entry)
+            if self._holding:
+                self.on_capacity()  # It may have been kept what another lacks.
 
     def take_back(self, request: Request, worker_id: str, instance_id: str) -> Grant:
         """Account for an attempt that already runs (after a restart), whatever the limits say."""
@@ -278,165 +199,253 @@ class Allocator:
             # It has not come back yet; until then it takes nothing.
             worker = WorkerSlots(request.namespace, worker_id, instance_id, {})
             self._instances[instance_id] = worker
-        engine = self._resources(request)[:-1]
-        return Grant(self, request, worker, engine, 0.0)
+        execution = self._executions[request.namespace, request.execution_id]
+        grant = Grant(self, request, worker, self._engine(execution, request.type), 0.0)
+        self._note_exhausted(execution)
+        return grant
 
     def reason(self, namespace: str, execution_id: str, node_path: str) -> str:
         """Say why a request waits (Q6): NO_WORKER or the first limit it lacks; empty if it does not wait."""
-        request = self._requests.get((namespace, execution_id, node_path))
-        if request is None:
+        entry = self._requests.get((namespace, execution_id, node_path))
+        if entry is None:
             return ""
-        if not self._workers.get((namespace, request.type)):
+        kind, execution = entry.group.kind, entry.group.execution
+        if not kind.pool.has_workers:
             return "NO_WORKER"
-        for resource in self._resources(request):
-            if self._tokens(resource, request) <= 0:
-                return resource.name
-        return (
-            self._groups[namespace, execution_id, request.type].lacks[0].name
-            if self._is_parked(request)
-            else ""
-        )
+        for limit in (self._server, execution, kind.limit):
+            if limit is not None and limit.free <= 0:
+                return limit.name
+        if kind.pool.best() is None:
+            return "WORKER_SLOTS"
+        # What is free is kept for others.
+        if not execution.has_permit_for(entry.group):
+            return execution.name
+        return self._lacks(kind, kind.namespace.reservers_before(entry.rank, trio.current_time()))
 
     def dispatch(self) -> None:
         """Grant whatever can be granted now, in order."""
-        while self._runnable:
-            self._dispatch_runnable()
-        if not self._requests:
-            # Nobody waits for a turn: past grants do not count against anyone later.
-            self._granted.clear()
-            self._turns = 0
+        holding = list(self._holding)
+        self._holding.clear()
+        for namespace in holding:
+            for item in namespace.take_held():
+                self._make_ready(item)
+        while self._queue and self._server.free > 0:
+            namespace = heapq.heappop(self._queue)[2]
+            if self._grant_first(namespace):
+                self._turn = namespace.turn
+                namespace.turn += 1
+            namespace.is_queued = False
+            self._enqueue(namespace)
 
-    def freed(self, resource: _Resource) -> None:
-        """Look again at the groups that lack a resource."""
-        if resource.blocked:
-            for group in list(resource.blocked):
-                self._unpark(group)
-            self.on_capacity()
+    # For grants.
+
+    def give_back(self, engine: tuple[Limit, ...], borrower: object) -> None:
+        """Take permits of the engine back, and have looked at what may have lacked them."""
+        for limit in engine:
+            limit.give_back(borrower)
+            if isinstance(limit, ExecutionQueue):
+                self._note_exhausted(limit)
+                self._make_ready(limit)
+            elif isinstance(limit, TypeLimit):
+                for kind in limit.kinds:
+                    self._make_ready(kind)
+        self._tell()
+
+    def change_worker(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
+        """Change what a worker has room for, and have looked at what may have lacked it."""
+        is_known = self._instances.get(worker.instance_id) is worker
+        pools = [self._pools[worker.namespace, name] for name in worker.types] if is_known else []
+        exhausted = [pool for pool in pools if pool.best() is None]
+        change()
+        for pool in exhausted:
+            pool.exhausted_s = trio.current_time()
+        namespace = self._namespaces.get(worker.namespace)
+        for name, pool in zip(worker.types, pools, strict=False):
+            pool.add(worker)
+            kind = namespace.kinds.get(name) if namespace is not None else None
+            if kind is not None:
+                self._make_ready(kind)
+        self._tell()
 
     def statistics(self) -> AllocatorStatistics:
         """Take a snapshot."""
         limiter = self._server.limiter
         return AllocatorStatistics(
             waiting=len(self._requests),
-            running=limiter.borrowed_tokens if limiter is not None else 0,
-            server_limit=int(limiter.total_tokens) if limiter is not None else 0,
+            running=limiter.borrowed_tokens,
+            server_limit=int(limiter.total_tokens),
             workers=len(self._instances),
             grants=self._grants,
         )
 
-    # Inside.
+    # Inside: granting.
 
-    def _dispatch_runnable(self) -> None:
-        queue = [
-            (self._turn(group), group.head[0], index, group)
-            for index, group in enumerate(self._take_runnable())
-        ]
-        heapq.heapify(queue)
-        count = len(queue)
-        while queue:
-            _, _, _, group = heapq.heappop(queue)
-            worker = self._startable(group)
-            if worker is None:
+    def _grant_first(self, namespace: NamespaceQueue) -> bool:
+        """Grant the first request of a namespace that can start; False if none can, and nothing is ready then."""
+        while (ready := namespace.take_ready()) is not None:
+            rank, item = ready
+            if isinstance(item, ExecutionQueue):
+                self._let_go_on(item, rank)
                 continue
-            _, request = heapq.heappop(group.heap)
-            del self._requests[request.namespace, request.execution_id, request.node_path]
-            queue_s = max(0.0, trio.current_time() - request.ready_s)
-            grant = Grant(self, request, worker, group.resources[:-1], queue_s)
-            self._grants += 1
-            self._turns = self._turn(group)
-            self._granted[group.namespace] = self._turns + 1
-            request.on_grant(grant)
-            if self._trim(group):
-                count += 1
-                heapq.heappush(queue, (self._turn(group), group.head[0], count, group))
-
-    def _resources(self, request: Request) -> tuple[_Resource, ...]:
-        execution = self._executions[request.namespace, request.execution_id]
-        slots = self._slots.get((request.namespace, request.type))
-        if slots is None:
-            slots = self._slots[request.namespace, request.type] = _Resource("WORKER_SLOTS", None)
-        of_type = self._types.get(request.type)
-        if of_type is None:
-            return self._server, execution, slots
-        return self._server, execution, of_type, slots
-
-    def _turn(self, group: _Group) -> int:
-        return max(self._turns, self._granted.get(group.namespace, 0))
-
-    def _take_runnable(self) -> list[_Group]:
-        runnable, self._runnable = self._runnable, {}
-        return [group for group in runnable if self._trim(group)]
-
-    def _trim(self, group: _Group) -> bool:
-        """Drop withdrawn requests from the head; False if the group is empty, which forgets it."""
-        while group.heap:
-            request = group.heap[0][1]
-            if self._requests.get((request.namespace, request.execution_id, request.node_path)) is request:
+            group = item.first()
+            if group is None or item.pool.best() is None:
+                continue
+            if group.rank != rank:
+                self._make_ready(item)  # Its first was withdrawn or is blocked.
+                continue
+            worker = self._worker_for(item, rank)
+            if worker is not None:
+                self._grant(group, worker)
+                self._make_ready(item)
                 return True
-            heapq.heappop(group.heap)
-        self._park(group, [])
-        key = group.namespace, group.execution_id, group.type
-        if self._groups.get(key) is group:
-            del self._groups[key]
         return False
 
-    def _unpark(self, group: _Group) -> None:
-        # It stays with what it lacks until it is looked at, for its reservations count until then.
-        self._runnable[group] = None
+    def _let_go_on(self, execution: ExecutionQueue, rank: Rank) -> None:
+        """Move the first blocked group back to the queue of its type, if a permit is free for it."""
+        group = execution.peek()
+        if group is None or execution.free <= 0:
+            return
+        if group.rank == rank:
+            if not execution.has_permit_for(group):
+                execution.namespace.hold(execution)
+                return
+            group.kind.add(group)
+            self._make_ready(group.kind)
+        self._make_ready(execution)
 
-    def _is_parked(self, request: Request) -> bool:
-        group = self._groups.get((request.namespace, request.execution_id, request.type))
-        return group is not None and bool(group.lacks)
-
-    def _startable(self, group: _Group) -> WorkerSlots | None:
-        """Find a worker if nothing is lacking; else park the group with all it lacks."""
-        rank, request = group.head
-        lacks = [
-            resource for resource in group.resources if self._free_for(resource, group, rank, request) <= 0
-        ]
-        keeps = lacks
-        if lacks and group.parked is request and self._reserves(request):
-            # What came free since is kept for it until the rest has come free too.
-            keeps = [resource for resource in group.resources if resource in lacks or resource in group.lacks]
-        self._park(group, keeps)
-        group.parked = request
-        if lacks:
+    def _worker_for(self, kind: TypeQueue, rank: Rank) -> WorkerSlots | None:
+        """Choose a worker for the first group of a type; None if it lacks anything."""
+        if kind.limit is not None and kind.limit.free <= 0:
             return None
-        workers = self._workers.get((group.namespace, group.type), {})
-        return max(workers.values(), key=lambda worker: worker.free(group.type), default=None)
+        reservers = kind.namespace.reservers_before(rank, trio.current_time())
+        if not self._lacks(kind, reservers):
+            return slot_beside(kind, reservers)
+        kind.namespace.hold(kind)
+        return None
 
-    def _park(self, group: _Group, lacks: list[_Resource]) -> None:
-        for resource in group.lacks:
-            if resource not in lacks:
-                del resource.blocked[group]
-                if resource.limiter is None or resource.limiter.available_tokens > 0:
-                    # What was kept for it may be another's now.
-                    for other in resource.blocked:
-                        self._unpark(other)
-        for resource in lacks:
-            resource.blocked[group] = None
-        group.lacks = lacks
+    def _lacks(self, kind: TypeQueue, reservers: list[Group]) -> str:
+        """Name the first thing of which all is kept for earlier groups; empty if there is enough of everything."""
+        if not reservers:
+            return ""
+        kept = sum(group.keeps(self._server.exhausted_s) for group in reservers)
+        if self._server.free <= kept:
+            return self._server.name
+        limit = kind.limit
+        if limit is not None:
+            kept = sum(group.kind is kind and group.keeps(limit.exhausted_s) for group in reservers)
+            if limit.free <= kept:
+                return limit.name
+        return "" if slot_beside(kind, reservers) is not None else "WORKER_SLOTS"
 
-    def _reserves(self, request: Request) -> bool:
-        return trio.current_time() - request.ready_s >= RESERVE_AFTER_S
+    def _grant(self, group: Group, worker: WorkerSlots) -> None:
+        entry = group.entries[0][1]
+        request = entry.request
+        queue_s = max(0.0, trio.current_time() - request.ready_s)
+        grant = Grant(self, request, worker, self._engine(group.execution, request.type), queue_s)
+        self._grants += 1
+        self._remove(entry)
+        self._note_exhausted(group.execution)
+        request.on_grant(grant)
 
-    def _free_for(self, resource: _Resource, group: _Group, rank: Rank, request: Request) -> int:
-        """Count the permits that a request may see: those kept for others earlier in R4's order are not among them."""
-        tokens = self._tokens(resource, request)
-        if tokens <= 0 or not resource.blocked:
-            return tokens
-        for other in resource.blocked:
-            if other is group or not other.heap:
-                continue
-            other_rank, waiting = other.head
-            if other_rank < rank and self._reserves(waiting):
-                tokens -= 1
-                if tokens <= 0:
-                    break
-        return tokens
+    # Inside: who waits where.
 
-    def _tokens(self, resource: _Resource, request: Request) -> int:
-        if resource.limiter is not None:
-            return int(resource.limiter.available_tokens)
-        workers = self._workers.get((request.namespace, request.type), {})
-        return sum(worker.free(request.type) for worker in workers.values())
+    def _place(self, group: Group) -> None:
+        """Put a group where its first request belongs now; one that is empty is forgotten."""
+        group.trim()
+        execution, kind = group.execution, group.kind
+        if not group.entries:
+            group.rank = None
+            del execution.groups[kind.name]
+            kind.count -= 1
+            if not kind.count:
+                self._forget_kind(kind)
+            self._note_exhausted(execution)
+            return
+        group.rank = group.entries[0][0]
+        execution.note(group)
+        self._note_exhausted(execution)
+        if group.is_blocked:
+            self._make_ready(execution)
+        else:
+            kind.add(group)
+            self._make_ready(kind)
+
+    def _remove(self, entry: Entry) -> None:
+        request, group = entry.request, entry.group
+        del self._requests[request.namespace, request.execution_id, request.node_path]
+        entry.is_waiting = False
+        group.waiting -= 1
+        group.execution.namespace.waiting -= 1
+        if group.entries[0][1] is entry:
+            self._place(group)
+        else:
+            group.trim()
+
+    def _make_ready(self, item: Item) -> None:
+        item.namespace.make_ready(item)
+        self._enqueue(item.namespace)
+
+    def _enqueue(self, namespace: NamespaceQueue) -> None:
+        if namespace.has_ready and not namespace.is_queued:
+            namespace.is_queued = True
+            namespace.turn = max(namespace.turn, self._turn)
+            heapq.heappush(self._queue, (namespace.turn, namespace.number, namespace))
+
+    def _tell(self) -> None:
+        if self._queue or self._holding:
+            self.on_capacity()
+
+    def _note_exhausted(self, execution: ExecutionQueue) -> None:
+        if execution.groups and execution.free <= 0:
+            execution.namespace.exhausted[execution] = None
+        else:
+            execution.namespace.exhausted.pop(execution, None)
+
+    def _engine(self, execution: ExecutionQueue, node_type: str) -> tuple[Limit, ...]:
+        limit = self._types.get(node_type)
+        return (self._server, execution) if limit is None else (self._server, execution, limit)
+
+    def _namespace(self, name: str) -> NamespaceQueue:
+        namespace = self._namespaces.get(name)
+        if namespace is None:
+            if len(self._namespaces) >= self._namespaces_max:
+                self._forget_namespaces()
+            self._namespaces_made += 1
+            namespace = NamespaceQueue(name, self._namespaces_made, self._holding)
+            self._namespaces[name] = namespace
+        return namespace
+
+    def _forget_namespaces(self) -> None:
+        # One that has had its turn more recently than the others would gain one by being forgotten.
+        self._namespaces = {
+            name: each for name, each in self._namespaces.items() if each.open or each.turn > self._turn
+        }
+        self._namespaces_max = max(_NAMESPACES_MIN, 2 * len(self._namespaces))
+
+    def _kind(self, namespace: NamespaceQueue, node_type: str) -> TypeQueue:
+        kind = namespace.kinds.get(node_type)
+        if kind is None:
+            limit = self._types.get(node_type)
+            pool = self._pool(namespace.name, node_type)
+            kind = namespace.kinds[node_type] = TypeQueue(namespace, node_type, limit, pool)
+            if limit is not None:
+                limit.kinds[kind] = None
+        return kind
+
+    def _pool(self, namespace: str, node_type: str) -> WorkerPool:
+        pool = self._pools.get((namespace, node_type))
+        if pool is None:
+            pool = self._pools[namespace, node_type] = WorkerPool(node_type)
+        return pool
+
+    def _forget_kind(self, kind: TypeQueue) -> None:
+        del kind.namespace.kinds[kind.name]
+        if kind.limit is not None:
+            del kind.limit.kinds[kind]
+        self._forget_pool(kind.namespace.name, kind.name)
+
+    def _forget_pool(self, namespace: str, node_type: str) -> None:
+        queue = self._namespaces.get(namespace)
+        pool = self._pools[namespace, node_type]
+        if not pool.has_workers and (queue is None or node_type not in queue.kinds):
+            del self._pools[namespace, node_type]

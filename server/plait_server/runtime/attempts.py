@@ -23,11 +23,12 @@ from plait_server.core.payload import Payload
 from plait_server.core.scope import NodeRecord
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.ports.workers import Assignment, AttemptKey, Report
-from plait_server.runtime.allocator import Grant, Request
 from plait_server.runtime.answers import Answers
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
+from plait_server.runtime.grant import Grant
 from plait_server.runtime.trace import attempt_traceparent
+from plait_server.runtime.waiting import Request
 
 _BY_REPORT: Final = (
     AttemptOutcome.SUCCEEDED,

@@ -194,7 +194,7 @@ class Executor:
         allocator = self._context.allocator
         execution_id = self.execution.execution_id
         limit = self.execution.root.graph.policy.max_concurrency
-        allocator.open_execution(self.namespace, execution_id, limit)
+        allocator.open_execution(self.namespace, execution_id, limit, self.execution.created_s)
         try:
             exit_: Exit | None = None
             # What is posted while the nursery closes, such as a late result, is heard too.

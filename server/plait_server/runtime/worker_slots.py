@@ -1,10 +1,14 @@
-"""The slots of one worker, as the allocator counts them."""
+"""The slots of the workers, as the allocator counts them: those of one worker, and those for one node type."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 
 import trio
+
+_SPARE_ENTRIES = 16
+"""Outdated entries of a pool's heap that are always allowed, so that a small pool is not rebuilt all the time."""
 
 
 class WorkerSlots:
@@ -18,6 +22,8 @@ class WorkerSlots:
         self.is_open = False
         """Whether it takes new attempts."""
         self.types: dict[str, trio.CapacityLimiter | None] = {}
+        self._of_type: dict[object, trio.CapacityLimiter] = {}
+        """Borrower -> the limiter of a type that it took a permit of."""
         self.set_types(types)
 
     def __repr__(self) -> str:
@@ -53,17 +59,91 @@ class WorkerSlots:
 
     def take(self, borrower: object, node_type: str) -> None:
         """Take a slot; beyond the number of slots too, for an attempt that the worker already holds."""
-        for limiter in (self.slots, self.types.get(node_type)):
-            if limiter is not None:
-                take_permit(limiter, borrower)
+        take_permit(self.slots, borrower)
+        limiter = self.types.get(node_type)
+        if limiter is not None:
+            take_permit(limiter, borrower)
+            self._of_type[borrower] = limiter
 
-    def give_back(self, borrower: object, node_type: str) -> None:
+    def give_back(self, borrower: object) -> None:
         """Give a slot back."""
         self.slots.release_on_behalf_of(borrower)
-        limiter = self.types.get(node_type)
         # An attempt that was held before the worker was known took no permit of its type.
-        if limiter is not None and borrower in limiter.statistics().borrowers:
+        limiter = self._of_type.pop(borrower, None)
+        if limiter is not None:
             limiter.release_on_behalf_of(borrower)
+
+
+class WorkerPool:
+    """The workers of a namespace that serve one node type.
+
+    `best` costs O(log workers): a heap by free slots, whose outdated entries are dropped when they come to the
+    top. A worker with more room than before must be named by `add` again; one with less need not be.
+    """
+
+    __slots__ = ("_count", "_heap", "_node_type", "_workers", "exhausted_s")
+
+    def __init__(self, node_type: str) -> None:
+        self._node_type = node_type
+        self._workers: dict[WorkerSlots, int] = {}
+        """Each worker and its place in the order of attaching."""
+        self._heap: list[tuple[int, int, WorkerSlots]] = []
+        """At least one entry for each worker with room that claims as much room as it has, or more."""
+        self._count = 0
+        self.exhausted_s = float("-inf")
+        """trio time up to which no slot was free, the last time that this was so."""
+
+    def __repr__(self) -> str:
+        return f"<WorkerPool {self._node_type} of {len(self._workers)}>"
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether any worker serves the type, with room or without."""
+        return bool(self._workers)
+
+    def add(self, worker: WorkerSlots) -> None:
+        """Take a worker in, or take note that it has more room."""
+        place = self._workers.get(worker)
+        if place is None:
+            self._count += 1
+            place = self._workers[worker] = self._count
+        free = worker.free(self._node_type)
+        if free:
+            heapq.heappush(self._heap, (-free, place, worker))
+        if len(self._heap) > 2 * len(self._workers) + _SPARE_ENTRIES:
+            self._heap = [
+                (-free, place, each)
+                for each, place in self._workers.items()
+                if (free := each.free(self._node_type))
+            ]
+            heapq.heapify(self._heap)
+
+    def remove(self, worker: WorkerSlots) -> None:
+        """Leave a worker out from now on. Idempotent."""
+        self._workers.pop(worker, None)
+
+    def best(self) -> WorkerSlots | None:
+        """Return the worker with the most room, of equals the first that attached; None if no slot is free."""
+        heap = self._heap
+        while heap:
+            claimed, place, worker = heap[0]
+            free = worker.free(self._node_type) if self._workers.get(worker) == place else 0
+            if free == -claimed:
+                return worker
+            if 0 < free < -claimed:
+                heapq.heapreplace(heap, (-free, place, worker))
+            else:
+                heapq.heappop(heap)
+        return None
+
+    def best_beside(self, kept: Mapping[WorkerSlots, int]) -> WorkerSlots | None:
+        """Return the worker with the most room when some slots do not count, as `best` otherwise; O(workers)."""
+        found, room = None, 0
+        for worker in self._workers:
+            free = worker.free(self._node_type) - kept.get(worker, 0)
+            if free > room:
+                found, room = worker, free
+        return found
 
 
 def take_permit(limiter: trio.CapacityLimiter, borrower: object) -> None:

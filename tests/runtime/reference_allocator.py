@@ -1,0 +1,221 @@
+"""What the allocator should do, written down without regard to cost: every question looks at everything.
+
+R4 and Q1 read word by word, and the allocator's rules where those are silent. `dispatch` grants one request at a
+time and works everything out anew before each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+RESERVE_AFTER_S = 10.0
+
+
+@dataclass(kw_only=True)
+class Waiter:
+    namespace: str
+    execution: str
+    path: str
+    type: str
+    rank: tuple[float, ...]
+    ready_s: float
+
+
+@dataclass
+class Slots:
+    """A worker: `place` is its turn among equals."""
+
+    namespace: str
+    place: int
+    slots: int
+    is_open: bool
+    limits: dict[str, int]
+    taken: int = 0
+    taken_of: Counter[str] = field(default_factory=Counter[str])
+
+    def free(self, type_: str) -> int:
+        if not self.is_open or type_ not in self.limits:
+            return 0
+        room = self.slots - self.taken
+        if self.limits[type_]:
+            room = min(room, self.limits[type_] - self.taken_of[type_])
+        return max(0, room)
+
+
+class Reference:
+    """Counts, lists, and nothing that is kept up to date beside them but when something was last exhausted."""
+
+    def __init__(self, server: int, types: dict[str, int], namespaces: list[str]) -> None:
+        self.types = types
+        self.limits: dict[str, int] = {
+            "server": server,
+            **{f"type {name}": n for name, n in types.items() if n},
+        }
+        self.taken: Counter[str] = Counter()
+        self.workers: dict[str, Slots] = {}
+        self.waiting: dict[str, Waiter] = {}
+        self.exhausted_s: dict[str, float] = {}
+        """Time up to which nothing was free of it, the last time."""
+        self.turns = dict.fromkeys(namespaces, 0)
+        self.turn = 0
+        self.places = 0
+
+    # What is free, and since when.
+
+    def free(self, name: str) -> int:
+        return self.limits[name] - self.taken[name]
+
+    def has_slot(self, namespace: str, type_: str) -> bool:
+        return any(each.free(type_) for each in self.workers_of(namespace, type_).values())
+
+    def workers_of(self, namespace: str, type_: str) -> dict[str, Slots]:
+        found = [item for item in self.workers.items() if item[1].namespace == namespace]
+        return {name: each for name, each in found if type_ in each.limits}
+
+    def note_exhausted(self, now_s: float) -> None:
+        """Called before anything comes free."""
+        for name in self.limits:
+            if self.free(name) <= 0:
+                self.exhausted_s[name] = now_s
+        for namespace in self.turns:
+            for type_ in self.types:
+                if not self.has_slot(namespace, type_):
+                    self.exhausted_s[f"slot {namespace} {type_}"] = now_s
+
+    # What is kept for whom.
+
+    def heads(self, namespace: str) -> list[Waiter]:
+        """The first of each execution and type, in R4's order: those behind need the same and have to wait for it."""
+        heads: dict[tuple[str, str], Waiter] = {}
+        for waiter in sorted(self.waiting.values(), key=lambda each: each.rank):
+            if waiter.namespace == namespace:
+                heads.setdefault((waiter.execution, waiter.type), waiter)
+        return list(heads.values())
+
+    def keeps(self, waiter: Waiter, name: str) -> bool:
+        """It lacked it after 10 s."""
+        is_served = bool(self.workers_of(waiter.namespace, waiter.type))
+        since_s = self.exhausted_s.get(name, float("-inf"))
+        return is_served and since_s >= waiter.ready_s + RESERVE_AFTER_S
+
+    def execution_lets(self, waiter: Waiter) -> bool:
+        free = self.free(waiter.execution)
+        first = min(
+            (each for each in self.waiting.values() if each.execution == waiter.execution),
+            key=lambda each: each.rank,
+        )
+        is_kept = first.type != waiter.type and self.keeps(first, waiter.execution)
+        return free > (1 if is_kept else 0)
+
+    def reservers(self, rank: tuple[float, ...], namespace: str) -> list[Waiter]:
+        found: dict[str, Waiter] = {}
+        types: set[str] = set()
+        executions: set[str] = set()
+        for head in self.heads(namespace):
+            if self.free(head.execution) <= 0:
+                if head.execution not in executions:
+                    found[head.path] = head
+                executions.add(head.execution)
+            elif self.execution_lets(head) and head.type not in types:
+                types.add(head.type)
+                found[head.path] = head
+        return [each for each in found.values() if each.rank < rank]
+
+    def worker_for(self, waiter: Waiter, reservers: list[Waiter]) -> str | None:
+        kept: Counter[str] = Counter()
+        for each in reservers:
+            if self.keeps(each, f"slot {each.namespace} {each.type}"):
+                worker = self.most_room(each, kept)
+                if worker is not None:
+                    kept[worker] += 1
+        return self.most_room(waiter, kept)
+
+    def most_room(self, waiter: Waiter, kept: Counter[str]) -> str | None:
+        rooms = [
+            (each.free(waiter.type) - kept[name], -each.place, name)
+            for name, each in self.workers_of(waiter.namespace, waiter.type).items()
+        ]
+        room, _, name = max(rooms, default=(0, 0, ""))
+        return name if room > 0 else None
+
+    def startable(self, waiter: Waiter) -> str | None:
+        """The worker at which it can start now; None if it cannot."""
+        reservers = self.reservers(waiter.rank, waiter.namespace)
+        if not self.execution_lets(waiter):
+            return None
+        kept = sum(self.keeps(each, "server") for each in reservers)
+        if self.free("server") - kept <= 0:
+            return None
+        limit = f"type {waiter.type}"
+        if limit in self.limits:
+            kept = sum(each.type == waiter.type and self.keeps(each, limit) for each in reservers)
+            if self.free(limit) - kept <= 0:
+                return None
+        return self.worker_for(waiter, reservers)
+
+    # What happens.
+
+    def offer(self, waiter: Waiter) -> None:
+        self.waiting[waiter.path] = waiter
+
+    def dispatch(self) -> list[tuple[str, str]]:
+        """Grant what can be granted: (path, worker), in order."""
+        granted: list[tuple[str, str]] = []
+        while (grant := self.next_grant()) is not None:
+            granted.append(grant)
+        return granted
+
+    def next_grant(self) -> tuple[str, str] | None:
+        for namespace in sorted(self.turns, key=lambda name: max(self.turns[name], self.turn)):
+            for head in self.heads(namespace):
+                worker = self.startable(head)
+                if worker is None:
+                    continue
+                self.turn = max(self.turns[namespace], self.turn)
+                self.turns[namespace] = self.turn + 1
+                del self.waiting[head.path]
+                self.take(head, worker)
+                return head.path, worker
+        return None
+
+    def take(self, waiter: Waiter, worker: str) -> None:
+        self.taken.update(self.engine(waiter))
+        slots = self.workers[worker]
+        slots.taken += 1
+        slots.taken_of[waiter.type] += 1
+
+    def engine(self, waiter: Waiter) -> list[str]:
+        names = ["server", waiter.execution, f"type {waiter.type}"]
+        return [name for name in names if name in self.limits]
+
+    def give_back_engine(self, waiter: Waiter, now_s: float) -> None:
+        self.note_exhausted(now_s)
+        self.taken.subtract(self.engine(waiter))
+
+    def give_back_slot(self, waiter: Waiter, slots: Slots, now_s: float) -> None:
+        self.note_exhausted(now_s)
+        slots.taken -= 1
+        slots.taken_of[waiter.type] -= 1
+
+    def set_worker(self, namespace: str, name: str, slots: int, types: dict[str, int], now_s: float) -> None:
+        self.note_exhausted(now_s)
+        worker = self.workers.get(name)
+        if worker is None:
+            self.places += 1
+            worker = self.workers[name] = Slots(namespace, self.places, 0, False, types)
+        worker.is_open = slots > 0
+        worker.slots = slots or worker.slots
+
+    def reason(self, waiter: Waiter) -> str:
+        """Why it waits, without what is kept for others: empty if that is why."""
+        if not self.workers_of(waiter.namespace, waiter.type):
+            return "NO_WORKER"
+        if self.free("server") <= 0:
+            return "SERVER_LIMIT"
+        if self.free(waiter.execution) <= 0:
+            return "EXECUTION_LIMIT"
+        limit = f"type {waiter.type}"
+        if limit in self.limits and self.free(limit) <= 0:
+            return "NODE_TYPE_LIMIT"
+        return "" if self.has_slot(waiter.namespace, waiter.type) else "WORKER_SLOTS"
