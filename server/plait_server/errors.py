@@ -102,12 +102,18 @@ class ProtocolViolation(CallerError):
     """The worker broke the Attach protocol."""
 
 
+class WorkerIdInUse(CallerError):
+    """Another process serves under this worker id. Stop it, or give this worker an id of its own."""
+
+    retry_after_s = 5.0
+
+
 class ServiceUnknown(CallerError):
     """The server has no service of this name. Ask its reflection which there are."""
 
 
 class SlowConsumer(CallerError):
-    """The watcher read too slowly. Resume after the last sequence received."""
+    """The stream was read too slowly. A watcher resumes after the last sequence received; a worker attaches again."""
 
     retry_after_s = 1.0
 

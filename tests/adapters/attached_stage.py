@@ -130,8 +130,9 @@ class Far:
 
     # The server's end.
 
-    async def receive(self) -> hub.AttachRequest | None:
-        return await self._up_out.receive()
+    async def receive(self) -> bytes | None:
+        frame = await self._up_out.receive()
+        return frame.SerializeToString() if frame is not None else None
 
     async def send(self, frame: hub.AttachResponse) -> None:
         if self.is_stalled:

@@ -84,11 +84,11 @@ async def test_a_result_is_reported_and_recorded(autojump_clock: trio.testing.Mo
             from_worker=True,
         )
         assert await far.kinds() == []
-        stage.workers.tell(call.assignment.key, Taken.RECORDED)
+        stage.workers.tell(call.assignment.key, Taken.RECORDED, "w")
         (message,) = await far.quiet()
         assert message.recorded.token == call.token
         assert message.recorded.result == hub.RECORDED_RESULT_RECORDED
-        stage.workers.tell(call.assignment.key, Taken.RECORDED)
+        stage.workers.tell(call.assignment.key, Taken.RECORDED, "w")
         assert await far.kinds() == []
         assert stage.delivered == []
 
@@ -102,7 +102,7 @@ async def test_each_answer_has_its_name_on_the_wire(
         call = await started(stage, far)
         far.say(complete(call.token))
         await call.wait()
-        stage.workers.tell(call.assignment.key, taken)
+        stage.workers.tell(call.assignment.key, taken, "w")
         (message,) = await far.quiet()
         name = hub.RecordedResult.Name(message.recorded.result)
         assert name == f"RECORDED_RESULT_{taken.name}"
@@ -326,7 +326,7 @@ async def test_a_result_that_nobody_waits_for_is_delivered_and_answered(
         ((told, report, worker_id),) = stage.delivered
         assert (told, report.output_json, worker_id) == (key, "7", "w")
         assert report.from_worker
-        stage.workers.tell(key, Taken.ALREADY_RECORDED)
+        stage.workers.tell(key, Taken.ALREADY_RECORDED, "w")
         (message,) = await far.quiet()
         assert message.recorded.result == hub.RECORDED_RESULT_ALREADY_RECORDED
 
@@ -351,8 +351,8 @@ async def test_nobody_is_told_when_the_worker_is_away(autojump_clock: trio.testi
         await call.wait()
         far.close()
         await far.ended.wait()
-        stage.workers.tell(call.assignment.key, Taken.RECORDED)
-        stage.workers.tell(AttemptKey(NAMESPACE, "x", 1, "never", 1), Taken.RECORDED)
+        stage.workers.tell(call.assignment.key, Taken.RECORDED, "w")
+        stage.workers.tell(AttemptKey(NAMESPACE, "x", 1, "never", 1), Taken.RECORDED, "w")
         again = await stage.attach(hello(finished=[call.token]))
         again.say(complete(call.token))
         assert await again.kinds() == []

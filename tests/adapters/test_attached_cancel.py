@@ -107,7 +107,7 @@ async def test_a_result_during_a_cancel_is_late(autojump_clock: MockClock) -> No
         assert call.stages == ["DELIVERED", "EXITED"]
         ((key, report, worker_id),) = stage.delivered
         assert (key, report.output_json, worker_id) == (call.assignment.key, "9", "w")
-        stage.workers.tell(key, Taken.STALE)
+        stage.workers.tell(key, Taken.STALE, "w")
         (message,) = await far.quiet()
         assert message.recorded.result == hub.RECORDED_RESULT_STALE
 

@@ -173,18 +173,22 @@ async def test_messages_behind_hello_in_its_frame_count(autojump_clock: trio.tes
 
 
 async def test_operators_see_who_is_there(autojump_clock: trio.testing.MockClock) -> None:
+    def other_worker(message: hub.Hello) -> None:
+        message.worker_id = "a"
+        message.labels.clear()
+
     async with open_hub() as stage:
         await trio.sleep(100)
         start_s = EPOCH_S + trio.current_time()
         far = await stage.attach()
-        other = await stage.attach(hello(instance_id="w-0", change=lambda message: message.labels.clear()))
+        other = await stage.attach(hello(instance_id="w-0", change=other_worker))
         await stage.attach(
             hello(instance_id="z-1", change=lambda message: setattr(message, "namespace", "other"))
         )
         far.say(pong())
         await far.quiet()
         first, second = stage.workers.list_workers("default")
-        assert (first.worker_id, first.instance_id, first.labels) == ("w", "w-0", {})
+        assert (first.worker_id, first.instance_id, first.labels) == ("a", "w-0", {})
         assert (second.worker_id, second.instance_id, second.labels) == ("w", INSTANCE, {"zone": "a"})
         assert (second.slots, second.slots_in_use, second.types, second.sdk) == (4, 3, {"t": 2}, "hand/1")
         assert second.is_attached

@@ -85,16 +85,6 @@ async def test_a_new_instance_means_that_a_detached_one_is_gone(autojump_clock: 
         assert list(stage.capacity.slots) == ["w-2"]
 
 
-async def test_two_instances_that_are_attached_do_not_touch_each_other(autojump_clock: MockClock) -> None:
-    async with open_hub() as stage:
-        first = await stage.attach()
-        call = stage.execute()
-        await first.quiet()
-        await stage.attach(hello(instance_id="w-2"))
-        assert not call.done.is_set()
-        assert stage.capacity.slots == {INSTANCE: 4, "w-2": 4}
-
-
 async def test_a_new_stream_of_an_instance_ends_the_old_one(autojump_clock: MockClock) -> None:
     async with open_hub() as stage:
         old = await stage.attach()

@@ -149,8 +149,8 @@ async def test_a_result_is_recorded_when_the_runtime_says_so(autojump_clock: Moc
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
         assert stream.recorded == []
-        hub.workers.tell(attempt.key, Taken.RECORDED)
-        hub.workers.tell(attempt.key, Taken.RECORDED)
+        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [(attempt.token, Taken.RECORDED)]
 
@@ -256,8 +256,9 @@ async def test_a_token_of_another_worker_does_not_end_its_attempt(autojump_clock
         await thief.complete(attempt, '"forged"')
         assert attempt.report is None
         assert [(key, worker) for key, _, worker in hub.delivered] == [(attempt.key, "thief")]
-        hub.workers.tell(attempt.key, Taken.STALE)
+        hub.workers.tell(attempt.key, Taken.STALE, "thief")
         await wait_all_tasks_blocked()
+        assert stream.recorded == []
         assert thief.recorded == [(attempt.token, Taken.STALE)]
         await stream.complete(attempt)
         assert attempt.report is not None
@@ -270,10 +271,10 @@ async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> Non
         attempt = hub.execute()
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
-        hub.workers.tell(attempt.key, Taken.RECORDED)
+        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await stream.complete(attempt)
         assert [key for key, _, _ in hub.delivered] == [attempt.key]
-        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED)
+        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [
             (attempt.token, Taken.RECORDED),

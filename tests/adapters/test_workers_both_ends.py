@@ -54,11 +54,11 @@ class Worker:
         with scope:
             await self._hub.workers.attach(self._next_frame, self._take_frame)
 
-    async def _next_frame(self) -> pb.AttachRequest | None:
+    async def _next_frame(self) -> bytes:
         while (frame := self.session.take_frame()) is None:
             self._wake = trio.Event()
             await self._wake.wait()
-        return pb.AttachRequest.FromString(frame.SerializeToString())
+        return frame.SerializeToString()
 
     async def _take_frame(self, frame: pb.AttachResponse) -> None:
         self.events += self.session.receive(pb.AttachResponse.FromString(frame.SerializeToString()))
@@ -84,7 +84,7 @@ async def test_an_attempt_from_its_assign_to_recorded(autojump_clock: MockClock)
         assert attempt.report is not None
         assert attempt.report.output_json == "2"
         assert attempt.report.usage == {"tokens": "0.5"}
-        hub.workers.tell(attempt.key, Taken.RECORDED)
+        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=assigned.token, result=RecordedResult.RECORDED)]
         assert worker.session.is_idle
@@ -147,7 +147,7 @@ async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockCl
         assert lacking.report is not None
         assert lacking.report.outcome is AttemptOutcome.FAILED
         for attempt in (running, finished, lacking):
-            hub.workers.tell(attempt.key, Taken.RECORDED)
+            hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.session.is_idle
 
@@ -165,7 +165,7 @@ async def test_a_drain_ends_with_an_idle_session(autojump_clock: MockClock) -> N
         await worker.do()
         worker.session.complete(one.token, "1")
         await worker.do()
-        hub.workers.tell(one.key, Taken.RECORDED)
+        hub.workers.tell(one.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         outcomes = [each.report and each.report.outcome for each in (one, two, late)]
         assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.RETURNED, AttemptOutcome.RETURNED]
@@ -186,7 +186,7 @@ async def test_a_stale_result_is_dropped_by_the_worker(autojump_clock: MockClock
         assert attempt.report.outcome is AttemptOutcome.LOST
         worker.session.complete(attempt.token, "1")
         await worker.attach()
-        hub.workers.tell(attempt.key, Taken.STALE)
+        hub.workers.tell(attempt.key, Taken.STALE, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=attempt.token, result=RecordedResult.STALE)]
         assert worker.session.is_idle

@@ -5,8 +5,10 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.commands import Taken
 from plait_server.core.states import AttemptOutcome
+from plait_server.errors import WorkerIdInUse
 from plait_server.ports.workers import AttemptKey
 from tests.adapters.workers_streams import NAMESPACE, Attempt, a_hub, complete, exited
 
@@ -180,7 +182,7 @@ async def test_a_result_of_a_former_life_finds_its_execution(autojump_clock: Moc
         stream = await hub.dial(finished=[attempt])
         await stream.complete(attempt)
         assert [(key, worker) for key, _, worker in hub.delivered] == [(attempt.key, "w")]
-        hub.workers.tell(attempt.key, Taken.RECORDED)
+        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [(attempt.token, Taken.RECORDED)]
 
@@ -201,28 +203,101 @@ async def test_a_new_instance_of_a_worker_that_is_gone_loses_at_once(autojump_cl
 async def test_after_a_restart_a_new_instance_takes_nothing_from_one_that_may_come(
     autojump_clock: MockClock,
 ) -> None:
-    """FAILURES 3: several processes may share a worker's id; each has its whole lease to come back."""
+    """FAILURES 3: what was not here since the server's start has its whole lease to come back."""
     async with a_hub() as hub:
         await trio.sleep(1)
         attempt = hub.execute(recovered=True)
-        await hub.dial(instance="w.2")
+        first = await hub.dial(instance="w.2")
         assert attempt.report is None
+        await first.close()
         stream = await hub.dial(running=[attempt])
         await stream.complete(attempt)
         assert attempt.report is not None
         assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
 
 
-async def test_two_instances_of_a_worker_may_be_attached(autojump_clock: MockClock) -> None:
+async def test_a_live_instance_keeps_its_worker_id(autojump_clock: MockClock) -> None:
+    """T2: a live instance that still answers keeps its worker id, and the newcomer is refused."""
     async with a_hub() as hub:
         first = await hub.dial()
         attempt = hub.execute()
-        second = await hub.dial(instance="w.2")
         await wait_all_tasks_blocked()
+        second = await hub.dial(instance="w.2")
+        assert trio.current_time() == 0.0  # Asked at once, not at the next ping.
+        assert isinstance(second.error, WorkerIdInUse)
+        assert second.error.fields == {"worker_id": "w", "instance_id": "w.1"}
+        assert "w.1" in second.error.message
+        assert second.heard == []
         assert attempt.report is None
         assert not first.is_over
-        assert second.assigned == []
-        assert hub.capacity.slots == {"w.1": 4, "w.2": 4}
+        assert hub.capacity.slots == {"w.1": 4}
+        # Its own second stream is another matter, and so is the same id in another namespace.
+        assert (await hub.dial(running=[attempt])).error is None
+        assert (await hub.dial(instance="w.3", namespace="other")).error is None
+
+
+async def test_an_instance_that_does_not_answer_gives_way_to_a_newcomer(autojump_clock: MockClock) -> None:
+    """T2: a new instance of its worker attached; the wait for the old one is bounded."""
+    async with a_hub() as hub:
+        first = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        first.is_answering = False
+        second = await hub.dial(instance="w.2")
+        await trio.sleep(4.9)
+        assert attempt.report is None
+        assert hub.capacity.slots == {"w.1": 4}
+        # Words of its own are no answer: they may have been under way for long.
+        await first.tell(
+            pb.WorkerMessage(credit=pb.Credit(slots=3)), pb.WorkerMessage(pong=pb.Pong(number=0))
+        )
+        await trio.sleep(0.2)
+        assert is_lost(attempt)
+        assert first.is_over
+        assert len(second.of("welcome")) == 1
+        assert hub.capacity.slots == {"w.2": 4}
+        assert [each.instance_id for each in hub.workers.list_workers(NAMESPACE)] == ["w.2"]
+        # Should it live after all, it is the newcomer now.
+        back = await hub.dial(running=[attempt])
+        assert isinstance(back.error, WorkerIdInUse)
+
+
+async def test_an_instance_that_leaves_while_it_is_asked_gives_way_at_once(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        first = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        first.is_answering = False
+        second = await hub.dial(instance="w.2")
+        await first.cut()
+        assert trio.current_time() == 0.0
+        assert len(second.of("welcome")) == 1
+        assert is_lost(attempt)
+
+
+async def test_of_two_newcomers_one_is_admitted(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        first = await hub.dial()
+        first.is_answering = False
+        newcomers = [await hub.dial(instance=name) for name in ("w.2", "w.3")]
+        await trio.sleep(20)
+        assert first.is_over
+        assert sorted(isinstance(each.error, WorkerIdInUse) for each in newcomers) == [False, True]
+        assert len(hub.capacity.slots) == 1
+
+
+async def test_a_newcomer_that_leaves_while_it_waits_costs_nobody_anything(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        first = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        first.is_answering = False
+        second = await hub.dial(instance="w.2")
+        await second.cut()
+        first.is_answering = True
+        await trio.sleep(60)
+        assert attempt.report is None
+        assert hub.capacity.slots == {"w.1": 4}
 
 
 async def test_a_worker_of_the_same_id_elsewhere_loses_nothing_here(autojump_clock: MockClock) -> None:
@@ -259,11 +334,11 @@ async def test_a_result_that_its_stream_lost_is_told_on_the_next(autojump_clock:
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
         await stream.cut()
-        hub.workers.tell(attempt.key, Taken.RECORDED)
+        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         again = await hub.dial(finished=[attempt])
         await again.complete(attempt)
         assert [key for key, _, _ in hub.delivered] == [attempt.key]
-        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED)
+        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert again.recorded == [(attempt.token, Taken.ALREADY_RECORDED)]
 

@@ -199,9 +199,9 @@ class Stream:
         finally:
             self.is_over = True
 
-    async def _take(self) -> pb.AttachRequest | None:
+    async def _take(self) -> bytes | None:
         try:
-            return await self._receive.receive()
+            return (await self._receive.receive()).SerializeToString()
         except trio.EndOfChannel:
             return None
 

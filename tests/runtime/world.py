@@ -301,7 +301,7 @@ class ScriptedWorkers:
                     await self._stop(assignment.key, reason, on_receipt)
             raise
 
-    def tell(self, key: AttemptKey, taken: Taken) -> None:
+    def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
         self.told.append((key.node_path, key.attempt, taken))
         self.on_tell(key, taken)
 

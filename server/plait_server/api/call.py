@@ -23,5 +23,5 @@ class Call:
 
 Send: TypeAlias = Callable[[Message | bytes], Awaitable[None]]
 """Sends one message of a stream, encoded already if it is bytes; waits for the transport's flow control."""
-Receive: TypeAlias = Callable[[], Awaitable[Message | None]]
-"""Receives one message of a stream; None at its end."""
+Receive: TypeAlias = Callable[[], Awaitable[bytes | None]]
+"""Receives one message of a stream, encoded: its size says nothing of what it costs to parse; None at its end."""

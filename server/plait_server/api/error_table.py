@@ -37,6 +37,7 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.SequenceOutOfRange: Row(_C.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE"),
     errors.ProtocolVersionUnsupported: Row(_C.FAILED_PRECONDITION, "PROTOCOL_VERSION"),
     errors.ProtocolViolation: Row(_C.INVALID_ARGUMENT, "PROTOCOL_VIOLATION"),
+    errors.WorkerIdInUse: Row(_C.ALREADY_EXISTS, "WORKER_ID_IN_USE"),
     errors.SlowConsumer: Row(_C.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
     errors.ServiceUnknown: Row(_C.NOT_FOUND, "SERVICE_UNKNOWN"),
     errors.CallerError: Row(_C.INVALID_ARGUMENT, "INVALID_REQUEST"),

@@ -196,9 +196,9 @@ def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grp
         async def serve() -> None:
             read = callable_from_trio(context.read)
 
-            async def receive() -> Message | None:
+            async def receive() -> bytes | None:
                 content = await read()
-                return method.parse(content) if isinstance(content, bytes) else None
+                return content if isinstance(content, bytes) else None
 
             await method.function(_call(method, context), receive, _sender(context))
 

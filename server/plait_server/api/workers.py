@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from plait.v1 import worker_hub_service_pb2
 from plait_server.api.call import Call, Receive, Send
 from plait_server.api.checks import Checks, page_token, read_page_token
@@ -22,11 +20,7 @@ class WorkerHubServicer:
     async def attach(self, call: Call, receive: Receive, send: Send) -> None:
         """Serve one worker's stream."""
         del call
-
-        async def receive_frame() -> Pb.AttachRequest | None:
-            return cast("Pb.AttachRequest | None", await receive())
-
-        await self._workers.attach(receive_frame, send)
+        await self._workers.attach(receive, send)
 
     async def list_workers(self, request: Pb.ListWorkersRequest, call: Call) -> Pb.ListWorkersResponse:
         """List the workers of a namespace."""

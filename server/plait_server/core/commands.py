@@ -233,6 +233,8 @@ class TellTaken(NamedTuple):
     node_path: str
     attempt: int
     taken: Taken
+    worker_id: str
+    """The worker that sent the result; it need not be the attempt's."""
 
 
 class Audit(NamedTuple):

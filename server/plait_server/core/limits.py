@@ -36,6 +36,14 @@ RETRYABLE_CODES_MAX: Final = 64
 SWITCH_CASES_MAX: Final = 10_000
 """Each is a handle, looked for one by one; half a millisecond."""
 WATCHERS_MAX: Final = 10_000
+WORKERS_MAX: Final = 5_000
+"""Attached workers; each is pinged every few seconds."""
+SERVED_TYPES_MAX: Final = 1_000
+"""Node types of one worker; the allocator looks at each when the worker's slots change."""
+HELD_ATTEMPTS_MAX: Final = 20_000
+"""What a worker may hold when it attaches again: all its slots, and as many results not recorded."""
+TOKEN_BYTES_MAX: Final = 4 * KIB
+"""An attempt's token holds ids of at most 128 characters and a node path; it is sent back as it came."""
 PROBLEMS_MAX: Final = 50
 """Problems of a graph that are reported; V5."""
 MAX_CONCURRENCY_MAX: Final = 10_000

@@ -353,7 +353,7 @@ class Machine:
     def told(self, result: AttemptResult, taken: Taken) -> None:
         """Let the worker know what became of its result, if it waits for that."""
         if result.from_worker:
-            self._commands.append(TellTaken(result.node_path, result.attempt, taken))
+            self._commands.append(TellTaken(result.node_path, result.attempt, taken, result.worker_id))
 
     def refuse(self, result: AttemptResult, taken: Taken) -> None:
         """Take a result that changes nothing; a stale one goes to the audit."""

@@ -82,8 +82,8 @@ class Workers(Protocol):
         """
         ...
 
-    def tell(self, key: AttemptKey, taken: Taken) -> None:
-        """Let the worker know what became of its report. Does nothing if the worker is not attached: it asks again."""
+    def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
+        """Let a worker know what became of its report. Does nothing if the worker is not attached: it asks again."""
         ...
 
 
@@ -108,8 +108,8 @@ class WorkerSnapshot:
     sdk: str
 
 
-ReceiveFrame: TypeAlias = Callable[[], Awaitable[worker_hub_service_pb2.AttachRequest | None]]
-"""Receives a worker's next frame; None at the end of its stream."""
+ReceiveFrame: TypeAlias = Callable[[], Awaitable[bytes | None]]
+"""Receives a worker's next frame, an AttachRequest not yet parsed; None at the end of its stream."""
 SendFrame: TypeAlias = Callable[[worker_hub_service_pb2.AttachResponse], Awaitable[None]]
 """Sends a frame; waits for the transport's flow control."""
 
@@ -124,6 +124,9 @@ class AttachStreams(Protocol):
             InvalidRequest: `hello` has malformed fields.
             ProtocolVersionUnsupported: the worker speaks another version.
             ProtocolViolation: the worker broke the protocol.
+            WorkerIdInUse: another instance of the worker is attached and answers.
+            SlowConsumer: the worker does not read.
+            Overloaded: too many workers are attached.
         """
 
     def list_workers(self, namespace: str) -> Sequence[WorkerSnapshot]:

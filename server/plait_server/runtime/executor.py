@@ -402,7 +402,8 @@ class Executor:
             case StopAttempt():
                 self._attempts.stop(self._nursery, act.node_path, act.attempt, act.reason)
             case TellTaken():
-                self._context.workers.tell(self._attempts.key(act.node_path, act.attempt), act.taken)
+                key = self._attempts.key(act.node_path, act.attempt)
+                self._context.workers.tell(key, act.taken, act.worker_id)
             case _:
                 pass
 

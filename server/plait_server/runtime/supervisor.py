@@ -419,7 +419,7 @@ class Supervisor:
         try:
             view = await self.view(key.namespace, key.execution_id)
         except (ExecutionNotFound, EventDamaged):
-            self._context.workers.tell(key, Taken.STALE)
+            self._context.workers.tell(key, Taken.STALE, worker_id)
             return
         executor = view.executor
         if executor is None and not view.execution.is_ended:
@@ -468,7 +468,7 @@ class Supervisor:
             )
             await self._context.committer.append_when_there_is_room(item)
         if told is not None:
-            self._context.workers.tell(key, told)
+            self._context.workers.tell(key, told, worker_id)
 
     # Background.
 

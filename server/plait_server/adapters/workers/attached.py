@@ -1,28 +1,32 @@
-"""Workers that dial in: every Attach stream, and who holds which attempt.
+"""Workers that dial in: who is attached, and who holds which attempt.
 
 Rules
-1. A worker is its process instance. It outlives its stream: a cut stream alone loses nothing; when nothing
-   was heard for the lease, what it holds is LOST. A new instance of the same worker id means that one which
-   was attached here and is not any more is gone (T2); after a restart of the server nobody has been here yet.
-2. Liveness is judged on the stream itself: the server pings, the worker answers on the same stream. One that
+1. A worker is its process instance. It outlives its stream: a cut stream alone loses nothing; when nothing was
+   heard for the lease, what it holds is LOST (T2).
+2. A worker id belongs to one instance at a time. A newcomer with the id of an instance that has a stream has that
+   one asked at once: if it answers, the newcomer is refused; if not, it is lost and the newcomer takes its place.
+   A detached instance is lost at once; one that has not been here since the server's start is left its lease.
+3. Liveness is judged on the stream itself: the server pings, the worker answers on the same stream. One that
    has not answered for two intervals gets nothing new; for the lease, its stream is dropped.
-3. When an instance attaches again, what it names in `hello` goes on; what it lacks is assigned again under
+4. When an instance attaches again, what it names in `hello` goes on; what it lacks is assigned again under
    the same attempt; what is being cancelled is cancelled again; what nobody waits for is looked up, and
    cancelled as STALE if it does not count.
-4. One task writes and one reads a stream; they share the session, which is synchronous. The nursery of `run`
-   owns the leases, that of `attach` the stream.
+5. The nursery of `run` owns the leases, that of `attach` the stream.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 import trio
 
-from plait_server.adapters.workers.holding import Held, Worker
+from plait.v1 import worker_hub_service_pb2
+from plait_server.adapters.workers.holding import LEASE_INTERVALS, Held, Worker
+from plait_server.adapters.workers.said import Sayings
 from plait_server.adapters.workers.session import (
     Accepted,
     CancelStep,
@@ -31,18 +35,19 @@ from plait_server.adapters.workers.session import (
     Ponged,
     Returned,
     Said,
-    ServerSession,
     SessionEvent,
     SlotsChanged,
     Used,
 )
+from plait_server.adapters.workers.streams import Stream
 from plait_server.adapters.workers.tokens import Tokens, idempotency_key
 from plait_server.core.commands import Taken
-from plait_server.core.failures import WORKER_LOST, Failure
+from plait_server.core.failures import Failure
+from plait_server.core.limits import WORKERS_MAX
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.core.usage import add_amount
 from plait_server.encoding.worker_failure import worker_code
-from plait_server.errors import FieldViolation, InvalidRequest
+from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, WorkerIdInUse
 from plait_server.ports.capacity import Capacity
 from plait_server.ports.observer import Observer
 from plait_server.ports.seams import Seams
@@ -61,8 +66,6 @@ Deliver: TypeAlias = Callable[[AttemptKey, Report, str], None]
 IsCurrent: TypeAlias = Callable[[AttemptKey], Awaitable[bool]]
 
 PING_S: Final = 5.0
-LEASE_INTERVALS: Final = 3
-"""A lease is three ping intervals: one lost answer is an accident, three are a death."""
 GRACE_S: Final = 10.0
 """How long a cancelled handler may take to end (C1)."""
 REJECT_PAUSE_S: Final = 1.0
@@ -87,15 +90,17 @@ class AttachedWorkers:
         self._capacity = capacity
         self._tokens = tokens
         self._seams = seams
-        self._observer = observer
         self._version = server_version
         self._instance_id = server_instance_id
         self._ping_s = ping_s
         self._lease_s = ping_s * LEASE_INTERVALS
         self._grace_s = grace_s
+        self._sayings = Sayings(observer)
         self._workers: dict[str, Worker] = {}
-        self._awaiting: dict[AttemptKey, tuple[str, Worker]] = {}
-        """Results whose workers wait for `recorded`; at most one an attempt that a worker has."""
+        """Instance id -> worker, attached or not."""
+        self._attached: dict[tuple[str, str], Worker] = {}
+        """(namespace, worker id) -> its instance that has a stream."""
+        self._streams = 0
         self._nursery: trio.Nursery | None = None
         self._graces: dict[trio.CancelScope, None] = {}
         """The waits for cancelled handlers to end."""
@@ -141,8 +146,8 @@ class AttachedWorkers:
         worker = self._worker_for(assignment)
         held = Held(self._tokens.make(assignment.key), assignment, on_receipt)
         worker.held[held.token] = held
-        if worker.session is not None and held.token not in worker.at_worker:
-            self._assign(worker, worker.session, held)
+        if worker.stream is not None and held.token not in worker.at_worker:
+            self._assign(worker, worker.stream, held)
         try:
             await held.done.wait()
         except trio.Cancelled:
@@ -157,12 +162,11 @@ class AttachedWorkers:
         assert held.report is not None  # set together with `done`
         return held.report
 
-    def tell(self, key: AttemptKey, taken: Taken) -> None:
+    def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
         """Say `recorded` to the worker that delivered a result."""
-        token, worker = self._awaiting.pop(key, ("", None))
-        if worker is not None and worker.session is not None:
-            worker.session.recorded(token, taken)
-            worker.queue()
+        worker = self._attached.get((key.namespace, worker_id))
+        if worker is not None and worker.stream is not None:
+            worker.stream.answer(key, taken)
 
     # The stream's side.
 
@@ -170,53 +174,88 @@ class AttachedWorkers:
         """Serve one stream to its end. Returns when the worker closes it.
 
         Raises:
-            InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation: the worker is refused.
+            InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation, WorkerIdInUse: the worker is refused.
+            SlowConsumer: the worker does not read.
+            Overloaded: too many workers are attached.
         """
-        session = ServerSession()
-        frame = await receive()
-        if frame is None:
-            return
-        events = session.receive(frame)
-        hello = session.hello
-        if hello is None:
-            return
-        with trio.CancelScope() as stream:
-            worker = self._admit(hello, session, stream)
-            try:
-                async with trio.open_nursery() as nursery:
-                    self._reconcile(worker, session, hello, nursery)
-                    nursery.start_soon(self._write, worker, session, send)
-                    nursery.start_soon(self._ping, worker, session, stream)
-                    self._take(worker, session, events)
-                    while (frame := await receive()) is not None:
-                        self._heard(worker)
-                        self._take(worker, session, session.receive(frame))
-                    nursery.cancel_scope.cancel()
-            finally:
-                self._detach(worker, session)
+        if self._streams >= WORKERS_MAX:
+            raise Overloaded(f"{self._streams} workers are attached, the most there may be; try again later")
+        self._streams += 1
+        stream = Stream(receive, send)
+        try:
+            with stream.scope:
+                await self._serve(stream)
+        finally:
+            self._streams -= 1
+            stream.close()
+        if stream.error is not None:
+            raise stream.error
 
-    def _admit(self, hello: Hello, session: ServerSession, stream: trio.CancelScope) -> Worker:
+    async def _serve(self, stream: Stream) -> None:
+        opening = await stream.receive_hello()
+        if opening is None:
+            return
+        hello, events = opening
+        await self._claim_id(hello)
+        worker = self._admit(hello, stream)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._reconcile(worker, stream, hello, nursery)
+                nursery.start_soon(stream.write, self._lease_s, partial(self._on_sent, worker))
+                nursery.start_soon(worker.watch, stream, self._offer_slots)
+                self._take(worker, stream, events)
+                while (heard := await stream.receive()) is not None:
+                    self._heard(worker)
+                    self._take(worker, stream, heard)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._detach(worker, stream)
+
+    async def _claim_id(self, hello: Hello) -> None:
+        """Make sure that no other instance of the worker is there (rule 2).
+
+        Raises:
+            WorkerIdInUse: one is, and answers.
+        """
+        # Again after each wait: another newcomer may have been quicker.
+        while (other := self._attached.get((hello.namespace, hello.worker_id))) is not None:
+            stream = other.stream
+            if other.instance_id == hello.instance_id or stream is None:
+                return
+            if await stream.is_answering(self._ping_s):
+                text = (
+                    f"the worker id {hello.worker_id} is in use: its instance {other.instance_id} is attached and "
+                    "answers; stop that process, or give this one a worker id of its own"
+                )
+                raise WorkerIdInUse(text, worker_id=hello.worker_id, instance_id=other.instance_id)
+            if other.stream is stream:
+                text = "worker %s: instance %s does not answer, and gives way to %s"
+                logger.warning(text, other.worker_id, other.instance_id, hello.instance_id)
+                self._lose(other)
+
+    def _admit(self, hello: Hello, stream: Stream) -> Worker:
         worker = self._workers.get(hello.instance_id)
         is_new = worker is None
         if worker is None:
-            worker = Worker(hello.namespace, hello.worker_id, hello.instance_id, trio.current_time())
+            worker = Worker(hello.namespace, hello.worker_id, hello.instance_id, self._ping_s)
             self._workers[hello.instance_id] = worker
         elif (worker.namespace, worker.worker_id) != (hello.namespace, hello.worker_id):
             text = "names an instance of another worker; make a new id at each start"
             raise InvalidRequest([FieldViolation(field="hello.instance_id", message=text)])
         elif worker.stream is not None:
-            worker.stream.cancel()  # Its old stream is half dead; the worker knows better.
+            worker.stream.end()  # Its old stream is half dead; the worker knows better.
         for other in list(self._workers.values()) if is_new else ():
             is_same = other.worker_id == hello.worker_id and other.namespace == hello.namespace
             # One that was not here since the server's start may be on its way.
-            if is_same and other is not worker and other.session is None and other.hello is not None:
+            if is_same and other is not worker and other.hello is not None:
                 self._lose(other)
-        worker.hello, worker.session, worker.stream = hello, session, stream
+        worker.hello, worker.stream = hello, stream
         worker.slots, worker.is_draining, worker.is_paused = hello.slots, False, False
         worker.attached_s = trio.current_time()
+        self._attached[worker.namespace, worker.worker_id] = worker
         self._heard(worker)
         worker.at_worker = dict.fromkeys([*hello.running, *hello.finished])
-        session.welcome(
+        stream.session.welcome(
             server_version=self._version,
             server_instance_id=self._instance_id,
             ping_s=self._ping_s,
@@ -225,84 +264,56 @@ class AttachedWorkers:
         self._capacity.attach_worker(
             hello.namespace, hello.worker_id, hello.instance_id, hello.slots, hello.types
         )
-        logger.info("worker %s attached: %d slots, %s", hello.worker_id, hello.slots, ", ".join(hello.types))
+        logger.info("worker %s attached: %d slots, %d types", hello.worker_id, hello.slots, len(hello.types))
         return worker
 
-    def _reconcile(self, worker: Worker, session: ServerSession, hello: Hello, nursery: trio.Nursery) -> None:
-        """Bring what the server and the worker think it holds together (rule 3)."""
+    def _reconcile(self, worker: Worker, stream: Stream, hello: Hello, nursery: trio.Nursery) -> None:
+        """Bring what the server and the worker think it holds together (rule 4)."""
         for held in list(worker.held.values()):
             if held.token in worker.at_worker:
                 if held.reason:
-                    session.cancel(held.token, held.reason, self._grace_s)
+                    stream.session.cancel(held.token, held.reason, self._grace_s)
             elif held.reason:
                 held.exited.set()
             else:
-                self._assign(worker, session, held)
-        for token in hello.running:
+                self._assign(worker, stream, held)
+        unknown = [token for token in hello.running if token not in worker.held]
+        if unknown:
+            nursery.start_soon(self._look_up, worker, stream, unknown)
+        stream.queue()
+
+    async def _look_up(self, worker: Worker, stream: Stream, tokens: Sequence[str]) -> None:
+        """Cancel what nobody wants; one after the other, for a worker may name thousands."""
+        for token in tokens:
+            await trio.lowlevel.checkpoint()
+            key = self._tokens.read(token)
+            if key is not None and key.namespace == worker.namespace and await self.is_current(key):
+                continue  # Its execution is being read back, and will ask for it.
             if token not in worker.held:
-                nursery.start_soon(self._look_up, worker, session, token)
-        worker.queue()
+                stream.session.cancel(token, "STALE", self._grace_s)
+                stream.queue()
 
-    async def _look_up(self, worker: Worker, session: ServerSession, token: str) -> None:
-        key = self._tokens.read(token)
-        if key is not None and key.namespace == worker.namespace and await self.is_current(key):
-            return  # Its execution is being read back, and will ask for it.
-        session.cancel(token, "STALE", self._grace_s)
-        worker.queue()
-
-    async def _write(self, worker: Worker, session: ServerSession, send: SendFrame) -> None:
-        while True:
-            frame = session.take_frame()
-            if frame is None:
-                worker.wake = trio.Event()
-                await worker.wake.wait()
-                continue
-            await send(frame)
-            for message in frame.messages:
-                if message.HasField("cancel"):
-                    held = worker.held.get(message.cancel.token)
-                    if held is not None and held.reason:
-                        held.note_delivered()
-
-    async def _ping(self, worker: Worker, session: ServerSession, stream: trio.CancelScope) -> None:
-        number = 0
-        ping_due_s = trio.current_time() + self._ping_s
-        while True:
-            quiet_due_s, lease_due_s = worker.heard_s + 2 * self._ping_s, worker.heard_s + self._lease_s
-            is_quiet = self._is_quiet(worker)
-            await trio.sleep_until(min(ping_due_s, lease_due_s if is_quiet else quiet_due_s))
-            # The same sum as slept for: a difference may be rounded to less, and this would spin.
-            if trio.current_time() >= worker.heard_s + self._lease_s:
-                text = "worker %s has not answered for %g s; its stream is dropped"
-                logger.warning(text, worker.worker_id, self._lease_s)
-                stream.cancel()
-                return
-            if self._is_quiet(worker):
-                self._offer_slots(worker)
-            if trio.current_time() >= ping_due_s:
-                ping_due_s += self._ping_s
-                number += 1
-                session.ping(number)
-                worker.queue()
+    def _on_sent(self, worker: Worker, frame: worker_hub_service_pb2.AttachResponse) -> None:
+        for message in frame.messages:
+            if message.HasField("cancel"):
+                held = worker.held.get(message.cancel.token)
+                if held is not None and held.reason:
+                    held.note_delivered()
 
     def _heard(self, worker: Worker) -> None:
-        was_quiet = self._is_quiet(worker)
+        was_quiet = worker.is_quiet
         worker.heard_s = trio.current_time()
         if was_quiet:
             self._offer_slots(worker)
 
-    def _is_quiet(self, worker: Worker) -> bool:
-        return trio.current_time() >= worker.heard_s + 2 * self._ping_s
-
     def _offer_slots(self, worker: Worker) -> None:
-        closed = worker.is_draining or worker.is_paused or worker.session is None or self._is_quiet(worker)
-        self._capacity.set_worker_slots(worker.instance_id, 0 if closed else worker.slots)
+        self._capacity.set_worker_slots(worker.instance_id, worker.open_slots)
 
-    def _take(self, worker: Worker, session: ServerSession, events: list[SessionEvent]) -> None:
+    def _take(self, worker: Worker, stream: Stream, events: list[SessionEvent]) -> None:
         for event in events:
             match event:
                 case Ended():
-                    self._on_ended(worker, session, event.token, event.report)
+                    self._on_ended(worker, stream, event.token, event.report)
                 case Returned():
                     self._on_returned(worker, event)
                 case CancelStep():
@@ -316,7 +327,7 @@ class AttachedWorkers:
                 case Said():
                     held = worker.held.get(event.token)
                     if held is not None:
-                        self._observer.worker_said(held.assignment.key, event.kind, event.text)
+                        self._sayings.say(worker.quota, held.assignment.key, event.kind, event.text)
                 case Used():
                     held = worker.held.get(event.token)
                     if held is not None:
@@ -324,23 +335,23 @@ class AttachedWorkers:
                 case Hello() | Accepted() | Ponged():
                     pass  # Heard of; nothing else follows.
 
-    def _on_ended(self, worker: Worker, session: ServerSession, token: str, report: Report) -> None:
+    def _on_ended(self, worker: Worker, stream: Stream, token: str, report: Report) -> None:
         worker.at_worker.pop(token, None)
         held = worker.held.get(token)
         key = held.assignment.key if held is not None else self._tokens.read(token)
         if key is None or key.namespace != worker.namespace:
-            session.recorded(token, Taken.STALE)
-            worker.queue()
+            stream.session.recorded(token, Taken.STALE)
+            stream.queue()
             return
         if report.failure is not None:
             failure = dataclasses.replace(report.failure, node_path=key.node_path, attempt=key.attempt)
             report = report._replace(failure=failure)
-        if report.from_worker:
-            self._awaiting[key] = token, worker
+        is_first = stream.await_answer(key, token, len(report.output_json))
         if held is None or held.reason or held.done.is_set():
             if held is not None:
                 held.exited.set()
-            self.deliver(key, report, worker.worker_id)
+            if is_first:  # Else it is being looked up, and what comes of that is said once.
+                self.deliver(key, report, worker.worker_id)
             return
         held.report = report
         held.done.set()
@@ -389,19 +400,16 @@ class AttachedWorkers:
         if worker is None:
             # The server restarted: its lease is granted anew in full.
             worker = Worker(
-                assignment.key.namespace,
-                assignment.worker_id,
-                assignment.worker_instance_id,
-                trio.current_time(),
+                assignment.key.namespace, assignment.worker_id, assignment.worker_instance_id, self._ping_s
             )
             self._workers[worker.instance_id] = worker
             self._expire_later(worker)
         return worker
 
-    def _assign(self, worker: Worker, session: ServerSession, held: Held) -> None:
-        session.assign(held.token, held.assignment, idempotency_key(held.assignment.key))
+    def _assign(self, worker: Worker, stream: Stream, held: Held) -> None:
+        stream.session.assign(held.token, held.assignment, idempotency_key(held.assignment.key))
         worker.at_worker[held.token] = None
-        worker.queue()
+        stream.queue()
 
     async def _cancel(self, worker: Worker, held: Held, reason: str) -> None:
         """Tell the worker to cancel, and wait for the handler's end within the grace time."""
@@ -411,13 +419,13 @@ class AttachedWorkers:
             held.exited.set()
             if held.report is not None:
                 self.deliver(held.assignment.key, held.report, worker.worker_id)
-        elif worker.session is not None and worker.session.withdraw(held.token):
+        elif worker.stream is not None and worker.stream.session.withdraw(held.token):
             # It was never sent: nobody is to be told, and a cancel would overtake it.
             worker.at_worker.pop(held.token, None)
             held.exited.set()
-        elif worker.session is not None:
-            worker.session.cancel(held.token, reason, self._grace_s)
-            worker.queue()
+        elif worker.stream is not None:
+            worker.stream.session.cancel(held.token, reason, self._grace_s)
+            worker.stream.queue()
         with trio.move_on_after(self._grace_s) as grace:
             self._graces[grace] = None
             await held.exited.wait()
@@ -428,10 +436,10 @@ class AttachedWorkers:
 
     # Leases.
 
-    def _detach(self, worker: Worker, session: ServerSession) -> None:
-        if worker.session is not session:
+    def _detach(self, worker: Worker, stream: Stream) -> None:
+        if worker.stream is not stream:
             return
-        worker.session = worker.stream = None
+        self._unlink(worker)
         self._offer_slots(worker)
         logger.info("worker %s detached, holding %d attempts", worker.worker_id, len(worker.held))
         if worker.held:
@@ -439,40 +447,39 @@ class AttachedWorkers:
         else:
             self._forget(worker)
 
+    def _unlink(self, worker: Worker) -> None:
+        worker.stream = None
+        if self._attached.get((worker.namespace, worker.worker_id)) is worker:
+            del self._attached[worker.namespace, worker.worker_id]
+
     def _expire_later(self, worker: Worker) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(self._expire, worker)
 
     async def _expire(self, worker: Worker) -> None:
-        await trio.sleep_until(worker.heard_s + self._lease_s)
-        is_gone = worker.session is None and self._workers.get(worker.instance_id) is worker
-        if is_gone and trio.current_time() >= worker.heard_s + self._lease_s:
+        await trio.sleep_until(worker.lease_end_s)
+        is_gone = worker.stream is None and self._workers.get(worker.instance_id) is worker
+        if is_gone and trio.current_time() >= worker.lease_end_s:
             self._lose(worker)
 
     def _lose(self, worker: Worker) -> None:
         """Give up a worker that is gone: what it held is LOST (T2)."""
+        if worker.stream is not None:
+            worker.stream.end()
+            self._unlink(worker)
         for held in list(worker.held.values()):
             if held.reason or held.done.is_set():
                 continue
             logger.warning(
                 "attempt %s is lost with worker %s", held.assignment.key.node_path, worker.worker_id
             )
-            failure = Failure(
-                code=WORKER_LOST,
-                message=f"the worker {worker.worker_id} was lost: nothing was heard of it for {self._lease_s:g} s, "
-                "or it came back without the attempt",
-                node_path=held.assignment.key.node_path,
-                attempt=held.assignment.key.attempt,
-            )
-            usage = {unit: format(amount, "f") for unit, amount in held.usage.items()}
-            held.report = Report(AttemptOutcome.LOST, failure=failure, usage=usage)
-            held.done.set()
+            held.lose(worker.worker_id, self._lease_s)
         self._forget(worker)
 
     def _forget(self, worker: Worker) -> None:
         if self._workers.get(worker.instance_id) is worker:
             del self._workers[worker.instance_id]
-        self._capacity.remove_worker(worker.instance_id)
+            self._capacity.remove_worker(worker.instance_id)
 
 
 def _drop(key: AttemptKey, report: Report, worker_id: str) -> None:

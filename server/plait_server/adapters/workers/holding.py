@@ -1,15 +1,26 @@
-"""What the server keeps of a worker: its stream, if it has one, and the attempts it holds."""
+"""What the server keeps of a worker: its stream, if it has one, its lease, and the attempts it holds."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Final
 
 import trio
 
-from plait_server.adapters.workers.session import Hello, ServerSession
-from plait_server.core.states import CancelStage
+from plait_server.adapters.workers.said import Quota
+from plait_server.adapters.workers.session import Hello
+from plait_server.adapters.workers.streams import Stream
+from plait_server.core.failures import WORKER_LOST, Failure
+from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.ports.workers import Assignment, Report, WorkerSnapshot
+
+logger = logging.getLogger(__name__)
+
+QUIET_INTERVALS: Final = 2
+LEASE_INTERVALS: Final = 3
+"""A lease is three ping intervals: one lost answer is an accident, three are a death."""
 
 
 class Held:
@@ -46,18 +57,29 @@ class Held:
             self.is_delivered = True
             self.on_receipt(CancelStage.DELIVERED)
 
+    def lose(self, worker_id: str, lease_s: float) -> None:
+        """End it as LOST with its worker; what it used until then counts (U1)."""
+        failure = Failure(
+            code=WORKER_LOST,
+            message=f"the worker {worker_id} was lost: nothing was heard of it for {lease_s:g} s, or it came back "
+            "without the attempt",
+            node_path=self.assignment.key.node_path,
+            attempt=self.assignment.key.attempt,
+        )
+        usage = {unit: format(amount, "f") for unit, amount in self.usage.items()}
+        self.report = Report(AttemptOutcome.LOST, failure=failure, usage=usage)
+        self.done.set()
+
 
 class Worker:
     """One process instance of a worker."""
 
-    def __init__(self, namespace: str, worker_id: str, instance_id: str, now_s: float) -> None:
+    def __init__(self, namespace: str, worker_id: str, instance_id: str, ping_s: float) -> None:
         self.namespace = namespace
         self.worker_id = worker_id
         self.instance_id = instance_id
         self.hello: Hello | None = None
-        self.session: ServerSession | None = None
-        self.stream: trio.CancelScope | None = None
-        self.wake = trio.Event()
+        self.stream: Stream | None = None
         self.held: dict[str, Held] = {}
         self.at_worker: dict[str, None] = {}
         """Tokens that were sent to it, or that it named, and that have not ended."""
@@ -65,16 +87,56 @@ class Worker:
         self.is_draining = False
         self.is_paused = False
         self.attached_s = 0.0
-        self.heard_s = now_s
+        self.heard_s = trio.current_time()
         """trio time at which it was last heard of."""
+        self.quota = Quota()
+        """How much its attempts may say."""
+        self._ping_s = ping_s
 
     def __repr__(self) -> str:
-        state = "attached" if self.session is not None else "detached"
+        state = "attached" if self.stream is not None else "detached"
         return f"<Worker {self.worker_id} {state}, {len(self.held)} attempts>"
 
-    def queue(self) -> None:
-        """Let the writer see what was queued."""
-        self.wake.set()
+    @property
+    def lease_end_s(self) -> float:
+        """When what it holds is lost, in trio time, if nothing is heard of it."""
+        return self.heard_s + LEASE_INTERVALS * self._ping_s
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it owes two answers: it gets nothing new."""
+        return trio.current_time() >= self._quiet_s
+
+    @property
+    def open_slots(self) -> int:
+        """How many attempts it takes at once now; 0 if it takes nothing new."""
+        is_closed = self.is_draining or self.is_paused or self.stream is None or self.is_quiet
+        return 0 if is_closed else self.slots
+
+    @property
+    def _quiet_s(self) -> float:
+        return self.heard_s + QUIET_INTERVALS * self._ping_s
+
+    async def watch(self, stream: Stream, on_quiet: Callable[[Worker], None]) -> None:
+        """Ping it at every interval, and end its stream when its lease runs out.
+
+        Args:
+            stream: Its stream.
+            on_quiet: Called when it has fallen silent.
+        """
+        ping_due_s = trio.current_time() + self._ping_s
+        while True:
+            await trio.sleep_until(min(ping_due_s, self.lease_end_s if self.is_quiet else self._quiet_s))
+            # The same sums as slept for: a difference may be rounded to less, and this would spin.
+            if trio.current_time() >= self.lease_end_s:
+                logger.warning("worker %s does not answer its pings; its stream is dropped", self.worker_id)
+                stream.end()
+                return
+            if self.is_quiet:
+                on_quiet(self)
+            if trio.current_time() >= ping_due_s:
+                ping_due_s += self._ping_s
+                stream.ping()
 
     def snapshot(self, slots_in_use: int, offset_s: float) -> WorkerSnapshot:
         """Describe it for people; `offset_s` leads from trio's time to the wall's."""
@@ -83,7 +145,7 @@ class Worker:
             namespace=self.namespace,
             worker_id=self.worker_id,
             instance_id=self.instance_id,
-            is_attached=self.session is not None,
+            is_attached=self.stream is not None,
             is_draining=self.is_draining,
             types=hello.types if hello is not None else {},
             slots=self.slots,

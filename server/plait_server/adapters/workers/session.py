@@ -1,8 +1,8 @@
 """The server's end of Attach as a state machine without sockets, clocks or tasks (as h11 is for HTTP).
 
-A session lives as long as one stream. Frames come in through `receive`, which gives what they mean; what the
-server wants to say is queued by `assign`, `cancel`, ... and taken out by `take_frame`, everything that is due
-in one frame.
+A session lives as long as one stream. Frames come in through `receive`, which gives what they mean, in pieces
+that each take a few milliseconds; what the server wants to say is queued by `assign`, `cancel`, ... and taken
+out by `take_frame`, everything that is due in one frame.
 
 Rules
 1. The worker's first message is `hello`; then the driver calls `welcome`. Nothing is sent before.
@@ -10,33 +10,52 @@ Rules
    much work is queued for it.
 3. An invalid message of a known attempt fails that attempt, not the stream (a handler may return anything); a
    stream whose structure is wrong is refused with `ProtocolViolation`.
-4. Queues are bounded by what the server has given out: slots for assigns, attempts for recorded and cancel.
+4. Queues are bounded: that of assigns by the slots that the server has given out, that of control messages by
+   CONTROL_BYTES_MAX, for a worker that sends and never reads decides how many answers wait for it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from google.protobuf.message import DecodeError
+
 from plait.v1 import payload_pb2, worker_hub_service_pb2
+from plait_server.adapters.workers.frames import Oversized, split
 from plait_server.core.commands import Taken
 from plait_server.core.events import NO_USAGE
 from plait_server.core.failures import INVALID_RESULT, TOO_LARGE, Failure, bounded_message
 from plait_server.core.json_text import InvalidJson, check_json
-from plait_server.core.limits import ID_PATTERN, LABELS_MAX, MAX_CONCURRENCY_MAX, MIB, PAYLOAD_BYTES_MAX
+from plait_server.core.limits import (
+    HELD_ATTEMPTS_MAX,
+    ID_PATTERN,
+    LABELS_MAX,
+    MAX_CONCURRENCY_MAX,
+    MIB,
+    PAYLOAD_BYTES_MAX,
+    SERVED_TYPES_MAX,
+    TOKEN_BYTES_MAX,
+)
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.core.usage import is_amount
 from plait_server.encoding.event_codec import duration, seconds_of_duration
 from plait_server.encoding.worker_failure import failure_from_worker
-from plait_server.errors import FieldViolation, InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
+from plait_server.errors import (
+    FieldViolation,
+    InvalidRequest,
+    ProtocolVersionUnsupported,
+    ProtocolViolation,
+)
 from plait_server.ports.workers import Assignment, Report
 
 PROTOCOL_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = MIB
 """A frame is filled up to this; a single larger message goes alone."""
-TYPES_MAX: Final = 1_000
+CONTROL_BYTES_MAX: Final = 8 * MIB
+"""Twice what a worker can be owed that holds HELD_ATTEMPTS_MAX results with ordinary tokens."""
 USAGE_UNITS_MAX: Final = 64
 _ID: Final = re.compile(ID_PATTERN)
 _MESSAGE_OVERHEAD: Final = 16
@@ -128,7 +147,9 @@ class ServerSession:
     def __init__(self) -> None:
         self.hello: Hello | None = None
         self._control: deque[worker_hub_service_pb2.ServerMessage] = deque()
-        self._assigns: deque[worker_hub_service_pb2.ServerMessage] = deque()
+        self._control_bytes = 0
+        self._assigns: dict[str, tuple[Assignment, str]] = {}
+        """Token -> what to assign, and its idempotency key; in order. Turned into messages when they are sent."""
         self._is_welcome = False
 
     def __repr__(self) -> str:
@@ -137,14 +158,30 @@ class ServerSession:
 
     # In.
 
-    def receive(self, frame: worker_hub_service_pb2.AttachRequest) -> list[SessionEvent]:
-        """Take a frame and give what it means, in order.
+    def receive(self, content: bytes) -> Iterator[list[SessionEvent]]:
+        """Take a frame, an encoded AttachRequest, and give what it means, in order.
+
+        Each list takes a few milliseconds to work out; between two of them the caller lets other tasks run.
 
         Raises:
             InvalidRequest: `hello` has malformed fields.
             ProtocolVersionUnsupported: the worker speaks another version.
-            ProtocolViolation: the first message is not `hello`, or a later one is.
+            ProtocolViolation: the first message is not `hello`, a later one is, or the frame is none or too large.
         """
+        for piece in split(content):
+            if isinstance(piece, Oversized):
+                if self.hello is None:
+                    raise ProtocolViolation("the first message of a worker must be hello, and was a result")
+                yield [_read_oversized(piece)]
+                continue
+            try:
+                frame = worker_hub_service_pb2.AttachRequest.FromString(piece)
+            except DecodeError as error:
+                text = "a frame is no AttachRequest; is the worker's SDK up to date?"
+                raise ProtocolViolation(text) from error
+            yield self._read(frame)
+
+    def _read(self, frame: worker_hub_service_pb2.AttachRequest) -> list[SessionEvent]:
         events: list[SessionEvent] = []
         for message in frame.messages:
             kind = message.WhichOneof("message")
@@ -159,6 +196,9 @@ class ServerSession:
                 raise ProtocolViolation(text)
             elif kind is not None:
                 event = _READERS[kind](message)
+                if isinstance(event, Ended) and len(event.token) > TOKEN_BYTES_MAX:
+                    # It would have to be sent back; no token that was given out is so long.
+                    raise ProtocolViolation(f"a token has at most {TOKEN_BYTES_MAX} bytes")
                 if event is not None:
                     events.append(event)
         return events
@@ -176,44 +216,22 @@ class ServerSession:
         welcome.ping_interval.CopyFrom(duration(ping_s))
         welcome.lease.CopyFrom(duration(lease_s))
         welcome.payload_bytes_max = PAYLOAD_BYTES_MAX
-        self._control.appendleft(message)
+        self._say(message, first=True)
 
     def assign(self, token: str, assignment: Assignment, idempotency_key: str) -> None:
         """Give the worker an attempt."""
-        message = worker_hub_service_pb2.ServerMessage()
-        assign = message.assign
-        key = assignment.key
-        assign.token = token
-        assign.execution_id = key.execution_id
-        assign.node_path = key.node_path
-        assign.attempt = key.attempt
-        assign.run = key.run
-        assign.type = assignment.type
-        if assignment.input_digest:
-            assign.input.digest = assignment.input_digest
-            assign.input.size_bytes = assignment.input_size_bytes
-        else:
-            assign.input.json = assignment.input_json
-        if assignment.time_left_s:
-            assign.time_left.CopyFrom(duration(assignment.time_left_s))
-        assign.traceparent = assignment.traceparent
-        assign.idempotency_key = idempotency_key
-        self._assigns.append(message)
+        self._assigns[token] = assignment, idempotency_key
 
     def withdraw(self, token: str) -> bool:
         """Take back an assign that was not taken out yet; whether there was one."""
-        for index, message in enumerate(self._assigns):
-            if message.assign.token == token:
-                del self._assigns[index]
-                return True
-        return False
+        return self._assigns.pop(token, None) is not None
 
     def recorded(self, token: str, taken: Taken) -> None:
         """Say what became of a result."""
         message = worker_hub_service_pb2.ServerMessage()
         message.recorded.token = token
         message.recorded.result = int(taken)  # type: ignore[assignment] # an IntEnum of the same numbers
-        self._control.append(message)
+        self._say(message)
 
     def cancel(self, token: str, reason: str, grace_s: float) -> None:
         """Ask the worker to cancel an attempt."""
@@ -221,13 +239,18 @@ class ServerSession:
         message.cancel.token = token
         message.cancel.reason = reason
         message.cancel.grace.CopyFrom(duration(grace_s))
-        self._control.append(message)
+        self._say(message)
 
     def ping(self, number: int) -> None:
         """Ask for a pong."""
         message = worker_hub_service_pb2.ServerMessage()
         message.ping.number = number
-        self._control.append(message)
+        self._say(message)
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more waits for the worker than one that reads ever lets wait; the driver ends its stream."""
+        return self._control_bytes > CONTROL_BYTES_MAX
 
     @property
     def has_frame(self) -> bool:
@@ -240,14 +263,51 @@ class ServerSession:
             return None
         frame = worker_hub_service_pb2.AttachResponse()
         size = 0
-        for queue in (self._control, self._assigns):
-            while queue:
-                more = queue[0].ByteSize() + _MESSAGE_OVERHEAD
-                if size and size + more > FRAME_BYTES_MAX:
-                    return frame
-                frame.messages.append(queue.popleft())
-                size += more
+        while self._control:
+            more = self._control[0].ByteSize() + _MESSAGE_OVERHEAD
+            if size and size + more > FRAME_BYTES_MAX:
+                return frame
+            frame.messages.append(self._control.popleft())
+            self._control_bytes -= more
+            size += more
+        for token in list(self._assigns):
+            message = _assign(token, *self._assigns[token])
+            more = message.ByteSize() + _MESSAGE_OVERHEAD
+            if size and size + more > FRAME_BYTES_MAX:
+                return frame
+            frame.messages.append(message)
+            del self._assigns[token]
+            size += more
         return frame
+
+    def _say(self, message: worker_hub_service_pb2.ServerMessage, *, first: bool = False) -> None:
+        self._control_bytes += message.ByteSize() + _MESSAGE_OVERHEAD
+        if first:
+            self._control.appendleft(message)
+        else:
+            self._control.append(message)
+
+
+def _assign(token: str, assignment: Assignment, idempotency_key: str) -> worker_hub_service_pb2.ServerMessage:
+    message = worker_hub_service_pb2.ServerMessage()
+    assign = message.assign
+    key = assignment.key
+    assign.token = token
+    assign.execution_id = key.execution_id
+    assign.node_path = key.node_path
+    assign.attempt = key.attempt
+    assign.run = key.run
+    assign.type = assignment.type
+    if assignment.input_digest:
+        assign.input.digest = assignment.input_digest
+        assign.input.size_bytes = assignment.input_size_bytes
+    else:
+        assign.input.json = assignment.input_json
+    if assignment.time_left_s:
+        assign.time_left.CopyFrom(duration(assignment.time_left_s))
+    assign.traceparent = assignment.traceparent
+    assign.idempotency_key = idempotency_key
+    return message
 
 
 def _read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
@@ -271,10 +331,17 @@ def _read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
     check("labels", len(message.labels) <= LABELS_MAX, f"must be at most {LABELS_MAX}")
     check(
         "types",
-        0 < len(message.types) <= TYPES_MAX,
-        f"must be 1 to {TYPES_MAX} node types; register a handler",
+        0 < len(message.types) <= SERVED_TYPES_MAX,
+        f"must be 1 to {SERVED_TYPES_MAX} node types; register a handler",
     )
-    for index, served in enumerate(message.types):
+    held = message.in_flight
+    check("in_flight", len(held) <= HELD_ATTEMPTS_MAX, f"must be at most {HELD_ATTEMPTS_MAX}")
+    check(
+        "in_flight",
+        all(len(each.token) <= TOKEN_BYTES_MAX for each in held),
+        f"a token has at most {TOKEN_BYTES_MAX} bytes",
+    )
+    for index, served in enumerate(message.types[:SERVED_TYPES_MAX]):
         check(f"types[{index}].type", _ID.fullmatch(served.type) is not None, rule)
         check(
             f"types[{index}].max_concurrency",
@@ -291,8 +358,8 @@ def _read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
         message.slots,
         dict(message.labels),
         message.sdk[:128],
-        [held.token for held in message.in_flight if not held.finished],
-        [held.token for held in message.in_flight if held.finished],
+        [each.token for each in held if not each.finished],
+        [each.token for each in held if each.finished],
     )
 
 
@@ -305,6 +372,13 @@ def _read_complete(message: worker_hub_service_pb2.WorkerMessage) -> SessionEven
         report = Report(AttemptOutcome.FAILED, failure=failure, usage=usage, from_worker=True)
         return Ended(complete.token, report)
     return Ended(complete.token, Report(AttemptOutcome.SUCCEEDED, text, usage=usage, from_worker=True))
+
+
+def _read_oversized(piece: Oversized) -> SessionEvent:
+    what = "the handler's result" if piece.is_result else "the handler's failure"
+    text = f"{what} takes {piece.size} bytes, over the limit of {piece.limit}; store it elsewhere, and send its address"
+    failure = Failure(code=TOO_LARGE, message=text)
+    return Ended(piece.token, Report(AttemptOutcome.FAILED, failure=failure, from_worker=True))
 
 
 def _problem_of(output: payload_pb2.Payload, text: str) -> Failure | None:

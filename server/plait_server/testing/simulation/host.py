@@ -310,10 +310,6 @@ class Host:
         return link
 
     async def _serve_stream(self, generation: Generation, server: Server, link: Link) -> None:
-        async def receive() -> Message | None:
-            content = await link.up.receive()
-            return hub.AttachRequest.FromString(content) if content is not None else None
-
         async def send(message: Message | bytes) -> None:
             if generation.is_dead:
                 await trio.sleep_forever()  # It is cancelled already, and says nothing any more.
@@ -324,7 +320,7 @@ class Host:
         try:
             with link.server:
                 call = Call(method="Attach", peer=f"link {link.number}")
-                await server.worker_hub.attach(call, receive, send)
+                await server.worker_hub.attach(call, link.up.receive, send)
         except (PlaitError, ConnectionLost, BaseExceptionGroup) as error:
             if not generation.is_dead and not link.is_cut:
                 self._world.fail("Attach", f"the server dropped a worker's stream: {error!r}")

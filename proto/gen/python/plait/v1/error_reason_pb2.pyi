@@ -27,6 +27,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_SLOW_CONSUMER: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_SERVICE_UNKNOWN: _ClassVar[ErrorReason]
+    ERROR_REASON_WORKER_ID_IN_USE: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_REQUEST: ErrorReason
 ERROR_REASON_INVALID_GRAPH: ErrorReason
@@ -48,3 +49,4 @@ ERROR_REASON_PROTOCOL_VIOLATION: ErrorReason
 ERROR_REASON_SLOW_CONSUMER: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_SERVICE_UNKNOWN: ErrorReason
+ERROR_REASON_WORKER_ID_IN_USE: ErrorReason

@@ -1,0 +1,91 @@
+"""What workers say of their attempts (progress, log lines, heartbeats): handed to the observer, within a quota.
+
+It is kept at most once (A6), so what is over the quota is dropped and counted; otherwise one handler that logs
+in a loop would fill the server's log and take its time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from plait_server.core.limits import KIB
+from plait_server.ports.observer import Observer
+from plait_server.ports.workers import AttemptKey
+
+LINES_A_SECOND: Final = 100
+LINES_AT_ONCE: Final = 1_000
+"""A worker that said nothing for a while may say so much at once."""
+BYTES_A_SECOND: Final = 64 * KIB
+BYTES_AT_ONCE: Final = 1024 * KIB
+ALL_TIMES: Final = 10
+"""All workers together may say as much as so many of them."""
+
+
+class Bucket:
+    """A token bucket: what may be taken grows with time, up to a bound."""
+
+    def __init__(self, a_second: float, at_once: float) -> None:
+        self._a_second = a_second
+        self._at_once = at_once
+        self._left = at_once
+        self._filled_s = trio.current_time()
+
+    def has(self, amount: float) -> bool:
+        """Whether so much may be taken now."""
+        now_s = trio.current_time()
+        self._left = min(self._at_once, self._left + (now_s - self._filled_s) * self._a_second)
+        self._filled_s = now_s
+        return self._left >= amount
+
+    def take(self, amount: float) -> None:
+        """Take what `has` allowed."""
+        self._left -= amount
+
+
+class Quota:
+    """How many lines and bytes may be said, and how many lines were dropped."""
+
+    def __init__(self, times: int = 1) -> None:
+        self._lines = Bucket(times * LINES_A_SECOND, times * LINES_AT_ONCE)
+        self._bytes = Bucket(times * BYTES_A_SECOND, times * BYTES_AT_ONCE)
+        self.dropped = 0
+        """Lines dropped since the last one that was said."""
+
+    def allows(self, size: int) -> bool:
+        """Whether another line of this size may be said now."""
+        return self._lines.has(1) and self._bytes.has(size)
+
+    def take(self, size: int) -> None:
+        """Count a line that is said."""
+        self._lines.take(1)
+        self._bytes.take(size)
+
+
+class Sayings:
+    """Hands the observer what workers say, as far as the quotas of each and of all allow."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._all = Quota(ALL_TIMES)
+
+    def say(self, quota: Quota, key: AttemptKey, kind: str, text: str) -> None:
+        """Hand on a line of an attempt, or drop it.
+
+        Args:
+            quota: That of the attempt's worker.
+            key: The attempt.
+            kind: What it is, or its level.
+            text: The line.
+        """
+        size = len(text)
+        if not (quota.allows(size) and self._all.allows(size)):
+            quota.dropped += 1
+            return
+        if quota.dropped:
+            text = f"{text} ({quota.dropped} lines of this worker before it were dropped: it says too much)"
+            quota.dropped = 0
+        quota.take(size)
+        self._all.take(size)
+        self._observer.worker_said(key, kind, text)

@@ -1,0 +1,179 @@
+"""One Attach stream: reads and writes its frames, sends its pings, and knows what its worker waits for.
+
+Rules
+1. One task reads and one writes; they share the session, which is synchronous. Between two pieces of a frame the
+   reader lets other tasks run.
+2. What a worker sends is bounded by what it reads: one that takes no frame for a lease, or lets more answers wait
+   than it can be owed, loses its stream with SlowConsumer. While the journal is behind with its results, it is
+   read slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import trio
+
+from plait.v1 import worker_hub_service_pb2
+from plait_server.adapters.workers.session import Hello, Ponged, ServerSession, SessionEvent
+from plait_server.core.commands import Taken
+from plait_server.core.limits import MIB
+from plait_server.errors import PlaitError, ProtocolViolation, SlowConsumer
+from plait_server.ports.workers import AttemptKey, ReceiveFrame, SendFrame
+
+HELLO_S: Final = 10.0
+"""How long a stream may take to say who it is."""
+UNANSWERED_BYTES_MAX: Final = 32 * MIB
+"""Results of one worker that are not durable yet, before it is read slowly."""
+HOLD_BACK_S: Final = 1.0
+"""The wait for answers before each further frame then; bounded, for a result may have been dropped without one."""
+
+
+class Stream:
+    """One Attach stream."""
+
+    def __init__(self, receive: ReceiveFrame, send: SendFrame) -> None:
+        self.session = ServerSession()
+        self.scope = trio.CancelScope()
+        """Holds everything that serves the stream."""
+        self.error: PlaitError | None = None
+        """Why the server ended it, if it did by `end`."""
+        self._receive = receive
+        self._send = send
+        self._pieces: Iterator[list[SessionEvent]] = iter(())
+        self._wake = trio.Event()
+        self._pings = 0
+        self._ponged = 0
+        self._heard = trio.Event()
+        self._is_closed = False
+        self._unanswered: dict[AttemptKey, tuple[str, int]] = {}
+        """Results that wait for `answer`, with their tokens and sizes."""
+        self._unanswered_bytes = 0
+        self._answered = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.session!r}, {len(self._unanswered)} unanswered>"
+
+    @property
+    def unanswered_count(self) -> int:
+        """How many results wait for an answer."""
+        return len(self._unanswered)
+
+    # In.
+
+    async def receive_hello(self) -> tuple[Hello, list[SessionEvent]] | None:
+        """Receive the frame that opens the stream: `hello`, and what stands behind it; None at the stream's end.
+
+        Raises:
+            ProtocolViolation: it did not come in time, or something else came.
+            InvalidRequest, ProtocolVersionUnsupported: the worker is refused.
+        """
+        with trio.move_on_after(HELLO_S):
+            while (events := await self.receive()) is not None:
+                if self.session.hello is not None:
+                    return self.session.hello, events
+            return None
+        text = f"no hello came within {HELLO_S:g} s; it is the first message of a worker"
+        raise ProtocolViolation(text)
+
+    async def receive(self) -> list[SessionEvent] | None:
+        """Receive what the worker says next: a piece of a frame; None at the stream's end.
+
+        Raises:
+            InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation: see `ServerSession.receive`.
+        """
+        await trio.lowlevel.checkpoint()
+        while (events := next(self._pieces, None)) is None:
+            if self._unanswered_bytes > UNANSWERED_BYTES_MAX:
+                with trio.move_on_after(HOLD_BACK_S):
+                    await self._answered.wait()
+            content = await self._receive()
+            if content is None:
+                return None
+            self._pieces = self.session.receive(content)
+        for event in events:
+            if isinstance(event, Ponged):
+                self._ponged = max(self._ponged, event.number)
+                heard, self._heard = self._heard, trio.Event()
+                heard.set()
+        return events
+
+    # Out.
+
+    def queue(self) -> None:
+        """Let the writer see what was queued; ends the stream if too much waits."""
+        self._wake.set()
+        if self.session.is_overfull:
+            text = "the worker sends and does not read its answers; read the stream while writing to it"
+            self.end(SlowConsumer(text))
+
+    async def write(
+        self, take_s: float, on_sent: Callable[[worker_hub_service_pb2.AttachResponse], None]
+    ) -> None:
+        """Write frames until cancelled.
+
+        Args:
+            take_s: How long the worker may take to read a frame.
+            on_sent: Called with each frame that the transport took.
+
+        Raises:
+            SlowConsumer: the worker does not read.
+        """
+        while True:
+            frame = self.session.take_frame()
+            if frame is None:
+                self._wake = trio.Event()
+                await self._wake.wait()
+                continue
+            with trio.move_on_after(take_s) as taking:
+                await self._send(frame)
+            if taking.cancelled_caught:
+                text = f"the worker has read nothing for {take_s:g} s; read the stream while writing to it"
+                raise SlowConsumer(text)
+            on_sent(frame)
+
+    def ping(self) -> int:
+        """Ask for a pong; gives its number."""
+        self._pings += 1
+        self.session.ping(self._pings)
+        self.queue()
+        return self._pings
+
+    async def is_answering(self, wait_s: float) -> bool:
+        """Ask whether the worker is there, and wait for its pong no longer than `wait_s`."""
+        number = self.ping()
+        with trio.move_on_after(wait_s):
+            while self._ponged < number and not self._is_closed:
+                await self._heard.wait()
+        return self._ponged >= number
+
+    def end(self, error: PlaitError | None = None) -> None:
+        """End the stream, with a reason for the worker if there is one to tell."""
+        self.error = self.error or error
+        self.scope.cancel()
+
+    def close(self) -> None:
+        """Take note that it is over; those who wait for a pong learn that none will come."""
+        self._is_closed = True
+        self._heard.set()
+
+    # Results.
+
+    def await_answer(self, key: AttemptKey, token: str, size: int) -> bool:
+        """Note that the worker waits for what becomes of a result; False if it does already."""
+        if key in self._unanswered:
+            return False
+        self._unanswered[key] = token, size
+        self._unanswered_bytes += size
+        return True
+
+    def answer(self, key: AttemptKey, taken: Taken) -> None:
+        """Say what became of a result; does nothing if the worker does not wait for it."""
+        token, size = self._unanswered.pop(key, ("", 0))
+        if token:
+            self._unanswered_bytes -= size
+            answered, self._answered = self._answered, trio.Event()
+            answered.set()
+            self.session.recorded(token, taken)
+            self.queue()
