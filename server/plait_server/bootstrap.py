@@ -27,6 +27,7 @@ from plait_server.api.graphs import GraphServicer
 from plait_server.api.grpc_server import serve_grpc, standard_methods
 from plait_server.api.health import HealthServicer
 from plait_server.api.methods import Method, methods_of
+from plait_server.api.pages import PageTokens
 from plait_server.api.system import ServerFacts, SystemServicer
 from plait_server.api.workers import WorkerHubServicer
 from plait_server.config import MEMORY_STORE, ServerConfig
@@ -94,11 +95,13 @@ async def assemble(world: World) -> Server:
     """Put the parts of a server together."""
     config = world.config
     version, instance_id = version_of_plait(), world.seams.new_id()
+    key = await world.journal.key()
+    page_tokens = PageTokens(key)
     allocator = Allocator(server_limit=config.server_limit, type_limits=config.type_limits)
     committer = Committer(world.journal)
     workers = AttachedWorkers(
         capacity=allocator,
-        tokens=Tokens(await world.journal.key()),
+        tokens=Tokens(key),
         seams=world.seams,
         observer=world.observer,
         server_version=version,
@@ -127,8 +130,8 @@ async def assemble(world: World) -> Server:
         insecure=True,
         attempts_max=config.server_limit,
     )
-    executions = ExecutionServicer(supervisor, world.journal, world.graph_requests)
-    worker_hub = WorkerHubServicer(workers)
+    executions = ExecutionServicer(supervisor, world.journal, world.graph_requests, page_tokens)
+    worker_hub = WorkerHubServicer(workers, page_tokens)
     servicers = {
         "graph": GraphServicer(world.graph_requests),
         "execution": executions,

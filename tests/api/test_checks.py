@@ -1,6 +1,4 @@
-"""Checks of requests: every bad field is named, page tokens, fingerprints of requests."""
-
-import base64
+"""Checks of requests: every bad field is named, fingerprints of requests."""
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -12,12 +10,10 @@ from plait_server.api.checks import (
     PAGE_SIZE,
     PAGE_SIZE_MAX,
     Checks,
-    page_token,
-    read_page_token,
     request_record,
 )
 from plait_server.core.limits import LABELS_MAX, PAYLOAD_BYTES_MAX
-from plait_server.errors import InvalidPageToken, InvalidRequest, TooLarge
+from plait_server.errors import InvalidRequest, TooLarge
 
 Submit = execution_service_pb2.SubmitGraphRequest
 
@@ -131,38 +127,6 @@ def test_a_wait_is_not_negative() -> None:
     checks = Checks()
     checks.wait_s(Duration(nanos=-1_000_000), default_s=3.0, max_s=60.0, is_given=True)
     assert fields_of(checks) == ["wait"]
-
-
-# Page tokens.
-
-
-def test_the_first_page_has_no_token() -> None:
-    assert read_page_token("nodes", "") is None
-
-
-@given(st.sampled_from(["nodes", "executions"]), st.integers(0, 2**63))
-def test_a_page_token_says_where_to_go_on(kind: str, position: int) -> None:
-    assert read_page_token(kind, page_token(kind, position)) == position
-
-
-@given(st.integers(0, 2**63))
-def test_the_token_of_another_list_is_refused(position: int) -> None:
-    with pytest.raises(InvalidPageToken):
-        read_page_token("nodes", page_token("executions", position))
-
-
-@given(st.text(min_size=1) | st.binary(min_size=1).map(lambda data: base64.urlsafe_b64encode(data).decode()))
-def test_garbage_is_no_page_token(token: str) -> None:
-    with pytest.raises(InvalidPageToken):
-        read_page_token("nodes", token)
-
-
-@pytest.mark.parametrize(
-    "text", ["nodes:", "nodes:-1", "nodes:1:2", "nodes:²", "nodes: 1", "nodes:" + "9" * 5000]
-)
-def test_a_token_made_by_hand_is_refused(text: str) -> None:
-    with pytest.raises(InvalidPageToken):
-        read_page_token("nodes", base64.urlsafe_b64encode(text.encode()).decode())
 
 
 # Fingerprints of requests.

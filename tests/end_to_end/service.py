@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias, cast
@@ -58,12 +58,16 @@ class Frames(Protocol):
 class Service:
     """A server, seen by one client in one namespace."""
 
+    BOUNDS: Sequence[tuple[str, int]] = (
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+    )
+
     def __init__(self, address: str, namespace: str = "default") -> None:
         self.address = address
         self.namespace = namespace
         options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
+            *self.BOUNDS,
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),

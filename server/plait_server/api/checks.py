@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -12,10 +10,10 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
 from plait.v1 import payload_pb2
-from plait_server.core.limits import ID_PATTERN, LABELS_MAX, PAYLOAD_BYTES_MAX
+from plait_server.core.limits import ID_PATTERN, LABEL_CHARS_MAX, LABELS_MAX, PAYLOAD_BYTES_MAX
 from plait_server.encoding.event_codec import seconds_of_duration
 from plait_server.encoding.fingerprint import fingerprint_of
-from plait_server.errors import FieldViolation, InvalidPageToken, InvalidRequest, TooLarge
+from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
 from plait_server.ports.journal import RequestRecord
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -24,7 +22,6 @@ PAGE_SIZE_MAX: Final = 1_000
 _ID: Final = re.compile(ID_PATTERN)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{0,128}")
-_LABEL_CHARS_MAX: Final = 128
 _REASON_CHARS_MAX: Final = 1_024
 
 
@@ -70,7 +67,7 @@ class Checks:
         if len(labels) > LABELS_MAX:
             self.add("labels", f"{len(labels)} labels are over the limit of {LABELS_MAX}; give fewer")
         for key, value in labels.items():
-            if not 0 < len(key) <= _LABEL_CHARS_MAX or len(value) > _LABEL_CHARS_MAX:
+            if not 0 < len(key) <= LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
                 self.add(
                     "labels", f"the label {key[:40]!r} must have a key and a value of at most 128 characters"
                 )
@@ -135,25 +132,3 @@ def request_record(method: str, request_id: str, request: Message, execution_id:
         fingerprint=fingerprint_of(request),
         execution_id=execution_id,
     )
-
-
-def page_token(kind: str, position: int) -> str:
-    """Make the token of a page that goes on at a position."""
-    return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).decode()
-
-
-def read_page_token(kind: str, token: str) -> int | None:
-    """Read a token; None for the first page.
-
-    Raises:
-        InvalidPageToken: it is not one that this list gave.
-    """
-    if not token:
-        return None
-    try:
-        name, _, position = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-        if name != kind or not position.isascii() or not position.isdigit():
-            raise InvalidPageToken
-        return int(position)
-    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-        raise InvalidPageToken from error

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import trio
 
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.call import Call, Send
-from plait_server.api.checks import Checks, page_token, read_page_token, request_record
+from plait_server.api.checks import Checks, request_record
 from plait_server.api.graphs import require_valid
-from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
-from plait_server.core.limits import INLINE_BYTES_MAX, WATCHERS_MAX
+from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
+from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM, cut_frame, join_events
+from plait_server.core.limits import WATCHERS_MAX
 from plait_server.core.scope import NodeRecord
 from plait_server.encoding.execution_codec import describe, describe_corrupt, describe_node
 from plait_server.errors import (
@@ -24,7 +25,7 @@ from plait_server.errors import (
     SlowConsumer,
 )
 from plait_server.ports.graph_requests import GraphRequests, Want
-from plait_server.ports.journal import DamagedRow, Journal, RequestRecord
+from plait_server.ports.journal import DamagedRow, Journal, ListedExecution, RequestRecord
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.runtime.view import View
@@ -37,6 +38,7 @@ HEARTBEAT_S: Final = 15.0
 SLOW_S: Final = 60.0
 """A watcher that takes nothing for so long is told to come back."""
 PAGE_EVENTS: Final = 1_000
+ROWS_READ_MAX: Final = 50
 CHUNK_BYTES: Final = 64 * 1024
 
 Pb = execution_service_pb2
@@ -45,10 +47,13 @@ Pb = execution_service_pb2
 class ExecutionServicer:
     """Serves ExecutionService."""
 
-    def __init__(self, supervisor: Supervisor, journal: Journal, graph_requests: GraphRequests) -> None:
+    def __init__(
+        self, supervisor: Supervisor, journal: Journal, graph_requests: GraphRequests, tokens: PageTokens
+    ) -> None:
         self._supervisor = supervisor
         self._journal = journal
         self._graph_requests = graph_requests
+        self._tokens = tokens
         self._watchers = 0
 
     async def submit_graph(
@@ -112,21 +117,24 @@ class ExecutionServicer:
         namespace = checks.namespace(request.namespace)
         size = checks.page_size(request.page_size)
         checks.finish()
-        before = read_page_token("executions", request.page_token)
-        rows = await self._journal.namespace(namespace).list_rows(before=before, limit=size + 1)
+        position = self._tokens.read(request.page_token, "ListExecutions", namespace)
+        before = int(position) if position is not None else None
         response = Pb.ListExecutionsResponse()
-        for listed in rows[:size]:
-            if isinstance(listed, DamagedRow):
-                response.executions.append(describe_corrupt(listed.namespace, listed.execution_id))
-                continue
-            execution = execution_pb2.Execution.FromString(listed.row.summary)
-            execution.last_sequence = listed.last_sequence
-            if (namespace, listed.execution_id) in self._supervisor.quarantine:
-                execution.state = state_pb2.EXECUTION_STATE_CORRUPT
-            response.executions.append(execution)
-        if len(rows) > size:
-            response.next_page_token = page_token("executions", rows[size - 1].position)
-        return response
+        left = ANSWER_BYTES_MAX
+        while True:
+            # Read in parts, for a thousand of the largest rows take 70 MB; one more shows whether that is all.
+            limit = min(ROWS_READ_MAX, size - len(response.executions) + 1)
+            rows = await self._journal.namespace(namespace).list_rows(before=before, limit=limit)
+            for listed in rows:
+                execution = self._describe_row(namespace, listed)
+                left -= execution.ByteSize() + 8
+                if len(response.executions) == size or left < 0:
+                    response.next_page_token = self._tokens.make(str(before), "ListExecutions", namespace)
+                    return response
+                response.executions.append(execution)
+                before = listed.position
+            if len(rows) < limit:
+                return response
 
     async def list_nodes(self, request: Pb.ListNodesRequest, call: Call) -> Pb.ListNodesResponse:
         """List the nodes of an execution, in graph order."""
@@ -136,12 +144,14 @@ class ExecutionServicer:
         execution_id = checks.execution_id(request.execution_id)
         size = checks.page_size(request.page_size)
         checks.finish()
-        begin = read_page_token("nodes", request.page_token) or 0
+        of_list = "ListNodes", namespace, execution_id
+        begin = int(self._tokens.read(request.page_token, *of_list) or 0)
         view = await self._supervisor.view(namespace, execution_id)
         nodes = view.execution.root.records
-        response = Pb.ListNodesResponse(nodes=_describe_nodes(view, nodes[begin : begin + size]))
-        if begin + size < len(nodes):
-            response.next_page_token = page_token("nodes", begin + size)
+        page = fill(_describe_nodes(view, nodes[begin : begin + size]), ANSWER_BYTES_MAX)
+        response = Pb.ListNodesResponse(nodes=page)
+        if begin + len(page) < len(nodes):
+            response.next_page_token = self._tokens.make(str(begin + len(page)), *of_list)
         return response
 
     async def get_node(self, request: Pb.GetNodeRequest, call: Call) -> Pb.GetNodeResponse:
@@ -262,6 +272,15 @@ class ExecutionServicer:
 
     # Inside.
 
+    def _describe_row(self, namespace: str, listed: ListedExecution | DamagedRow) -> execution_pb2.Execution:
+        if isinstance(listed, DamagedRow):
+            return describe_corrupt(listed.namespace, listed.execution_id)
+        execution = execution_pb2.Execution.FromString(listed.row.summary)
+        execution.last_sequence = listed.last_sequence
+        if (namespace, listed.execution_id) in self._supervisor.quarantine:
+            execution.state = state_pb2.EXECUTION_STATE_CORRUPT
+        return execution
+
     async def _view_after(self, namespace: str, execution_id: str, after: int) -> View:
         view = await self._supervisor.view(namespace, execution_id)
         last = view.execution.sequence
@@ -326,17 +345,15 @@ async def _send_in_time(send: Send, message: Pb.WatchExecutionResponse | bytes) 
         raise SlowConsumer
 
 
-def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> list[execution_pb2.ExecutionNode]:
-    return [
-        describe_node(
+def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> Iterator[execution_pb2.ExecutionNode]:
+    for record in records:
+        yield describe_node(
             view.execution.scope_of(record.path),
             record,
             is_queued=view.is_queued,
             queue_reason=view.queue_reason,
             in_list=True,
         )
-        for record in records
-    ]
 
 
 def _snapshot(namespace: str, view: View) -> list[Pb.WatchExecutionResponse]:
@@ -347,7 +364,7 @@ def _snapshot(namespace: str, view: View) -> list[Pb.WatchExecutionResponse]:
     size = part.ByteSize()
     for node in _describe_nodes(view, execution.root.records):
         more = node.ByteSize() + 8
-        if size + more > FRAME_BYTES_MAX - INLINE_BYTES_MAX:
+        if size + more > FRAME_BYTES_MAX - FRAME_ROOM:
             part = Pb.Snapshot(sequence=execution.sequence)
             parts.append(part)
             size = 0

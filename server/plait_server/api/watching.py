@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from plait_server.core.limits import MIB
+
 EVENTS_TAG: Final = b"\x0a"
 """Field 1, length-delimited: `events` in WatchExecutionResponse and ListEventsResponse alike."""
-FRAME_BYTES_MAX: Final = 1024 * 1024
+FRAME_BYTES_MAX: Final = MIB
+FRAME_ROOM: Final = 64
+"""Bytes of a frame or a page besides its events, at most."""
 
 
 def join_events(events: Iterable[bytes]) -> bytes:
@@ -20,7 +24,7 @@ def join_events(events: Iterable[bytes]) -> bytes:
 
 def cut_frame(events: Sequence[bytes], events_max: int) -> Sequence[bytes]:
     """Give as many events as go into one frame: at least one, else up to 1 MiB and `events_max`."""
-    size = 0
+    size = FRAME_ROOM
     for count, event in enumerate(events):
         size += len(event) + 8
         if count and (size > FRAME_BYTES_MAX or count >= events_max):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from plait.v1 import worker_hub_service_pb2
 from plait_server.api.call import Call, Receive, Send
-from plait_server.api.checks import Checks, page_token, read_page_token
+from plait_server.api.checks import Checks
+from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
 from plait_server.encoding.event_codec import timestamp
 from plait_server.ports.workers import AttachStreams, WorkerSnapshot
 
@@ -14,8 +15,9 @@ Pb = worker_hub_service_pb2
 class WorkerHubServicer:
     """Serves WorkerHubService."""
 
-    def __init__(self, workers: AttachStreams) -> None:
+    def __init__(self, workers: AttachStreams, tokens: PageTokens) -> None:
         self._workers = workers
+        self._tokens = tokens
 
     async def attach(self, call: Call, receive: Receive, send: Send) -> None:
         """Serve one worker's stream."""
@@ -29,11 +31,20 @@ class WorkerHubServicer:
         namespace = checks.namespace(request.namespace)
         size = checks.page_size(request.page_size)
         checks.finish()
-        begin = read_page_token("workers", request.page_token) or 0
+        of_list = "ListWorkers", namespace
+        position = self._tokens.read(request.page_token, *of_list)
         workers = self._workers.list_workers(namespace)
-        response = Pb.ListWorkersResponse(workers=[_describe(each) for each in workers[begin : begin + size]])
-        if begin + size < len(workers):
-            response.next_page_token = page_token("workers", begin + size)
+        if position is not None:
+            worker_id, instance_id = position.split("/")
+            workers = [
+                each for each in workers if (each.worker_id, each.instance_id) > (worker_id, instance_id)
+            ]
+        page = fill(map(_describe, workers[:size]), ANSWER_BYTES_MAX)
+        response = Pb.ListWorkersResponse(workers=page)
+        if len(page) < len(workers):
+            response.next_page_token = self._tokens.make(
+                f"{page[-1].worker_id}/{page[-1].instance_id}", *of_list
+            )
         return response
 
 

@@ -210,6 +210,7 @@ class Beginnings:
             code=verdict.value,
             message=f"{_JOIN_MESSAGES[verdict]}: {record.path}",
             details=details,
+            details_omitted=details is None and verdict is Verdict.MIN_SUCCESS_RATE,
             node_path=record.path,
         )
         self._endings.begin_failure(record, caused_by(failure, causes), None)

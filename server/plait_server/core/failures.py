@@ -97,7 +97,7 @@ class Failure:
     causes_omitted: int = 0
     """How many causes were left out of `causes`, those below them not counted."""
     details_omitted: bool = False
-    """Whether the details were left out; only of a cause, or of a failure in a list."""
+    """Whether the details were left out: of a cause, of a failure in a list, or since a join's object was too large."""
 
 
 def caused_by(failure: Failure, causes: Sequence[Failure]) -> Failure:

@@ -25,6 +25,8 @@ ID_CHARS_MAX: Final = 128
 EXPRESSION_BYTES_MAX: Final = 4 * KIB
 VALUE_DEPTH_MAX: Final = 64
 LABELS_MAX: Final = 64
+LABEL_CHARS_MAX: Final = 128
+"""Keys and values of labels of executions and workers, which stand in lists."""
 LABEL_KEY_CHARS_MAX: Final = 128
 """As an id's."""
 LABEL_VALUE_CHARS_MAX: Final = 1_024

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
 
 from plait.v1 import execution_pb2, failure_pb2, state_pb2
 from plait_server.core.execution import Execution
+from plait_server.core.failures import Failure, cut_failure
+from plait_server.core.limits import KIB, MIB
 from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
 from plait_server.core.states import NodeState
 from plait_server.encoding.event_codec import duration, timestamp
@@ -15,6 +20,14 @@ from plait_server.encoding.failure_codec import failure_to_proto, payload_to_pro
 
 FAILURES_SHOWN_MAX: Final = 100
 """Failures in one Execution; ListNodes has them all."""
+FAILURES_BYTES_MAX: Final = 256 * KIB
+"""All failures of one Execution: with it, an Execution fits into the first part of a snapshot."""
+LISTED_FAILURE_BYTES_MAX: Final = 4 * KIB
+"""Details and causes of a failure in a list of executions or nodes: a thousand make a page."""
+ATTEMPTS_BYTES_MAX: Final = 2 * MIB
+"""All attempts of one ExecutionNode."""
+
+M = TypeVar("M", bound=Message)
 
 _COUNT_FIELDS: Final = {
     NodeState.IDLE: "idle",
@@ -51,7 +64,7 @@ def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
     if execution.ended_s:
         message.end_time.CopyFrom(timestamp(execution.ended_s))
     if execution.failure is not None:
-        message.failure.CopyFrom(failure_to_proto(execution.failure))
+        message.failure.CopyFrom(_listed(execution.failure))
     return message
 
 
@@ -83,14 +96,17 @@ def describe(
     """
     message = summarize(namespace, execution)
     message.input.CopyFrom(payload_to_proto(execution.input))
+    if execution.failure is not None:
+        message.failure.CopyFrom(failure_to_proto(execution.failure))
     if execution.output is not None:
         message.output.CopyFrom(payload_to_proto(execution.output))
     counts = dict.fromkeys(_COUNT_FIELDS, 0)
     for scope in execution.scopes.values():
         for record in scope.records:
             counts[_shown_state(record, is_queued)] += 1
-        for failure in scope.failures[:FAILURES_SHOWN_MAX]:
-            message.failures.append(failure_to_proto(failure))
+    failures = (failure for scope in execution.scopes.values() for failure in scope.failures)
+    shown = map(failure_to_proto, islice(failures, FAILURES_SHOWN_MAX))
+    message.failures.extend(_as_many_as_fit(shown, FAILURES_BYTES_MAX))
     for state, count in counts.items():
         setattr(message.node_counts, _COUNT_FIELDS[state], count)
     message.usage.update(_usage_text(execution.usage))
@@ -125,9 +141,10 @@ def describe_node(
     if record.due_s:
         message.due_time.CopyFrom(timestamp(record.due_s))
     if record.failure is not None:
-        message.failure.CopyFrom(failure_to_proto(record.failure))
-    attempts = record.attempts[-1:] if in_list else record.attempts
-    message.attempts.extend(_describe_attempt(attempt) for attempt in attempts)
+        message.failure.CopyFrom(_listed(record.failure) if in_list else failure_to_proto(record.failure))
+    newest = reversed(record.attempts[-1:] if in_list else record.attempts)
+    described = (_describe_attempt(attempt, in_list=in_list) for attempt in newest)
+    message.attempts.extend(reversed(list(_as_many_as_fit(described, ATTEMPTS_BYTES_MAX))))
     if not in_list:
         if record.input is not None:
             message.input.CopyFrom(payload_to_proto(record.input))
@@ -141,7 +158,7 @@ def _shown_state(record: NodeRecord, is_queued: Callable[[NodeRecord], bool]) ->
     return NodeState.QUEUED if waits and is_queued(record) else record.state
 
 
-def _describe_attempt(attempt: AttemptRecord) -> execution_pb2.Attempt:
+def _describe_attempt(attempt: AttemptRecord, *, in_list: bool) -> execution_pb2.Attempt:
     message = execution_pb2.Attempt(
         number=attempt.number,
         run=attempt.run,
@@ -154,8 +171,20 @@ def _describe_attempt(attempt: AttemptRecord) -> execution_pb2.Attempt:
     if attempt.ended_s:
         message.end_time.CopyFrom(timestamp(attempt.ended_s))
     if attempt.failure is not None:
-        message.failure.CopyFrom(failure_to_proto(attempt.failure))
+        message.failure.CopyFrom(_listed(attempt.failure) if in_list else failure_to_proto(attempt.failure))
     return message
+
+
+def _listed(failure: Failure) -> failure_pb2.Failure:
+    return failure_to_proto(cut_failure(failure, LISTED_FAILURE_BYTES_MAX))
+
+
+def _as_many_as_fit(messages: Iterable[M], bytes_max: int) -> Iterator[M]:
+    for message in messages:
+        bytes_max -= message.ByteSize()
+        if bytes_max < 0:
+            return
+        yield message
 
 
 def _usage_text(usage: Mapping[str, Decimal]) -> dict[str, str]:

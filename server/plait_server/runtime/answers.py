@@ -26,7 +26,7 @@ from plait_server.core.commands import (
 )
 from plait_server.core.edges import ERROR_HANDLE
 from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure, bounded_message, failure_size, failure_to_json
+from plait_server.core.failures import Failure, bounded_message, cut_failure, failure_size, failure_to_json
 from plait_server.core.graph import Condition, JoinMode, Switch
 from plait_server.core.json_text import (
     InvalidJson,
@@ -134,14 +134,16 @@ class Answers:
             ExpressionError: it is larger than 16 MiB.
         """
         scope = self._execution.scope_of(record.path)
-        # First, or texts that are too large together would push each other out of memory for ever.
-        if _exceed(self._carried_sizes(scope, record)):
+        # First, or texts that are too large together would push each other out of memory for ever. Failures give
+        # way: a join is not to fail for what those that it collects have to say.
+        is_bare = _exceed(self._carried_sizes(scope, record, is_bare=False))
+        if is_bare and _exceed(self._carried_sizes(scope, record, is_bare=True)):
             message = (
                 f"what the join of {record.path!r} puts together is over the limit of {JOINED_INPUT_BYTES_MAX} bytes; "
                 "let its sources return less, or addresses of what they made"
             )
             raise ExpressionError(message)
-        text = self._join_text(scope, record)
+        text = self._join_text(scope, record, is_bare=is_bare)
         if len(text) > JOINED_INPUT_BYTES_MAX // 4 and len(text.encode()) > JOINED_INPUT_BYTES_MAX:
             message = (
                 f"the input of {record.path!r} that its join makes is {len(text.encode())} bytes, over the limit of "
@@ -238,13 +240,8 @@ class Answers:
                     (sink.node.id, self._contents.text(sink.output or NULL)) for sink in sinks
                 )
         if root.graph.policy.collect_errors:
-            if _exceed(map(_failure_size, root.failures)):
-                message = (
-                    f"the failures that the output collects are over the limit of {JOINED_INPUT_BYTES_MAX} bytes "
-                    "together; let handlers say less in their details, or turn `collect_errors` off"
-                )
-                raise ExpressionError(message)
-            errors = splice_array(map(self._failure_text, root.failures))
+            is_bare = _exceed(_failure_size(failure, is_bare=False) for failure in root.failures)
+            errors = splice_array(self._failure_text(failure, is_bare=is_bare) for failure in root.failures)
             text = f'{{"output":{text},"errors":{errors}}}'
         if len(text.encode()) > JOINED_INPUT_BYTES_MAX:
             message = f"the output is larger than {JOINED_INPUT_BYTES_MAX} bytes; choose less with the graph's `output`"
@@ -319,26 +316,31 @@ class Answers:
                 seen["failure"] = parse_json(self._failure_text(record.failure))
         return seen
 
-    def _join_text(self, scope: Scope, record: NodeRecord) -> str:
+    def _join_text(self, scope: Scope, record: NodeRecord, *, is_bare: bool) -> str:
         if record.total == 0:
             return self._contents.text(self._execution.input)
         join = record.node.join
         mode = join.mode if join is not None else JoinMode.ALL
         if mode is JoinMode.COLLECT:
-            return self._collected(scope, record)
+            return self._collected(scope, record, is_bare=is_bare)
         if mode is JoinMode.ANY:
             if not record.active_edges:
                 return "null"
             edge = record.active_edges[0]
             winner = json.dumps(scope.source(edge).node.id)
-            return f'{{"winner":{winner},"output":{self._carried(scope, edge)}}}'
+            return f'{{"winner":{winner},"output":{self._carried(scope, edge, is_bare=is_bare)}}}'
         if mode is JoinMode.ALL and record.total == 1:
-            return self._carried(scope, record.active_edges[0]) if record.active_edges else "null"
+            return (
+                self._carried(scope, record.active_edges[0], is_bare=is_bare)
+                if record.active_edges
+                else "null"
+            )
         return splice_object(
-            (scope.source(edge).node.id, self._carried(scope, edge)) for edge in record.active_edges
+            (scope.source(edge).node.id, self._carried(scope, edge, is_bare=is_bare))
+            for edge in record.active_edges
         )
 
-    def _carried_sizes(self, scope: Scope, record: NodeRecord) -> Iterator[int]:
+    def _carried_sizes(self, scope: Scope, record: NodeRecord, *, is_bare: bool) -> Iterator[int]:
         is_collect = record.node.join is not None and record.node.join.mode is JoinMode.COLLECT
         for edge in scope.adjacency.incoming[record.index] if is_collect else record.active_edges:
             source = scope.source(edge)
@@ -347,11 +349,11 @@ class Answers:
             else:
                 failure = source.failure if scope.edge(edge).handle == ERROR_HANDLE else None
             if failure is not None:
-                yield _failure_size(failure)
+                yield _failure_size(failure, is_bare=is_bare)
             elif source.output is not None and scope.edge_states[edge] is EdgeState.ACTIVE:
                 yield _size(source.output)
 
-    def _collected(self, scope: Scope, record: NodeRecord) -> str:
+    def _collected(self, scope: Scope, record: NodeRecord, *, is_bare: bool) -> str:
         results: list[str] = []
         success_count = 0
         for edge in scope.adjacency.incoming[record.index]:
@@ -362,10 +364,10 @@ class Answers:
             success = state is EdgeState.ACTIVE and scope.edge(edge).handle != ERROR_HANDLE
             if success:
                 success_count += 1
-                said = f'"data":{self._carried(scope, edge)}'
+                said = f'"data":{self._carried(scope, edge, is_bare=is_bare)}'
             else:
                 failure = source.failure if state is EdgeState.ACTIVE else _breaker(scope, source)
-                said = f'"error":{self._failure_text(failure) if failure is not None else "null"}'
+                said = f'"error":{self._failure_text(failure, is_bare=is_bare)}'
             branch = json.dumps(scope.branches.full_path(scope.branches.edge_branch[edge]))
             head = f'"source":{json.dumps(source.node.id)},"branch":{branch}'
             results.append(f'{{{head},"success":{"true" if success else "false"},{said}}}')
@@ -373,13 +375,18 @@ class Answers:
         listed = splice_array(results)
         return f'{{"results":{listed},"success_count":{success_count},"failure_count":{failure_count}}}'
 
-    def _carried(self, scope: Scope, edge: int) -> str:
+    def _carried(self, scope: Scope, edge: int, *, is_bare: bool) -> str:
         source = scope.source(edge)
         if scope.edge(edge).handle == ERROR_HANDLE:
-            return self._failure_text(source.failure) if source.failure is not None else "null"
+            return self._failure_text(source.failure, is_bare=is_bare)
         return self._contents.text(source.output or NULL)
 
-    def _failure_text(self, failure: Failure) -> str:
+    def _failure_text(self, failure: Failure | None, *, is_bare: bool = False) -> str:
+        """Write a failure with its details and causes, or bare, without them; null where none is left to show."""
+        if failure is None:
+            return "null"
+        if is_bare:
+            failure = cut_failure(failure, 0)
         return failure_to_json(failure, self._contents.text, bytes_max=JOINED_INPUT_BYTES_MAX)
 
 
@@ -401,8 +408,8 @@ def _exceed(sizes: Iterable[int]) -> bool:
     return any(total > JOINED_INPUT_BYTES_MAX for total in accumulate(sizes))
 
 
-def _failure_size(failure: Failure) -> int:
-    return failure_size(failure, bytes_max=JOINED_INPUT_BYTES_MAX)
+def _failure_size(failure: Failure, *, is_bare: bool) -> int:
+    return failure_size(cut_failure(failure, 0) if is_bare else failure, bytes_max=JOINED_INPUT_BYTES_MAX)
 
 
 def _size(payload: Payload) -> int:

@@ -32,6 +32,7 @@ from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
     HELD_ATTEMPTS_MAX,
     ID_PATTERN,
+    LABEL_CHARS_MAX,
     LABELS_MAX,
     MAX_CONCURRENCY_MAX,
     MIB,
@@ -329,6 +330,12 @@ def _read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
     check("namespace", not message.namespace or _ID.fullmatch(message.namespace) is not None, rule)
     check("slots", 0 <= message.slots <= MAX_CONCURRENCY_MAX, f"must be 0 to {MAX_CONCURRENCY_MAX}")
     check("labels", len(message.labels) <= LABELS_MAX, f"must be at most {LABELS_MAX}")
+    longest = max((len(text) for label in message.labels.items() for text in label), default=0)
+    check(
+        "labels",
+        longest <= LABEL_CHARS_MAX,
+        f"must have keys and values of at most {LABEL_CHARS_MAX} characters",
+    )
     check(
         "types",
         0 < len(message.types) <= SERVED_TYPES_MAX,

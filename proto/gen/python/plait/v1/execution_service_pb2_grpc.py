@@ -27,6 +27,7 @@ if _version_not_supported:
 
 class ExecutionServiceStub(object):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
+    Every answer is at most 4 MiB, as gRPC's default clients take it.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
     EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
@@ -92,6 +93,7 @@ class ExecutionServiceStub(object):
 
 class ExecutionServiceServicer(object):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
+    Every answer is at most 4 MiB, as gRPC's default clients take it.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
     EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
@@ -238,6 +240,7 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExecutionService(object):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
+    Every answer is at most 4 MiB, as gRPC's default clients take it.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
     EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.

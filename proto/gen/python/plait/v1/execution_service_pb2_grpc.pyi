@@ -28,6 +28,7 @@ GRPC_VERSION: str
 
 class ExecutionServiceStub:
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
+    Every answer is at most 4 MiB, as gRPC's default clients take it.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
     EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
@@ -75,6 +76,7 @@ class ExecutionServiceStub:
 @_typing.type_check_only
 class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
+    Every answer is at most 4 MiB, as gRPC's default clients take it.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
     EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
@@ -118,6 +120,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
+    Every answer is at most 4 MiB, as gRPC's default clients take it.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
     EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.

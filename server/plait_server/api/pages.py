@@ -1,0 +1,80 @@
+"""Pages of lists: cut by count and by bytes, and continued by tokens.
+
+A token is opaque and bound to its list: the method, the namespace and whatever else the request names. A token
+of another list, or one that was made up, is refused; the page size may change from page to page.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
+
+from plait_server.core.limits import MESSAGE_BYTES_MAX, MIB
+from plait_server.errors import InvalidPageToken
+
+ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - MIB
+"""What a page is filled up to. A default client takes 4 MiB, and no entry of a list is near the MiB left."""
+_MAC_BYTES: Final = 16
+_TOKEN_CHARS_MAX: Final = 1_024
+_ENTRY_OVERHEAD: Final = 8
+"""A tag, and a length of up to 4 bytes."""
+
+M = TypeVar("M", bound=Message)
+
+
+class PageTokens:
+    """Makes and reads page tokens under the store's key, so that they survive a restart."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.sha256(b"page tokens\0" + key).digest()
+
+    def make(self, position: str, *list_: str) -> str:
+        """Make the token of the page after a position.
+
+        Args:
+            position: Where the page before ended.
+            list_: What names the list: its method, its namespace and so on; none holds a NUL.
+        """
+        content = position.encode()
+        return base64.urlsafe_b64encode(self._mac(content, list_) + content).decode()
+
+    def read(self, token: str, *list_: str) -> str | None:
+        """Read a token; None for the first page.
+
+        Raises:
+            InvalidPageToken: it is not one that this list gave.
+        """
+        if not token:
+            return None
+        if len(token) > _TOKEN_CHARS_MAX:
+            raise InvalidPageToken
+        try:
+            sealed = base64.b64decode(token, altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidPageToken from error
+        mac, content = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(content, list_)):
+            raise InvalidPageToken
+        return content.decode()
+
+    def _mac(self, content: bytes, list_: tuple[str, ...]) -> bytes:
+        bound = "\0".join(list_).encode() + b"\0" + content
+        return hmac.digest(self._key, bound, "sha256")[:_MAC_BYTES]
+
+
+def fill(messages: Iterable[M], bytes_max: int) -> list[M]:
+    """Take messages as long as they fit into a page, at least one."""
+    page: list[M] = []
+    left = bytes_max
+    for message in messages:
+        left -= message.ByteSize() + _ENTRY_OVERHEAD
+        if left < 0 and page:
+            break
+        page.append(message)
+    return page
