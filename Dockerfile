@@ -24,4 +24,4 @@ EXPOSE 7480
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["plait"]
 # A container has a network of its own, and this version no protection: publish the port on 127.0.0.1 alone.
-CMD ["serve", "--insecure", "--listen", "0.0.0.0:7480", "--store", "/var/lib/plait/plait.db"]
+CMD ["serve", "--insecure", "--listen", "0.0.0.0:7480", "--store", "/var/lib/plait/plait.db", "--create"]

@@ -91,7 +91,7 @@ def run(directory: Path, processes: int, *, keep: bool) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     store = directory / "plait.db"
     with ExitStack() as stack:
-        serve = ["plait", "serve", "--listen", "127.0.0.1:0", "--store", shown(store)]
+        serve = ["plait", "serve", "--listen", "127.0.0.1:0", "--store", shown(store), "--create"]
         server = stack.enter_context(running("server", serve, directory))
         address = read_address(server)
         worker_id = ["--id", "demo", "--processes", str(processes)]

@@ -30,8 +30,8 @@ from plait_server.api.methods import Method, methods_of
 from plait_server.api.pages import PageTokens
 from plait_server.api.system import ServerFacts, SystemServicer
 from plait_server.api.workers import WorkerHubServicer
-from plait_server.config import MEMORY_STORE, ServerConfig
-from plait_server.errors import PlaitError, leaves_of
+from plait_server.config import DEFAULT_STORE, MEMORY_STORE, ServerConfig
+from plait_server.errors import PlaitError, StoreLost, leaves_of
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.graph_requests import GraphRequests
 from plait_server.ports.journal import Journal
@@ -52,6 +52,10 @@ collector take a quarter of the server's time on a fan-out of 1,000 nodes (4,700
 3,100-4,300)."""
 
 
+RENEW_S: Final = 1.0
+"""How often an idle server looks whether the store is still its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """What a server is put together from; the simulator gives its own."""
@@ -69,6 +73,7 @@ class World:
 class Server:
     """A server without doors: its parts, and `run`."""
 
+    journal: Journal
     allocator: Allocator
     committer: Committer
     workers: AttachedWorkers
@@ -82,13 +87,21 @@ class Server:
 
         Raises:
             JournalUnavailable: the store failed for good.
+            StoreLost: it was deleted or replaced, or another server took it.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self.workers.run)
             nursery.start_soon(self.committer.run)
+            nursery.start_soon(self._keep_store)
             nursery.start_soon(self.supervisor.run)
             await self.supervisor.wait_ready()
             task_status.started()
+
+    async def _keep_store(self) -> None:
+        """Stay the owner of the store; an idle server would not notice otherwise that it is gone."""
+        while await self.journal.renew():  # noqa: ASYNC110 -- Nothing tells when a file is deleted.
+            await trio.sleep(RENEW_S)
+        raise StoreLost
 
 
 async def assemble(world: World) -> Server:
@@ -139,6 +152,7 @@ async def assemble(world: World) -> Server:
         "system": SystemServicer(facts),
     }
     return Server(
+        journal=world.journal,
         allocator=allocator,
         committer=committer,
         workers=workers,
@@ -177,8 +191,9 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
         trio.run(_serve, config, announce)
     except* PlaitError as group:
         failures = leaves_of(group)
-    for error in failures:
-        sys.stderr.write(f"plait serve: {error}\n")
+    # Whoever waited for the store tells the same.
+    for message in dict.fromkeys(map(str, failures)):
+        sys.stderr.write(f"plait serve: {message}\n")
     return 1 if failures else 0
 
 
@@ -229,4 +244,5 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
 def _open_journal(config: ServerConfig, owner: str) -> Journal:
     if config.store == MEMORY_STORE:
         return MemoryJournal(MemoryStore(), owner=owner)
-    return SqliteJournal.open(config.store, owner=owner)
+    may_create = config.create or config.store == DEFAULT_STORE
+    return SqliteJournal.open(config.store, owner=owner, may_create=may_create)

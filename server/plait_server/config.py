@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from plait_server.errors import InsecureAddress, InvalidAddress
 
 MEMORY_STORE = ":memory:"
+DEFAULT_STORE = "plait.db"
 PORT_MAX = 65_535
 
 
@@ -17,8 +18,11 @@ class ServerConfig:
 
     listen: str = "127.0.0.1:7480"
     """HOST:PORT; port 0 takes a free one."""
-    store: str = "plait.db"
+    store: str = DEFAULT_STORE
     """Path of the SQLite store, or `:memory:`, which loses everything at the end."""
+    create: bool = False
+    """Make a store that is not there. The default one is made anyway: a path that was typed wrong, or a disk that
+    is not mounted, must not look like a store in which nothing ever happened."""
     insecure: bool = False
     """Allows an address that is not of this machine without TLS and authentication."""
     server_limit: int = 1_000

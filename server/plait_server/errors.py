@@ -141,6 +141,14 @@ class StoreLocked(EnvironmentFault):
     """Another server uses this store. Stop it, or name another store."""
 
 
+class StoreMissing(EnvironmentFault):
+    """There is no store at this path. Pass --create to make one, or name the one that there is."""
+
+
+class StoreLost(EnvironmentFault):
+    """The store was deleted, moved or replaced under the server. Put its files back, and start the server again."""
+
+
 class StoreTooNew(EnvironmentFault):
     """The store was written by a newer version of Plait. Upgrade Plait, or name another store."""
 

@@ -22,6 +22,8 @@ from plait_server.errors import (
     PlaitError,
     StoreDamaged,
     StoreLocked,
+    StoreLost,
+    StoreMissing,
     StoreTooNew,
     StoreTooOld,
 )
@@ -170,6 +172,30 @@ async def test_ownership_is_lost_with_the_file(path: Path) -> None:
     write(path, b"")
     assert not await journal.renew()
     journal.crash()
+
+
+@pytest.mark.parametrize("name", ["store.db", "store.db-wal"])
+async def test_an_append_to_a_file_that_is_gone_is_not_acknowledged(path: Path, name: str) -> None:
+    journal = SqliteJournal.open(path, owner="o")
+    await journal.append_many([item("x")])
+    path.with_name(name).unlink()
+    with pytest.raises(StoreLost, match="put the files back"):
+        await journal.append_many([item("y")])
+    with pytest.raises(JournalUnavailable):
+        await journal.append_many([item("z")])
+    assert not await journal.renew()
+    journal.crash()
+
+
+def test_a_store_that_is_not_there_is_made_only_if_it_may_be(path: Path) -> None:
+    with pytest.raises(StoreMissing, match="--create"):
+        SqliteJournal.open(path / "store.db", owner="o", may_create=False)
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(StoreMissing, match="--create"):
+        SqliteJournal.open(path, owner="o", may_create=False)
+    SqliteJournal.open(path, owner="o").crash()
+    SqliteJournal.open(path, owner="o", may_create=False).crash()
 
 
 async def test_a_head_that_someone_else_moved_stops_the_writer(path: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
 
 def test_serve_says_where_it_listens_and_how_to_go_on(tmp_path: Path) -> None:
     store = tmp_path / "plait.db"
-    with live.process("serve", "--listen", "127.0.0.1:0", "--store", str(store)) as running:
+    with live.process("serve", "--listen", "127.0.0.1:0", "--store", str(store), "--create") as running:
         first = live.first_line(running)
         assert first.startswith("Plait 0.1.0 listens on 127.0.0.1:")
         address = first.split()[-1]

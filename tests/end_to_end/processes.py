@@ -83,6 +83,7 @@ class Server(Process):
 
     def __init__(self, log: Path, **config: object) -> None:
         config.setdefault("listen", "127.0.0.1:0")
+        config.setdefault("create", True)
         super().__init__(log, "tests.end_to_end.serve", json.dumps(config))
         line = self.first_line()
         if not line.startswith("Plait "):

@@ -86,6 +86,40 @@ def test_damaged_rows_are_shown_as_corrupt_and_the_others_go_on(whole: Path, tmp
         assert outcome(service.run(GRAPH)) == "SUCCEEDED"
 
 
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_store_that_is_deleted_under_the_server_stops_it(tmp_path: Path, *, is_idle: bool) -> None:
+    """What is acknowledged is in files that are there: no submission goes into one that was deleted."""
+    store = tmp_path / "plait.db"
+    server = Process(
+        tmp_path / "log",
+        "plait_server",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        str(store),
+        "--create",
+    )
+    with server, Service(server.first_line().split()[-1]) as service:
+        service.run(GRAPH)
+        store.unlink()
+        if not is_idle:
+            refusal = refusal_of(lambda: service.submit(GRAPH))
+            assert refusal.code is grpc.StatusCode.UNAVAILABLE
+        assert server.popen.wait(HANG_S) == ExitCode.FAILED
+        assert "start the server again" in server.stderr()
+        assert "Traceback" not in server.stderr()
+    assert not store.exists()
+
+
+def test_a_store_that_is_not_there_is_not_made_by_mistake(tmp_path: Path) -> None:
+    store = tmp_path / "plait.db"
+    with Process(tmp_path / "log", "plait_server", "serve", "--store", str(store)) as server:
+        assert server.popen.wait(HANG_S) == ExitCode.FAILED
+        assert f"there is no store at {store}; pass --create" in server.stderr()
+    assert not store.exists()
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -24,7 +24,7 @@ from tests.end_to_end.stage import Stage
 def serve_in_vain(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Start a server that cannot start."""
     done = subprocess.run(
-        [sys.executable, "-m", "plait_server", "serve", *arguments],
+        [sys.executable, "-m", "plait_server", "serve", "--create", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -40,7 +40,7 @@ def serve_in_vain(*arguments: str) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def plait_serve(log: Path, *arguments: str) -> Generator[tuple[Process, str]]:
     """Run `plait serve`; gives the process and its address."""
-    with Process(log, "plait_server", "serve", *arguments) as process:
+    with Process(log, "plait_server", "serve", "--create", *arguments) as process:
         line = process.first_line()
         assert line.startswith("Plait "), process.stderr()
         yield process, line.split()[-1]

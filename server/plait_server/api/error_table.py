@@ -45,6 +45,8 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.JournalUnavailable: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreLocked: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreTooNew: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    errors.StoreMissing: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    errors.StoreLost: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreTooOld: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreDamaged: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.EventDamaged: Row(_C.DATA_LOSS, "EXECUTION_CORRUPT"),

@@ -110,7 +110,7 @@ def run_server(site: Site, store: Path | None = None) -> Generator[Server]:
     """Start a server on a store of the site; it is killed at the exit."""
     path = site.store() if store is None else store
     log = path.with_suffix(".log")
-    arguments = ["serve", "--listen", "127.0.0.1:0", "--store", str(path)]
+    arguments = ["serve", "--listen", "127.0.0.1:0", "--store", str(path), "--create"]
     with run_process("plait_server", *arguments, log=log) as process:
         yield Server(process, log)
 

@@ -47,7 +47,10 @@ def _check_listen(_: click.Context, __: click.Parameter, value: str) -> str:
     default="plait.db",
     show_default=True,
     metavar="PATH|:memory:",
-    help="A SQLite file; made if it is not there.",
+    help="A SQLite file.",
+)
+@click.option(
+    "--create", is_flag=True, help="Make the store if it is not there, as the default one always is."
 )
 @click.option(
     "--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Attempts at once."
@@ -72,6 +75,7 @@ def serve_command(
     *,
     listen: str,
     store: str,
+    create: bool,
     limit: int,
     type_limits: dict[str, int],
     insecure: bool,
@@ -85,6 +89,7 @@ def serve_command(
     config = ServerConfig(
         listen=listen,
         store=store,
+        create=create,
         insecure=insecure,
         server_limit=limit,
         type_limits=type_limits,

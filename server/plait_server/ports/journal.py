@@ -289,6 +289,7 @@ class Journal(Protocol):
         Raises:
             JournalFull: the disk is full; nothing was written.
             JournalUnavailable: the store failed; see rule 4.
+            StoreLost: the store was deleted or replaced; nothing of it may be acknowledged.
             StoreDamaged: the store's structure is damaged; nothing was written.
             InvariantViolated: an execution stands twice in the items, or is made without a row or an event.
         """

@@ -40,6 +40,7 @@ from plait_server.adapters.journals.sqlite_file import (
     prepare_database,
     prepare_folder,
     refused,
+    require_store,
     take_database,
 )
 from plait_server.adapters.journals.sqlite_lock import StoreLock
@@ -68,6 +69,7 @@ from plait_server.errors import (
     PlaitError,
     StoreDamaged,
     StoreLocked,
+    StoreLost,
 )
 from plait_server.ports.journal import (
     AppendItem,
@@ -114,7 +116,8 @@ class SqliteJournal:
         self._last_position = holding.last_position
         self._checkpoint_pages = checkpoint_pages
         self._queries = load_queries("sqlite.sql")
-        self._file = path.stat()
+        # Made by the opening, and kept to the end: who deletes or replaces one of them takes the store away.
+        self._files = [(file, file.stat()) for file in (path, path.with_name(path.name + "-wal"))]
         self._heads: dict[tuple[str, str], Head] = {}
         self._verifier = Verifier(connection)
         self._claimed_position = 0
@@ -131,6 +134,7 @@ class SqliteJournal:
         *,
         owner: str,
         key: bytes | None = None,
+        may_create: bool = True,
         vfs: str | None = None,
         checkpoint_pages: int = CHECKPOINT_PAGES,
     ) -> SqliteJournal:
@@ -140,10 +144,12 @@ class SqliteJournal:
             path: The database file. Its folder is made if it is missing; log and lock file stand beside it.
             owner: Names this opening; unique to each start of a server.
             key: Secret of 32 bytes of a store that is made now; drawn at random unless a simulation gives it.
+            may_create: Whether a store that is not there is made.
             vfs: Name of a registered SQLite VFS to go through, for tests; None: the system's files.
             checkpoint_pages: At how many pages of 4 KiB the log is written into the database.
 
         Raises:
+            StoreMissing: there is none, and none may be made.
             StoreLocked: another process, or another journal of this one, has it open.
             StoreTooNew: a newer version of Plait wrote it.
             StoreTooOld: an older version of Plait wrote it.
@@ -152,6 +158,8 @@ class SqliteJournal:
             JournalFull: the disk is full.
         """
         file = Path(path).absolute()
+        if not may_create:
+            require_store(file)
         prepare_folder(file)
         with contextlib.ExitStack() as cleanup:
             try:
@@ -196,6 +204,14 @@ class SqliteJournal:
             for item in items:
                 batch.results.append(self._decide(item, batch))
             self._write(batch)
+        if not self._has_files():
+            # What was written is in files that nobody will find again: it must not be acknowledged.
+            error = StoreLost(
+                f"the store {self._path}, or its log beside it, was deleted, moved or replaced under the server; "
+                "put the files back, or restore a backup, and start the server again"
+            )
+            self._fence(error)
+            raise error
         self._remember(batch)
         if self._log_pages >= self._checkpoint_pages:
             self._checkpoint()
@@ -234,12 +250,7 @@ class SqliteJournal:
 
     async def renew(self) -> bool:
         """Say whether the lock, the file and the store's row are still this journal's."""
-        if self._is_closed or self._fault is not None or not self._lock.is_held():
-            return False
-        try:
-            if not os.path.samestat(self._path.stat(), self._file):
-                return False
-        except OSError:
+        if self._is_closed or self._fault is not None or not self._lock.is_held() or not self._has_files():
             return False
         with self.reading():
             return self.execute("find_generation") == [(self._generation,)]
@@ -438,6 +449,13 @@ class SqliteJournal:
             return
         except PlaitError as error:
             self._fence(error)
+
+    def _has_files(self) -> bool:
+        """Say whether the files are still those that were opened: 2 us."""
+        try:
+            return all(os.path.samestat(path.stat(), opened) for path, opened in self._files)
+        except OSError:
+            return False
 
     def _fence(self, error: BaseException) -> None:
         if self._fault is None:

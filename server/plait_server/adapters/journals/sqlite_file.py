@@ -15,7 +15,7 @@ import apsw
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
 from plait_server.adapters.journals.sqlite_rows import StoreRow, fetch, store_of
-from plait_server.errors import JournalUnavailable, StoreTooNew, StoreTooOld
+from plait_server.errors import JournalUnavailable, StoreMissing, StoreTooNew, StoreTooOld
 
 # "Plai"; the first migration sets it.
 APPLICATION_ID: Final = 0x506C6169
@@ -38,6 +38,25 @@ class Holding:
     """The store's secret."""
     last_position: int
     """The highest position that was ever given to an execution."""
+
+
+def require_store(path: Path) -> None:
+    """Check that there is a store at a path.
+
+    Raises:
+        StoreMissing: there is nothing, or an empty file.
+        JournalUnavailable: the operating system does not let one look.
+    """
+    try:
+        is_missing = path.stat().st_size == 0
+    except FileNotFoundError:
+        is_missing = True
+    except OSError as error:
+        raise refused(path, error) from error
+    if is_missing:
+        raise StoreMissing(
+            f"there is no store at {path}; pass --create to make one, or name the store that there is"
+        )
 
 
 def prepare_folder(path: Path) -> None:

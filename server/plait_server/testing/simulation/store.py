@@ -241,6 +241,8 @@ class TappedJournal:
 
     async def renew(self) -> bool:
         """Say whether this journal is still the owner."""
+        if self.is_dead:
+            raise JournalUnavailable
         return await self._inner.renew()
 
     async def verify(self, *, limit: int) -> Verification:
