@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait_server.core.commands import Taken
-from plait_server.core.events import CancelReceipt
+from plait_server.core.events import CancelReceipt, CancelRequested, Event
 from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
-from plait_server.ports.workers import AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey, Report
 from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running
 
 
@@ -58,6 +60,33 @@ async def test_a_handler_that_does_not_end_is_abandoned_after_the_grace_time(
         assert execution.state is ExecutionState.CANCELLED
         assert trio.current_time() == 11
         assert receipts(runtime, "a")[-1] is CancelStage.ABANDONED
+        runtime.assert_nothing_is_held()
+
+
+async def test_a_result_in_the_instant_of_the_cancel_ends_the_wait_for_its_handler(
+    autojump_clock: MockClock,
+) -> None:
+    """C1, T6: the cancel was journaled first, so the result goes to the audit; its handler has EXITED."""
+    has_result = trio.Event()
+
+    async def run(assignment: Assignment) -> Report:
+        await has_result.wait()
+        return Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
+
+    def on_events(events: Sequence[Event]) -> None:
+        # After the append and before the attempt is stopped: its task has been woken when its scope is cancelled.
+        if isinstance(events[0].detail, CancelRequested):
+            has_result.set()
+
+    async with running(scripts={"a": run}) as runtime:
+        runtime.observer.on_events = on_events
+        await runtime.submit("a -> b")
+        await wait_all_tasks_blocked()
+        await runtime.cancel()
+        execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.CANCELLED
+        assert receipts(runtime, "a") == [CancelStage.REQUESTED, CancelStage.EXITED]
+        assert runtime.workers.told == [("a", 1, Taken.STALE)]
         runtime.assert_nothing_is_held()
 
 

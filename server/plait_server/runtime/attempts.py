@@ -219,6 +219,9 @@ class Attempts:
                 assignment = await self._assignment(record, self.key(node_path, attempt), recovered=recovered)
                 report = await self._context.workers.execute(assignment, on_receipt, lambda: running.reason)
                 self.post_report(node_path, attempt, report, worker_id)
+                if running.reason:
+                    # It was stopped between the report and this task's turn: the handler has ended, and nobody is told.
+                    on_receipt(CancelStage.EXITED)
         finally:
             key = node_path, attempt
             del self._running[key]
