@@ -178,7 +178,15 @@ class Client:
             await trio.sleep(0.05 + self._chance.random())
 
     async def _cancel(self) -> None:
-        await trio.sleep(self._chance.random() * self._chance.choice((1, 6, 20)))
+        with trio.move_on_after(self._chance.random() * self._chance.choice((1, 6, 20))) as waited:
+            if self._chance.random() < 0.5:
+                # In the instant of a result, or some rounds of the scheduler beside it.
+                await self.host.wait_result(self.execution_id)
+            else:
+                await trio.sleep_forever()
+        is_aimed = not waited.cancelled_caught
+        if is_aimed:
+            self.world.count("a cancel meets a result")
         request = Pb.CancelExecutionRequest(
             execution_id=self.execution_id,
             reason="scripted",
@@ -186,14 +194,17 @@ class Client:
         )
         async with trio.open_nursery() as nursery:
             for _ in range(self._chance.choice((1, 1, 2))):
-                nursery.start_soon(self._cancel_once, request)
+                nursery.start_soon(self._cancel_once, request, is_aimed)
                 if self._chance.random() < 0.5:
                     await trio.sleep(self._chance.random() * 3)
 
-    async def _cancel_once(self, request: Pb.CancelExecutionRequest) -> None:
+    async def _cancel_once(self, request: Pb.CancelExecutionRequest, is_aimed: bool) -> None:  # noqa: FBT001 # for start_soon
         answer = await self.again(
             lambda: self.host.call(
-                lambda server: server.executions.cancel_execution, request, lose_answer=self._loses()
+                lambda server: server.executions.cancel_execution,
+                request,
+                at_once=is_aimed,
+                lose_answer=self._loses(),
             )
         )
         state = ExecutionState(answer.execution.state)

@@ -32,6 +32,8 @@ _Answer = TypeVar("_Answer")
 
 CALL_DELAY_S: Final = 0.02
 """The longest way of a request or an answer, in seconds."""
+ROUNDS_AHEAD_MAX: Final = 12
+"""A decision and its append take about so many rounds of the scheduler: a cancel may fall anywhere in them."""
 STOP_S_MAX: Final = 60.0
 """A server that was asked to stop has ended after the grace time of cancels that are under way, and some more."""
 
@@ -89,6 +91,8 @@ class Host:
         self.on_start: Callable[[Generation], None] = lambda _: None
         """Called with each new start, before it recovers."""
         self.starts = 0
+        self._awaited: dict[str, trio.Event] = {}
+        """Execution id -> set when a result of one of its attempts is about to reach the server."""
 
     def __repr__(self) -> str:
         return f"<Host of {self.generation!r}>"
@@ -212,11 +216,27 @@ class Host:
 
     # Doors.
 
+    async def wait_result(self, execution_id: str) -> None:
+        """Wait until a result of an execution is about to reach the server: within some rounds of the scheduler."""
+        await self._awaited.setdefault(execution_id, trio.Event()).wait()
+
+    async def _announce(self, frame: hub.AttachRequest) -> None:
+        """Let those go first, by some rounds or none, who wait for a result that has arrived."""
+        for message in frame.messages:
+            token = message.complete.token or message.fail.token
+            # A token reads mac/namespace/execution/run/attempt/path.
+            awaited = self._awaited.pop(token.split("/", 3)[2], None) if token else None
+            if awaited is not None:
+                awaited.set()
+                for _ in range(self._chance.randint(0, ROUNDS_AHEAD_MAX)):
+                    await trio.lowlevel.checkpoint()
+
     async def call(
         self,
         method: Callable[[Server], Callable[[_Request, Call], Awaitable[_Answer]]],
         request: _Request,
         *,
+        at_once: bool = False,
         lose_answer: bool = False,
         metadata: dict[str, str] | None = None,
     ) -> _Answer:
@@ -225,6 +245,7 @@ class Host:
         Args:
             method: Names the servicer's function.
             request: What is sent; it goes as bytes.
+            at_once: Whether it reaches the server in the same instant.
             lose_answer: Whether the connection breaks on the way back.
             metadata: Headers of the call.
 
@@ -236,7 +257,7 @@ class Host:
         async def serve(server: Server, copy: _Request, call: Call) -> _Answer:
             return await method(server)(copy, call)
 
-        answer = await self._call(serve, request, metadata or {})
+        answer = await self._call(serve, request, metadata or {}, 0.0 if at_once else CALL_DELAY_S)
         if lose_answer:
             raise ConnectionLost
         return answer
@@ -257,15 +278,16 @@ class Host:
         async def serve(server: Server, copy: _Request, call: Call) -> None:
             await method(server)(copy, call, send)
 
-        await self._call(serve, request, {})
+        await self._call(serve, request, {}, CALL_DELAY_S)
 
     async def _call(
         self,
         serve: Callable[[Server, _Request, Call], Awaitable[_Answer]],
         request: _Request,
         metadata: dict[str, str],
+        delay_s: float,
     ) -> _Answer:
-        await trio.sleep(self._chance.random() * CALL_DELAY_S)
+        await trio.sleep(self._chance.random() * delay_s)
         generation = self.generation
         if generation is None or generation.server is None:
             raise ServerUnreachable
@@ -310,6 +332,12 @@ class Host:
         return link
 
     async def _serve_stream(self, generation: Generation, server: Server, link: Link) -> None:
+        async def receive() -> bytes | None:
+            content = await link.up.receive()
+            if content is not None:
+                await self._announce(hub.AttachRequest.FromString(content))
+            return content
+
         async def send(message: Message | bytes) -> None:
             if generation.is_dead:
                 await trio.sleep_forever()  # It is cancelled already, and says nothing any more.
@@ -320,7 +348,7 @@ class Host:
         try:
             with link.server:
                 call = Call(method="Attach", peer=f"link {link.number}")
-                await server.worker_hub.attach(call, link.up.receive, send)
+                await server.worker_hub.attach(call, receive, send)
         except (PlaitError, ConnectionLost, BaseExceptionGroup) as error:
             if not generation.is_dead and not link.is_cut:
                 self._world.fail("Attach", f"the server dropped a worker's stream: {error!r}")

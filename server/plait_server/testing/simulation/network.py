@@ -1,4 +1,8 @@
-"""Streams that carry frames as bytes between a worker and the server, late, stalled or cut."""
+"""Streams that carry frames as bytes between a worker and the server, late, stalled, split, joined or cut.
+
+What one end sends in a frame may reach the other in several, and what it sends in several may reach it in one:
+a frame is a matter of the writer's haste, and nothing may follow from where it ends.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ import trio
 
 CAPACITY: Final = 64
 """Frames under way in one direction, beyond which the sender waits, as under gRPC's flow control."""
+
+
+SPLIT_SHARE: Final = 0.25
+"""Share of the frames of several messages that arrive in two."""
+JOIN_SHARE: Final = 0.25
+"""Share of the frames that arrive in one with those that are due at the same time."""
 
 
 class ConnectionLost(Exception):
@@ -74,9 +84,25 @@ class Direction:
                 if not self._frames:
                     return None
                 self._notify()
-                return self._frames.popleft()[1]
+                return self._take_due()
             with trio.CancelScope(deadline=due_s):
                 await self._changed.wait()
+
+    def _take_due(self) -> bytes:
+        """Take the first frame, a part of it, or it and some that follow and are due as well."""
+        content = self._frames.popleft()[1]
+        chance, now_s = self._chance, trio.current_time()
+        if chance.random() < JOIN_SHARE:
+            while self._frames and self._frames[0][0] <= now_s and chance.random() < 0.8:
+                # Messages are a repeated field, so that frames joined are a frame.
+                content += self._frames.popleft()[1]
+        ends = _message_ends(content)
+        if len(ends) > 1 and chance.random() < SPLIT_SHARE:
+            end = chance.choice(ends[:-1])
+            due_s = now_s + chance.choice((0.0, 0.0, self.delay_s))
+            self._frames.appendleft((due_s, content[end:]))
+            content = content[:end]
+        return content
 
     def close(self) -> None:
         """Say that nothing more is sent."""
@@ -97,6 +123,25 @@ class Direction:
     def _notify(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+def _message_ends(frame: bytes) -> list[int]:
+    """Find where each message of a frame ends: field 1, length-delimited, in both directions."""
+    ends: list[int] = []
+    position = 0
+    while position < len(frame):
+        position += 1  # the tag
+        length = shift = 0
+        while True:
+            byte = frame[position]
+            position += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:  # the last byte of a varint
+                break
+        position += length
+        ends.append(position)
+    return ends
 
 
 class Link:
