@@ -16,6 +16,7 @@ from plait_server.core.commands import (
     Audit,
     Cancel,
     Command,
+    Continue,
     EdgesJudged,
     FindValue,
     Granted,
@@ -51,7 +52,7 @@ from plait_server.core.events import (
 from plait_server.core.execution import Execution
 from plait_server.core.failures import Failure
 from plait_server.core.graph import Condition, Graph, Switch, Task
-from plait_server.core.machine import Machine
+from plait_server.core.machine import Decision, Machine
 from plait_server.core.payload import NULL, Payload
 from plait_server.core.scope import Scope
 from plait_server.core.states import (
@@ -287,7 +288,7 @@ class Driver:
         self.offered.clear()
         self.questions.clear()
         self._timers.clear()
-        self._settle(*machine.resume(self.now_s))
+        self._settle(machine.resume(self.now_s))
 
     def adopt(self, events: list[Event]) -> None:
         """Go on from a journal that another driver wrote; its first event is known already."""
@@ -372,15 +373,16 @@ class Driver:
     # Carrying out.
 
     def _step(self, what: Input) -> None:
-        decision = self.machine.decide(what, self.now_s)
         self.commands = []
-        self._settle(decision.events, decision.commands)
+        self._settle(self.machine.decide(what, self.now_s))
 
-    def _settle(self, events: list[Event], commands: list[Command]) -> None:
-        self._take(events, commands)
+    def _settle(self, decision: Decision) -> None:
+        self._take(decision)
         while True:
             if self.answers and self.questions:
                 what: Input = self._answer_to(self.questions.pop(0))
+            elif not decision.is_settled:
+                what = Continue()
             elif self.grants and self.offered:
                 path = next(iter(self.offered))
                 del self.offered[path]
@@ -388,12 +390,13 @@ class Driver:
             else:
                 break
             decision = self.machine.decide(what, self.now_s)
-            self._take(decision.events, decision.commands)
+            self._take(decision)
         if self.answers:
             self._check_not_stuck()
             self._check_stops()
 
-    def _take(self, events: list[Event], commands: list[Command]) -> None:
+    def _take(self, decision: Decision) -> None:
+        events, commands = decision.events, decision.commands
         for event in events:
             self._check_event(event)
             self.events.append(event)
@@ -410,7 +413,9 @@ class Driver:
             now = self.execution.record(path).state
             assert now in (_N.IDLE, _N.QUEUED, _N.BACKING_OFF), f"{path} is offered as {now.name}"
         offered = {record.path for record in self.scope.records if self.machine.is_offered(record.path)}
-        assert offered == set(self.offered), "what is offered differs from what the machine thinks is offered"
+        assert not decision.is_settled or offered == set(self.offered), (
+            "the machine thinks that others are offered"
+        )
         if self.execution.is_ended:
             assert not self.offered, "a node is offered after the end"
 

@@ -35,6 +35,8 @@ from plait_server.core.states import Treatment
 ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "SKIPPED", "CANCELLED")
 A, D, B = "ACTIVE", "DEAD", "BROKEN"
 
+SKIPS = ("DEAD_PATH", "UPSTREAM_FAILED")
+
 
 @dataclass
 class Stimulus:
@@ -81,6 +83,8 @@ class Reference:
     stopped: bool = False
     cancelled: bool = False
     timed_out: bool = False
+    losing: list[str] = field(default_factory=list[str])
+    """The rest of those that end together."""
 
     def __post_init__(self) -> None:
         self.nodes = {node.id: _State(node) for node in self.graph.nodes}
@@ -146,8 +150,17 @@ class Reference:
         here = self.nodes[id]
         got = (event.node_state.name, event.reason)
         waiting = {other: state.due for other, state in self.nodes.items() if state.due}
-        if waiting:
+        skips = [other for other, state in self.nodes.items() if state.decided in SKIPS and not state.ended]
+        if skips and not self.closed and not self.losing:
+            assert id in skips, f"J5: {id} became {got}, but first {skips} are skipped"
+            here.due = None
+            wanted, treatment = self._happen(id, event, stimulus)
+        elif waiting:
             assert here.due == got, f"{id} became {got}, but first {waiting} are due"
+            self.losing = self.losing or list(waiting)
+            assert id == self.losing.pop(0), (
+                f"J5: {id} became {got}, but first {waiting} are due, in graph order"
+            )
             here.due = None
             wanted, treatment = got, "NONE"
             if got[0] == "CANCELLED":
@@ -335,7 +348,7 @@ class Reference:
     def _judge(self, id: str) -> None:
         here = self.nodes[id]
         join = self._join(id)
-        if here.decided or here.ended or here.due:
+        if here.decided or here.ended:
             return
         states = [self.edges[edge] for edge in self._incoming(id)]
         active, dead, broken, unresolved = (states.count(state) for state in (A, D, B, ""))

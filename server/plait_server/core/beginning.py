@@ -6,6 +6,7 @@ was decided and of which no event has told since is on its scope's agenda.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from plait_server.core.commands import (
@@ -28,8 +29,6 @@ from plait_server.core.payload import NULL, Payload, is_inline
 from plait_server.core.scope import NodeRecord, Scope
 from plait_server.core.states import EdgeState, NodeState, Reason
 
-_SKIPS = {Verdict.DEAD_PATH: Reason.DEAD_PATH, Verdict.UPSTREAM_FAILED: Reason.UPSTREAM_FAILED}
-
 _JOIN_MESSAGES = {
     Verdict.ALL_BRANCHES_FAILED: "no branch succeeded",
     Verdict.QUORUM_UNREACHABLE: "too few branches can still succeed for the quorum",
@@ -48,6 +47,8 @@ class Beginnings:
         self._held: dict[int, list[NodeRecord]] = {}
         """Level -> nodes that wait for it (R2)."""
         self._offered: dict[str, None] = {}
+        self._unsent: dict[str, OfferNode] = {}
+        """Offers of this instant: tasks are given out last (J5)."""
         self._rendered: dict[str, Payload] = {}
         """Node path -> input rendered for the first attempt, until it starts."""
 
@@ -63,12 +64,15 @@ class Beginnings:
         """Whether a node waits for capacity."""
         return node_path in self._offered
 
+    def skip(self, record: NodeRecord) -> None:
+        """End a node whose join says SKIPPED."""
+        reason = Reason.DEAD_PATH if record.verdict is Verdict.DEAD_PATH else Reason.UPSTREAM_FAILED
+        self._machine.emit(NodeEnded(), record, NodeState.SKIPPED, reason)
+
     def begin(self, scope: Scope, record: NodeRecord) -> None:
-        """Carry out what a node's join decided."""
+        """Begin a node whose join was decided, or let it fail with its join."""
         verdict = record.verdict
-        if verdict in _SKIPS:
-            self._machine.emit(NodeEnded(), record, NodeState.SKIPPED, _SKIPS[verdict])
-        elif verdict is Verdict.MIN_SUCCESS_RATE:
+        if verdict is Verdict.MIN_SUCCESS_RATE:
             self._ask_input(record)  # Its failure carries the object that the join made.
         elif verdict is not None and verdict.is_failure:
             self._fail_join(record, verdict, None)
@@ -95,7 +99,23 @@ class Beginnings:
             return
         self._offered[record.path] = None
         remaining = scope.analysis.remaining[record.index]
-        self._machine.ask(OfferNode(record.path, kind.type, record.node.priority, remaining, record.index))
+        self._unsent[record.path] = OfferNode(
+            record.path, kind.type, record.node.priority, remaining, record.index
+        )
+
+    def send_offers(self, most: int) -> bool:
+        """Ask for capacity for at most so many of the offered tasks; whether there are more."""
+        if len(self._unsent) > most:
+            # In R4's order, for another's turn may come between two parts.
+            rank = sorted(
+                self._unsent.values(), key=lambda each: (-each.priority, -each.remaining, each.order)
+            )
+            self._unsent = {offer.node_path: offer for offer in rank}
+        sent = list(itertools.islice(self._unsent.values(), most))
+        for offer in sent:
+            del self._unsent[offer.node_path]
+            self._machine.ask(offer)
+        return bool(self._unsent)
 
     def take(self, record: NodeRecord) -> Payload | None:
         """Let an offered node start; gives the input to be kept with its first attempt, if it was rendered."""
@@ -109,7 +129,8 @@ class Beginnings:
         self._rendered.pop(path, None)
         if path in self._offered:
             del self._offered[path]
-            self._machine.ask(WithdrawNode(path))
+            if self._unsent.pop(path, None) is None:
+                self._machine.ask(WithdrawNode(path))
 
     def on_input_made(self, made: InputMade) -> None:
         """Take the answer to MakeInput."""

@@ -42,6 +42,10 @@ class Start(NamedTuple):
     """Begin the execution."""
 
 
+class Continue(NamedTuple):
+    """Go on with what a decision left to be settled: the question it asked is answered later, or there was none."""
+
+
 class Granted(NamedTuple):
     """The allocator granted permits and a worker to a node that was offered."""
 
@@ -131,6 +135,7 @@ class Receipt(NamedTuple):
 
 Input: TypeAlias = (
     Start
+    | Continue
     | Granted
     | AttemptResult
     | EdgesJudged

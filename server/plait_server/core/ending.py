@@ -83,6 +83,10 @@ class Decider(Protocol):
     def forget(self, record: NodeRecord) -> None:
         """Drop what is out for a node that is about to change for another reason."""
 
+    def is_offered(self, node_path: str) -> bool:
+        """Whether a node waits for capacity."""
+        ...
+
 
 class Endings:
     """The endings whose edges are being judged."""

@@ -28,6 +28,7 @@ from plait_server.core.states import (
     CancelStage,
     ExecutionState,
     NodeState,
+    Treatment,
     check_execution_transition,
 )
 from plait_server.core.usage import add_amount
@@ -61,6 +62,8 @@ class Execution:
         self.created_s = self.started_s = self.ended_s = 0.0
         self.receipts: dict[tuple[str, int], CancelStage] = {}
         """(node path, attempt) -> how far its cancel has come (C1)."""
+        self.open_receipts = 0
+        """Cancels of which a further receipt follows."""
         self.usage: dict[str, Decimal] = {}
 
     def __repr__(self) -> str:
@@ -79,6 +82,11 @@ class Execution:
     def is_cancelling(self) -> bool:
         """Whether a cancel waits for its receipts."""
         return self.state is ExecutionState.CANCELLING
+
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether the end of its nodes by its own timeout has begun (T5)."""
+        return self.root.is_closed and self.root.stopped_by is Treatment.NONE and not self.is_cancelling
 
     def find(self, node_path: str) -> NodeRecord | None:
         """Find a node by its path; None if there is none."""
@@ -159,7 +167,9 @@ class Execution:
             case NodeIdled():
                 scope.apply_idled(record, event.reason, event.time_s)
             case CancelReceipt():
-                self.receipts[event.node_path, event.attempt] = detail.stage
+                key = event.node_path, event.attempt
+                self.open_receipts += (key not in self.receipts) - detail.stage.is_final
+                self.receipts[key] = detail.stage
             case _:
                 message = f"event {event.sequence} cannot be about a node; please report this"
                 raise InvariantViolated(message)

@@ -25,6 +25,11 @@ class Verdict(enum.Enum):
     """FAILED: the share of successes of a COLLECT join is too small."""
 
     @property
+    def is_skip(self) -> bool:
+        """Whether the node is SKIPPED by its join."""
+        return self is Verdict.DEAD_PATH or self is Verdict.UPSTREAM_FAILED
+
+    @property
     def is_failure(self) -> bool:
         """Whether the node FAILS by its join (J3)."""
         return self in _FAILURES

@@ -8,36 +8,45 @@ Rules
 3. A question (`JudgeEdges`, `MakeInput`, ...) carries a ticket. An answer whose ticket is gone, because the
    node was cancelled meanwhile, is dropped. Verdicts and rendered inputs stand in events, so replay asks
    nothing (A1).
-4. After each input the machine settles: losers are cancelled first, then a failure's sweep, then nodes whose
-   joins were decided, in the order of the decisions, until nothing is left; then it looks whether the run is
-   over. The order is that of J1 ("when a QUORUM fails, they are cancelled before E4 looks at the rest").
-5. Work is linear in nodes and edges over the whole execution; no step searches the graph.
+4. After each input the machine settles, step by step in J5's order: after each step the first of these goes on
+   that has something to do: a skip, the losers, a failure's sweep, one node whose join was decided. When nothing
+   is left, tasks are offered, and the machine looks whether the run is over.
+5. A node that begins may ask a question, or one that ends (`when`). The answer belongs to the same step, so
+   settling stops until the next input: the answer, or `Continue` if it comes later.
+6. Work is linear in nodes and edges over the whole execution; no step searches the graph. A decision settles at
+   most `STEPS_MAX` steps and leaves the rest to `Continue`: the shell has others to serve.
 
 The driver's obligations (after etcd/raft's Ready)
 a. The events of a decision are durable before any of its acts is carried out or anyone outside sees them.
-b. Questions are answered through `decide`, in any order, at once or later.
+b. Questions are answered through `decide`. A decision that is not settled is followed, before any other input, by
+   the answer to its question, or by `Continue`; an answer that came later is an input like any other.
 c. If the events cannot be made durable, the machine is thrown away and replayed from the journal.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, assert_never
+from collections.abc import Iterator
+from typing import Final, NamedTuple, assert_never
 
+from plait_server.core.attempts import Attempts
 from plait_server.core.beginning import Beginnings
 from plait_server.core.commands import (
     AttemptResult,
     Audit,
     Cancel,
     Command,
+    Continue,
     EdgesJudged,
+    FindValue,
     Granted,
     Input,
     InputMade,
+    JudgeEdges,
+    MakeInput,
     MakeOutput,
     OutputMade,
     Receipt,
     RefuseGrant,
-    SetTimer,
     Start,
     StartAttempt,
     StopAttempt,
@@ -61,16 +70,13 @@ from plait_server.core.events import (
     NodeWaiting,
 )
 from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, POISON, UNKNOWN, Failure
+from plait_server.core.failures import EXPRESSION, Failure
 from plait_server.core.graph import (
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUTS,
     OnFailure,
     Scheduling,
 )
 from plait_server.core.outcome import conclude
-from plait_server.core.payload import NULL, Payload
-from plait_server.core.retry import backoff_s, is_retried
+from plait_server.core.payload import Payload
 from plait_server.core.scope import NodeRecord
 from plait_server.core.states import (
     AttemptOutcome,
@@ -79,11 +85,16 @@ from plait_server.core.states import (
     Reason,
     Treatment,
 )
-from plait_server.core.stopping import cancel_open_nodes, lose, sweep
+from plait_server.core.stopping import cancel_losers, cancel_open_nodes, sweep
 from plait_server.core.timers import attempt_timers, execution_timers, resumed_timers
 
 SEMANTICS_VERSION = 1
 """Version of SEMANTICS under which new executions run; an execution keeps the one of its first event (V9)."""
+
+_DONE: Final = object()
+
+STEPS_MAX: Final = 256
+"""Steps of one decision, about 3 ms: a graph of 100,000 nodes is cancelled in 400 parts."""
 
 _STOPPED = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
 """How attempts end over the head of a worker that has to be told."""
@@ -94,6 +105,8 @@ class Decision(NamedTuple):
 
     events: list[Event]  # applied already; in order
     commands: list[Command]
+    is_settled: bool = True
+    """Whether the instant is over; if not, see obligation b."""
 
 
 class Machine:
@@ -107,7 +120,12 @@ class Machine:
         self._tickets = 0
         self._endings = Endings(self)
         self._beginnings = Beginnings(self, self._endings)
+        self._attempts = Attempts(self, self._endings)
         self._output_asked = False
+        self._awaits_answer = False
+        """Whether the step at hand has asked a question."""
+        self._ending: Iterator[None] | None = None
+        """The rest of a race, a sweep, a cancel or a timeout, a node a step."""
 
     def __repr__(self) -> str:
         return f"<Machine {self.execution!r}, {self._beginnings!r}>"
@@ -124,10 +142,12 @@ class Machine:
         match what:
             case Start():
                 self._on_start()
+            case Continue():
+                pass
             case Granted():
                 self._on_granted(what)
             case AttemptResult():
-                self._on_result(what)
+                self._attempts.on_result(what)
             case EdgesJudged():
                 self._endings.on_judged(what)
             case InputMade():
@@ -161,6 +181,10 @@ class Machine:
         for (path, attempt), stage in execution.receipts.items():
             if execution.is_cancelling and not stage.is_final:
                 self._commands.append(StopAttempt(path, attempt, "CANCELLED"))
+        if execution.is_cancelling:
+            self._ending = cancel_open_nodes(self, "", receipts=True)
+        elif execution.state is ExecutionState.RUNNING and execution.has_timed_out:
+            self._ending = self._time_out()
         return self._settled()
 
     @property
@@ -189,6 +213,8 @@ class Machine:
     def ask(self, command: Command) -> None:
         """Put a command behind those already decided."""
         self._commands.append(command)
+        if isinstance(command, JudgeEdges | MakeInput | FindValue):
+            self._awaits_answer = True
 
     def next_ticket(self) -> int:
         """Give a number that no question has had."""
@@ -238,6 +264,7 @@ class Machine:
         self._now_s = round(now_s, 6)
         self._events = []
         self._commands = []
+        self._awaits_answer = False
 
     def _emit_execution(
         self,
@@ -280,76 +307,6 @@ class Machine:
         self._commands += attempt_timers(self.execution, record, self._now_s)
         self._commands.append(StartAttempt(record.path, number))
 
-    def _on_result(self, result: AttemptResult) -> None:
-        record = self.execution.find(result.node_path)
-        attempts = record.attempts if record is not None else []
-        if record is None or not 0 < result.attempt <= len(attempts):
-            self.refuse(result, Taken.STALE)
-            return
-        attempt = attempts[result.attempt - 1]
-        if result.worker_id not in ("", attempt.worker_id):
-            self.refuse(result, Taken.STALE)  # An attempt's result is taken from its own worker alone.
-            return
-        if attempt.outcome is not None:
-            if result.outcome is AttemptOutcome.RETURNED:
-                return  # A late hand-back: no worker waits for an answer, and there is no result for the audit.
-            # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
-            known = attempt.outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
-            self.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
-            return
-        if self._endings.is_out(record):
-            self._endings.keep_late(record, result)
-            return
-        match result.outcome:
-            case AttemptOutcome.SUCCEEDED:
-                output = result.output if result.output is not None else NULL
-                self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=output, result=result))
-            case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT:
-                self._on_failed_attempt(record, result)
-            case AttemptOutcome.LOST | AttemptOutcome.RETURNED:
-                self._on_unfinished_attempt(record, result)
-            case AttemptOutcome.CANCELLED | AttemptOutcome.ABORTED:
-                self.refuse(result, Taken.STALE)
-
-    def _on_failed_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
-        policy = record.node.retry or DEFAULT_RETRY
-        failure = result.failure or Failure(code=UNKNOWN, node_path=record.path, attempt=result.attempt)
-        used = record.used + 1
-        if not is_retried(policy, used=used, code=failure.code, retryable=result.retryable):
-            self._endings.begin_failure(record, failure, result)
-            return
-        if self._is_stopped(record):
-            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage)
-            self.emit(detail, record, NodeState.IDLE, Reason.SIBLING_FAILED, result.attempt)
-        else:
-            delay_s = result.retry_after_s
-            if delay_s is None:
-                delay_s = backoff_s(policy, used=used, jitter=result.jitter)
-            due_s = round(self._now_s + delay_s, 6)
-            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage, retry_time_s=due_s)
-            self.emit(detail, record, NodeState.BACKING_OFF, failure.code, result.attempt)
-            self._commands.append(SetTimer(TimerKind.BACKOFF, record.path, result.attempt, delay_s))
-        self.told(result, Taken.RECORDED)
-
-    def _on_unfinished_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
-        """LOST or RETURNED: done again, without using up max_attempts (T2, T3)."""
-        policy = record.node.retry or DEFAULT_RETRY
-        lost = result.outcome is AttemptOutcome.LOST
-        if lost and record.lost >= policy.max_lost_attempts:
-            message = (
-                f"{record.lost + 1} attempts were lost with their workers; see what the node does to a worker, "
-                "then run it again"
-            )
-            failure = Failure(code=POISON, message=message, node_path=record.path, attempt=result.attempt)
-            self._endings.begin_failure(record, failure, result)
-            return
-        state, reason = NodeState.QUEUED, ""
-        if self._is_stopped(record):
-            state, reason = NodeState.IDLE, Reason.SIBLING_FAILED
-        detail = AttemptEnded(result.outcome, failure=result.failure, usage=result.usage)
-        self.emit(detail, record, state, reason, result.attempt)
-        self.told(result, Taken.RECORDED)
-
     def told(self, result: AttemptResult, taken: Taken) -> None:
         """Let the worker know what became of its result, if it waits for that."""
         if result.from_worker:
@@ -376,9 +333,8 @@ class Machine:
     def _on_timer(self, timer: TimerDue) -> None:
         execution = self.execution
         if timer.kind is TimerKind.EXECUTION_TIMEOUT:
-            if execution.state is ExecutionState.RUNNING:
-                cancel_open_nodes(self, Reason.EXECUTION_TIMEOUT, receipts=False)
-                self._end(ExecutionState.TIMED_OUT, reason=Reason.EXECUTION_TIMEOUT)
+            if execution.state is ExecutionState.RUNNING and self._ending is None:
+                self._ending = self._time_out()
             return
         record = execution.record(timer.node_path)
         match timer.kind:
@@ -389,41 +345,16 @@ class Machine:
                 if record.state is NodeState.WAITING and not self._endings.is_out(record):
                     self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=record.input))
             case TimerKind.ATTEMPT_TIMEOUT:
-                self._on_attempt_timeout(record, timer)
+                self._attempts.on_attempt_timeout(record, timer)
             case TimerKind.NODE_TIMEOUT:
-                self._on_node_timeout(record, timer.number)
-
-    def _on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
-        number = len(record.attempts)
-        if record.state is not NodeState.RUNNING or number != timer.number or self._endings.is_out(record):
-            return
-        seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
-        failure = Failure(
-            code=DEADLINE_EXCEEDED,
-            message=f"the attempt took longer than its timeout of {seconds:g} s; raise timeouts.attempt, or let "
-            "the handler do less at once",
-            node_path=record.path,
-            attempt=number,
-        )
-        outcome = AttemptOutcome.TIMED_OUT
-        result = AttemptResult(record.path, number, outcome, failure=failure, jitter=timer.jitter)
-        self._on_failed_attempt(record, result)
-
-    def _on_node_timeout(self, record: NodeRecord, number: int) -> None:
-        if len(record.attempts) != number or self._endings.is_out(record):
-            return
-        if record.state is NodeState.RUNNING:
-            result = AttemptResult(record.path, number, AttemptOutcome.TIMED_OUT)
-            self._endings.begin_timeout(record, result)
-        elif record.state is NodeState.BACKING_OFF and not self.is_offered(record.path):
-            self._endings.begin_timeout(record, None)
+                self._attempts.on_node_timeout(record, timer.number)
 
     def _on_cancel(self, cancel: Cancel) -> None:
         execution = self.execution
         if execution.state not in (ExecutionState.QUEUED, ExecutionState.RUNNING):
             return
         self._emit_execution(CancelRequested(cancel.message), ExecutionState.CANCELLING, cancel.message)
-        cancel_open_nodes(self, "", receipts=True)
+        self._ending = cancel_open_nodes(self, "", receipts=True)
 
     def _on_receipt(self, receipt: Receipt) -> None:
         execution = self.execution
@@ -446,20 +377,43 @@ class Machine:
     # Settling.
 
     def _settled(self) -> Decision:
-        execution = self.execution
-        for scope in execution.scopes.values():
-            while scope.losers or scope.sweep_due or scope.agenda or self._beginnings.release(scope):
-                if scope.losers:
-                    lose(self, scope.records[next(iter(scope.losers))])
-                elif scope.sweep_due:
-                    scope.sweep_due = False
-                    sweep(self, scope)
-                else:
-                    index = next(iter(scope.agenda))
-                    del scope.agenda[index]
-                    self._beginnings.begin(scope, scope.records[index])
+        steps = 0
+        while not self._awaits_answer and self._settle_step():
+            steps += 1
+            if steps == STEPS_MAX:
+                return Decision(self._events, self._commands, is_settled=False)
+        if self._awaits_answer or self._beginnings.send_offers(STEPS_MAX):
+            return Decision(self._events, self._commands, is_settled=False)
         self._end_if_over()
         return Decision(self._events, self._commands)
+
+    def _settle_step(self) -> bool:
+        """Take the next step of J5; False if there is none."""
+        if self._ending is not None:
+            if next(self._ending, _DONE) is _DONE:
+                self._ending = None
+            return True
+        for scope in self.execution.scopes.values():
+            if scope.skips:
+                self._beginnings.skip(scope.records[next(iter(scope.skips))])
+            elif scope.losers:
+                self._ending = cancel_losers(self, scope)
+            elif scope.sweep_due:
+                scope.sweep_due = False
+                self._ending = sweep(self, scope)
+            elif scope.agenda or self._beginnings.release(scope):
+                index = next(iter(scope.agenda))
+                del scope.agenda[index]
+                self._beginnings.begin(scope, scope.records[index])
+            else:
+                continue
+            return True
+        return False
+
+    def _time_out(self) -> Iterator[None]:
+        """End the execution and every node that has not ended (T5)."""
+        yield from cancel_open_nodes(self, Reason.EXECUTION_TIMEOUT, receipts=False)
+        self._end(ExecutionState.TIMED_OUT, reason=Reason.EXECUTION_TIMEOUT)
 
     # The end.
 
@@ -467,7 +421,7 @@ class Machine:
         execution = self.execution
         root = execution.root
         if execution.is_cancelling:
-            if all(stage.is_final for stage in execution.receipts.values()):
+            if not execution.open_receipts:
                 self._end(ExecutionState.CANCELLED, reason=execution.reason)
         elif execution.state is ExecutionState.RUNNING:
             if root.stopped_by is Treatment.UNHANDLED:
@@ -493,6 +447,3 @@ class Machine:
         count = sum(len(scope.failures) for scope in self.execution.scopes.values())
         reason = reason or (failure.code if failure is not None else "")
         self._emit_execution(ExecutionEnded(output, failure, count), state, reason)
-
-    def _is_stopped(self, record: NodeRecord) -> bool:
-        return self.execution.scope_of(record.path).stopped_by is Treatment.UNHANDLED

@@ -1,12 +1,14 @@
 """A scope: one running instance of a graph, with the state of its nodes and edges.
 
 Everything here follows from events: `NodeRecord` and the counters change in `Scope.apply_*` alone, the same
-live and on replay. Three lists say what is to be decided next; they follow from events too, and each event
-about a node takes the node off them:
+live and on replay. Four lists say what is to be decided next, the first that is not empty first (J5). They
+follow from events too, and each event about a node takes the node off them:
 
-- `agenda`: nodes whose join was decided and of which no event has told since, in the order of the decisions;
-- `losers`: nodes that nobody waits for any more (J1), to be cancelled before anything else is decided;
-- `sweep_due`: an unhandled failure stopped the scope (E4), and its other nodes have not been put back yet.
+- `skips`: nodes whose join says SKIPPED, in the order of the decisions;
+- `losers`: nodes that nobody waits for any more (J1), to be cancelled together, in graph order;
+- `sweep_due`: an unhandled failure stopped the scope (E4), and its other nodes have not been put back yet;
+- `agenda`: the other nodes whose join was decided and of which no event has told since, in the order of the
+  decisions.
 
 Losers are counted, not searched: each node knows how many of its plain edges are still wanted. An edge stops
 being wanted once, when its target's join is decided or its target loses, so the work is linear in the edges
@@ -205,8 +207,9 @@ class Scope:
         self.stopped_by = Treatment.NONE
         """UNHANDLED once an unhandled failure stopped it (E4)."""
         self.sweep_due = False
-        self.agenda: dict[int, None] = {}
+        self.skips: dict[int, None] = {}
         self.losers: dict[int, None] = {}
+        self.agenda: dict[int, None] = {}
 
     def __repr__(self) -> str:
         ended = len(self.records) - self.open_count
@@ -241,8 +244,9 @@ class Scope:
         """Let no join be decided and nothing start any more."""
         self.is_closed = True
         self.sweep_due = False
-        self.agenda.clear()
+        self.skips.clear()
         self.losers.clear()
+        self.agenda.clear()
 
     def apply_started(self, record: NodeRecord, time_s: float, run: int, detail: AttemptStarted) -> None:
         """Take in that an attempt was given to a worker."""
@@ -305,8 +309,9 @@ class Scope:
     def _change(self, record: NodeRecord, state: NodeState, reason: str, time_s: float) -> None:
         before = record.state
         check_node_transition(record.path, before, state)
-        self.agenda.pop(record.index, None)
+        self.skips.pop(record.index, None)
         self.losers.pop(record.index, None)
+        self.agenda.pop(record.index, None)
         if before is NodeState.RUNNING:
             self.running_count -= 1
         if state is NodeState.RUNNING:
@@ -330,6 +335,8 @@ class Scope:
         detail: AttemptEnded | NodeEnded,
     ) -> None:
         self._change(record, state, reason, time_s)
+        if reason == Reason.EXECUTION_TIMEOUT:
+            self.close()  # The first node that it ended: what follows is the end of the others.
         record.treatment = detail.treatment
         if detail.failure is not None:
             record.failure = detail.failure
@@ -414,7 +421,7 @@ class Scope:
                 for edge in self.adjacency.incoming[target.index]
                 if self.edge_states[edge] is EdgeState.ACTIVE
             )
-        self.agenda[target.index] = None
+        (self.skips if verdict.is_skip else self.agenda)[target.index] = None
         if join.mode in (JoinMode.ANY, JoinMode.QUORUM):
             self._release(target)
 

@@ -1,6 +1,12 @@
-"""What ends nodes over their heads: lost races (J1), failed siblings (E4), cancels (C1), timeouts (T5)."""
+"""Ends nodes from outside: lost races (J1), failed siblings (E4), cancels (C1), timeouts (T5).
+
+What may concern all nodes of a large graph is an iterator that the machine works off a bounded number of steps at a
+time. A crash between two parts loses nothing: the rest follows from the state, and `Machine.resume` goes on with it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from plait_server.core.ending import Decider
 from plait_server.core.events import AttemptEnded, CancelReceipt, NodeEnded, NodeIdled
@@ -9,17 +15,26 @@ from plait_server.core.scope import NodeRecord, Scope
 from plait_server.core.states import AttemptOutcome, CancelStage, NodeState, Reason
 
 
-def lose(machine: Decider, record: NodeRecord) -> None:
-    """Cancel a node that nobody waits for any more (J1)."""
-    if record.state is NodeState.RUNNING:
-        _stop_attempt(machine, record, AttemptOutcome.CANCELLED, NodeState.CANCELLED, Reason.RACE_LOST)
-    else:
-        machine.forget(record)
-        machine.emit(NodeEnded(), record, NodeState.CANCELLED, Reason.RACE_LOST)
+def cancel_losers(machine: Decider, scope: Scope) -> Iterator[None]:
+    """Cancel the nodes that nobody waits for any more (J1), in graph order, a node a step.
+
+    They are one step of J5: a loser whose upstream has just lost is CANCELLED too, not skipped as a dead path. Those
+    that are found meanwhile are the next race's.
+    """
+    for index in sorted(scope.losers):
+        if index not in scope.losers:
+            continue
+        record = scope.records[index]
+        if record.state is NodeState.RUNNING:
+            _stop_attempt(machine, record, AttemptOutcome.CANCELLED, NodeState.CANCELLED, Reason.RACE_LOST)
+        else:
+            machine.forget(record)
+            machine.emit(NodeEnded(), record, NodeState.CANCELLED, Reason.RACE_LOST)
+        yield
 
 
-def sweep(machine: Decider, scope: Scope) -> None:
-    """Put back what did not run, and under FAIL_FAST what did (E4). What was put back before stays."""
+def sweep(machine: Decider, scope: Scope) -> Iterator[None]:
+    """Put back what did not run, and under FAIL_FAST what did (E4), a node a step. What was put back before stays."""
     fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
     for record in scope.records:
         if record.state.is_ended:
@@ -27,13 +42,18 @@ def sweep(machine: Decider, scope: Scope) -> None:
         if record.state is NodeState.RUNNING:
             if fail_fast:
                 _stop_attempt(machine, record, AttemptOutcome.ABORTED, NodeState.IDLE, Reason.SIBLING_FAILED)
+                yield
         elif record.reason != Reason.SIBLING_FAILED:
             machine.forget(record)
             machine.emit(NodeIdled(), record, NodeState.IDLE, Reason.SIBLING_FAILED)
+            yield
 
 
-def cancel_open_nodes(machine: Decider, reason: str, *, receipts: bool) -> None:
-    """Cancel every node that has not ended; with `receipts` as events, the first of each attempt now (C1)."""
+def cancel_open_nodes(machine: Decider, reason: str, *, receipts: bool) -> Iterator[None]:
+    """Cancel every node that has not ended, a node a step.
+
+    With `receipts` the first receipt of each attempt becomes an event now (C1).
+    """
     for scope in machine.execution.scopes.values():
         for record in scope.records:
             if record.state.is_ended:
@@ -47,6 +67,7 @@ def cancel_open_nodes(machine: Decider, reason: str, *, receipts: bool) -> None:
             else:
                 machine.forget(record)
                 machine.emit(NodeEnded(), record, NodeState.CANCELLED, reason)
+            yield
 
 
 def _stop_attempt(

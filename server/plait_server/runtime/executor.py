@@ -2,7 +2,8 @@
 
 Rules
 1. One step, one commit: take the inputs that are due (at most 128 or 2 ms, so that pings and small executions
-   are never behind a large one), decide, answer questions, offer, grant, decide again until nothing is left;
+   are never behind a large one; what an instant of a large graph has left to settle comes first in the next
+   step), decide, answer questions, offer, grant, decide again until nothing is left;
    append all events of the step at once; when they are durable publish, answer, start and stop attempts.
    Nothing is seen outside before.
 2. The deciding part (`_decide_due`) does not await: no state changes under it. Between steps others may read.
@@ -29,6 +30,7 @@ import trio
 from plait_server.core.commands import (
     Audit,
     Command,
+    Continue,
     FindValue,
     Input,
     InputMade,
@@ -225,7 +227,7 @@ class Executor:
 
     async def _wait_due(self) -> None:
         """Wait for an input or a timer; there is always one to come, for attempts and questions report."""
-        if self._inbox:
+        if self._inbox or self._internal:
             await trio.lowlevel.checkpoint()
             return
         self._wake = trio.Event()
@@ -265,13 +267,10 @@ class Executor:
                     break
                 continue
             self._take(self.machine.decide(what, now_s))
-            if self._calls and self._calls[-1].request is not None and not self._internal:
+            if self._calls and self._calls[-1].request is not None:
                 break  # An append carries one request record.
-            if trio.current_time() - begun_s > DECIDING_S_MAX and not self._internal:
+            if trio.current_time() - begun_s > DECIDING_S_MAX:
                 break
-        while self._internal:
-            # Questions that were answered belong to the step that asked them.
-            self._take(self.machine.decide(self._internal.popleft(), now_s))
         self._context.allocator.dispatch()
 
     def _take(self, decision: Decision) -> None:
@@ -280,6 +279,9 @@ class Executor:
             self._attempts.decided(event)
         for command in decision.commands:
             self._carry_out(command)
+        if not decision.is_settled and not self._internal:
+            # A question is answered later, or there is more to do than one decision does.
+            self._internal.append(Continue())
 
     def _carry_out(self, command: Command) -> None:
         """Do what needs no durability; keep the rest for after the append."""
@@ -425,10 +427,17 @@ class Executor:
     # The end, and sleep.
 
     def _is_over(self) -> bool:
-        return self.execution.is_ended and not self._attempts.running_count and not self._inbox
+        has_inputs = self._inbox or self._internal
+        return self.execution.is_ended and not self._attempts.running_count and not has_inputs
 
     def _may_sleep(self) -> bool:
-        if self._inbox or self._questions or not self._attempts.is_idle or self.machine.has_offers:
+        if (
+            self._inbox
+            or self._internal
+            or self._questions
+            or not self._attempts.is_idle
+            or self.machine.has_offers
+        ):
             return False
         if self.execution.is_ended or not self._timers:
             return False

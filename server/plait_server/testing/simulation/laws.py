@@ -53,6 +53,9 @@ class LawBroken(Exception):
     """An event is not what the law wants; the first argument is the sentence, the second what was wrong."""
 
 
+_SKIPS = ("DEAD_PATH", "UPSTREAM_FAILED")
+
+
 class _Node:
     def __init__(self, incoming: int) -> None:
         self.state = NodeState.IDLE
@@ -92,6 +95,8 @@ class Laws:
         self._is_stopped = False
         self._is_cancelled = False
         self.is_timed_out = False
+        self._losing: list[str] = []
+        """The rest of those that end together."""
         """Whether the execution's timeout ended it."""
         self._failures: list[Treatment] = []
 
@@ -166,10 +171,22 @@ class Laws:
         if node.state.is_ended:
             raise LawBroken("R3", f"{node_id} has ended as {node.state.name}, and becomes {state.name}")
         is_due = node.due == got
-        if not is_due and any(each.due for each in self.nodes.values()):
+        skips = [
+            each for each, other in self.nodes.items() if other.verdict in _SKIPS and not other.state.is_ended
+        ]
+        if skips and not self._is_closed and not self._losing:
+            if node_id not in skips:
+                raise LawBroken("J5", f"{node_id} becomes {got}, but first {', '.join(skips)} are skipped")
+            node.due = None
+        elif not is_due and any(each.due for each in self.nodes.values()):
             raise LawBroken("J1, E4", f"{node_id} becomes {got}, but first {self._shown_due()} are due")
         self._count_attempts(node_id, event)
         if is_due:
+            self._losing = self._losing or [each for each, other in self.nodes.items() if other.due]
+            if node_id != self._losing.pop(0):
+                raise LawBroken(
+                    "J5", f"{node_id} becomes {got}, and {self._shown_due()} are due in graph order"
+                )
             node.due = None
             node.state, node.reason = got
             if state is NodeState.CANCELLED:
@@ -386,7 +403,7 @@ class Laws:
 
     def _judge(self, node_id: str) -> None:
         node, join = self.nodes[node_id], self._join(node_id)
-        if node.verdict or node.state.is_ended or node.due:
+        if node.verdict or node.state.is_ended:
             return
         incoming = self._incoming(node_id)
         node.verdict = verdict_of(

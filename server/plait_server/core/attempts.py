@@ -1,0 +1,125 @@
+"""What becomes of attempts: results, losses and timeouts; retries come before the node ends (E2, T1 to T6)."""
+
+from __future__ import annotations
+
+from plait_server.core.commands import AttemptResult, SetTimer, Taken, TimerDue, TimerKind
+from plait_server.core.ending import Decider, Ending, Endings
+from plait_server.core.events import AttemptEnded
+from plait_server.core.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
+from plait_server.core.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS
+from plait_server.core.payload import NULL
+from plait_server.core.retry import backoff_s, is_retried
+from plait_server.core.scope import NodeRecord
+from plait_server.core.states import AttemptOutcome, NodeState, Reason, Treatment
+
+
+class Attempts:
+    """The attempts of an execution's nodes, as the machine decides on them."""
+
+    def __init__(self, machine: Decider, endings: Endings) -> None:
+        self._machine = machine
+        self._endings = endings
+
+    def on_result(self, result: AttemptResult) -> None:
+        """Take a result from the current attempt and its own worker; refuse any other (A4, T6)."""
+        record = self._machine.execution.find(result.node_path)
+        attempts = record.attempts if record is not None else []
+        if record is None or not 0 < result.attempt <= len(attempts):
+            self._machine.refuse(result, Taken.STALE)
+            return
+        attempt = attempts[result.attempt - 1]
+        if result.worker_id not in ("", attempt.worker_id):
+            # An attempt's result is taken from its own worker alone.
+            self._machine.refuse(result, Taken.STALE)
+            return
+        if attempt.outcome is not None:
+            if result.outcome is AttemptOutcome.RETURNED:
+                return  # A late hand-back: no worker waits for an answer, and there is no result for the audit.
+            # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
+            known = attempt.outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
+            self._machine.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
+            return
+        if self._endings.is_out(record):
+            self._endings.keep_late(record, result)
+            return
+        match result.outcome:
+            case AttemptOutcome.SUCCEEDED:
+                output = result.output if result.output is not None else NULL
+                self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=output, result=result))
+            case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT:
+                self._on_failed_attempt(record, result)
+            case AttemptOutcome.LOST | AttemptOutcome.RETURNED:
+                self._on_unfinished_attempt(record, result)
+            case AttemptOutcome.CANCELLED | AttemptOutcome.ABORTED:
+                self._machine.refuse(result, Taken.STALE)
+
+    def on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
+        """End an attempt that took too long: a failed attempt like any other (T5)."""
+        number = len(record.attempts)
+        if record.state is not NodeState.RUNNING or number != timer.number or self._endings.is_out(record):
+            return
+        seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+        failure = Failure(
+            code=DEADLINE_EXCEEDED,
+            message=f"the attempt took longer than its timeout of {seconds:g} s; raise timeouts.attempt, or let "
+            "the handler do less at once",
+            node_path=record.path,
+            attempt=number,
+        )
+        outcome = AttemptOutcome.TIMED_OUT
+        result = AttemptResult(record.path, number, outcome, failure=failure, jitter=timer.jitter)
+        self._on_failed_attempt(record, result)
+
+    def on_node_timeout(self, record: NodeRecord, number: int) -> None:
+        """End a node whose time is over; `number` is the attempt that the timer was set with (T4)."""
+        if len(record.attempts) != number or self._endings.is_out(record):
+            return
+        if record.state is NodeState.RUNNING:
+            result = AttemptResult(record.path, number, AttemptOutcome.TIMED_OUT)
+            self._endings.begin_timeout(record, result)
+        elif record.state is NodeState.BACKING_OFF and not self._machine.is_offered(record.path):
+            self._endings.begin_timeout(record, None)
+
+    # Inside.
+
+    def _on_failed_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
+        policy = record.node.retry or DEFAULT_RETRY
+        failure = result.failure or Failure(code=UNKNOWN, node_path=record.path, attempt=result.attempt)
+        used = record.used + 1
+        if not is_retried(policy, used=used, code=failure.code, retryable=result.retryable):
+            self._endings.begin_failure(record, failure, result)
+            return
+        if self._is_stopped(record):
+            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage)
+            self._machine.emit(detail, record, NodeState.IDLE, Reason.SIBLING_FAILED, result.attempt)
+        else:
+            delay_s = result.retry_after_s
+            if delay_s is None:
+                delay_s = backoff_s(policy, used=used, jitter=result.jitter)
+            due_s = round(self._machine.now_s + delay_s, 6)
+            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage, retry_time_s=due_s)
+            self._machine.emit(detail, record, NodeState.BACKING_OFF, failure.code, result.attempt)
+            self._machine.ask(SetTimer(TimerKind.BACKOFF, record.path, result.attempt, delay_s))
+        self._machine.told(result, Taken.RECORDED)
+
+    def _on_unfinished_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
+        """LOST or RETURNED: done again, without using up max_attempts (T2, T3)."""
+        policy = record.node.retry or DEFAULT_RETRY
+        lost = result.outcome is AttemptOutcome.LOST
+        if lost and record.lost >= policy.max_lost_attempts:
+            message = (
+                f"{record.lost + 1} attempts were lost with their workers; see what the node does to a worker, "
+                "then run it again"
+            )
+            failure = Failure(code=POISON, message=message, node_path=record.path, attempt=result.attempt)
+            self._endings.begin_failure(record, failure, result)
+            return
+        state, reason = NodeState.QUEUED, ""
+        if self._is_stopped(record):
+            state, reason = NodeState.IDLE, Reason.SIBLING_FAILED
+        detail = AttemptEnded(result.outcome, failure=result.failure, usage=result.usage)
+        self._machine.emit(detail, record, state, reason, result.attempt)
+        self._machine.told(result, Taken.RECORDED)
+
+    def _is_stopped(self, record: NodeRecord) -> bool:
+        return self._machine.execution.scope_of(record.path).stopped_by is Treatment.UNHANDLED
