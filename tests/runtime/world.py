@@ -412,11 +412,13 @@ async def running(
     seams: Seams | None = None,
     offload: Offload | None = None,
     slots: int = 100,
+    reads_yield: bool = False,
 ) -> AsyncGenerator[Runtime]:
     """Run a runtime with a worker of type `t`; it ends with the block, or by `crash`."""
     runtime = Runtime(
         store or MemoryStore(), ScriptedWorkers(scripts), seams or Seams(), offload or InlineOffload()
     )
+    runtime.gate.reads_yield = reads_yield
     if slots:
         runtime.attach_worker(slots)
     async with trio.open_nursery() as nursery:

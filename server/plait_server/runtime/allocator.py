@@ -100,6 +100,8 @@ class Allocator:
         """The turn of the newest grant; no namespace in the queue is behind it."""
         self._arrivals = 0
         self._grants = 0
+        self.is_held = False
+        """While true nothing is granted: the permits of what already runs are still being taken back."""
         self.on_capacity: Callable[[], None] = lambda: None
         """Called when something came free for which requests wait; the owner then calls `dispatch` soon."""
 
@@ -224,6 +226,8 @@ class Allocator:
 
     def dispatch(self) -> None:
         """Grant whatever can be granted now, in order."""
+        if self.is_held:
+            return
         holding = list(self._holding)
         self._holding.clear()
         for namespace in holding:

@@ -48,8 +48,10 @@ from plait_server.ports.workers import AttemptKey, Report
 from plait_server.runtime.building import build_execution
 from plait_server.runtime.contents import Contents
 from plait_server.runtime.context import Context
+from plait_server.runtime.dispatching import keep_dispatching
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
 from plait_server.runtime.quarantine import Quarantine
+from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.slicing import in_slices
 from plait_server.runtime.submission import Submission
@@ -60,8 +62,6 @@ logger = logging.getLogger(__name__)
 
 ENDED_KEPT: Final = 64
 """Ended executions kept in memory for those who look at them just after their end."""
-LOADS_MAX: Final = 4
-"""Executions read back at once after a start, so that calls are answered meanwhile."""
 CLAIMS: Final = 1_000
 """Rows claimed at a time."""
 RELOAD_S: Final = 1.0
@@ -74,6 +74,8 @@ class SupervisorStatistics:
 
     live: int
     asleep: int
+    unread: int
+    """Open executions that have not been read back since the start."""
     damaged: int
     is_ready: bool
     """Whether all open executions are known."""
@@ -87,13 +89,13 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
         self._live: dict[tuple[str, str], Executor] = {}
         self._asleep: dict[tuple[str, str], Claim] = {}
+        self._unread: dict[tuple[str, str], Claim] = {}
         self._loading: dict[tuple[str, str], trio.Event] = {}
         self.quarantine: Final = Quarantine()
         self._ended: OrderedDict[tuple[str, str], Execution] = OrderedDict()
         self._epochs: dict[tuple[str, str], int] = {}
-        self._slots = trio.CapacityLimiter(LOADS_MAX)
         self._ready = trio.Event()
-        self._capacity = trio.Event()
+        self._whole = trio.Event()
         self._slept = trio.Event()
         self._begun = trio.Event()
 
@@ -105,6 +107,7 @@ class Supervisor:
         return SupervisorStatistics(
             live=len(self._live),
             asleep=len(self._asleep),
+            unread=len(self._unread),
             damaged=len(self.quarantine),
             is_ready=self._ready.is_set(),
         )
@@ -112,21 +115,32 @@ class Supervisor:
     async def run(self) -> None:
         """Take over what is open, then run executions until cancelled.
 
+        It is ready when the rows of what is open are known. Nothing is granted until all of it is read back:
+        what runs at workers must hold its permits before others are given any (Q1).
+
         Raises:
             JournalUnavailable: the store failed for good; the server must stop.
         """
-        self._context.allocator.on_capacity = self._on_capacity
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._dispatch)
+            nursery.start_soon(keep_dispatching, self._context.allocator)
             nursery.start_soon(self._wake_sleepers)
+            self._context.allocator.is_held = True
             await self._take_over()
             self._ready.set()
+            await read_back(self._unread, self._loading, self._revive)
+            self._context.allocator.is_held = False
+            self._context.allocator.on_capacity()
+            self._whole.set()
             nursery.start_soon(self.quarantine.verify_rows, self._context.journal, self._live.__contains__)
 
     async def wait_ready(self) -> None:
         """Wait until all open executions are known."""
         await self._ready.wait()
+
+    async def wait_whole(self) -> None:
+        """Wait until all that was open is read back."""
+        await self._whole.wait()
 
     async def wait_begun(self) -> None:
         """Wait until any executor begins: for those who watch an execution that sleeps."""
@@ -181,6 +195,8 @@ class Supervisor:
                     return View(executor.execution, executor.feed, executor)
                 continue
             self.quarantine.require_whole(key)
+            if key in self._unread:
+                self._revive_soon(key, self._unread.pop(key))
             if key in self._loading:
                 await self._loading[key].wait()
                 continue
@@ -361,8 +377,7 @@ class Supervisor:
             raise
 
     async def _take_over(self) -> None:
-        """Claim what is open: rows and due times first, so that the server is ready soon; then read it back."""
-        due: list[Claim] = []
+        """Claim what is open: rows and due times, which is quick."""
         while claims := await self._context.journal.claim(limit=CLAIMS):
             now_s = self._context.seams.now_s()
             for claim in claims:
@@ -371,25 +386,19 @@ class Supervisor:
                     continue
                 key = claim.namespace, claim.execution_id
                 self._epochs[key] = claim.owner_epoch
-                if claim.row.due_time_s is not None and claim.row.due_time_s > now_s:
-                    self._asleep[key] = claim
-                else:
-                    self._loading[key] = trio.Event()
-                    due.append(claim)
+                is_due = claim.row.due_time_s is None or claim.row.due_time_s <= now_s
+                (self._unread if is_due else self._asleep)[key] = claim
             await trio.lowlevel.checkpoint()
         self._slept.set()
-        if due or self._asleep:
-            logger.info("taken over: %d executions to go on, %d asleep", len(due), len(self._asleep))
-        for claim in due:
-            assert self._nursery is not None  # opened by `run`
-            await self._slots.acquire_on_behalf_of(claim)
-            self._nursery.start_soon(self._revive_claim, claim)
+        if self._unread or self._asleep:
+            logger.info("taken over: %d executions to go on, %d asleep", len(self._unread), len(self._asleep))
 
-    async def _revive_claim(self, claim: Claim) -> None:
-        try:
-            await self._revive((claim.namespace, claim.execution_id), claim.owner_epoch)
-        finally:
-            self._slots.release_on_behalf_of(claim)
+    def _revive_soon(self, key: tuple[str, str], claim: Claim) -> None:
+        """Read an execution back in a task of the supervisor's: whoever needs it may be cancelled meanwhile."""
+        if self._nursery is None:
+            raise ShuttingDown
+        self._loading[key] = trio.Event()
+        self._nursery.start_soon(self._revive, key, claim.owner_epoch)
 
     async def _revive(self, key: tuple[str, str], epoch: int) -> None:
         """Read an execution back and go on with it."""
@@ -408,11 +417,11 @@ class Supervisor:
 
     async def _wake(self, key: tuple[str, str]) -> Executor | None:
         """Give the executor of an open execution, waking it if it sleeps; None if it ended meanwhile."""
+        claim = self._unread.pop(key, None) or self._asleep.pop(key, None)
+        if claim is not None:
+            self._revive_soon(key, claim)
         if key in self._loading:
             await self._loading[key].wait()
-        claim = self._asleep.pop(key, None)
-        if claim is not None:
-            await self._revive(key, claim.owner_epoch)
         return self._live.get(key)
 
     async def _deliver(self, key: AttemptKey, report: Report, worker_id: str) -> None:
@@ -471,16 +480,6 @@ class Supervisor:
             self._context.workers.tell(key, told, worker_id)
 
     # Background.
-
-    def _on_capacity(self) -> None:
-        self._capacity.set()
-
-    async def _dispatch(self) -> None:
-        """Grant what came free outside of any execution's step: a worker's slot, another's permit."""
-        while True:
-            await self._capacity.wait()
-            self._capacity = trio.Event()
-            self._context.allocator.dispatch()
 
     async def _wake_sleepers(self) -> None:
         """Wake executions whose due time has come."""

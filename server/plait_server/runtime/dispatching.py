@@ -1,0 +1,21 @@
+"""Granting what came free outside of any execution's step: a worker's slot, another execution's permit."""
+
+from __future__ import annotations
+
+import trio
+
+from plait_server.runtime.allocator import Allocator
+
+
+async def keep_dispatching(allocator: Allocator) -> None:
+    """Dispatch soon after each time that an allocator says that capacity came free, until cancelled."""
+    capacity = trio.Event()
+
+    def note_capacity() -> None:
+        capacity.set()
+
+    allocator.on_capacity = note_capacity
+    while True:
+        await capacity.wait()
+        capacity = trio.Event()
+        allocator.dispatch()
