@@ -6,7 +6,13 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from plait.v1 import graph_pb2
-from plait_server.encoding.graph_codec import graph_from_bytes, graph_from_bytes_in_slices, graph_from_proto
+from plait_server.core.graph import EdgeColumns
+from plait_server.encoding.graph_codec import (
+    EDGE_OBJECTS_MAX,
+    graph_from_bytes,
+    graph_from_bytes_in_slices,
+    graph_from_proto,
+)
 from plait_server.encoding.pieces import PIECE_BYTES_MAX, PIECE_FIELDS_MAX, pieces_of
 
 
@@ -38,6 +44,15 @@ def test_a_graph_read_in_pieces_is_the_one_read_at_once() -> None:
     content = graph.SerializeToString(deterministic=True)
     assert graph_from_bytes(content) == graph_from_proto(graph)
     assert sum(1 for _ in graph_from_bytes_in_slices(content)) > 5
+
+
+def test_many_edges_are_kept_in_columns() -> None:
+    graph = graph_pb2.Graph()
+    for number in range(EDGE_OBJECTS_MAX + 1):
+        graph.edges.add(source="a", target=f"n{number}", handle="h", when="true", branch_name="b")
+    read = graph_from_bytes(graph.SerializeToString())
+    assert isinstance(read.edges, EdgeColumns)
+    assert read == graph_from_proto(graph)
 
 
 def test_fields_in_any_order_are_read() -> None:

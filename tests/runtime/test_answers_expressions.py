@@ -78,7 +78,7 @@ async def test_naming_an_absent_output_fails_the_node_without_an_attempt(autojum
         execution = await runtime.wait_ended()
         record = execution.record("z")
         assert record.state is NodeState.FAILED
-        assert record.attempts == []
+        assert record.attempts == ()
         assert execution.failure is not None
         assert execution.failure.code == "EXPRESSION"
 
@@ -257,7 +257,7 @@ async def test_an_offload_that_fails_fails_the_node(autojump_clock: MockClock) -
         execution = await runtime.wait_ended()
         assert execution.failure is not None
         assert (execution.failure.code, execution.failure.message) == ("EXPRESSION", "took too long")
-        assert execution.record("z").attempts == []
+        assert execution.record("z").attempts == ()
 
 
 async def test_a_cancel_during_an_offload_drops_its_answer(autojump_clock: MockClock) -> None:

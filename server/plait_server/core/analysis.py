@@ -62,16 +62,28 @@ def build_adjacency_in_slices(graph: Graph) -> Slices[Adjacency]:
         yield
     sources: list[int] = []
     targets: list[int] = []
-    outgoing: list[list[int]] = [[] for _ in graph.nodes]
-    incoming: list[list[int]] = [[] for _ in graph.nodes]
-    yield
+    leaving: list[list[int]] = []
+    entering: list[list[int]] = []
+    for nodes in batches(graph.nodes):
+        leaving += [[] for _ in nodes]
+        entering += [[] for _ in nodes]
+        yield
     for edges in batches(graph.edges):
         for edge in edges:
             source, target = index[edge.source], index[edge.target]
-            outgoing[source].append(len(sources))
-            incoming[target].append(len(sources))
+            leaving[source].append(len(sources))
+            entering[target].append(len(sources))
             sources.append(source)
             targets.append(target)
+        yield
+    # The garbage collector does not look into tuples of numbers, and half of all nodes' objects would be lists.
+    outgoing: list[tuple[int, ...]] = []
+    incoming: list[tuple[int, ...]] = []
+    for lists in batches(leaving):
+        outgoing += [tuple(edges) for edges in lists]
+        yield
+    for lists in batches(entering):
+        incoming += [tuple(edges) for edges in lists]
         yield
     return Adjacency(
         edge_sources=sources, edge_targets=targets, outgoing=outgoing, incoming=incoming, index=index

@@ -145,6 +145,7 @@ class Branches:
             opened.append(0)
             return self._open(parent, opened[parent])
 
+        yield
         sources = [node for node, incoming in enumerate(adjacency.incoming) if not incoming]
         yield
         if len(sources) > 1:

@@ -7,9 +7,9 @@ what is wrong with it. JSON stands here as text, durations as seconds, expressio
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 
 class Scheduling(enum.IntEnum):
@@ -165,6 +165,47 @@ class Edge:
     branch_name: str = ""
 
 
+class EdgeColumns(Sequence[Edge]):  # noqa: PLW1641 # graphs have labels, and so no hash
+    """The edges of a large graph, a column for each field; an edge is made when it is looked at.
+
+    Half a million objects would be looked through by every full garbage collection, which takes 0.1 s, and
+    columns of texts are not. Equal to any sequence of equal edges.
+    """
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, edges: Sequence[Sequence[str]]) -> None:
+        """Keep edges that are given by their five columns, in the order of Edge's fields."""
+        sources, targets, handles, whens, branch_names = (tuple(column) for column in edges)
+        self._columns = (sources, targets, handles, whens, branch_names)
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @overload
+    def __getitem__(self, position: int) -> Edge: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Edge, ...]: ...
+
+    def __getitem__(self, position: int | slice) -> Edge | tuple[Edge, ...]:
+        if isinstance(position, slice):
+            return tuple([_edge_of(*row) for row in zip(*[c[position] for c in self._columns], strict=True)])
+        return _edge_of(*[column[position] for column in self._columns])
+
+    def __iter__(self) -> Iterator[Edge]:
+        return (_edge_of(*row) for row in zip(*self._columns, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return NotImplemented if not isinstance(other, Sequence) else False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+
+def _edge_of(source: str, target: str, handle: str, when: str, branch_name: str) -> Edge:
+    return Edge(source=source, target=target, handle=handle, when=when, branch_name=branch_name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What an unhandled failure does, and the execution's bounds."""
@@ -182,7 +223,8 @@ class Graph:
     """A definition: nodes and edges in the order of the graph file."""
 
     nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...] = ()
+    edges: Sequence[Edge] = ()
+    """A tuple, or of a large graph `EdgeColumns`."""
     name: str = ""
     policy: Policy = Policy()
     scheduling: Scheduling = Scheduling.READY

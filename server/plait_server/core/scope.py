@@ -120,7 +120,7 @@ class NodeRecord:
         self.active_edges: tuple[int, ...] = ()
         """Positions in the graph of the edges that were ACTIVE when the join was decided, in the order of
         edges (ANY: the one that won)."""
-        self.attempts: list[AttemptRecord] = []
+        self.attempts: tuple[AttemptRecord, ...] = ()
         self.used = 0
         """Attempts of this run that used up max_attempts."""
         self.lost = 0
@@ -253,7 +253,7 @@ class Scope:
         self._change(record, NodeState.RUNNING, "", time_s)
         if not record.attempts:
             record.started_s = time_s
-        record.attempts.append(AttemptRecord(len(record.attempts) + 1, run, time_s, detail))
+        record.attempts += (AttemptRecord(len(record.attempts) + 1, run, time_s, detail),)
         if detail.input is not None:
             record.input = detail.input
 

@@ -9,7 +9,7 @@ validation's business.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar, assert_never
 
 from google.protobuf import duration_pb2
@@ -21,6 +21,7 @@ from plait_server.core.graph import (
     Condition,
     Delay,
     Edge,
+    EdgeColumns,
     Graph,
     Join,
     JoinMode,
@@ -41,6 +42,8 @@ from plait_server.core.slices import Slices, finish
 from plait_server.core.validation import Problem
 from plait_server.encoding.pieces import pieces_of
 
+EDGE_OBJECTS_MAX: Final = 10_000
+"""Edges up to which a graph that is read back keeps them as objects, which are quicker to look at."""
 _NANOS: Final = 1_000_000_000
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
@@ -89,15 +92,26 @@ def graph_from_bytes_in_slices(content: bytes) -> Slices[Graph]:
     reader = _Reader(problems)
     rest = graph_pb2.Graph()
     nodes: list[Node] = []
-    edges: list[Edge] = []
+    columns: tuple[list[str], ...] = ([], [], [], [], [])
+    ids: dict[str, str] = {}
+    """The text of each id, so that edges do not hold copies of it."""
     for begin, end in pieces_of(content):
         piece = graph_pb2.Graph.FromString(content[begin:end])
         nodes += reader.nodes(piece, len(nodes))
-        edges += reader.edges(piece)
+        for edge in piece.edges:
+            source, target = edge.source, edge.target
+            columns[0].append(ids.setdefault(source, source))
+            columns[1].append(ids.setdefault(target, target))
+            columns[2].append(edge.handle)
+            columns[3].append(edge.when)
+            columns[4].append(edge.branch_name)
         if not piece.nodes and not piece.edges:
             rest.MergeFrom(piece)
         yield
-    graph = reader.graph(rest, tuple(nodes), tuple(edges))
+    edges: Sequence[Edge] = EdgeColumns(columns)
+    if len(edges) <= EDGE_OBJECTS_MAX:
+        edges = tuple(edges)
+    graph = reader.graph(rest, tuple(nodes), edges)
     if problems:
         raise InvalidGraphMessage(problems)
     return graph
@@ -145,12 +159,18 @@ def analysis_from_bytes(content: bytes) -> Analysis:
     Raises:
         google.protobuf.message.DecodeError: It is no such message.
     """
+    return finish(analysis_from_bytes_in_slices(content))
+
+
+def analysis_from_bytes_in_slices(content: bytes) -> Slices[Analysis]:
+    """Do what `analysis_from_bytes` does, in slices."""
     message = event_pb2.GraphAnalysis.FromString(content)
-    return Analysis(
-        levels=tuple(message.levels),
-        remaining=tuple(message.remaining),
-        guarded=frozenset(message.guarded),
-    )
+    yield
+    levels = tuple(message.levels)
+    yield
+    remaining = tuple(message.remaining)
+    yield
+    return Analysis(levels=levels, remaining=remaining, guarded=frozenset(message.guarded))
 
 
 _SCHEDULINGS: Final[Mapping[int, Scheduling]] = {0: Scheduling.READY, **{int(v): v for v in Scheduling}}
@@ -172,10 +192,12 @@ _ENUM_PREFIXES: Final[Mapping[type[enum.IntEnum], str]] = {
 class _Reader:
     """Reads one graph, and names a field only if there is something to say of it: names cost time."""
 
-    __slots__ = ("_problems",)
+    __slots__ = ("_problems", "_tasks")
 
     def __init__(self, problems: list[Problem]) -> None:
         self._problems = problems
+        self._tasks: dict[str, Task] = {}
+        """One value for all nodes of a type."""
 
     def nodes(self, message: graph_pb2.Graph, begin: int) -> list[Node]:
         """Read the nodes of a message, the first of which is at position `begin`."""
@@ -194,7 +216,7 @@ class _Reader:
             for edge in message.edges
         ]
 
-    def graph(self, message: graph_pb2.Graph, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> Graph:
+    def graph(self, message: graph_pb2.Graph, nodes: tuple[Node, ...], edges: Sequence[Edge]) -> Graph:
         """Read the rest of a message, and put the graph together."""
         return Graph(
             name=message.name,
@@ -238,7 +260,8 @@ class _Reader:
     def _kind(self, message: graph_pb2.Node, position: int) -> Kind | None:
         match message.WhichOneof("kind"):
             case "task":
-                return Task(type=message.task.type)
+                type_ = message.task.type
+                return self._tasks.get(type_) or self._tasks.setdefault(type_, Task(type=type_))
             case "condition":
                 return Condition(expression=message.condition.expression)
             case "switch":

@@ -6,7 +6,7 @@ from plait_server.core.execution import Execution
 from plait_server.core.graph import Analysis, Graph
 from plait_server.core.scope import open_scope_in_slices
 from plait_server.core.slices import Slices
-from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes_in_slices
+from plait_server.encoding.graph_codec import analysis_from_bytes_in_slices, graph_from_bytes_in_slices
 
 
 def build_execution(
@@ -22,8 +22,8 @@ def build_execution(
     if values is None:
         graph = yield from graph_from_bytes_in_slices(graph_content)
         yield
-        values = graph, analysis_from_bytes(analysis_content)
-        yield
+        analysis = yield from analysis_from_bytes_in_slices(analysis_content)
+        values = graph, analysis
     graph, analysis = values
     root = yield from open_scope_in_slices(graph, analysis)
     return Execution(graph, analysis, root)
