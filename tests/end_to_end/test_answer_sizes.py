@@ -54,7 +54,7 @@ def failed(modest: Service) -> str:
     )
     execution_id = modest.submit(graph)
     with Attached(modest, "hand", slots=NODES) as worker:
-        wide = causes(50, 7)
+        wide = causes(50, 6)
         for assign in [worker.next_assign() for _ in range(NODES)]:
             # One is as wide as a frame allows, which takes long; the others are as large where it counts.
             more = wide if assign.node_path == "n0" else wide[:3]
