@@ -198,6 +198,7 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
 
 
 async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
+    is_local = config.is_local  # Looks a name up, so not when calls are served.
     seams = SystemSeams()
     journal = _open_journal(config, seams.new_id())
     async with AsyncExitStack() as stack:
@@ -227,6 +228,7 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
             # Who reads the line may stop the server at once, so the signals are awaited before it is printed.
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 announce(f"Plait {version_of_plait()} listens on {host}:{port}")
+                announce(_access(f"{host}:{port}", is_local=is_local))
                 async for _ in signals:
                     break
             announce("Plait stops; executions go on when it is started again.")
@@ -255,6 +257,13 @@ async def _collect_no_garbage_until_whole(supervisor: Supervisor) -> None:
         gc.freeze()
         gc.unfreeze()
         gc.enable()
+
+
+def _access(address: str, *, is_local: bool) -> str:
+    """Say who may use a server that has no protection."""
+    if is_local:
+        return "  access  insecure, with neither TLS nor authentication: any user of this machine may do everything"
+    return f"  access  INSECURE, with neither TLS nor authentication: whoever reaches {address} may do everything"
 
 
 def _open_journal(config: ServerConfig, owner: str) -> Journal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -40,19 +42,37 @@ class ServerConfig:
 
         Raises:
             InvalidAddress: it is not HOST:PORT with a port of 0 to 65,535.
-            InsecureAddress: the address is not of this machine, and `insecure` is off.
+            InsecureAddress: the address is not of this machine alone, and `insecure` is off.
         """
         host, _, port = self.listen.rpartition(":")
-        host = host.strip("[]")
         if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
             text = (
                 f"{self.listen!r} is no address; give HOST:PORT with a port of 0 (any free one) to {PORT_MAX}"
             )
             raise InvalidAddress(text)
-        is_local = host in ("localhost", "::1") or host.startswith("127.")
-        if not is_local and not self.insecure:
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            text = f"{self.listen!r} is no address; write an IPv6 address in brackets, as in [::1]:{port}"
+            raise InvalidAddress(text)
+        if not self.insecure and not self.is_local:
             text = (
                 f"{self.listen} can be reached from other machines, and this version has neither TLS nor "
                 "authentication; listen on 127.0.0.1, or pass --insecure on a private network"
             )
             raise InsecureAddress(text)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine alone reaches the address; judged by what it resolves to, not by its spelling."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return False  # Nobody knows who reaches it.
+        return all(_is_loopback(str(address[0])) for *_, address in found)
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    # An IPv4 address in IPv6's clothes, such as ::ffff:127.0.0.1, is judged as itself.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -173,6 +173,9 @@ def test_serve_says_where_it_listens_and_how_to_go_on(tmp_path: Path) -> None:
         assert live.first_line(running) == f"  store   {store} (SQLite)"
         assert live.first_line(running).endswith(f"--connect {address}")
         assert live.first_line(running).endswith(f"--server {address}")
+        assert live.first_line(running).startswith(
+            "  access  insecure, with neither TLS nor authentication: "
+        )
         running.send_signal(signal.SIGINT)
         assert running.wait(live.TIMEOUT_S) == 0
     assert store.exists()

@@ -96,10 +96,13 @@ def test_address_of_others_needs_insecure(address: str, tmp_path: Path) -> None:
 
 def test_insecure_says_so(tmp_path: Path, log: Path) -> None:
     arguments = ["--listen", "0.0.0.0:0", "--insecure", "--store", str(tmp_path / "plait.db")]
-    with plait_serve(log, *arguments) as (_, address):
+    with plait_serve(log, *arguments) as (process, address):
         port = address.rpartition(":")[2]
         with Service(f"127.0.0.1:{port}") as service:
             assert service.is_serving()
+        process.terminate()
+        said = f"INSECURE, with neither TLS nor authentication: whoever reaches {address} may do everything"
+        assert said in process.rest()
 
 
 def test_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
