@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
-from plait_server.errors import JournalFull, JournalUnavailable
+from plait_server.errors import JournalFull, JournalUnavailable, StoreDamaged
 from plait_server.ports.journal import Appended, AppendItem, ExecutionRow, NamespaceJournal
 from tests.adapters.journals_disk import Disk, Fault
 
@@ -84,7 +84,11 @@ async def lose_power(disk: Disk, folder: Path, *, synchronous: str, seed: int) -
 
     losses = 0
     for path, promised in cuts:
-        survivor = SqliteJournal.open(path / "store.db", owner="after")
+        try:
+            survivor = SqliteJournal.open(path / "store.db", owner="after")
+        except StoreDamaged:
+            losses += 1
+            continue
         handle = survivor.namespace("n")
         found = [await count_events(handle, number) for number in range(5)]
         losses += any(have < want for have, want in zip(found, promised, strict=True))

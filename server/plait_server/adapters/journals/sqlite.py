@@ -168,8 +168,9 @@ class SqliteJournal:
                 with translate_errors(file):
                     connection = connect(file, vfs=vfs)
                     cleanup.callback(connection.close)
-                    prepare_database(connection, file)
+                    prepare_database(connection, file, lock)
                     holding = take_database(connection, file, owner=owner, key=key)
+                lock.note_use(is_used=True)
                 journal = cls(
                     connection,
                     path=file,
@@ -274,6 +275,9 @@ class SqliteJournal:
     async def aclose(self) -> None:
         """Write the log into the database, unless the journal is fenced, and let others in. Idempotent."""
         if not self._is_closed and self._fault is None:
+            # First, for an empty log of a store in use is damage. If the log stays, it is just read with less care.
+            with contextlib.suppress(OSError):
+                self._lock.note_use(is_used=False)
             self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.crash()
 

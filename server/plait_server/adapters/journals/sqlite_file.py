@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 import apsw
 
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
+from plait_server.adapters.journals.sqlite_lock import StoreLock
+from plait_server.adapters.journals.sqlite_log import Log, LogState, judge_log, read_log
 from plait_server.adapters.journals.sqlite_rows import StoreRow, fetch, store_of
 from plait_server.errors import JournalUnavailable, StoreMissing, StoreTooNew, StoreTooOld
+
+logger = logging.getLogger(__name__)
 
 # "Plai"; the first migration sets it.
 APPLICATION_ID: Final = 0x506C6169
@@ -101,11 +106,11 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
     return connection
 
 
-def prepare_database(connection: apsw.Connection, path: Path) -> None:
-    """Set the connection up and bring the schema to the newest version.
+def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock) -> None:
+    """Set the connection up, look at the log, and bring the schema to the newest version.
 
     Raises:
-        StoreDamaged: the file is another program's, or lacks something.
+        StoreDamaged: the file is another program's, or lacks something, or its log does.
         StoreTooNew: a newer version of Plait wrote it.
         StoreTooOld: an older version of Plait wrote it.
         JournalUnavailable: the file system cannot hold a log.
@@ -114,7 +119,10 @@ def prepare_database(connection: apsw.Connection, path: Path) -> None:
     # Before the first access, so that the log's index stands in this process's memory and no other process,
     # whose SQLite may be one that corrupts logs, can open the database.
     connection.pragma("locking_mode", "exclusive")
-    _require_ours(connection, path)
+    log = read_log(path)
+    is_new = _is_new(connection)
+    if not is_new:
+        _require_ours(connection, path)
     if connection.pragma("journal_mode", "wal") != "wal":
         raise JournalUnavailable(
             f"the file system of {path} cannot hold a write-ahead log; name another store"
@@ -128,6 +136,9 @@ def prepare_database(connection: apsw.Connection, path: Path) -> None:
     connection.pragma("temp_store", "memory")
     connection.pragma("cache_size", -_CACHE_KIB)
     connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
+    if not is_new:
+        _require_whole_log(connection, path, log, is_same_boot=lock.was_left_in_use)
+    lock.note_use(is_used=False)
     # What a log holds that a failed flush left behind must be durable before anything is appended to it; the
     # whole log is written into the database and begun anew.
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -190,13 +201,15 @@ def refused(path: Path, error: OSError) -> JournalUnavailable:
     )
 
 
+def _is_new(connection: apsw.Connection) -> bool:
+    names = ("application_id", "user_version", "schema_version")
+    return all(connection.pragma(name) == 0 for name in names)
+
+
 def _require_ours(connection: apsw.Connection, path: Path) -> None:
     application_id = connection.pragma("application_id")
     version = connection.pragma("user_version")
     oldest, newest = load_migrations()[0].version, load_migrations()[-1].version
-    is_new = application_id == 0 and version == 0 and connection.pragma("schema_version") == 0
-    if is_new:
-        return
     if application_id != APPLICATION_ID:
         raise damaged(path, "it is the database of another program")
     if version > newest:
@@ -215,6 +228,31 @@ def _require_ours(connection: apsw.Connection, path: Path) -> None:
             version=version,
             oldest=oldest,
         )
+
+
+def _require_whole_log(
+    connection: apsw.Connection, path: Path, log: Log | None, *, is_same_boot: bool
+) -> None:
+    if log is None:
+        if is_same_boot:
+            raise damaged(
+                path,
+                f"its log, which the last server left, is gone (if you put a backup here, delete {path.name}.lock)",
+            )
+        return
+    frames_taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    match judge_log(log, frames_taken=frames_taken, is_same_boot=is_same_boot):
+        case LogState.WHOLE:
+            pass
+        case LogState.TORN:
+            logger.warning(
+                "the log of %s ends with a transaction that the end of the machine tore; nobody was told of it",
+                path,
+            )
+        case LogState.DAMAGED:
+            raise damaged(path, f"its log is damaged behind frame {frames_taken} of {log.frame_count}")
+        case never:
+            assert_never(never)
 
 
 def _require_structure(connection: apsw.Connection, path: Path) -> None:

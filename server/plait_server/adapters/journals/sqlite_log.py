@@ -1,0 +1,201 @@
+"""Tells damage of a SQLite log from the end that a kill or a power cut left.
+
+SQLite takes the frames of a log up to the last transaction whose checksums fit, and says nothing of what lies behind:
+after a crash that is a transaction nobody was told of, after a flipped bit it is all that was acknowledged since. The
+headers of the frames tell one from the other, without the checksums of all frames (62 us each in Python, a header 0.4):
+
+- Each beginning of a log draws new salts, and each frame carries them, so frames of former uses are known. A frame of
+  which one salt fits is of this use too, and damaged.
+- A transaction is flushed before it is acknowledged, and before the next is written. So of rejected frames with a
+  later transaction behind them, the transaction was acknowledged: damage.
+- The last transaction may be torn by a power cut, for it may not have been flushed. A mere kill tears nothing that
+  was written: a rejected frame of a transaction that was written to its end is damage then.
+- But SQLite writes a frame in two steps, so a kill may leave the header of the last frame before the page of another.
+  Such a page differs everywhere; damage differs in a word. The checksum is linear (two sums modulo 2**32), so each
+  word has one change that would explain a wrong sum, if any: if one word explains both sums, the frame was damaged.
+
+Format: https://www.sqlite.org/walformat.html
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+PAGE_BYTES: Final = 4096
+"""Of every store."""
+HEADER_BYTES: Final = 32
+FRAME_HEADER_BYTES: Final = 24
+FRAME_BYTES: Final = FRAME_HEADER_BYTES + PAGE_BYTES
+
+# The lowest bit says in which byte order the checksums' words are read.
+_MAGIC: Final = 0x377F0682
+_VERSION: Final = 3_007_000
+_WORD: Final = 1 << 32
+
+# A transaction of more frames than that is not looked at frame by frame: 0.25 s.
+_FRAMES_SUMMED_MAX: Final = 4096
+
+
+class LogState(enum.Enum):
+    """What is behind the frames that SQLite took."""
+
+    WHOLE = "whole"
+    """Nothing, or a transaction that was not written to its end."""
+    TORN = "torn"
+    """A transaction that a power cut tore before it was flushed, and so before it was acknowledged."""
+    DAMAGED = "damaged"
+    """A transaction that was acknowledged."""
+
+
+class Frame(NamedTuple):
+    """The header of a frame."""
+
+    number: int
+    """0 for the first."""
+    page: int
+    commit: int
+    """Pages of the database after the transaction that the frame ends; 0 if it does not end one."""
+    salt_1: int
+    salt_2: int
+    sum_1: int
+    sum_2: int
+
+
+class Log:
+    """A log file, as it lies on the disk."""
+
+    def __init__(self, content: bytes | mmap.mmap) -> None:
+        self._content = content
+        magic, version, page_bytes, _, *self.salts = struct.unpack_from(">6I", content)
+        self._order = ">" if magic & 1 else "<"
+        self._header_sums: tuple[int, int] = struct.unpack_from(">2I", content, 24)
+        self.has_header: bool = (magic & ~1, version, page_bytes) == (
+            _MAGIC,
+            _VERSION,
+            PAGE_BYTES,
+        ) and self._sum(0, 24, (0, 0)) == self._header_sums
+        self.frame_count = (len(content) - HEADER_BYTES) // FRAME_BYTES
+
+    def frames(self, first: int = 0) -> Iterator[Frame]:
+        """Read headers of frames, also of those of former uses of the file."""
+        for number in range(first, self.frame_count):
+            yield self.frame(number)
+
+    def frame(self, number: int) -> Frame:
+        """Read the header of a frame."""
+        return Frame(number, *struct.unpack_from(">6I", self._content, self._offset(number)))
+
+    def page(self, number: int) -> bytes:
+        """Read the page of a frame."""
+        begin = self._offset(number) + FRAME_HEADER_BYTES
+        return bytes(self._content[begin : begin + PAGE_BYTES])
+
+    def is_of_this_use(self, frame: Frame) -> bool:
+        """Say whether a frame was written since the log was begun anew; one damaged salt hides nothing."""
+        return frame.salt_1 == self.salts[0] or frame.salt_2 == self.salts[1]
+
+    def has_salts_of(self, frame: Frame) -> bool:
+        """Say whether a frame carries the log's salts, or would if only these are damaged in the header."""
+        if [frame.salt_1, frame.salt_2] == self.salts:
+            return True
+        header = bytes(self._content[:16]) + struct.pack(">2I", frame.salt_1, frame.salt_2)
+        return _add(header, self._order, (0, 0)) == self._header_sums
+
+    def sums_of(self, frame: Frame) -> tuple[int, int]:
+        """Work out the checksum of a frame from the one stored before it; 62 us."""
+        before = self._header_sums
+        if frame.number:
+            former = self.frame(frame.number - 1)
+            before = former.sum_1, former.sum_2
+        begin = self._offset(frame.number)
+        return self._sum(begin + FRAME_HEADER_BYTES, PAGE_BYTES, self._sum(begin, 8, before))
+
+    def _offset(self, number: int) -> int:
+        return HEADER_BYTES + number * FRAME_BYTES
+
+    def _sum(self, begin: int, count: int, sums: tuple[int, int]) -> tuple[int, int]:
+        return _add(self._content[begin : begin + count], self._order, sums)
+
+
+def read_log(database: Path) -> Log | None:
+    """Read the log of a database; None if it has none, or none with a frame in it."""
+    path = database.with_name(database.name + "-wal")
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size < HEADER_BYTES + FRAME_BYTES:
+                return None
+            return Log(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        return None
+
+
+def judge_log(log: Log, *, frames_taken: int, is_same_boot: bool) -> LogState:
+    """Judge what lies behind the frames that SQLite took.
+
+    Args:
+        log: The log, before anything was written to it.
+        frames_taken: What SQLite says after its recovery.
+        is_same_boot: Whether the machine has not been started anew since the log was written.
+    """
+    if not log.has_header:
+        # SQLite takes nothing then. A header is flushed before the first frame behind it is written.
+        return LogState.DAMAGED if is_same_boot or log.has_salts_of(log.frame(0)) else LogState.TORN
+    rest = [frame for frame in log.frames(frames_taken) if log.is_of_this_use(frame)]
+    ends = [frame.number for frame in rest if frame.commit]
+    if ends and ends[0] != rest[-1].number:
+        return LogState.DAMAGED
+    if not is_same_boot:
+        return LogState.TORN if ends else LogState.WHOLE
+    return LogState.DAMAGED if _has_damage(log, rest, is_ended=bool(ends)) else LogState.WHOLE
+
+
+def _has_damage(log: Log, rest: list[Frame], *, is_ended: bool) -> bool:
+    """Say whether anything but a kill explains why SQLite rejected the last transaction."""
+    for frame in rest[:_FRAMES_SUMMED_MAX]:
+        if [frame.salt_1, frame.salt_2] != log.salts:
+            return True
+        sums = log.sums_of(frame)
+        stored = frame.sum_1, frame.sum_2
+        if sums != stored:
+            is_last = frame is rest[-1]
+            return (is_ended and not is_last) or _is_one_word_wrong(sums, stored)
+    return is_ended
+
+
+def _is_one_word_wrong(sums: tuple[int, int], stored: tuple[int, int]) -> bool:
+    """Say whether a change of a single word of a frame, or of its checksum, explains that its checksum is wrong."""
+    wrong_1, wrong_2 = (sums[0] - stored[0]) % _WORD, (sums[1] - stored[1]) % _WORD
+    if not wrong_1 or not wrong_2:
+        return True
+    # How much a change by one of the first and of the second word of a pair adds to the sums, from the last pair on.
+    first, second = (1, 1), (0, 1)
+    for _ in range((8 + PAGE_BYTES) // 8):
+        for factor_1, factor_2 in (first, second):
+            # Neighbors in Fibonacci's sequence are never both even, and an odd factor has an inverse.
+            if factor_1 % 2:
+                change = wrong_1 * pow(factor_1, -1, _WORD) % _WORD
+            else:
+                change = wrong_2 * pow(factor_2, -1, _WORD) % _WORD
+            if (factor_1 * change - wrong_1) % _WORD == 0 == (factor_2 * change - wrong_2) % _WORD:
+                return True
+        first, second = _next(first), _next(second)
+    return False
+
+
+def _next(factors: tuple[int, int]) -> tuple[int, int]:
+    total = (factors[0] + factors[1]) % _WORD
+    return total, (factors[1] + total) % _WORD
+
+
+def _add(content: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
+    sum_1, sum_2 = sums
+    words = struct.unpack(f"{order}{len(content) // 4}I", content)
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        sum_1 = (sum_1 + even + sum_2) % _WORD
+        sum_2 = (sum_2 + odd + sum_1) % _WORD
+    return sum_1, sum_2
