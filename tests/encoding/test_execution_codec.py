@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from plait.v1 import execution_pb2, state_pb2
-from plait_server.core.scope import NodeRecord
 from plait_server.encoding.execution_codec import FAILURES_SHOWN_MAX, describe, describe_node, summarize
+from plait_server.runtime.view import View
 from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, fails, hangs, returns, running
 
 
 async def shown(runtime: Runtime) -> execution_pb2.Execution:
     view = await runtime.supervisor.view(NAMESPACE, "x")
-    return describe(NAMESPACE, view.execution, view.is_queued)
+    message = describe(NAMESPACE, view.execution, view.queued_counts())
+    check_counts(message, view)
+    return message
 
 
 async def node(runtime: Runtime, path: str, *, in_list: bool = False) -> execution_pb2.ExecutionNode:
@@ -29,8 +32,39 @@ async def node(runtime: Runtime, path: str, *, in_list: bool = False) -> executi
     )
 
 
-def never(_: NodeRecord) -> bool:
-    return False
+def check_counts(message: execution_pb2.Execution, view: View) -> None:
+    """Compare the counts, which are kept, with the states of the nodes."""
+    shown = [
+        describe_node(
+            view.execution.root,
+            record,
+            is_queued=view.is_queued,
+            queue_reason=view.queue_reason,
+            in_list=True,
+        ).state
+        for record in view.execution.root.records
+    ]
+    prefix = len("NODE_STATE_")
+    for full_name, state in list(state_pb2.NodeState.items())[1:]:
+        name = full_name[prefix:].lower()
+        assert getattr(message.node_counts, name) == sum(1 for each in shown if each == state), name
+
+
+@pytest.mark.parametrize("scheduling", ["READY", "LEVELS"])
+async def test_counts_are_those_of_the_nodes_at_any_time(scheduling: str, autojump_clock: MockClock) -> None:
+    """What is queued is counted with them (A1)."""
+    scripts = {"a": fails("UNAVAILABLE", after_s=1), "b": returns("1", 3), "c": returns("1", 0.5)}
+    text = (
+        f"scheduling {scheduling}; policy CONTINUE; node a retry=3; node c1 kind=delay:2; "
+        "a, b, c, d, e -> f; c -> c1; c1 -> c2; d -> g; e -error-> h"
+    )
+    async with running(scripts=scripts, slots=2) as runtime:
+        await runtime.submit(text)
+        for _ in range(40):
+            await shown(runtime)
+            await trio.sleep(0.25)
+        assert (await runtime.wait_ended()).is_ended
+        await shown(runtime)
 
 
 async def test_an_execution_shows_its_state_times_counts_and_output(autojump_clock: MockClock) -> None:
@@ -104,7 +138,7 @@ async def test_failures_are_bounded_and_counted(autojump_clock: MockClock) -> No
     async with running(scripts=dict.fromkeys(nodes, fails()), slots=200) as runtime:
         await runtime.submit(f"policy CONTINUE; {', '.join(nodes)} -> end")
         execution = await runtime.wait_ended()
-        message = describe(NAMESPACE, execution, never)
+        message = describe(NAMESPACE, execution, {})
         assert len(message.failures) == FAILURES_SHOWN_MAX
         assert message.failure_count == len(nodes)
 

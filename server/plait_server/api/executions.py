@@ -96,7 +96,7 @@ class ExecutionServicer:
             )
         )
         view = await self._supervisor.view(namespace, execution.execution_id)
-        return Pb.SubmitGraphResponse(execution=describe(namespace, view.execution, view.is_queued))
+        return Pb.SubmitGraphResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
         """Show one execution."""
@@ -106,7 +106,7 @@ class ExecutionServicer:
             view = await self._supervisor.view(namespace, execution_id)
         except EventDamaged as error:
             return Pb.GetExecutionResponse(execution=describe_corrupt(namespace, execution_id, error.message))
-        return Pb.GetExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
+        return Pb.GetExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def list_executions(
         self, request: Pb.ListExecutionsRequest, call: Call
@@ -201,7 +201,7 @@ class ExecutionServicer:
                     break
                 await self._wait_changed(view)
         view = await self._supervisor.view(namespace, execution_id)
-        return Pb.WaitExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
+        return Pb.WaitExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def list_events(self, request: Pb.ListEventsRequest, call: Call) -> bytes:
         """List the events of an execution by sequence; an encoded ListEventsResponse, made of the stored bytes."""
@@ -268,7 +268,7 @@ class ExecutionServicer:
         record = request_record("CancelExecution", request_id, request, execution_id)
         await self._supervisor.cancel(namespace, execution_id, reason, record)
         view = await self._supervisor.view(namespace, execution_id)
-        return Pb.CancelExecutionResponse(execution=describe(namespace, view.execution, view.is_queued))
+        return Pb.CancelExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     # Inside.
 
@@ -359,7 +359,9 @@ def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> Iterator[execu
 def _snapshot(namespace: str, view: View) -> list[Pb.WatchExecutionResponse]:
     """Write the state in parts of at most 1 MiB; all of it now, for it is of one sequence."""
     execution = view.execution
-    part = Pb.Snapshot(sequence=execution.sequence, execution=describe(namespace, execution, view.is_queued))
+    part = Pb.Snapshot(
+        sequence=execution.sequence, execution=describe(namespace, execution, view.queued_counts())
+    )
     parts = [part]
     size = part.ByteSize()
     for node in _describe_nodes(view, execution.root.records):

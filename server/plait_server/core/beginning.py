@@ -7,7 +7,7 @@ was decided and of which no event has told since is on its scope's agenda.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from plait_server.core.commands import (
     FindValue,
@@ -46,7 +46,7 @@ class Beginnings:
         """Node path -> ticket of the MakeInput or FindValue that is out."""
         self._held: dict[int, list[NodeRecord]] = {}
         """Level -> nodes that wait for it (R2)."""
-        self._offered: dict[str, None] = {}
+        self._offered: dict[str, NodeRecord] = {}
         self._unsent: dict[str, OfferNode] = {}
         """Offers of this instant: tasks are given out last (J5)."""
         self._rendered: dict[str, Payload] = {}
@@ -63,6 +63,19 @@ class Beginnings:
     def is_offered(self, node_path: str) -> bool:
         """Whether a node waits for capacity."""
         return node_path in self._offered
+
+    def queued_counts(self) -> Mapping[NodeState, int]:
+        """Count the nodes that wait for capacity or for their level (A1), by the states that events say they are in."""
+        counts = {NodeState.IDLE: 0, NodeState.BACKING_OFF: 0, NodeState.QUEUED: 0}
+        for record in self._offered.values():
+            counts[record.state] += 1
+        execution = self._machine.execution
+        for level, records in self._held.items():
+            for record in records:
+                scope = execution.scope_of(record.path)
+                is_held = level > scope.level and not scope.is_closed and record.state is NodeState.IDLE
+                counts[NodeState.IDLE] += is_held and record.path not in self._offered
+        return counts
 
     def skip(self, record: NodeRecord) -> None:
         """End a node whose join says SKIPPED."""
@@ -97,7 +110,7 @@ class Beginnings:
         scope = self._machine.execution.scope_of(record.path)
         if not isinstance(kind, Task) or scope.is_closed:
             return
-        self._offered[record.path] = None
+        self._offered[record.path] = record
         remaining = scope.analysis.remaining[record.index]
         self._unsent[record.path] = OfferNode(
             record.path, kind.type, record.node.priority, remaining, record.index

@@ -25,7 +25,7 @@ c. If the events cannot be made durable, the machine is thrown away and replayed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, assert_never
 
 from plait_server.core.attempts import Attempts
@@ -191,6 +191,10 @@ class Machine:
     def has_offers(self) -> bool:
         """Whether any node waits for capacity."""
         return self._beginnings.has_offers
+
+    def queued_counts(self) -> Mapping[NodeState, int]:
+        """Count the nodes that wait for capacity or for their level (A1), by the states that events say they are in."""
+        return self._beginnings.queued_counts()
 
     def is_offered(self, node_path: str) -> bool:
         """Whether a node waits for capacity."""

@@ -196,6 +196,9 @@ class Scope:
         self.open_count = len(self.records)
         """Nodes not ended."""
         self.running_count = 0
+        self.state_counts = dict.fromkeys(NodeState, 0)
+        """How many nodes are in each state, by what events say of them."""
+        self.state_counts[NodeState.IDLE] = len(self.records)
         level_count = max(analysis.levels) + 1
         self.level_open = [0] * level_count
         for level in analysis.levels:
@@ -312,6 +315,8 @@ class Scope:
         self.skips.pop(record.index, None)
         self.losers.pop(record.index, None)
         self.agenda.pop(record.index, None)
+        self.state_counts[before] -= 1
+        self.state_counts[state] += 1
         if before is NodeState.RUNNING:
             self.running_count -= 1
         if state is NodeState.RUNNING:

@@ -85,14 +85,14 @@ def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> ex
 
 
 def describe(
-    namespace: str, execution: Execution, is_queued: Callable[[NodeRecord], bool]
+    namespace: str, execution: Execution, queued: Mapping[NodeState, int]
 ) -> execution_pb2.Execution:
     """Write an execution whole.
 
     Args:
         namespace: Where it is.
         execution: Its state.
-        is_queued: Says of a node whether it is ready and waits (A1).
+        queued: How many nodes are ready and wait (A1), by the states that events say they are in.
     """
     message = summarize(namespace, execution)
     message.input.CopyFrom(payload_to_proto(execution.input))
@@ -102,8 +102,11 @@ def describe(
         message.output.CopyFrom(payload_to_proto(execution.output))
     counts = dict.fromkeys(_COUNT_FIELDS, 0)
     for scope in execution.scopes.values():
-        for record in scope.records:
-            counts[_shown_state(record, is_queued)] += 1
+        for state, count in scope.state_counts.items():
+            counts[state] += count
+    for state, count in queued.items():
+        counts[state] -= count
+        counts[NodeState.QUEUED] += count
     failures = (failure for scope in execution.scopes.values() for failure in scope.failures)
     shown = map(failure_to_proto, islice(failures, FAILURES_SHOWN_MAX))
     message.failures.extend(_as_many_as_fit(shown, FAILURES_BYTES_MAX))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from plait_server.core.execution import Execution
@@ -27,6 +28,10 @@ class View:
             return False
         waits = record.state in (NodeState.IDLE, NodeState.BACKING_OFF)
         return waits and (self.executor.is_queued(record) or self._is_held(record))
+
+    def queued_counts(self) -> Mapping[NodeState, int]:
+        """Count the nodes that are ready and wait, by the states that events say they are in."""
+        return self.executor.machine.queued_counts() if self.executor is not None else {}
 
     def queue_reason(self, record: NodeRecord) -> str:
         """Say why a queued node waits (Q6)."""
