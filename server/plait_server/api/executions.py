@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -12,7 +13,8 @@ from plait_server.api.call import Call, Send
 from plait_server.api.checks import Checks, request_record
 from plait_server.api.graphs import require_valid
 from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
-from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM, cut_frame, join_events
+from plait_server.api.snapshots import write_snapshot
+from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
 from plait_server.core.limits import WATCHERS_MAX
 from plait_server.core.scope import NodeRecord
 from plait_server.encoding.execution_codec import describe, describe_corrupt, describe_node
@@ -245,11 +247,13 @@ class ExecutionServicer:
         self._watchers += 1
         try:
             view = await self._view_after(namespace, execution_id, after)
-            if request.include_snapshot or after < 0:
-                after = view.execution.sequence
             if request.include_snapshot:
-                for part in _snapshot(namespace, view):
+                view_of = partial(self._supervisor.view, namespace, execution_id)
+                after, parts = await write_snapshot(namespace, view_of)
+                for part in parts:
                     await _send_in_time(send, part)
+            elif after < 0:
+                after = view.execution.sequence
             await self._follow(namespace, execution_id, after, send)
         finally:
             self._watchers -= 1
@@ -354,23 +358,3 @@ def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> Iterator[execu
             queue_reason=view.queue_reason,
             in_list=True,
         )
-
-
-def _snapshot(namespace: str, view: View) -> list[Pb.WatchExecutionResponse]:
-    """Write the state in parts of at most 1 MiB; all of it now, for it is of one sequence."""
-    execution = view.execution
-    part = Pb.Snapshot(
-        sequence=execution.sequence, execution=describe(namespace, execution, view.queued_counts())
-    )
-    parts = [part]
-    size = part.ByteSize()
-    for node in _describe_nodes(view, execution.root.records):
-        more = node.ByteSize() + 8
-        if size + more > FRAME_BYTES_MAX - FRAME_ROOM:
-            part = Pb.Snapshot(sequence=execution.sequence)
-            parts.append(part)
-            size = 0
-        part.nodes.append(node)
-        size += more
-    parts[-1].last = True
-    return [Pb.WatchExecutionResponse(snapshot=part) for part in parts]

@@ -16,9 +16,14 @@ FRAME_ROOM: Final = 64
 
 def join_events(events: Iterable[bytes]) -> bytes:
     """Join encoded events into the field `events` of a message."""
+    return join_field(EVENTS_TAG, events)
+
+
+def join_field(tag: bytes, messages: Iterable[bytes]) -> bytes:
+    """Join encoded messages into the field of a tag."""
     parts: list[bytes] = []
-    for event in events:
-        parts += (EVENTS_TAG, _varint(len(event)), event)
+    for message in messages:
+        parts += (tag, _varint(len(message)), message)
     return b"".join(parts)
 
 

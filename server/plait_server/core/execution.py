@@ -150,6 +150,7 @@ class Execution:
 
     def _apply_to_node(self, event: Event) -> None:
         record = self.record(event.node_path)
+        record.sequence = event.sequence
         scope = self.scope_of(event.node_path)
         detail = event.detail
         match detail:

@@ -95,6 +95,7 @@ class NodeRecord:
         "path",
         "plain_total",
         "reason",
+        "sequence",
         "started_s",
         "state",
         "total",
@@ -132,6 +133,8 @@ class NodeRecord:
         self.origin = -1
         """Position among the scope's failures of the earliest that FAILED it or broke it; -1 if none did."""
         self.started_s = self.ended_s = self.due_s = 0.0
+        self.sequence = 0
+        """That of the newest event about it."""
 
     def __repr__(self) -> str:
         reason = f"/{self.reason}" if self.reason else ""
