@@ -21,7 +21,14 @@ class Call:
     """Headers that are text; keys in lower case."""
 
 
+class CallerGone(Exception):
+    """The caller left, or its connection broke, while it was written to; nobody is left to be told of anything."""
+
+
 Send: TypeAlias = Callable[[Message | bytes], Awaitable[None]]
-"""Sends one message of a stream, encoded already if it is bytes; waits for the transport's flow control."""
+"""Sends one message of a stream, encoded already if it is bytes; waits for the transport's flow control.
+
+Raises CallerGone if there is nobody to send to any more.
+"""
 Receive: TypeAlias = Callable[[], Awaitable[bytes | None]]
 """Receives one message of a stream, encoded: its size says nothing of what it costs to parse; None at its end."""

@@ -7,6 +7,7 @@ and nowhere else: known ones by the table, a bug as INTERNAL with an id that the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,7 +19,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from plait_server.api.call import Call
+from plait_server.api.call import Call, CallerGone
 from plait_server.api.error_table import row_of, status_of
 from plait_server.api.health import HealthServicer
 from plait_server.api.methods import Method, MethodKind
@@ -178,7 +179,7 @@ def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grp
                 answer = await method.function(method.read(content), _call(method, context))
                 return _encode(answer)
 
-            return await _guarded(serve, calls, method, context, new_id)
+            return await _guarded(serve, calls, method, context, new_id) or b""
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
@@ -213,24 +214,33 @@ async def _guarded(
     method: Method,
     context: _Context,
     new_id: Callable[[], str],
-) -> T:
-    """Cross into trio, and turn errors into statuses; `abort` raises, so that a result is always one."""
+) -> T | None:
+    """Cross into trio, and turn errors into statuses; None if the caller is gone and cannot be told."""
     try:
         return await callable_from_asyncio(calls.serve)(serve)
-    except PlaitError as error:
-        await _abort(context, error)
+    except (PlaitError, CallerGone) as error:
+        await _end(context, method, error)
     except BaseExceptionGroup as group:
         errors = leaves_of(group)
-        known = [error for error in errors if isinstance(error, PlaitError)]
-        if known and all(isinstance(error, (PlaitError, trio.Cancelled)) for error in errors):
-            await _abort(context, known[0])
+        known = [error for error in errors if isinstance(error, (PlaitError, CallerGone))]
+        if known and all(isinstance(error, (PlaitError, CallerGone, trio.Cancelled)) for error in errors):
+            await _end(
+                context, method, next((each for each in known if isinstance(each, CallerGone)), known[0])
+            )
         elif all(isinstance(error, trio.Cancelled) for error in errors):
             raise
         else:
             await _abort_bug(context, method, group, new_id())
     except Exception as error:  # noqa: BLE001 # the boundary: no traceback reaches a user
         await _abort_bug(context, method, error, new_id())
-    raise AssertionError  # `abort` has raised
+    return None  # Else `abort` has raised.
+
+
+async def _end(context: _Context, method: Method, error: PlaitError | CallerGone) -> None:
+    if isinstance(error, CallerGone):
+        logger.debug("%s: the caller left while it was written to", method.path)
+    else:
+        await _abort(context, error)
 
 
 async def _abort_bug(context: _Context, method: Method, error: BaseException, error_id: str) -> None:
@@ -242,14 +252,20 @@ async def _abort_bug(context: _Context, method: Method, error: BaseException, er
 async def _abort(context: _Context, error: PlaitError) -> None:
     status = status_of(error)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(row_of(error).code, error.message, details)
+    with contextlib.suppress(grpc.aio.InternalError, grpc.aio.UsageError):  # The caller is gone.
+        await context.abort(row_of(error).code, error.message, details)
 
 
 def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
     write = callable_from_trio(context.write)
 
     async def send(message: Message | bytes) -> None:
-        await write(_encode(message))
+        try:
+            await write(_encode(message))
+        except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
+            # What grpc.aio raises for a call that is over: of the two writes that may meet its end, the one that
+            # began before it fails as internal, the one that begins after it as a wrong use.
+            raise CallerGone from error
 
     return send
 
