@@ -1,5 +1,7 @@
 """Templates: JSON documents in whose strings expressions stand."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,7 @@ from plait_server.ports.evaluator import (
     ExpressionFacts,
     InvalidExpression,
     OffloadNeeded,
-    evaluate_anywhere,
-    render_anywhere,
+    Work,
 )
 
 EVALUATOR: Evaluator = CelEvaluator()
@@ -165,20 +166,14 @@ def test_expressions_that_are_cheap_alone_may_not_be_so_together() -> None:
 
 async def test_what_is_not_cheap_is_done_by_the_offload() -> None:
     variables: dict[str, JsonValue] = {"input": list(range(1000))}
-    offload = InlineOffload()
-    expression = EVALUATOR.compile("input.map(x, x + 1)")
     with pytest.raises(OffloadNeeded):
-        expression.evaluate(variables)
-    assert await evaluate_anywhere(expression, variables, offload) == list(range(1, 1001))
-    template = EVALUATOR.compile_template('{"n": "{{ input.map(x, x).size() }}"}')
-    assert await render_anywhere(template, variables, offload) == '{"n": 1000}'
-
-
-async def test_what_is_cheap_is_done_in_place() -> None:
-    offload = InlineOffload()
-    assert await evaluate_anywhere(EVALUATOR.compile("input.n"), VARIABLES, offload) == 2
-    template = EVALUATOR.compile_template('["{{ input.n }}"]')
-    assert await render_anywhere(template, VARIABLES, offload) == "[2]"
+        EVALUATOR.compile("input.map(x, x + 1)").evaluate(variables)
+    async with InlineOffload().turn("default", "x") as helper:
+        assert not helper.is_over
+        text = await helper.run(Work.EVALUATE, "input.map(x, x + 1)", variables)
+        assert json.loads(text) == list(range(1, 1001))
+        text = await helper.run(Work.RENDER, '{"n": "{{ input.map(x, x).size() }}"}', variables)
+        assert text == '{"n": 1000}'
 
 
 letters = st.characters(codec="utf-8", exclude_characters="{}\0")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.core.graph import Graph
 from plait_server.core.json_text import JsonValue
 from plait_server.core.states import ExecutionState, NodeState
-from plait_server.ports.evaluator import ExpressionError, Work
+from plait_server.ports.evaluator import ExpressionError, Helper, Work
 from tests.core.graph_text import build
 from tests.runtime.world import NAMESPACE, Script, fails, hangs, returns, running
 
@@ -218,7 +219,17 @@ class SlowOffload:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.turns = 0
+        self.is_over = False
         self._inner = InlineOffload()
+
+    @asynccontextmanager
+    async def turn(self, namespace: str, execution_id: str) -> AsyncGenerator[Helper]:
+        self.turns += 1
+        try:
+            yield self
+        finally:
+            self.turns -= 1
 
     async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
         self.asked.append(source)
@@ -270,6 +281,42 @@ async def test_a_cancel_during_an_offload_drops_its_answer(autojump_clock: MockC
         await trio.sleep(20)
         assert runtime.workers.paths == ["a"]
         assert runtime.supervisor.statistics().live == 0
+
+
+async def test_few_evaluations_of_an_execution_are_out_at_once_and_its_end_drops_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    """However many nodes need one: the others wait in the executor, without a task or a copy of what they see."""
+    offload = SlowOffload()
+    many = "; ".join(f"a -> z{number}" for number in range(50))
+    inputs = {f"z{number}": '"{{ size(input.map(i, i + 1)) }}"' for number in range(50)}
+    async with running(scripts={"a": returns(LONG), "quick": returns("1", 2)}, offload=offload) as runtime:
+        await runtime.submit(graph(f"{many}; quick -> next", inputs=inputs))
+        await trio.sleep(3)
+        assert "next" in runtime.workers.paths
+        assert len(offload.asked) == 2
+        await trio.sleep(5)
+        assert len(offload.asked) == 4
+        assert offload.turns == 2
+        await runtime.cancel()
+        execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.CANCELLED
+        await trio.sleep(0.1)
+        assert runtime.supervisor.statistics().live == 0
+        assert offload.turns == 0
+        assert len(offload.asked) == 4
+
+
+async def test_who_has_to_give_up_its_turn_takes_another(autojump_clock: MockClock) -> None:
+    offload = SlowOffload()
+    offload.is_over = True
+    async with running(scripts={"a": returns(LONG)}, offload=offload) as runtime:
+        await runtime.submit(
+            graph("a -> y; a -> z", inputs=dict.fromkeys("yz", '"{{ size(input.map(i, i + 1)) }}"'))
+        )
+        execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.SUCCEEDED
+        assert len(offload.asked) == 2
 
 
 async def test_a_rendered_input_over_1_mib_fails_the_node(autojump_clock: MockClock) -> None:

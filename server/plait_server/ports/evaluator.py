@@ -20,7 +20,6 @@ The contract:
    handed on as it is, whatever its size.
 6. What is not known to be cheap does not run in this process: `evaluate` and `render` raise `OffloadNeeded`,
    having done nothing, and the caller turns to an `Offload`. `needs_offload` foretells it.
-   `evaluate_anywhere` and `render_anywhere` do both.
 7. Every failure to evaluate is an `ExpressionError` whose text is for the author of the graph. Nothing else
    is raised.
 """
@@ -29,10 +28,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from plait_server.core.json_text import JsonValue, parse_json
+from plait_server.core.json_text import JsonValue
 
 
 class InvalidExpression(Exception):
@@ -146,14 +146,18 @@ class Work(enum.Enum):
     """Render a template."""
 
 
-class Offload(Protocol):
-    """Runs what may take long where it can be killed; in a simulation, in place."""
+class Helper(Protocol):
+    """Where evaluations run that may take long; held for one turn, for one execution."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether others wait for their turn for long enough; then leave when the evaluation at hand is done."""
+        ...
 
     async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
         """Evaluate or render, and give the JSON text of the value or document.
 
-        Waits its turn if too many run already; the run itself has a deadline. If the caller is cancelled, the
-        work is ended before this returns.
+        Has a deadline. If the caller is cancelled, the work is ended before this returns. One at a time.
 
         Raises:
             ExpressionError: It failed, or was ended at a bound, which the text names.
@@ -161,27 +165,13 @@ class Offload(Protocol):
         ...
 
 
-async def evaluate_anywhere(
-    expression: Expression, variables: Mapping[str, JsonValue], offload: Offload
-) -> JsonValue:
-    """Evaluate in place if that is known to be cheap, else through `offload`.
+class Offload(Protocol):
+    """Runs what may take long where it can be killed; in a simulation, in place."""
 
-    Raises:
-        ExpressionError: There is no value.
-    """
-    try:
-        return expression.evaluate(variables)
-    except OffloadNeeded:
-        return parse_json(await offload.run(Work.EVALUATE, expression.source, variables))
+    def turn(self, namespace: str, execution_id: str) -> AbstractAsyncContextManager[Helper]:
+        """Hold a helper, once it is this execution's turn: fair by namespace, then by execution.
 
-
-async def render_anywhere(template: Template, variables: Mapping[str, JsonValue], offload: Offload) -> str:
-    """Render in place if that is known to be cheap, else through `offload`.
-
-    Raises:
-        ExpressionError: The document cannot be rendered.
-    """
-    try:
-        return template.render(variables)
-    except OffloadNeeded:
-        return await offload.run(Work.RENDER, template.source, variables)
+        The queue has no bound of its own: wait for few turns of one execution at once, and hold nothing large
+        meanwhile.
+        """
+        ...

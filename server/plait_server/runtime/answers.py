@@ -1,9 +1,8 @@
 """Answers the core's questions: `when`s, conditions, rendered inputs, joins' objects, the output.
 
 Everything is answered in place unless a text must first be read from the store (`ContentMissing`) or an
-expression is not known to be cheap (`OffloadNeeded`); then `answer_later` does it, in a task. Both give an
-input for the core, never an exception: what cannot be evaluated is a problem in words, which fails the node
-(EXPRESSION).
+expression is not known to be cheap (`HelperNeeded`); then `questions` sees to it. An answer is an input for the
+core: what cannot be evaluated is a problem in words, which fails the node (EXPRESSION).
 """
 
 from __future__ import annotations
@@ -46,37 +45,38 @@ from plait_server.ports.evaluator import (
     ExpressionError,
     ExpressionFacts,
     InvalidExpression,
-    Offload,
     OffloadNeeded,
     Work,
 )
-from plait_server.runtime.contents import ContentMissing, Contents
+from plait_server.runtime.contents import Contents
 
 Question: TypeAlias = JudgeEdges | MakeInput | FindValue | MakeOutput
 
-_OFFLOADS_MAX = 1_000
-"""Expressions of one question that may be offloaded one after another; a bound on a loop, not a promise."""
+
+class HelperNeeded(OffloadNeeded):
+    """An evaluation must run in a helper; `remember` its result, then answer the question again."""
+
+    def __init__(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> None:
+        self.work, self.source, self.variables = work, source, variables
+        super().__init__(source)
 
 
 class Answers:
     """Answers the questions of one execution."""
 
-    def __init__(
-        self, execution: Execution, evaluator: Evaluator, offload: Offload, contents: Contents
-    ) -> None:
+    def __init__(self, execution: Execution, evaluator: Evaluator, contents: Contents) -> None:
         self._execution = execution
         self._evaluator = evaluator
-        self._offload = offload
         self._contents = contents
         self._done: dict[tuple[Work, str], str | ExpressionError] = {}
-        """What was offloaded for the question at hand."""
+        """What helpers said, for the question at hand."""
 
     def answer(self, question: Question) -> Input:
         """Answer a question in place.
 
         Raises:
-            ContentMissing: a text must be loaded first; use `answer_later`.
-            OffloadNeeded: an expression must not run here; use `answer_later`.
+            ContentMissing: a text must be loaded first.
+            HelperNeeded: an expression must not run here.
         """
         match question:
             case JudgeEdges():
@@ -97,33 +97,12 @@ class Answers:
             case MakeOutput():
                 return OutputMade(*self._attempt(self._make_output))
 
-    async def answer_later(self, question: Question) -> Input:
-        """Answer a question, reading what must be read and offloading what must be offloaded.
-
-        Raises:
-            EventDamaged: the store has lost a text.
-            JournalUnavailable: the store does not answer.
-        """
-        own = Answers(self._execution, self._evaluator, _Recorder(), self._contents)
-        for _ in range(_OFFLOADS_MAX):
-            try:
-                return own.answer(question)
-            except ContentMissing as missing:
-                await self._contents.load(missing.digest)
-            except _NeedsRun as needed:
-                try:
-                    result: str | ExpressionError = await self._offload.run(
-                        needed.work, needed.source, needed.variables
-                    )
-                except ExpressionError as error:
-                    result = error
-                own.remember(needed.work, needed.source, result)
-        return _problem_with(
-            question, f"it takes more than {_OFFLOADS_MAX} evaluations and texts; name fewer"
-        )
+    def for_one_question(self) -> Answers:
+        """Make another that remembers what helpers say of one question."""
+        return Answers(self._execution, self._evaluator, self._contents)
 
     def remember(self, work: Work, source: str, result: str | ExpressionError) -> None:
-        """Take the result of an offloaded evaluation."""
+        """Take what a helper said."""
         self._done[work, source] = result
 
     def join_input(self, record: NodeRecord) -> str:
@@ -274,9 +253,7 @@ class Answers:
     def _offloaded(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
         done = self._done.get((work, source))
         if done is None:
-            if isinstance(self._offload, _Recorder):
-                raise _NeedsRun(work, source, variables)
-            raise OffloadNeeded
+            raise HelperNeeded(work, source, variables)
         if isinstance(done, ExpressionError):
             raise done
         return done
@@ -390,17 +367,17 @@ class Answers:
         return failure_to_json(failure, self._contents.text, bytes_max=JOINED_INPUT_BYTES_MAX)
 
 
-class _NeedsRun(Exception):
-    def __init__(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> None:
-        self.work, self.source, self.variables = work, source, variables
-        super().__init__(source)
-
-
-class _Recorder:
-    """Stands for the offload while a question is tried: what it is asked becomes `_NeedsRun`."""
-
-    async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
-        raise _NeedsRun(work, source, variables)
+def problem_with(question: Question, problem: str) -> Input:
+    """Make the answer to a question that cannot be answered."""
+    match question:
+        case JudgeEdges():
+            return EdgesJudged(question.node_path, question.ticket, (problem,) * len(question.edges))
+        case MakeInput():
+            return InputMade(question.node_path, question.ticket, None, problem)
+        case FindValue():
+            return ValueFound(question.node_path, question.ticket, None, problem)
+        case MakeOutput():
+            return OutputMade(None, problem)
 
 
 def _exceed(sizes: Iterable[int]) -> bool:
@@ -414,18 +391,6 @@ def _failure_size(failure: Failure, *, is_bare: bool) -> int:
 
 def _size(payload: Payload) -> int:
     return payload.size_bytes if payload.digest else len(payload.json)
-
-
-def _problem_with(question: Question, problem: str) -> Input:
-    match question:
-        case JudgeEdges():
-            return EdgesJudged(question.node_path, question.ticket, (problem,) * len(question.edges))
-        case MakeInput():
-            return InputMade(question.node_path, question.ticket, None, problem)
-        case FindValue():
-            return ValueFound(question.node_path, question.ticket, None, problem)
-        case MakeOutput():
-            return OutputMade(None, problem)
 
 
 def _breaker(scope: Scope, source: NodeRecord) -> Failure | None:

@@ -53,7 +53,6 @@ from plait_server.core.scope import NodeRecord
 from plait_server.core.states import NodeState
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
-from plait_server.ports.evaluator import OffloadNeeded
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
@@ -63,11 +62,12 @@ from plait_server.ports.journal import (
     RequestRecord,
 )
 from plait_server.ports.workers import AttemptKey, Report
-from plait_server.runtime.answers import Answers, Question
+from plait_server.runtime.answers import Answers, HelperNeeded, Question
 from plait_server.runtime.attempts import Attempts
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.feed import Feed
+from plait_server.runtime.questions import Questions
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Executor:
         self._epoch = owner_epoch
         self._journal = context.journal.namespace(namespace)
         self._contents = Contents(self._journal)
-        self._answers = Answers(execution, context.evaluator, context.offload, self._contents)
+        self._answers = Answers(execution, context.evaluator, self._contents)
         self._inbox: deque[Input | Call] = deque()
         self._internal: deque[Input] = deque()
         self._wake = trio.Event()
@@ -125,8 +125,13 @@ class Executor:
         self._attempts = Attempts(
             context, namespace, execution, self._contents, self._answers, self.post, self._look_again
         )
-        self._questions = 0
-        """Questions that tasks are answering."""
+        self._questions = Questions(
+            (namespace, execution.execution_id),
+            context.offload,
+            self._contents,
+            self._answers,
+            self._on_answer,
+        )
         self._events: list[Event] = []
         self._acts: list[Command] = []
         self._audit: list[AuditRecord] = []
@@ -206,6 +211,7 @@ class Executor:
                     if exit_ is None:
                         self._take_up(nursery)
                     exit_ = await self._loop()
+                    self._questions.drop()
             return exit_
         finally:
             self._is_gone = True
@@ -376,21 +382,16 @@ class Executor:
     def _answer(self, question: Question) -> None:
         try:
             answer = self._answers.answer(question)
-        except (ContentMissing, OffloadNeeded):
-            self._questions += 1
-            self._spawn(question)
+        except (ContentMissing, HelperNeeded) as lacking:
+            assert self._nursery is not None  # `run` opened it before anything was decided
+            needs_helper = isinstance(lacking, HelperNeeded)
+            self._questions.ask(question, self._nursery, needs_helper=needs_helper)
             return
         if isinstance(answer, InputMade):
             self._attempts.note_input(answer)
         self._internal.append(answer)
 
-    def _spawn(self, question: Question) -> None:
-        assert self._nursery is not None  # `run` opened it before anything was decided
-        self._nursery.start_soon(self._answer_later, question)
-
-    async def _answer_later(self, question: Question) -> None:
-        answer = await self._answers.answer_later(question)
-        self._questions -= 1
+    def _on_answer(self, answer: Input) -> None:
         if isinstance(answer, InputMade):
             self._attempts.note_input(answer)
         self.post(answer)

@@ -1,9 +1,10 @@
-"""The helper process: evaluates one expression or template that may take long, and ends.
+"""The helper process: evaluates expressions and templates that may take long, one after the other.
 
-It is started by `offload` as `python -m plait_server.adapters.expressions.helper`. It reads one JSON object
-from standard input, the fields of `Request`, and writes one to standard output: `{"text"}` or `{"error"}`.
-At the end of its memory or its time it may die without a word; whoever started it knows what that means. It
-holds no secret, opens nothing and needs no network.
+It is started by `offload` as `python -m plait_server.adapters.expressions.helper MEMORY_BYTES`. It reads lines of
+JSON from standard input, each the fields of a `Request`, until there are no more, and answers each on standard
+output: a line of a word (`text`, `error` or `memory`) and a number, and as many bytes of text. At the end of its
+memory or its time it may die without a word; whoever started it knows what that means. It holds no secret, opens
+nothing and needs no network.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import resource
 import sys
+import time
 from dataclasses import dataclass
+from typing import Final
 
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import perform
+from plait_server.adapters.expressions.messages import NO_MEMORY
 from plait_server.core.json_text import JsonValue
 from plait_server.ports.evaluator import ExpressionError, Work
+
+NICENESS: Final = 10
+"""The server's loop comes first: somebody waits for every turn of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +39,6 @@ class Request:
     """The expression or template."""
     variables: dict[str, JsonValue]
     """What it may see."""
-    memory_bytes: int
-    """The address space that the process may use."""
     cpu_s: int
     """The processor time that it may use, as a last resort: its parent's deadline is shorter."""
     result_bytes: int
@@ -40,33 +46,37 @@ class Request:
 
 
 def main() -> None:
-    """Serve one request."""
-    request = Request(**json.load(sys.stdin))
-    _bound_this_process(request)
-    try:
-        answer = {"text": _result_of(request)}
-    except ExpressionError as error:
-        answer = {"error": str(error)}
-    json.dump(answer, sys.stdout)
-
-
-def _bound_this_process(request: Request) -> None:
+    """Serve until standard input ends, or memory does."""
+    memory_bytes = int(sys.argv[1])
     # macOS knows no limit of the address space; there the deadline alone must do.
     with contextlib.suppress(ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (request.memory_bytes, request.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (request.cpu_s, request.cpu_s))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _result_of(request: Request) -> str:
+    os.nice(NICENESS)
     evaluator = CelEvaluator(work_max=math.inf)
+    kind = "text"
+    while kind != "memory" and (line := sys.stdin.buffer.readline()):
+        try:
+            kind, text = _answer_to(Request(**json.loads(line)), evaluator)
+        except MemoryError:
+            kind, text = "memory", NO_MEMORY
+        content = text.encode()
+        sys.stdout.buffer.write(b"%s %d\n" % (kind.encode(), len(content)))
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+
+def _answer_to(request: Request, evaluator: CelEvaluator) -> tuple[str, str]:
+    used_s = math.ceil(time.process_time())
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (used_s + request.cpu_s, hard))
     try:
         text = perform(evaluator, Work(request.work), request.source, request.variables)
-    except MemoryError:
-        raise ExpressionError("it needs more memory than it may have; let a worker compute it") from None
+    except ExpressionError as error:
+        return "memory" if NO_MEMORY in str(error) else "error", str(error)
     if len(text.encode()) > request.result_bytes:
-        raise ExpressionError(f"the result is larger than {request.result_bytes:,} bytes; keep less of it")
-    return text
+        return "error", f"the result is larger than {request.result_bytes:,} bytes; keep less of it"
+    return "text", text
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import assert_never
 
 from plait_server.adapters.expressions.cel import CelEvaluator
@@ -12,13 +13,22 @@ from plait_server.ports.evaluator import ExpressionError, InvalidExpression, Wor
 
 
 class InlineOffload:
-    """Runs everything in place and at once, however long it takes; implements the port's Offload.
+    """Runs everything in place and at once, however long it takes; implements the port's Offload and Helper.
 
     It has no deadline and no bound on memory: for sources that are trusted.
     """
 
     def __init__(self) -> None:
         self._evaluator = CelEvaluator(work_max=math.inf)
+
+    is_over = False
+    """Nobody waits for a turn."""
+
+    @asynccontextmanager
+    async def turn(self, namespace: str, execution_id: str) -> AsyncGenerator[InlineOffload]:
+        """Hold a turn; see the port. There is no checkpoint in it, and any number may be held."""
+        del namespace, execution_id
+        yield self
 
     async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
         """Evaluate or render in place; see the port. There is no checkpoint in it."""

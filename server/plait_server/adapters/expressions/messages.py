@@ -11,6 +11,8 @@ from plait_server.adapters.expressions.values import follow
 from plait_server.core.json_text import JsonValue
 from plait_server.ports.evaluator import ExpressionError
 
+NO_MEMORY: Final = "it needs more memory than it may have; let a worker compute it"
+"""What is said of an evaluation that ran short of memory."""
 _SHOWN_CHARS_MAX: Final = 80
 _SAID_CHARS_MAX: Final = 300
 
@@ -35,7 +37,7 @@ _REPHRASED: Final = (
     ("recursion limit exceeded", _TOO_DEEP),
     ("Exceeded max recursion depth", _TOO_DEEP),
     ("Iteration budget exceeded", "its loops take more than 10,000 rounds; let a worker compute it"),
-    ("bad_alloc", "it needs more memory than it may have; let a worker compute it"),
+    ("bad_alloc", NO_MEMORY),
     ("duplicate key in map", "a map has the same key twice"),
     ("Applying SELECT to non-message type", "what a name is read from is no object; test the value before"),
     ("divide by zero", "a division by zero; test the divisor before"),

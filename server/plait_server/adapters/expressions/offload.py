@@ -1,8 +1,12 @@
-"""The offload proper: each evaluation in a process of its own, which is killed at its deadline.
+"""The offload proper: evaluations in helper processes, which are killed at their deadline.
 
-A process for each is the simplest thing that holds: nothing of one evaluation is left for the next, and a
-process that was killed in the middle of its work damages nobody. It costs some 60 ms, which is why only
-what may take long comes here. A pool would save most of it and bring its own failures.
+1. Whoever has something to evaluate waits for a turn; turns go round namespaces, then executions (`places`).
+2. A turn has a process of its own, started at its first evaluation and killed at its end: nothing of one
+   execution is left for another. In one turn as many evaluations are run as fit into a quarter of a second, or
+   more if nobody else waits: to start a process takes some 60 ms, most evaluations a few.
+3. Each evaluation has a deadline, processor time and memory of its own. One that passes a bound ends its process,
+   which damages nobody. One that ran short of memory where others had run before it is tried again in a process of
+   its own: what is left of them must not decide.
 """
 
 from __future__ import annotations
@@ -12,17 +16,19 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, assert_never, cast
+from typing import Final, assert_never
 
 import trio
 
 from plait_server.adapters.expressions import messages
 from plait_server.adapters.expressions.cel import CelEvaluator
+from plait_server.adapters.expressions.places import Places
 from plait_server.adapters.expressions.values import view
 from plait_server.core.json_text import JsonValue
-from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, MIB
+from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, KIB, MIB
 from plait_server.ports.evaluator import ExpressionError, InvalidExpression, Work
 
 DEADLINE_S: Final = 2.0
@@ -31,8 +37,12 @@ MEMORY_BYTES_MAX: Final = 512 * MIB
 """Address space; the interpreter and the library take 150 MiB of it."""
 PROCESSES_MAX: Final = 2
 """More at once would take the processors from the service itself."""
+TURN_S: Final = 0.25
+"""How long a turn lasts while others wait: four times what the start of a process takes."""
 
 _MODULE: Final = "plait_server.adapters.expressions.helper"
+_HEADER_BYTES_MAX: Final = 64
+_CHUNK_BYTES: Final = 256 * KIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +50,15 @@ class OffloadStatistics:
     """What an offload is doing."""
 
     running: int
-    """Processes at work."""
+    """Turns that are taken."""
     waiting: int
-    """Evaluations that wait for a process."""
+    """Turns that are waited for."""
     finished: int
     """Evaluations that gave a value or an error of their own."""
     stopped: int
     """Evaluations that were ended at their deadline or died at their memory limit."""
+    started: int
+    """Processes that were started."""
 
 
 class ProcessOffload:
@@ -54,9 +66,10 @@ class ProcessOffload:
 
     Args:
         evaluator: Tells what of the variables a source reads; nothing else is sent.
-        deadline_s: Seconds that a process may take, its start included.
+        deadline_s: Seconds that an evaluation may take, the start of its process included.
         memory_bytes: Address space that a process may use.
-        processes: Processes that may run at once; others wait their turn, in order.
+        processes: Turns that may be taken at once, each with one process.
+        turn_s: Seconds after which a turn is over if others wait.
     """
 
     def __init__(
@@ -66,12 +79,14 @@ class ProcessOffload:
         deadline_s: float = DEADLINE_S,
         memory_bytes: int = MEMORY_BYTES_MAX,
         processes: int = PROCESSES_MAX,
+        turn_s: float = TURN_S,
     ) -> None:
         self._evaluator = evaluator
         self._deadline_s = deadline_s
         self._memory_bytes = memory_bytes
-        self._limiter = trio.CapacityLimiter(processes)
-        self._waiting = self._finished = self._stopped = 0
+        self._turn_s = turn_s
+        self._places = Places(processes)
+        self._finished = self._stopped = self._started = 0
 
     def __repr__(self) -> str:
         return f"<ProcessOffload {self.statistics()}>"
@@ -79,52 +94,78 @@ class ProcessOffload:
     def statistics(self) -> OffloadStatistics:
         """Say what it is doing and has done."""
         return OffloadStatistics(
-            running=self._limiter.borrowed_tokens,
-            waiting=self._waiting,
+            running=self._places.running,
+            waiting=self._places.waiting,
             finished=self._finished,
             stopped=self._stopped,
+            started=self._started,
         )
 
-    async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
-        """Evaluate or render in a process; see the port.
+    @asynccontextmanager
+    async def turn(self, namespace: str, execution_id: str) -> AsyncGenerator[_Turn]:
+        """Hold a turn; see the port.
 
-        The wait for a process has no deadline of its own: each process ahead has one.
+        The wait for it has no deadline of its own: each turn ahead is bounded.
         """
-        self._waiting += 1
+        await self._places.acquire(namespace, execution_id)
+        turn = _Turn(self, trio.current_time() + self._turn_s)
         try:
-            await self._limiter.acquire()
+            yield turn
         finally:
-            self._waiting -= 1
-        try:
-            return await self._run(work, source, variables)
-        finally:
-            self._limiter.release()
+            await turn.end_process()
+            self._places.release()
 
-    async def _run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for a turn."""
+        return self._places.waiting > 0
+
+    async def start_process(self) -> trio.Process:
+        """Start a helper."""
+        self._started += 1
+        return await trio.lowlevel.open_process(
+            # -P: the working directory is no source of modules.
+            [sys.executable, "-P", "-m", _MODULE, str(self._memory_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What a dying interpreter has to say is for nobody, and stderr is the service's own log.
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+        )
+
+    def order(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> bytes:
+        """Write what a helper is asked for, with no more of the variables than the source reads.
+
+        Raises:
+            ExpressionError: The source is refused.
+        """
         request = {
             "work": work.value,
             "source": source,
             "variables": self._visible(work, source, variables),
-            "memory_bytes": self._memory_bytes,
             "cpu_s": math.ceil(self._deadline_s) + 1,
             "result_bytes": JOINED_INPUT_BYTES_MAX,
         }
-        with trio.move_on_after(self._deadline_s):
-            process = await trio.run_process(
-                # -P: the working directory is no source of modules.
-                [sys.executable, "-P", "-m", _MODULE],
-                stdin=json.dumps(request).encode(),
-                capture_stdout=True,
-                # What a dying interpreter has to say is for nobody, and stderr is the service's own log.
-                stderr=subprocess.DEVNULL,
-                check=False,
-                env=_environment(),
-                deliver_cancel=_kill,
-            )
-            return self._answer(process, source)
+        return json.dumps(request).encode() + b"\n"
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds that an evaluation may take."""
+        return self._deadline_s
+
+    def finish(self) -> None:
+        """Count an evaluation that gave something."""
+        self._finished += 1
+
+    def stopped(self, problem: str) -> ExpressionError:
+        """Count an evaluation that was ended at a bound, and say so."""
         self._stopped += 1
-        problem = f"it takes longer than {self._deadline_s:g} s; let a worker compute it"
-        raise ExpressionError(messages.at(problem, source))
+        return ExpressionError(problem)
+
+    def died(self, source: str) -> ExpressionError:
+        """Count an evaluation that ended its process, and say so."""
+        limit = f"{self._memory_bytes // MIB:,} MiB"
+        problem = f"its process ended, most likely at its limit of {limit} of memory; let a worker compute it"
+        return self.stopped(messages.at(problem, source))
 
     def _visible(
         self, work: Work, source: str, variables: Mapping[str, JsonValue]
@@ -140,24 +181,105 @@ class ProcessOffload:
         except InvalidExpression as error:
             raise ExpressionError(str(error)) from None
 
-    def _answer(self, process: subprocess.CompletedProcess[bytes], source: str) -> str:
-        if process.returncode != 0:
-            self._stopped += 1
-            limit = f"{self._memory_bytes // MIB:,} MiB"
-            problem = (
-                f"its process ended, most likely at its limit of {limit} of memory; let a worker compute it"
-            )
-            raise ExpressionError(messages.at(problem, source))
-        self._finished += 1
-        answer = cast("dict[str, str]", json.loads(process.stdout))
-        if "error" in answer:
-            raise ExpressionError(answer["error"])
-        return answer["text"]
+
+class _Died(Exception):
+    """A helper ended, or says what no helper says."""
 
 
-async def _kill(process: trio.Process) -> None:
-    """End a process at once: it has nothing to put in order."""
-    process.kill()
+class _Turn:
+    """A turn and its process; implements the port's Helper."""
+
+    def __init__(self, offload: ProcessOffload, over_s: float) -> None:
+        self._offload = offload
+        self._over_s = over_s
+        self._process: trio.Process | None = None
+        self._is_used = False
+        """Whether the process has evaluated anything yet."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has lasted long enough and others wait."""
+        return trio.current_time() >= self._over_s and self._offload.is_wanted()
+
+    async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+        """Evaluate or render; see the port."""
+        order = self._offload.order(work, source, variables)
+        while True:
+            was_used = self._is_used
+            is_whole = False
+            try:
+                with trio.move_on_after(self._offload.deadline_s):
+                    kind, text = await self._ask(order)
+                    if kind == b"memory":
+                        if was_used:
+                            continue
+                        raise self._offload.stopped(text)
+                    is_whole = True
+                    self._offload.finish()
+                    if kind == b"text":
+                        return text
+                    raise ExpressionError(text)
+                problem = f"it takes longer than {self._offload.deadline_s:g} s; let a worker compute it"
+                raise self._offload.stopped(messages.at(problem, source))
+            except _Died:
+                if not was_used:
+                    raise self._offload.died(source) from None
+            finally:
+                if not is_whole:
+                    await self.end_process()
+
+    async def end_process(self) -> None:
+        """Kill the process, if there is one: it has nothing to put in order."""
+        process, self._process = self._process, None
+        self._is_used = False
+        if process is None:
+            return
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            for stream in (process.stdin, process.stdout):
+                assert stream is not None  # both are pipes
+                await stream.aclose()
+
+    async def _ask(self, order: bytes) -> tuple[bytes, str]:
+        process = self._process
+        if process is None:
+            # One that is not yet known could not be killed.
+            with trio.CancelScope(shield=True):
+                process = self._process = await self._offload.start_process()
+        assert process is not None  # a scope that nobody cancels swallows nothing
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None  # both are pipes
+        self._is_used = True
+        try:
+            await stdin.send_all(order)
+            buffer = bytearray()
+            while (end := buffer.find(b"\n")) < 0:
+                if len(buffer) > _HEADER_BYTES_MAX:
+                    raise _Died
+                await _receive(stdout, buffer)
+            kind, size = _header(bytes(buffer[:end]))
+            del buffer[: end + 1]
+            while len(buffer) < size:
+                await _receive(stdout, buffer)
+        except trio.BrokenResourceError:
+            raise _Died from None
+        return kind, buffer[:size].decode()
+
+
+def _header(line: bytes) -> tuple[bytes, int]:
+    kind, _, size = line.partition(b" ")
+    if kind not in (b"text", b"error", b"memory") or not size.isdigit() or int(size) > JOINED_INPUT_BYTES_MAX:
+        raise _Died
+    return kind, int(size)
+
+
+async def _receive(stream: trio.abc.ReceiveStream, buffer: bytearray) -> None:
+    chunk = await stream.receive_some(_CHUNK_BYTES)
+    if not chunk:
+        raise _Died
+    buffer += chunk
 
 
 def _environment() -> dict[str, str]:
