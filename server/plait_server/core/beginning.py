@@ -6,7 +6,7 @@ was decided and of which no event has told since is on its scope's agenda.
 
 from __future__ import annotations
 
-import itertools
+import heapq
 from collections.abc import Mapping, Sequence
 
 from plait_server.core.commands import (
@@ -49,6 +49,8 @@ class Beginnings:
         self._offered: dict[str, NodeRecord] = {}
         self._unsent: dict[str, OfferNode] = {}
         """Offers of this instant: tasks are given out last (J5)."""
+        self._ranked: list[tuple[int, int, int, str]] = []
+        """A heap of the ranks of those offers and of some that are no more, while they are sent in parts."""
         self._rendered: dict[str, Payload] = {}
         """Node path -> input rendered for the first attempt, until it starts."""
 
@@ -112,22 +114,27 @@ class Beginnings:
             return
         self._offered[record.path] = record
         remaining = scope.analysis.remaining[record.index]
-        self._unsent[record.path] = OfferNode(
-            record.path, kind.type, record.node.priority, remaining, record.index
-        )
+        offer = OfferNode(record.path, kind.type, record.node.priority, remaining, record.index)
+        self._unsent[record.path] = offer
+        if self._ranked:
+            heapq.heappush(self._ranked, _rank(offer))
 
     def send_offers(self, most: int) -> bool:
         """Ask for capacity for at most so many of the offered tasks; whether there are more."""
-        if len(self._unsent) > most:
-            # In R4's order, for another's turn may come between two parts.
-            rank = sorted(
-                self._unsent.values(), key=lambda each: (-each.priority, -each.remaining, each.order)
-            )
-            self._unsent = {offer.node_path: offer for offer in rank}
-        sent = list(itertools.islice(self._unsent.values(), most))
-        for offer in sent:
-            del self._unsent[offer.node_path]
-            self._machine.ask(offer)
+        if not self._ranked and len(self._unsent) <= most:
+            for offer in self._unsent.values():
+                self._machine.ask(offer)
+            self._unsent.clear()
+            return False
+        # In R4's order, for another's turn may come between two parts.
+        if not self._ranked:
+            self._ranked = sorted(_rank(offer) for offer in self._unsent.values())
+        sent = 0
+        while self._ranked and sent < most:
+            offered = self._unsent.pop(heapq.heappop(self._ranked)[-1], None)
+            if offered is not None:
+                self._machine.ask(offered)
+                sent += 1
         return bool(self._unsent)
 
     def take(self, record: NodeRecord) -> Payload | None:
@@ -248,3 +255,8 @@ class Beginnings:
             node_path=record.path,
         )
         self._endings.begin_failure(record, caused_by(failure, causes), None)
+
+
+def _rank(offer: OfferNode) -> tuple[int, int, int, str]:
+    """Give an offer's place in R4's order, within its execution; the path is the last of it."""
+    return -offer.priority, -offer.remaining, offer.order, offer.node_path

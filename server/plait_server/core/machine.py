@@ -406,8 +406,7 @@ class Machine:
                 scope.sweep_due = False
                 self._ending = sweep(self, scope)
             elif scope.agenda or self._beginnings.release(scope):
-                index = next(iter(scope.agenda))
-                del scope.agenda[index]
+                index, _ = scope.agenda.popitem(last=False)
                 self._beginnings.begin(scope, scope.records[index])
             else:
                 continue

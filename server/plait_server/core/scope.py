@@ -17,6 +17,7 @@ over the whole execution.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -213,9 +214,10 @@ class Scope:
         self.stopped_by = Treatment.NONE
         """UNHANDLED once an unhandled failure stopped it (E4)."""
         self.sweep_due = False
-        self.skips: dict[int, None] = {}
+        # Worked off from the front: the first of a plain dict is found behind all that were taken before.
+        self.skips: OrderedDict[int, None] = OrderedDict()
         self.losers: dict[int, None] = {}
-        self.agenda: dict[int, None] = {}
+        self.agenda: OrderedDict[int, None] = OrderedDict()
 
     def __repr__(self) -> str:
         ended = len(self.records) - self.open_count

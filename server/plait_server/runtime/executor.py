@@ -460,7 +460,8 @@ class Executor:
     def _give_everything_back(self) -> None:
         allocator = self._context.allocator
         for scope in self.execution.scopes.values():
-            for record in scope.records:
+            # The last ones first: they leave the allocator's heaps from the end.
+            for record in reversed(scope.records):
                 if self.machine.is_offered(record.path):
                     allocator.withdraw(self.namespace, self.execution.execution_id, record.path)
         self._attempts.release_all()
