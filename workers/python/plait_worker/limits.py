@@ -35,6 +35,10 @@ HEARTBEAT_BYTES_MAX: Final = 8 * KIB
 """Details of a heartbeat are for people; they go ahead of results, and small ones delay none."""
 LOG_LINES_QUEUED_MAX: Final = 1_000
 """With 8 KiB a line at most 8 MiB of memory; older lines make room."""
+LOG_TRAY_BYTES_MAX: Final = 256 * KIB
+"""Log lines of one attempt between two times that they are fetched: 5 MiB a second."""
+REPORT_INTERVAL_S: Final = 0.05
+"""People do not read faster; and no handler makes the stream busy by what it says."""
 SLOTS_MAX: Final = 10_000
 LABELS_MAX: Final = 64
 UNRECORDED_MAX: Final = 10_000

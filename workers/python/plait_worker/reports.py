@@ -1,8 +1,9 @@
 """What handlers say while they run, brought from any thread to the session's event loop, in batches.
 
 Each attempt has a tray of its own, bounded by what it holds: the newest progress and heartbeat, usage added
-up, the last 1,000 log lines. A tray that something was put into asks the loop, once, to be emptied; so a
-handler that reports a thousand times a millisecond costs the loop one call.
+up, the last 1,000 log lines or 256 KiB of them. A tray that something was put into asks the loop, once, to be
+emptied; that is done at once, but not more than 20 times a second. So a handler that reports a thousand times
+a millisecond costs the loop, the server and the other attempts next to nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Protocol
 
-from plait_worker.limits import LOG_LINES_QUEUED_MAX
+from plait_worker.limits import LOG_LINES_QUEUED_MAX, LOG_TRAY_BYTES_MAX, REPORT_INTERVAL_S
 from plait_worker.session import WorkerSession
 from plait_worker.usage import add_amount
 
@@ -36,6 +37,8 @@ class ReportTray:
         "_is_due",
         "_lock",
         "_logs",
+        "_logs_bytes",
+        "_logs_dropped",
         "_progress",
         "_room",
         "_token",
@@ -54,7 +57,9 @@ class ReportTray:
         self._usage: dict[str, Decimal] = {}
         # Since the start: a unit too many is refused here, where the handler sees it.
         self._totals: dict[str, Decimal] = {}
-        self._logs: deque[tuple[str, str, int]] = deque(maxlen=LOG_LINES_QUEUED_MAX)
+        self._logs: deque[tuple[str, str, int]] = deque()
+        self._logs_bytes = 0
+        self._logs_dropped = 0
 
     def put_progress(self, fraction: float, message: str) -> None:
         """Replace the progress."""
@@ -80,6 +85,11 @@ class ReportTray:
         """Add a log line."""
         with self._lock:
             self._logs.append((level, message, time_ns))
+            # Of a character at least one byte; messages are cut, so that it is not far from that.
+            self._logs_bytes += len(message)
+            while len(self._logs) > LOG_LINES_QUEUED_MAX or self._logs_bytes > LOG_TRAY_BYTES_MAX:
+                self._logs_bytes -= len(self._logs.popleft()[1])
+                self._logs_dropped += 1
         self._ask()
 
     def empty_into(self, session: WorkerSession) -> None:
@@ -92,11 +102,16 @@ class ReportTray:
             usage, self._usage = self._usage, {}
             logs = tuple(self._logs)
             self._logs.clear()
+            self._logs_bytes = 0
+            dropped, self._logs_dropped = self._logs_dropped, 0
         token = self._token
         if has_heartbeat:
             session.heartbeat(token, heartbeat)
         for unit, amount in usage.items():
             session.usage(token, unit, amount)
+        if dropped:
+            text = f"{dropped} log lines were dropped here: they came faster than they can be sent"
+            session.log(token, "WARNING", text, logs[0][2])
         for level, message, time_ns in logs:
             session.log(token, level, message, time_ns)
         if progress is not None:
@@ -125,6 +140,8 @@ class ReportRoom:
         # Appending and popping are atomic; nothing else is done to it. At most one entry an attempt.
         self._due: deque[ReportTray] = deque()
         self._is_asked = False
+        # When the trays may be emptied again; in the past: at once.
+        self._empty_time_s = self._loop.time()
 
     def tray(self, token: str) -> ReportTray:
         """Make the tray of an attempt."""
@@ -138,12 +155,17 @@ class ReportRoom:
         if not self._is_asked:
             self._is_asked = True
             try:
-                self._loop.call_soon_threadsafe(self._empty)
+                self._loop.call_soon_threadsafe(self._empty_in_time)
             except RuntimeError:
                 # The loop is closed: a thread outlived its worker, and nobody listens any more.
                 return
 
+    def _empty_in_time(self) -> None:
+        """Empty the trays now, or when the interval since the last time is over."""
+        self._loop.call_at(self._empty_time_s, self._empty)
+
     def _empty(self) -> None:
+        self._empty_time_s = self._loop.time() + REPORT_INTERVAL_S
         self._is_asked = False
         while self._due:
             self._due.popleft().empty_into(self._session)
