@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from decimal import Decimal
@@ -389,6 +389,12 @@ def test_registration_is_checked() -> None:
         worker.node("u", max_concurrency=-1)
     with pytest.raises(ValueError, match="slots"):
         Worker(slots=0)
+
+    async def several(context: Context, input: object) -> AsyncGenerator[int, None]:
+        yield 1
+
+    with pytest.raises(TypeError, match="is a generator, which has no result: return a list"):
+        worker.node("generator")(several)
     with pytest.raises(ValueError, match="worker id"):
         Worker(worker_id="no id")
 

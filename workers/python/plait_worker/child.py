@@ -56,10 +56,10 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         return parent.say_end(EXIT_BAD_TARGET, explain_import(target, error))
     parent.say_ready()
     own_id = worker.worker_id if worker_id is None else worker_id
+    full_id = f"{own_id}-{ordinal}" if ordinal else own_id
     try:
-        run_in_loop(
-            worker.run(connect, namespace=namespace, worker_id=f"{own_id}-{ordinal}" if ordinal else own_id)
-        )
+        # After twice the lease the server has long given to others what it ran.
+        run_in_loop(worker.run(connect, namespace=namespace, worker_id=full_id), lambda: 2.0 * worker.lease_s)
     except WorkerRefused as error:
         return parent.say_end(EXIT_REFUSED, str(error))
     except ValueError as error:

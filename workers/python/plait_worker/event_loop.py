@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
+
+from plait_worker.watchdog import watched
 
 logger = logging.getLogger("plait_worker")
 
@@ -18,19 +20,24 @@ STRAGGLERS_S: Final = 1.0
 """How long tasks that handlers left behind have to end."""
 
 
-def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+def run_in_loop(main: Coroutine[Any, Any, None], blocked_max_s: Callable[[], float] | None = None) -> None:
     """Run a coroutine in an event loop of its own, to its end.
 
     A task of a handler that raises SystemExit or KeyboardInterrupt ends by it, and nothing else does: the
     handler that waits for the task gets it. Tasks that are left at the end are cancelled, and given up when
-    that does not end them.
+    that does not end them. A loop that is blocked is told of.
+
+    Args:
+        main: the coroutine.
+        blocked_max_s: how long the loop may be blocked before the process is ended; None: it is never ended.
     """
     loop = asyncio.new_event_loop()
     try:
         asyncio.set_event_loop(loop)
         task = loop.create_task(main)
         try:
-            _run_until_complete(loop, task)
+            with watched(loop, blocked_max_s):
+                _run_until_complete(loop, task)
         finally:
             _cancel_stragglers(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from types import CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Final, TypeAlias, cast
 
 from plait_worker.limits import PAYLOAD_BYTES_MAX, VALUE_DEPTH_MAX
@@ -200,4 +200,5 @@ _REMEDIES: Final[Mapping[type, str]] = {
     Decimal: "return str(), or float() where rounding does no harm",
     CoroutineType: "await it, or declare the handler with async def",
     GeneratorType: "return a list",
+    AsyncGeneratorType: "return a list",
 }

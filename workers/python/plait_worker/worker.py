@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import inspect
 import logging
 import random
 import re
@@ -18,14 +19,14 @@ import grpc
 import grpc.aio
 
 from plait_worker.attempts import Attempts, CancelledBy
-from plait_worker.connection import CHANNEL_OPTIONS, Connection
+from plait_worker.connection import CHANNEL_OPTIONS, LEASE_DEFAULT_S, Connection
 from plait_worker.event_loop import run_in_loop
 from plait_worker.failures import WorkerRefused
 from plait_worker.handlers import Handler, HandlerFunction, HandlerT
 from plait_worker.identity import check_count, check_id
 from plait_worker.inputs import Inputs
 from plait_worker.limits import SLOTS_MAX
-from plait_worker.session import SessionStatistics, WorkerSession
+from plait_worker.session import SessionEvent, SessionStatistics, Welcomed, WorkerSession
 from plait_worker.signals import first_signal_calls
 from plait_worker.threads import DaemonThreads, HandlerThreads
 
@@ -98,6 +99,7 @@ class Worker:
         self._session: WorkerSession | None = None
         self._stop: Callable[[], None] | None = None
         self._is_drain_asked = False
+        self._lease_s = LEASE_DEFAULT_S
 
     def __repr__(self) -> str:
         """Show what it serves and, while it runs, its session."""
@@ -118,6 +120,11 @@ class Worker:
         counts = [handler.max_concurrency for handler in self._handlers.values()]
         unbounded = 0 if all(counts) else UNBOUNDED_SLOTS
         return min(sum(counts) + unbounded, SLOTS_MAX) or UNBOUNDED_SLOTS
+
+    @property
+    def lease_s(self) -> float:
+        """How long, in seconds, the worker keeps its attempts when the server hears nothing of it."""
+        return self._lease_s
 
     def statistics(self) -> SessionStatistics | None:
         """Count what was done since `run` was called; None before that."""
@@ -237,10 +244,17 @@ class Worker:
             inputs=Inputs(channel, session.namespace, self._jitter),
             on_queued=connection.wake,
         )
+
+        def carry_out(events: Sequence[SessionEvent]) -> None:
+            for event in events:
+                if isinstance(event, Welcomed):
+                    self._lease_s = event.lease_s or LEASE_DEFAULT_S
+            attempts.carry_out(events)
+
         refusals: Sequence[BaseException] = ()
         try:
             async with asyncio.TaskGroup() as tasks:
-                driving = tasks.create_task(connection.run(attempts.carry_out))
+                driving = tasks.create_task(connection.run(carry_out))
                 await stopping.wait()
                 await _leave(session, connection, attempts, self._drain_timeout_s)
                 await asyncio.wait([driving], timeout=CLOSE_S)
@@ -290,6 +304,8 @@ async def _is_in_time(waiting: Coroutine[None, None, None], timeout_s: float) ->
 def _handler(type_: str, function: HandlerFunction, max_concurrency: int) -> Handler:
     if not callable(function):
         raise TypeError(f"the handler of {type_} is no function: {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"the handler of {type_} is a generator, which has no result: return a list")
     return Handler(type=type_, function=function, max_concurrency=max_concurrency)
 
 
