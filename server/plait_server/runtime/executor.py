@@ -233,7 +233,7 @@ class Executor:
 
     async def _wait_due(self) -> None:
         """Wait for an input or a timer; there is always one to come, for attempts and questions report."""
-        if self._inbox or self._internal:
+        if self._inbox or self._internal or self._audit:  # Some audit is left when a request id was refused.
             await trio.lowlevel.checkpoint()
             return
         self._wake = trio.Event()
@@ -428,7 +428,7 @@ class Executor:
     # The end, and sleep.
 
     def _is_over(self) -> bool:
-        has_inputs = self._inbox or self._internal
+        has_inputs = self._inbox or self._internal or self._audit
         return self.execution.is_ended and not self._attempts.running_count and not has_inputs
 
     def _may_sleep(self) -> bool:

@@ -1,0 +1,107 @@
+"""Calls of clients and the appends that answer them: each is answered once, and loses nothing on the way."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from plait_server.core.commands import Cancel
+from plait_server.core.states import AttemptOutcome, ExecutionState
+from plait_server.errors import RequestIdReused
+from plait_server.ports.journal import EpochConflict, RequestConflict, RequestRecord
+from plait_server.ports.workers import AttemptKey, Report
+from plait_server.runtime.executor import ExecutionDropped
+from tests.runtime.world import NAMESPACE, hangs, running
+
+LONG = '"' + "x" * 100_000 + '"'
+
+
+def cancel_request(request_id: str, fingerprint: bytes = b"1") -> RequestRecord:
+    return RequestRecord(
+        method="CancelExecution", request_id=request_id, fingerprint=fingerprint, execution_id="x"
+    )
+
+
+async def test_request_ids_of_one_instant_are_all_recorded(autojump_clock: MockClock) -> None:
+    """K3: an append carries one; the others follow in appends of their own."""
+    async with running(scripts={"a": hangs}) as runtime:
+        await runtime.submit("a -> b")
+        await trio.sleep(1)
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                request = cancel_request(f"r{number}")
+                nursery.start_soon(lambda request=request: runtime.cancel(request=request))
+        await runtime.wait_ended()
+        for number in range(3):
+            await runtime.cancel(request=cancel_request(f"r{number}"))
+            with pytest.raises(RequestIdReused):
+                await runtime.cancel(request=cancel_request(f"r{number}", b"2"))
+
+
+async def test_a_refused_request_id_loses_nothing_of_its_step(autojump_clock: MockClock) -> None:
+    """K3, T6: what a late result left for the audit and the store is appended without it."""
+    async with running(scripts={"a": hangs, "b": hangs}) as runtime:
+        runtime.workers.exit_s = {"b": 8}
+        await runtime.submit("a, b -> c")
+        await trio.sleep(1)
+        await runtime.cancel()
+        await trio.sleep(1)
+        executor = (await runtime.supervisor.view(NAMESPACE, "x")).executor
+        assert executor is not None
+        taken = RequestConflict(record=cancel_request("r"))
+        runtime.gate.breaks.append(lambda item: taken if item.request is not None else None)
+        # In one step with the call, which decides nothing, for the execution is being cancelled.
+        late = Report(AttemptOutcome.SUCCEEDED, LONG, from_worker=True)
+        executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
+        with trio.fail_after(5), pytest.raises(ExecutionDropped):
+            await executor.call(Cancel("again"), cancel_request("r"))
+        await wait_all_tasks_blocked()
+        assert ("STALE_RESULT", "a", 1) in runtime.audit()
+        assert LONG.encode() in runtime.store.contents.values()
+        execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.CANCELLED
+
+
+async def test_calls_behind_a_refused_append_are_made_again(autojump_clock: MockClock) -> None:
+    """Whoever waits hears, also of what was queued when the execution was dropped and read again."""
+    async with running(scripts={"a": hangs}) as runtime:
+        await runtime.submit("a -> b")
+        await trio.sleep(1)
+        runtime.gate.breaks.append(lambda _: EpochConflict(owner_epoch=1))
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    request = cancel_request(f"r{number}")
+                    nursery.start_soon(lambda request=request: runtime.cancel(request=request))
+        execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.CANCELLED
+        assert runtime.names().count("CancelRequested") == 1
+
+
+async def test_a_submission_whose_caller_left_is_started(autojump_clock: MockClock) -> None:
+    """What is in the journal runs, also when nobody is left to be told of it."""
+    async with running() as runtime:
+        runtime.gate.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime.submit, "a -> b")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            runtime.gate.open()
+        with trio.fail_after(60):
+            execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.SUCCEEDED
+
+
+async def test_an_attempt_whose_time_ran_out_meanwhile_is_given_no_more(autojump_clock: MockClock) -> None:
+    """T4: to a worker 0 s left would mean that there is no bound."""
+    async with running(scripts={"a": hangs}) as runtime:
+        await runtime.submit("node a attempt_timeout=5; a -> b")
+        await trio.sleep(4)
+        runtime.crash()
+    await trio.sleep(60)
+    async with running(runtime.store, scripts={"a": hangs}, seams=runtime.seams) as again:
+        execution = await again.wait_ended()
+        assert execution.record("a").attempts[0].outcome is AttemptOutcome.TIMED_OUT
+        (assignment,) = again.workers.assigned
+        assert 0 < assignment.time_left_s < 0.01
