@@ -66,7 +66,7 @@ class Disk(apsw.VFS):
         self.on_operation: Callable[[], None] | None = None
         """Called before each write, flush and truncation."""
         self.media: dict[str, Medium] = {}
-        super().__init__(name, "")
+        super().__init__(name, "unix")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         return DiskFile(self, name, flags)

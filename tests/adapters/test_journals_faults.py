@@ -85,7 +85,7 @@ async def lose_power(disk: Disk, folder: Path, *, synchronous: str, seed: int) -
     losses = 0
     for path, promised in cuts:
         try:
-            survivor = SqliteJournal.open(path / "store.db", owner="after")
+            survivor = SqliteJournal.open(path / "store.db", owner="after", vfs="unix")
         except StoreDamaged:
             losses += 1
             continue
@@ -212,7 +212,7 @@ async def test_what_is_read_after_a_failed_flush_is_durable(disk: Disk, tmp_path
     assert list(await journal.append_many([again])) == [Appended(last_sequence=found + 1)]
     disk.save_after_cut(tmp_path / "cut", random.Random(0))
     journal.crash()
-    survivor = SqliteJournal.open(tmp_path / "cut" / "store.db", owner="after")
+    survivor = SqliteJournal.open(tmp_path / "cut" / "store.db", owner="after", vfs="unix")
     assert await count_events(survivor.namespace("n"), 0) == found + 1
     await survivor.aclose()
 

@@ -14,6 +14,10 @@ The rules, and why:
   is never tried again: the kernel may have dropped the pages and would report success.
   (https://wiki.postgresql.org/wiki/Fsync_Errors)
 - A full disk undoes the transaction and fences nothing.
+- Each page has a checksum of its own (SQLite's cksumvfs), so that what is not found is not there: an index that is
+  damaged would say so too. What is found has the checksums of its row. So when a page is damaged, and the tables in
+  which things are looked up are still whole, the rest is read without the checksums of pages, and a row that is hit
+  quarantines its execution. Otherwise the store is damaged, and the server stops.
 - Checkpoints are made here, after a commit, and not by SQLite's automatism, which drops their errors.
 
 Designed and rejected: events clustered by execution (see the schema); a second connection for reads (nothing
@@ -24,27 +28,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import apsw
 
 from plait_server.adapters.journals.conditions import Head, find_conflict, require_well_formed
 from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite_batch import Batch
-from plait_server.adapters.journals.sqlite_errors import damaged, translate_errors
-from plait_server.adapters.journals.sqlite_file import (
-    Holding,
-    connect,
-    prepare_database,
-    prepare_folder,
-    refused,
-    require_store,
-    take_database,
-)
-from plait_server.adapters.journals.sqlite_lock import StoreLock
+from plait_server.adapters.journals.sqlite_errors import damaged, is_page_damage, translate_errors
+from plait_server.adapters.journals.sqlite_file import has_whole_structure
 from plait_server.adapters.journals.sqlite_namespace import SqliteNamespaceJournal
+from plait_server.adapters.journals.sqlite_opening import OpenedStore, open_store
 from plait_server.adapters.journals.sqlite_rows import (
     Row,
     Stored,
@@ -84,6 +80,8 @@ from plait_server.ports.journal import (
     Verification,
 )
 
+T = TypeVar("T")
+
 # A checkpoint of 1,000 pages stops appends for 3 to 6 ms (measured with commits of 100 executions); with
 # fewer it comes more often, and pages that change again and again are written that much more often too.
 CHECKPOINT_PAGES: Final = 1000
@@ -99,21 +97,20 @@ class SqliteJournal:
 
     def __init__(
         self,
-        connection: apsw.Connection,
+        opened: OpenedStore,
         *,
         path: Path,
-        lock: StoreLock,
         owner: str,
-        holding: Holding,
         checkpoint_pages: int,
     ) -> None:
         self._path = path
-        self._connection = connection
-        self._lock = lock
+        self._connection = connection = opened.connection
+        self._lock = opened.lock
         self._owner = owner
-        self._generation = holding.generation
-        self._key = holding.key
-        self._last_position = holding.last_position
+        self._generation = opened.holding.generation
+        self._key = opened.holding.key
+        self._last_position = opened.holding.last_position
+        self._is_doubted = opened.is_doubted
         self._checkpoint_pages = checkpoint_pages
         self._queries = load_queries("sqlite.sql")
         # Made by the opening, and kept to the end: who deletes or replaces one of them takes the store away.
@@ -158,31 +155,8 @@ class SqliteJournal:
             JournalFull: the disk is full.
         """
         file = Path(path).absolute()
-        if not may_create:
-            require_store(file)
-        prepare_folder(file)
-        with contextlib.ExitStack() as cleanup:
-            try:
-                lock = StoreLock.take(file, owner=owner)
-                cleanup.callback(lock.release)
-                with translate_errors(file):
-                    connection = connect(file, vfs=vfs)
-                    cleanup.callback(connection.close)
-                    prepare_database(connection, file, lock)
-                    holding = take_database(connection, file, owner=owner, key=key)
-                lock.note_use(is_used=True)
-                journal = cls(
-                    connection,
-                    path=file,
-                    lock=lock,
-                    owner=owner,
-                    holding=holding,
-                    checkpoint_pages=checkpoint_pages,
-                )
-            except OSError as error:
-                raise refused(file, error) from error
-            cleanup.pop_all()
-        return journal
+        opened = open_store(file, owner=owner, key=key, may_create=may_create, vfs=vfs)
+        return cls(opened, path=file, owner=owner, checkpoint_pages=checkpoint_pages)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open" if self._fault is None else "fenced"
@@ -200,11 +174,7 @@ class SqliteJournal:
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
         """Make the items durable together, as the port says."""
         require_well_formed(items)
-        batch = Batch(self._last_position)
-        with self._transaction():
-            for item in items:
-                batch.results.append(self._decide(item, batch))
-            self._write(batch)
+        batch = self._write(lambda: self._append(items))
         if not self._has_files():
             # What was written is in files that nobody will find again: it must not be acknowledged.
             error = StoreLost(
@@ -220,47 +190,26 @@ class SqliteJournal:
 
     async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Take over open executions of former openings, oldest first."""
-        taken: list[Claim | DamagedRow] = []
-        updates: list[Row] = []
-        position = self._claimed_position
-        with self._transaction():
-            for row in self.execute("list_claimable", self._generation, self._claimed_position, limit):
-                stored = stored_of(row)
-                position = cast("int", row[0])
-                if isinstance(stored, Stored):
-                    head = stored.head._replace(
-                        owner=self._generation, owner_epoch=stored.head.owner_epoch + 1
-                    )
-                    stored = stored._replace(head=head)
-                    updates.append((head.owner, head.owner_epoch, checksum_of_head(head), head.position))
-                    taken.append(stored.claim())
-                else:
-                    taken.append(stored)
-            self._write_rows("claim", updates)
-            if taken:
-                # Damaged rows stay what they are, and are passed by.
-                self._claimed_position = position
+        taken = self._write(lambda: self._claim(limit))
         for each in taken:
             self._heads.pop((each.namespace, each.execution_id), None)
         return taken
 
     async def verify(self, *, limit: int) -> Verification:
         """Verify the next rows of executions, then of requests, then the keys of contents."""
-        with self.reading():
-            return self._verifier.verify(limit)
+        return self.read(lambda: self._verifier.verify(limit))
 
     async def renew(self) -> bool:
         """Say whether the lock, the file and the store's row are still this journal's."""
         if self._is_closed or self._fault is not None or not self._lock.is_held() or not self._has_files():
             return False
-        with self.reading():
-            return self.execute("find_generation") == [(self._generation,)]
+        return self.read(lambda: self.execute("find_generation")) == [(self._generation,)]
 
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
         """List sleeping executions of this owner whose due time has come, the earliest first."""
-        with self.reading():
-            rows = map(stored_of, self.execute("list_due", self._generation, now_s, limit))
-            return [stored.claim() for stored in rows if isinstance(stored, Stored)]
+        rows = self.read(lambda: self.execute("list_due", self._generation, now_s, limit))
+        with translate_errors(self._path):
+            return [stored.claim() for stored in map(stored_of, rows) if isinstance(stored, Stored)]
 
     async def key(self) -> bytes:
         """Give the store's secret."""
@@ -295,9 +244,13 @@ class SqliteJournal:
 
     # What the namespaces' handles use.
 
-    @contextlib.contextmanager
-    def reading(self) -> Generator[None]:
-        """Read inside; what SQLite raises is translated, and damage fences the journal.
+    @property
+    def is_doubted(self) -> bool:
+        """Whether a page is damaged, so that what was not found may have been lost."""
+        return self._is_doubted
+
+    def read(self, act: Callable[[], T]) -> T:
+        """Read by `act`, once more if it met a damaged page; what SQLite raises is translated, damage fences.
 
         Raises:
             JournalUnavailable: the journal is closed or fenced, or the disk does not answer.
@@ -306,47 +259,47 @@ class SqliteJournal:
         self._require_usable()
         try:
             with translate_errors(self._path):
-                yield
+                return act()
         except StoreDamaged as error:
+            if self._can_go_on(error):
+                return self.read(act)
             self._fence(error)
             raise
 
     def execute(self, query: str, *values: Value) -> list[Row]:
-        """Run a named query to its end, within `reading` or a transaction."""
+        """Run a named query to its end, within `read` or a transaction."""
         return fetch(self._connection, self._queries[query], *values)
 
     def read_events(
         self, namespace: str, execution_id: str, *, after: int, events_max: int, bytes_max: int
     ) -> EventPage:
-        """Read and verify a stretch of events; raises as `NamespaceJournal.read` does."""
-        with self.reading():
-            head = self._require_head(namespace, execution_id)
-            cursor = self._connection.execute(self._queries["list_events"].sql, (head.position, after))
-            try:
-                return verify_page(
-                    cast("Iterable[tuple[int, bytes | None, bytes | None]]", cursor),
-                    execution_id=execution_id,
-                    head=head,
-                    after=after,
-                    events_max=events_max,
-                    bytes_max=bytes_max,
-                )
-            finally:
-                # A statement that was not read to its end keeps its read transaction open.
-                cursor.close()
+        """Read and verify a stretch of events, within `read`; raises as `NamespaceJournal.read` does."""
+        head = self._require_head(namespace, execution_id)
+        cursor = self._connection.execute(self._queries["list_events"].sql, (head.position, after))
+        try:
+            return verify_page(
+                cast("Iterable[tuple[int, bytes | None, bytes | None]]", cursor),
+                execution_id=execution_id,
+                head=head,
+                after=after,
+                events_max=events_max,
+                bytes_max=bytes_max,
+            )
+        finally:
+            # A statement that was not read to its end keeps its read transaction open.
+            cursor.close()
 
     def read_audit(self, namespace: str, execution_id: str, *, limit: int) -> list[AuditRecord]:
-        """Read and verify audit records; raises as `NamespaceJournal.read_audit` does."""
-        with self.reading():
-            try:
-                head = self._require_head(namespace, execution_id)
-            except ExecutionNotFound:
-                return []
-            records = [audit_of(row) for row in self.execute("list_audit", head.position, limit)]
-            return verify_audit(records, execution_id=execution_id, head=head, limit=limit)
+        """Read and verify audit records, within `read`; raises as `NamespaceJournal.read_audit` does."""
+        try:
+            head = self._require_head(namespace, execution_id)
+        except ExecutionNotFound:
+            return []
+        records = [audit_of(row) for row in self.execute("list_audit", head.position, limit)]
+        return verify_audit(records, execution_id=execution_id, head=head, limit=limit)
 
     def find_execution(self, namespace: str, execution_id: str) -> Stored | DamagedRow | None:
-        """Find the row of an execution, within `reading` or a transaction."""
+        """Find the row of an execution, within `read` or a transaction."""
         for row in self.execute("find_execution", namespace, execution_id):
             found = stored_of(row)
             if (found.namespace, found.execution_id) != (namespace, execution_id):
@@ -355,7 +308,7 @@ class SqliteJournal:
         return None
 
     def find_record(self, namespace: str, method: str, request_id: str) -> RequestRecord | None:
-        """Find what a request id stands for, within `reading` or a transaction."""
+        """Find what a request id stands for, within `read` or a transaction."""
         for row in self.execute("find_request", namespace, method, request_id):
             found, record = record_of(row)
             if (found, record.method, record.request_id) != (namespace, method, request_id):
@@ -385,7 +338,10 @@ class SqliteJournal:
 
         return batch.add(item, head, owner=self._generation)
 
-    def _write(self, batch: Batch) -> None:
+    def _append(self, items: Sequence[AppendItem]) -> Batch:
+        batch = Batch(self._last_position)
+        for item in items:
+            batch.results.append(self._decide(item, batch))
         before = self._connection.total_changes()
         self._write_rows("update_execution", batch.rows)
         self._write_rows("update_head", batch.ends)
@@ -398,6 +354,24 @@ class SqliteJournal:
         self._write_rows("insert_content", batch.contents)
         self._write_rows("insert_request", batch.requests)
         self._write_rows("insert_audit", batch.audit)
+        return batch
+
+    def _claim(self, limit: int) -> list[Claim | DamagedRow]:
+        taken: list[Claim | DamagedRow] = []
+        updates: list[Row] = []
+        rows = self.execute("list_claimable", self._generation, self._claimed_position, limit)
+        for stored in map(stored_of, rows):
+            if isinstance(stored, Stored):
+                head = stored.head._replace(owner=self._generation, owner_epoch=stored.head.owner_epoch + 1)
+                updates.append((head.owner, head.owner_epoch, checksum_of_head(head), head.position))
+                taken.append(stored._replace(head=head).claim())
+            else:
+                taken.append(stored)
+        self._write_rows("claim", updates)
+        if rows:
+            # Damaged rows stay what they are, and are passed by.
+            self._claimed_position = cast("int", rows[-1][0])
+        return taken
 
     def _write_rows(self, query: str, rows: list[Row]) -> None:
         if rows:
@@ -416,6 +390,24 @@ class SqliteJournal:
         self._items += len(batch.heads)
         self._events += len(batch.events)
         self._event_bytes += batch.event_bytes
+
+    def _write(self, act: Callable[[], T]) -> T:
+        """Write by `act`, in a second transaction if it met a damaged page in the first."""
+        try:
+            with self._transaction():
+                return act()
+        except StoreDamaged as error:
+            if self._can_go_on(error):
+                return self._write(act)
+            self._fence(error)
+            raise
+
+    def _can_go_on(self, error: StoreDamaged) -> bool:
+        """After damage in some page, say whether the rows' own checksums suffice, and make it so."""
+        if self._is_doubted or not is_page_damage(error):
+            return False
+        self._is_doubted = has_whole_structure(self._connection, self._path)
+        return self._is_doubted
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[None]:
@@ -440,7 +432,7 @@ class SqliteJournal:
         elif not isinstance(error, PlaitError):
             # An interrupt from outside, between the commit and what is remembered of it.
             self._fence(error)
-        if isinstance(error, (JournalUnavailable, StoreDamaged, StoreLocked)):
+        if isinstance(error, (JournalUnavailable, StoreLocked)):
             self._fence(error)
 
     def _checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> None:

@@ -8,6 +8,18 @@ LEFT JOIN pragma_table_xinfo(item.name) AS field
 WHERE item.name NOT LIKE 'sqlite\_%' ESCAPE '\'
 ORDER BY item.name, field.cid;
 
+-- check_store --
+-- Check the structure of the table, and of its indexes.
+PRAGMA integrity_check(store);
+
+-- check_executions --
+-- Check the structure of the table, and of its indexes.
+PRAGMA integrity_check(executions);
+
+-- check_requests --
+-- Check the structure of the table, and of its indexes.
+PRAGMA integrity_check(requests);
+
 -- begin --
 -- Begin a writing transaction.
 BEGIN IMMEDIATE;

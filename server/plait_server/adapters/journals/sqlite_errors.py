@@ -30,6 +30,11 @@ def translate_errors(path: Path) -> Generator[None]:
             f"the disk of {path} is full, and nothing was written; free space, the server goes on by itself",
             nothing_written=True,
         ) from error
+    except apsw.IOError as error:
+        code = getattr(error, "extendedresult", None)
+        if code == apsw.SQLITE_IOERR_DATA:
+            raise damaged(path, "the checksum of a page does not fit", is_page=True) from error
+        raise _failed(path, error) from error
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StoreLocked(
             f"another program has the database {path} open; stop it, or name another store"
@@ -42,7 +47,6 @@ def translate_errors(path: Path) -> Generator[None]:
         # The rows were checked before they were written, and written as text: one of the two is no longer so.
         raise damaged(path, str(error)) from error
     except (
-        apsw.IOError,
         apsw.CantOpenError,
         apsw.ReadOnlyError,
         apsw.PermissionsError,
@@ -52,15 +56,25 @@ def translate_errors(path: Path) -> Generator[None]:
         apsw.NoMemError,
         apsw.InterruptError,
     ) as error:
-        code = getattr(error, "extendedresult", None)
-        raise JournalUnavailable(f"the store {path} failed: {error} (SQLite {code})", code=code) from error
+        raise _failed(path, error) from error
     except apsw.Error as error:
         raise InvariantViolated(f"SQLite refused a statement: {error}; please report it") from error
 
 
-def damaged(path: Path, what: str) -> StoreDamaged:
+def is_page_damage(error: StoreDamaged) -> bool:
+    """Say whether all that is known of a damage is that it lies in some page."""
+    return error.fields.get("is_page") is True
+
+
+def _failed(path: Path, error: apsw.Error) -> JournalUnavailable:
+    code = getattr(error, "extendedresult", None)
+    return JournalUnavailable(f"the store {path} failed: {error} (SQLite {code})", code=code)
+
+
+def damaged(path: Path, what: str, *, is_page: bool = False) -> StoreDamaged:
     """Make the error for a store whose structure is not as it must be."""
     return StoreDamaged(
         f"the store {path} is damaged: {what}. Nothing was guessed. `plait store check {path}` shows all that is "
-        f"damaged, `plait store salvage {path} NEW` saves all that is whole; or restore a backup"
+        f"damaged, `plait store salvage {path} NEW` saves all that is whole; or restore a backup",
+        is_page=is_page,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 import apsw
+from apsw import sqlite_extra
 
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 # "Plai"; the first migration sets it.
 APPLICATION_ID: Final = 0x506C6169
+
+CHECKSUM_BYTES_OF_PAGE: Final = 8
+"""What cksumvfs keeps at the end of each page."""
 
 # Of the pages that commits touch again and again, 32 MiB stay in memory; a transaction that changes more
 # spills.
@@ -86,6 +91,10 @@ def prepare_folder(path: Path) -> None:
 def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
     """Open the database; nothing of it is read yet.
 
+    Args:
+        path: The database file.
+        vfs: Which SQLite VFS to go through, without checksums of pages; None: that of `checksum_vfs`.
+
     Raises:
         StoreDamaged: the file is empty, and its log tells that it was not.
         OSError: the file cannot be made.
@@ -98,7 +107,9 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
         # The header is written before there is a log, so a crash in the making cannot look like this.
         if path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists():
             raise damaged(path, "the file is empty") from None
-    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs)
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs or checksum_vfs())
+    if vfs is None and path.stat().st_size == 0:
+        connection.reserve_bytes("main", CHECKSUM_BYTES_OF_PAGE)
     # Closing must not write: after a failed flush that would be to try again and go on.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -106,11 +117,55 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
     return connection
 
 
-def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock) -> None:
-    """Set the connection up, look at the log, and bring the schema to the newest version.
+@functools.cache
+def checksum_vfs() -> str:
+    """Load SQLite's VFS that keeps a checksum in the last bytes of each page; return its name.
+
+    Source: https://www.sqlite.org/cksumvfs.html
 
     Raises:
-        StoreDamaged: the file is another program's, or lacks something, or its log does.
+        JournalUnavailable: this installation of apsw was built without it.
+    """
+    try:
+        with contextlib.closing(apsw.Connection(":memory:")) as connection:
+            sqlite_extra.load(connection, "cksumvfs")
+    except (sqlite_extra.NotAvailable, LookupError) as error:
+        message = "this installation of apsw lacks SQLite's cksumvfs; install apsw from its wheel"
+        raise JournalUnavailable(message, nothing_written=True) from error
+    return "cksmvfs"
+
+
+def has_whole_structure(connection: apsw.Connection, path: Path) -> bool:
+    """Go on without the checksums of pages, and say whether what things are looked up in is whole without them.
+
+    Takes seconds for millions of executions; damage is rare. Of events, audit records and contents nothing is
+    looked at: an execution knows how many it has, and misses what it needs.
+    """
+    queries = load_queries("sqlite.sql")
+    try:
+        # After the first access, which turns them on.
+        connection.pragma("checksum_verification", 0)
+        found = [
+            fetch(connection, queries[name]) for name in ("check_store", "check_executions", "check_requests")
+        ]
+    except (apsw.Error, UnicodeDecodeError):
+        return False
+    if found != [[("ok",)]] * 3:
+        return False
+    logger.error(
+        "a page of the store %s is damaged; the server goes on, for its structure is whole, and executions that are "
+        "hit are shown as CORRUPT. Stop it soon, and run `plait store check %s`",
+        path,
+        path,
+    )
+    return True
+
+
+def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *, vfs: str | None) -> None:
+    """Set the connection up, look at the log, and write it into the database.
+
+    Raises:
+        StoreDamaged: the file is another program's, or its log is damaged.
         StoreTooNew: a newer version of Plait wrote it.
         StoreTooOld: an older version of Plait wrote it.
         JournalUnavailable: the file system cannot hold a log.
@@ -123,6 +178,8 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock) -
     is_new = _is_new(connection)
     if not is_new:
         _require_ours(connection, path)
+    if vfs is None and connection.reserve_bytes("main") != CHECKSUM_BYTES_OF_PAGE:
+        raise damaged(path, "its pages have no room for checksums")
     if connection.pragma("journal_mode", "wal") != "wal":
         raise JournalUnavailable(
             f"the file system of {path} cannot hold a write-ahead log; name another store"
@@ -142,12 +199,10 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock) -
     # What a log holds that a failed flush left behind must be durable before anything is appended to it; the
     # whole log is written into the database and begun anew.
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    migrate(connection)
-    _require_structure(connection, path)
 
 
 def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: bytes | None) -> Holding:
-    """Become the owner that the database names.
+    """Bring the schema to the newest version, and become the owner that the database names.
 
     Args:
         connection: Prepared.
@@ -156,9 +211,11 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
         key: The secret of a store that has none yet; None: drawn at random.
 
     Raises:
-        StoreDamaged: its own row is damaged.
+        StoreDamaged: it lacks something, or its own row is damaged.
         apsw.Error: SQLite cannot write it.
     """
+    migrate(connection)
+    _require_structure(connection, path)
     queries = load_queries("sqlite.sql")
     new = StoreRow(secrets.token_bytes(32) if key is None else key, 0, "", 0, "")
     fetch(connection, queries["begin"])

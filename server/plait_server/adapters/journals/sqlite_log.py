@@ -71,7 +71,8 @@ class Log:
 
     def __init__(self, content: bytes | mmap.mmap) -> None:
         self._content = content
-        magic, version, page_bytes, _, *self.salts = struct.unpack_from(">6I", content)
+        fields: tuple[int, ...] = struct.unpack_from(">6I", content)
+        magic, version, page_bytes, _, *self.salts = fields
         self._order = ">" if magic & 1 else "<"
         self._header_sums: tuple[int, int] = struct.unpack_from(">2I", content, 24)
         self.has_header: bool = (magic & ~1, version, page_bytes) == (

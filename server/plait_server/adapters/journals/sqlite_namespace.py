@@ -41,45 +41,47 @@ class SqliteNamespaceJournal:
 
     async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
         """Read events after a sequence, as the port says."""
-        return self._journal.read_events(
-            self._namespace, execution_id, after=after, events_max=events_max, bytes_max=bytes_max
+        return self._journal.read(
+            lambda: self._journal.read_events(
+                self._namespace, execution_id, after=after, events_max=events_max, bytes_max=bytes_max
+            )
         )
 
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution; None if there is none in this namespace."""
-        with self._journal.reading():
-            found = self._journal.find_execution(self._namespace, execution_id)
-            if isinstance(found, DamagedRow):
-                raise damaged_row(execution_id)
-            return found and found.listed()
+        found = self._journal.read(lambda: self._journal.find_execution(self._namespace, execution_id))
+        if isinstance(found, DamagedRow):
+            raise damaged_row(execution_id)
+        return found and found.listed()
 
     async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
         """List executions newest first, from below the position `before` on."""
         bound = _POSITION_MAX if before is None else before
-        with self._journal.reading():
-            rows = self._journal.execute("list_rows", self._namespace, bound, limit)
-            return [
-                stored.listed() if isinstance(stored, Stored) else stored for stored in map(stored_of, rows)
+        rows = self._journal.read(
+            lambda: [
+                stored_of(row) for row in self._journal.execute("list_rows", self._namespace, bound, limit)
             ]
+        )
+        return [stored.listed() if isinstance(stored, Stored) else stored for stored in rows]
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
         """Find what a request id stands for; None if it is free."""
-        with self._journal.reading():
-            return self._journal.find_record(self._namespace, method, request_id)
+        return self._journal.read(lambda: self._journal.find_record(self._namespace, method, request_id))
 
     async def read_content(self, digest: str) -> bytes | None:
         """Read a content by its digest; None if this namespace keeps none."""
-        with self._journal.reading():
-            match self._journal.execute("find_content", self._namespace, digest):
-                case []:
-                    return None
-                case [(bytes(checksum), bytes(content))] if checksum == checksum_of_content_key(
-                    self._namespace, digest
-                ):
-                    return verify_content(digest, content)
-                case _:
-                    raise damaged_content(digest)
+        match self._journal.read(lambda: self._journal.execute("find_content", self._namespace, digest)):
+            case [] if not self._journal.is_doubted:
+                return None
+            case [(bytes(checksum), bytes(content))] if checksum == checksum_of_content_key(
+                self._namespace, digest
+            ):
+                return verify_content(digest, content)
+            case _:
+                raise damaged_content(digest)
 
     async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
         """Read the audit of an execution, oldest first."""
-        return self._journal.read_audit(self._namespace, execution_id, limit=limit)
+        return self._journal.read(
+            lambda: self._journal.read_audit(self._namespace, execution_id, limit=limit)
+        )
