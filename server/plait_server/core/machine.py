@@ -176,7 +176,7 @@ class Machine:
         if execution.state is ExecutionState.RUNNING:
             self._commands += execution_timers(self.execution, self._now_s)
         for scope in execution.scopes.values():
-            for record in scope.records:
+            for record in scope.in_flight():
                 self._commands += resumed_timers(execution, record, self._now_s)
         for (path, attempt), stage in execution.receipts.items():
             if execution.is_cancelling and not stage.is_final:

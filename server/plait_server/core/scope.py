@@ -39,6 +39,7 @@ from plait_server.core.states import (
     check_node_transition,
 )
 
+_IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
 
 
@@ -238,6 +239,12 @@ class Scope:
     def outgoing(self, index: int) -> tuple[Edge, ...]:
         """Give the outgoing edges of a node, in graph order."""
         return tuple(self.graph.edges[edge] for edge in self.adjacency.outgoing[index])
+
+    def in_flight(self) -> list[NodeRecord]:
+        """Give the nodes that run, back off or wait, in graph order; soon, if there are none."""
+        if not any(self.state_counts[state] for state in _IN_FLIGHT):
+            return []
+        return [record for record in self.records if record.state in _IN_FLIGHT]
 
     # What events do.
 

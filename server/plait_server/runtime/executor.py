@@ -413,7 +413,7 @@ class Executor:
     def _take_up(self, nursery: trio.Nursery) -> None:
         """Go on where the journal ends: attempts that run are at their workers, everything else the machine knows."""
         for scope in self.execution.scopes.values():
-            for record in scope.records:
+            for record in scope.in_flight():
                 if record.state is NodeState.RUNNING:
                     self._attempts.take_back(record, len(record.attempts))
                     self._attempts.start(nursery, record.path, len(record.attempts), recovered=True)

@@ -8,8 +8,8 @@ of them; what needs an executor wakes it. Its nursery is the process's, opened i
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -53,6 +53,7 @@ from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
+from plait_server.runtime.resting import Resting
 from plait_server.runtime.slicing import in_slices
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.trace import execution_traceparent
@@ -60,8 +61,6 @@ from plait_server.runtime.view import View
 
 logger = logging.getLogger(__name__)
 
-ENDED_KEPT: Final = 64
-"""Ended executions kept in memory for those who look at them just after their end."""
 CLAIMS: Final = 1_000
 """Rows claimed at a time."""
 RELOAD_S: Final = 1.0
@@ -92,7 +91,7 @@ class Supervisor:
         self._unread: dict[tuple[str, str], Claim] = {}
         self._loading: dict[tuple[str, str], trio.Event] = {}
         self.quarantine: Final = Quarantine()
-        self._ended: OrderedDict[tuple[str, str], Execution] = OrderedDict()
+        self._resting = Resting()
         self._epochs: dict[tuple[str, str], int] = {}
         self._ready = trio.Event()
         self._whole = trio.Event()
@@ -125,6 +124,7 @@ class Supervisor:
             self._nursery = nursery
             nursery.start_soon(keep_dispatching, self._context.allocator)
             nursery.start_soon(self._wake_sleepers)
+            nursery.start_soon(self._resting.run)
             self._context.allocator.is_held = True
             await self._take_over()
             self._ready.set()
@@ -200,14 +200,15 @@ class Supervisor:
             if key in self._loading:
                 await self._loading[key].wait()
                 continue
-            if key in self._ended:
-                self._ended.move_to_end(key)
-                return View(self._ended[key], None, None)
-            execution = await self._load(key)
-            if key in self._live:
-                continue
-            if execution.is_ended:
-                self._remember_ended(key, execution)
+            execution = self._resting.get(key)
+            if execution is None:
+                execution = await self._resting.read(key, partial(self._load, key))
+                if execution is None or key in self._live or key in self._loading:
+                    continue
+                claim = self._asleep.get(key)
+                is_asleep = claim is not None and claim.last_sequence == execution.sequence
+                if execution.is_ended or is_asleep:
+                    self._resting.put(key, execution)
             return View(execution, None, None)
 
     async def cancel(
@@ -320,6 +321,7 @@ class Supervisor:
             raise ShuttingDown
         key = namespace, execution.execution_id
         self._epochs[key] = epoch
+        self._resting.drop(key)
         executor = Executor(self._context, namespace, execution, epoch)
         executor.post(Start())
         self._live[key] = executor
@@ -352,7 +354,7 @@ class Supervisor:
             await self._revive(key, self._epochs[key])
         elif exit_ is Exit.ENDED:
             self._epochs.pop(key, None)
-            self._remember_ended(key, executor.execution)
+            self._resting.put(key, executor.execution)
         elif executor.due_time_s is not None:
             row = ExecutionRow(summary=b"", is_open=True, due_time_s=executor.due_time_s)
             self._asleep[key] = Claim(
@@ -363,11 +365,6 @@ class Supervisor:
                 row=row,
             )
             self._slept.set()
-
-    def _remember_ended(self, key: tuple[str, str], execution: Execution) -> None:
-        self._ended[key] = execution
-        while len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
 
     async def _load(self, key: tuple[str, str]) -> Execution:
         try:
@@ -406,7 +403,7 @@ class Supervisor:
         try:
             execution = await self._load(key)
             if execution.is_ended:
-                self._remember_ended(key, execution)
+                self._resting.put(key, execution)
             else:
                 self._begin(key[0], execution, epoch)
         except EventDamaged:

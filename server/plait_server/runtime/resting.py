@@ -1,0 +1,106 @@
+"""Executions that are not live, kept in memory for those who look at them: ended ones, and those that sleep.
+
+What is kept is bounded by nodes and edges, for an execution takes from 20 kB to 300 MB. The newest is kept
+whatever its size, since reading it back for each of a hundred pages would cost more; a large one that nobody
+has looked at for a while is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import trio
+
+from plait_server.core.execution import Execution
+
+KEPT_MAX: Final = 64
+ELEMENTS_MAX: Final = 100_000
+"""Nodes and edges of all that is kept but the newest: some 50 MB."""
+LARGE_ELEMENTS: Final = 10_000
+LARGE_KEPT_S: Final = 10.0
+"""How long one with more nodes and edges than that is kept after somebody looked at it."""
+READS_MAX: Final = 4
+"""Executions read back at once."""
+
+Key: TypeAlias = tuple[str, str]
+"""Namespace and execution id."""
+
+
+class Resting:
+    """Keeps executions that are not live. `run` is started once, by the supervisor's nursery."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Key, Execution] = OrderedDict()
+        self._elements = 0
+        self._large: OrderedDict[Key, float] = OrderedDict()
+        """The large ones, and when each was looked at last."""
+        self._came = trio.Event()
+        self._reading: dict[Key, trio.Event] = {}
+        self._slots = trio.CapacityLimiter(READS_MAX)
+
+    def __repr__(self) -> str:
+        return f"<Resting {len(self._kept)} executions, {self._elements} nodes and edges>"
+
+    def get(self, key: Key) -> Execution | None:
+        """Give an execution; None if it is not kept."""
+        execution = self._kept.get(key)
+        if execution is not None:
+            self._kept.move_to_end(key)
+            self._note_look(key, execution)
+        return execution
+
+    def put(self, key: Key, execution: Execution) -> None:
+        """Keep an execution that has ended, or sleeps and is dropped when it goes on."""
+        self.drop(key)
+        self._kept[key] = execution
+        self._elements += _elements_of(execution)
+        self._note_look(key, execution)
+        while len(self._kept) > KEPT_MAX or (self._elements > ELEMENTS_MAX and len(self._kept) > 1):
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, key: Key) -> None:
+        """Forget an execution. Idempotent."""
+        execution = self._kept.pop(key, None)
+        self._large.pop(key, None)
+        if execution is not None:
+            self._elements -= _elements_of(execution)
+
+    async def read(self, key: Key, load: Callable[[], Awaitable[Execution]]) -> Execution | None:
+        """Read an execution back, once for all who ask at the same time; the others get None, and look again.
+
+        Raises:
+            ExecutionNotFound, EventDamaged, JournalUnavailable: from `load`.
+        """
+        if key in self._reading:
+            await self._reading[key].wait()
+            return None
+        self._reading[key] = trio.Event()
+        try:
+            async with self._slots:
+                return await load()
+        finally:
+            self._reading.pop(key).set()
+
+    async def run(self) -> None:
+        """Forget large executions that nobody looks at, until cancelled."""
+        while True:
+            await self._came.wait()
+            self._came = trio.Event()
+            while self._large:
+                key, looked_s = next(iter(self._large.items()))
+                await trio.sleep_until(looked_s + LARGE_KEPT_S)
+                if self._large.get(key) == looked_s:
+                    self.drop(key)
+
+    def _note_look(self, key: Key, execution: Execution) -> None:
+        if _elements_of(execution) > LARGE_ELEMENTS:
+            self._large[key] = trio.current_time()
+            self._large.move_to_end(key)
+            self._came.set()
+
+
+def _elements_of(execution: Execution) -> int:
+    scopes = execution.scopes.values()
+    return sum(len(scope.records) + len(scope.edge_states) for scope in scopes)
