@@ -28,6 +28,7 @@ from plait_server.errors import (
 )
 from plait_server.ports.graph_requests import GraphRequests, Want
 from plait_server.ports.journal import DamagedRow, Journal, ListedExecution, RequestRecord
+from plait_server.runtime.pacing import Gate
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.runtime.view import View
@@ -57,6 +58,7 @@ class ExecutionServicer:
         self._graph_requests = graph_requests
         self._tokens = tokens
         self._watchers = 0
+        self._gate = Gate()
 
     async def submit_graph(
         self, submitted: Pb.SubmitGraphRequest | bytes, call: Call
@@ -315,20 +317,23 @@ class ExecutionServicer:
     async def _follow(self, namespace: str, execution_id: str, after: int, send: Send) -> None:
         is_caught_up = False
         while True:
-            view = await self._supervisor.view(namespace, execution_id)
-            events = await self._read(namespace, view, after, PAGE_EVENTS)
-            if events:
-                after += len(events)
-                await _send_in_time(send, join_events(events))
-                continue
-            if not is_caught_up:
-                is_caught_up = True
-                await _send_in_time(send, Pb.WatchExecutionResponse(caught_up=Pb.CaughtUp(sequence=after)))
-                continue
-            if view.execution.is_ended:
-                end = Pb.WatchEnd(sequence=after, run=view.execution.run)
-                await _send_in_time(send, Pb.WatchExecutionResponse(end=end))
-                return
+            # An event wakes all watchers of its execution; they go on a few at a time.
+            async with self._gate.passing():
+                view = await self._supervisor.view(namespace, execution_id)
+                events = await self._read(namespace, view, after, PAGE_EVENTS)
+                if events:
+                    after += len(events)
+                    await _send_in_time(send, join_events(events))
+                    continue
+                if not is_caught_up:
+                    is_caught_up = True
+                    caught_up = Pb.CaughtUp(sequence=after)
+                    await _send_in_time(send, Pb.WatchExecutionResponse(caught_up=caught_up))
+                    continue
+                if view.execution.is_ended:
+                    end = Pb.WatchEnd(sequence=after, run=view.execution.run)
+                    await _send_in_time(send, Pb.WatchExecutionResponse(end=end))
+                    return
             with trio.move_on_after(HEARTBEAT_S) as waited:
                 await self._wait_changed(view)
             if waited.cancelled_caught:

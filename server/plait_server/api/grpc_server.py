@@ -25,8 +25,16 @@ from plait_server.api.health import HealthServicer
 from plait_server.api.methods import Method, MethodKind
 from plait_server.api.reflection import REFLECTION_SERVICES, ReflectionServicer
 from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
-from plait_server.errors import AddressInUse, InvariantViolated, PlaitError, ShuttingDown, leaves_of
+from plait_server.errors import (
+    AddressInUse,
+    InvariantViolated,
+    Overloaded,
+    PlaitError,
+    ShuttingDown,
+    leaves_of,
+)
 from plait_server.runtime.asyncio_bridge import callable_from_asyncio, callable_from_trio
+from plait_server.runtime.pacing import Gate
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +42,13 @@ T = TypeVar("T")
 
 STOP_S: Final = 0.5
 """How long calls may go on while the server stops; streams are resumed elsewhere or later."""
+HEADERS_S: Final = 1.0
+"""How long the headers of a stream may take, which no flow control holds up."""
 LINGER_S: Final = 0.1
 """How long calls that are on their way are still told why; grpc's own end of a server calls them CANCELLED."""
+
+CALLS_MAX: Final = 20_000
+"""Calls and streams that are served at once; each costs some 20 KiB. More than there may be watchers and workers."""
 
 _OPTIONS: Final[Sequence[tuple[str, int]]] = (
     # Twice the limit, so that the servicer refuses what is too large with words and a reason.
@@ -48,7 +61,11 @@ _OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_concurrent_streams", 1_000),
+    # A connection's streams are bounded by what serves them, which refuses with a reason. gRPC's own bounds do not:
+    # beyond `max_pending_requests` [1,000] it drops calls at random, which then end CANCELLED.
+    ("grpc.max_concurrent_streams", 2 * CALLS_MAX),
+    ("grpc.server.max_pending_requests", 2 * CALLS_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * CALLS_MAX),
     # A second server on the same port would take half of the calls.
     ("grpc.so_reuseport", 0),
 )
@@ -64,19 +81,26 @@ class OpenCalls:
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}
         self._is_closed = False
+        self._streams = Gate()
 
-    async def serve(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Serve a call.
+    async def serve(self, function: Callable[[], Awaitable[T]], kind: MethodKind = MethodKind.UNARY) -> T:
+        """Serve a call. Of streams few begin at once, so that a burst of them holds up no other call.
 
         Raises:
             ShuttingDown: the server stops.
+            Overloaded: too many calls are being served.
         """
         if self._is_closed:
             raise ShuttingDown
+        if len(self._scopes) >= CALLS_MAX:
+            raise Overloaded(f"{CALLS_MAX} calls are being served, the most there may be; try again later")
         with trio.CancelScope() as scope:
             self._scopes[scope] = None
             try:
-                return await function()
+                if kind is MethodKind.UNARY:
+                    return await function()
+                async with self._streams.passing():
+                    return await function()
             finally:
                 del self._scopes[scope]
         raise ShuttingDown
@@ -217,7 +241,7 @@ async def _guarded(
 ) -> T | None:
     """Cross into trio, and turn errors into statuses; None if the caller is gone and cannot be told."""
     try:
-        return await callable_from_asyncio(calls.serve)(serve)
+        return await callable_from_asyncio(calls.serve)(serve, method.kind)
     except (PlaitError, CallerGone) as error:
         await _end(context, method, error)
     except BaseExceptionGroup as group:
@@ -257,10 +281,19 @@ async def _abort(context: _Context, error: PlaitError) -> None:
 
 
 def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
+    send_headers = callable_from_trio(context.send_initial_metadata)
     write = callable_from_trio(context.write)
+    has_headers = False
 
     async def send(message: Message | bytes) -> None:
+        nonlocal has_headers
         try:
+            if not has_headers:
+                has_headers = True
+                # grpc.aio sends the headers with the first message, and again with the status if that message is
+                # cancelled under way; the second time fails, and the peer never hears how the stream ended.
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + HEADERS_S):
+                    await send_headers(())
             await write(_encode(message))
         except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
             # What grpc.aio raises for a call that is over: of the two writes that may meet its end, the one that
