@@ -119,6 +119,36 @@ def test_race_that_fails_with_the_policy_cancels_its_losers_before_the_sweep() -
     ]
 
 
+def test_node_that_its_level_held_begins_before_what_was_decided_later() -> None:
+    """J5, R2: in the order of the decisions; a lock waits with the starts, a failing join does not."""
+    d = run(
+        "scheduling LEVELS; policy CONTINUE",
+        "a -> late; b -> held; b -> locked",
+        "node a; node b kind=transform; node held kind=transform; node locked locked; node late join=QUORUM:1",
+        "node a on_error=TOLERATE",
+    )
+    d.fail("a")
+    assert order(d) == [
+        "b SUCCEEDED",
+        "a RUNNING",
+        "a FAILED/INTERNAL",
+        "held SUCCEEDED",
+        "locked SKIPPED/LOCKED",
+        "late FAILED/QUORUM_UNREACHABLE",
+    ]
+
+
+def test_a_failed_join_names_each_failure_behind_its_edges_once() -> None:
+    """E1: a failed join is named with the failures behind its edges as causes."""
+    d = run("policy CONTINUE; z -> mid; z -> j; mid -> j; y -> j", "node j join=QUORUM:1")
+    d.fail("y", "Y")
+    d.fail("z", "Z")
+    assert [(cause.node_path, cause.code) for cause in d.scope.failures[-1].causes] == [
+        ("z", "Z"),
+        ("y", "Y"),
+    ]
+
+
 def test_tasks_are_offered_last() -> None:
     """J5: last, tasks are given out by R4: a task whose race is decided in the same instant is never offered."""
     d = Driver(

@@ -7,7 +7,8 @@ was decided and of which no event has told since is on its scope's agenda.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 
 from plait_server.core.commands import (
     FindValue,
@@ -45,7 +46,9 @@ class Beginnings:
         self._questions: dict[str, int] = {}
         """Node path -> ticket of the MakeInput or FindValue that is out."""
         self._held: dict[int, list[NodeRecord]] = {}
-        """Level -> nodes that wait for it (R2)."""
+        """Level -> nodes that wait for it (R2), in the order of the decisions."""
+        self._released: deque[NodeRecord] = deque()
+        """Nodes whose level has come, and not their turn."""
         self._offered: dict[str, NodeRecord] = {}
         self._unsent: dict[str, OfferNode] = {}
         """Offers of this instant: tasks are given out last (J5)."""
@@ -98,13 +101,20 @@ class Beginnings:
             else:
                 self._run(record)
 
-    def release(self, scope: Scope) -> bool:
-        """Put the nodes that wait for the scope's present level on the agenda (R2); whether there is anything on it."""
-        held: Sequence[NodeRecord] = self._held.pop(scope.level, ())
-        for record in held:
+    def take_next(self, scope: Scope) -> NodeRecord | None:
+        """Take the node that begins or fails with its join next, in the order of the decisions; None without one.
+
+        A node that its level held was decided before whatever is on the agenda when the level opens (J5, R2).
+        """
+        self._released.extend(self._held.pop(scope.level, ()))
+        while self._released:
+            record = self._released.popleft()
             if not scope.is_closed and record.state is NodeState.IDLE and not self._endings.is_out(record):
-                scope.agenda[record.index] = None
-        return bool(scope.agenda)
+                return record
+        if not scope.agenda:
+            return None
+        index, _ = scope.agenda.popitem(last=False)
+        return scope.records[index]
 
     def offer(self, record: NodeRecord) -> None:
         """Let a task wait for capacity, unless nothing starts in its scope any more."""
@@ -240,13 +250,13 @@ class Beginnings:
     def _fail_join(self, record: NodeRecord, verdict: Verdict, details: Payload | None) -> None:
         """FAIL a node by its join, with the failures behind its edges as causes (E1, J3)."""
         scope = self._machine.execution.scope_of(record.path)
-        causes: list[Failure] = []
+        origins: dict[int, None] = {}  # Each failure once, in the order of the edges.
         for edge in scope.adjacency.incoming[record.index]:
             source, state = scope.source(edge), scope.edge_states[edge]
-            if state is EdgeState.BROKEN and source.origin >= 0:
-                causes.append(scope.failures[source.origin])
-            elif state is EdgeState.ACTIVE and scope.edge(edge).handle == ERROR_HANDLE and source.failure:
-                causes.append(source.failure)
+            is_error = state is EdgeState.ACTIVE and scope.edge(edge).handle == ERROR_HANDLE
+            if (state is EdgeState.BROKEN or is_error) and source.origin >= 0:
+                origins[source.origin] = None
+        causes = [scope.failures[origin] for origin in origins]
         failure = Failure(
             code=verdict.value,
             message=f"{_JOIN_MESSAGES[verdict]}: {record.path}",

@@ -405,9 +405,8 @@ class Machine:
             elif scope.sweep_due:
                 scope.sweep_due = False
                 self._ending = sweep(self, scope)
-            elif scope.agenda or self._beginnings.release(scope):
-                index, _ = scope.agenda.popitem(last=False)
-                self._beginnings.begin(scope, scope.records[index])
+            elif (record := self._beginnings.take_next(scope)) is not None:
+                self._beginnings.begin(scope, record)
             else:
                 continue
             return True
