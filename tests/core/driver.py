@@ -517,13 +517,11 @@ class Driver:
                 return EdgesJudged(path, ticket, tuple(_verdict(outgoing[edge].when) for edge in edges))
             case MakeInput(node_path=path, ticket=ticket):
                 record = self.execution.record(path)
-                if record.node.input == '"broken"':
+                # A join that failed asks for its own object (section 6), whatever the node's input says.
+                is_run = record.verdict is not None and not record.verdict.is_failure
+                if is_run and record.node.input == '"broken"':
                     return InputMade(path, ticket, None, "no such key")
-                given = (
-                    record.verdict is not None
-                    and not record.verdict.is_failure
-                    and record.node.input is not None
-                )
+                given = is_run and record.node.input is not None
                 made = (
                     Payload(record.node.input or "null")
                     if given

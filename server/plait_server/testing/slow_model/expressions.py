@@ -1,0 +1,32 @@
+"""What the slow model asks of whoever can evaluate expressions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from plait_server.core.graph import Graph, Node
+from plait_server.core.json_text import JsonValue
+
+
+class NoValue(Exception):
+    """The expression cannot be evaluated."""
+
+
+class Expressions(Protocol):
+    """Evaluates what a graph's expressions say; every method raises NoValue where there is no value."""
+
+    def when(self, source: str, carried: JsonValue) -> JsonValue:
+        """Evaluate an edge's `when`, which is not empty, for what the edge would carry."""
+        ...
+
+    def value(self, node: Node, given: JsonValue) -> JsonValue:
+        """Evaluate the expression of a condition or a switch; `given` is what its join gives (J2)."""
+        ...
+
+    def input(self, node: Node, given: JsonValue) -> JsonValue:
+        """Render a node's `input`, which is not None; `given` is what its join gives (J2)."""
+        ...
+
+    def output(self, graph: Graph) -> JsonValue:
+        """Evaluate a graph's `output`, which is not empty."""
+        ...

@@ -1,0 +1,95 @@
+"""What follows from the edges of a graph alone. Every function searches the whole graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from plait_server.core.graph import DEFAULT_JOIN, Edge, Graph, Join, JoinMode, Node
+
+
+def node_of(graph: Graph, node_id: str) -> Node:
+    """Return the node with an id."""
+    return next(node for node in graph.nodes if node.id == node_id)
+
+
+def join_of(graph: Graph, node_id: str) -> Join:
+    """Return the join of a node; ALL is the default."""
+    return node_of(graph, node_id).join or DEFAULT_JOIN
+
+
+def edges_into(graph: Graph, node_id: str) -> list[int]:
+    """Return the positions of a node's incoming edges, in graph order."""
+    return [position for position, edge in enumerate(graph.edges) if edge.target == node_id]
+
+
+def edges_out_of(graph: Graph, node_id: str) -> list[int]:
+    """Return the positions of a node's outgoing edges, in graph order."""
+    return [position for position, edge in enumerate(graph.edges) if edge.source == node_id]
+
+
+def plain_edges_out_of(graph: Graph, node_id: str) -> list[Edge]:
+    """Return a node's outgoing edges that are no `error` edges."""
+    return [edge for edge in graph.edges if edge.source == node_id and edge.handle != "error"]
+
+
+def is_sink(graph: Graph, node_id: str) -> bool:
+    """Tell whether a node's only outgoing edges, if any, are `error` edges (section 1)."""
+    return not plain_edges_out_of(graph, node_id)
+
+
+def levels(graph: Graph) -> Mapping[str, int]:
+    """Return node id -> the longest path to it in edges, `error` edges counted (section 1)."""
+    found = dict.fromkeys((node.id for node in graph.nodes), 0)
+    for _ in graph.nodes:  # No path is longer than the graph has nodes.
+        for edge in graph.edges:
+            found[edge.target] = max(found[edge.target], found[edge.source] + 1)
+    return found
+
+
+def remaining(graph: Graph) -> Mapping[str, int]:
+    """Return node id -> the longest path from it in edges, `error` edges counted (section 1, R4)."""
+    found = dict.fromkeys((node.id for node in graph.nodes), 0)
+    for _ in graph.nodes:
+        for edge in graph.edges:
+            found[edge.source] = max(found[edge.source], found[edge.target] + 1)
+    return found
+
+
+def is_guarded(graph: Graph, node_id: str) -> bool:
+    """Tell whether every path of plain edges comes to another node that joins by ANY, QUORUM or COLLECT (E3)."""
+    plain = plain_edges_out_of(graph, node_id)
+    return bool(plain) and all(
+        join_of(graph, edge.target).mode is not JoinMode.ALL or is_guarded(graph, edge.target)
+        for edge in plain
+    )
+
+
+def edge_branches(graph: Graph) -> list[str]:
+    """Return the uncut branch of every edge (B1)."""
+    level = levels(graph)
+    branch_of = [""] * len(graph.edges)
+    opened: dict[str, int] = {}
+
+    def open_branch(parent: str) -> str:
+        opened[parent] = opened.get(parent, 0) + 1
+        return f"{parent}-{opened[parent]:03}"
+
+    sources = [node.id for node in graph.nodes if not edges_into(graph, node.id)]
+    node_branch = {each: open_branch("0") if len(sources) > 1 else "0" for each in sources}
+    for node in sorted(graph.nodes, key=lambda node: level[node.id]):  # Equal levels stay in graph order.
+        if node.id not in node_branch:
+            node_branch[node.id] = _common([branch_of[edge] for edge in edges_into(graph, node.id)])
+        outgoing = edges_out_of(graph, node.id)
+        for edge in outgoing:
+            forks = len(outgoing) > 1
+            branch_of[edge] = open_branch(node_branch[node.id]) if forks else node_branch[node.id]
+    return branch_of
+
+
+def _common(branches: list[str]) -> str:
+    """Return the longest common prefix, by parts."""
+    parts = [branch.split("-") for branch in branches]
+    count = 0
+    while all(len(each) > count and each[count] == parts[0][count] for each in parts):
+        count += 1
+    return "-".join(parts[0][:count])

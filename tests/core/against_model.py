@@ -1,0 +1,185 @@
+"""The machine and the slow model, driven side by side: after each input they must agree on everything that shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import cast
+
+from plait_server.core.commands import TimerKind
+from plait_server.core.events import Event
+from plait_server.core.failures import Failure
+from plait_server.core.graph import DEFAULT_TIMEOUTS, Graph, Node
+from plait_server.core.json_text import JsonValue
+from plait_server.core.payload import Payload
+from plait_server.core.states import AttemptOutcome, CancelStage, NodeState, Treatment
+from plait_server.testing.slow_model import Change, NoValue, SlowModel, without_words
+from tests.core.driver import Driver
+
+_ROUNDING_S = 1e-5
+"""Events keep microseconds."""
+
+
+class Literals:
+    """Expressions that are JSON, or `broken`: those cannot be evaluated."""
+
+    def when(self, source: str, carried: JsonValue) -> JsonValue:
+        return _literal(source)
+
+    def value(self, node: Node, given: JsonValue) -> JsonValue:
+        return _literal(node.kind.expression)  # type: ignore[union-attr]  # A condition or a switch.
+
+    def input(self, node: Node, given: JsonValue) -> JsonValue:
+        assert node.input is not None
+        return _literal(node.input.strip('"') if node.input == '"broken"' else node.input)
+
+    def output(self, graph: Graph) -> JsonValue:
+        return _literal(graph.output)
+
+
+class SideBySide:
+    """A driver and a model of one graph. Tasks are given out by R4, as permits allow (Q1)."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.driver = Driver(graph, grants=False)
+        self.model = SlowModel(graph, Literals())
+        self._seen = len(self.driver.events)
+        self._now_s = self.driver.now_s
+
+    def start(self) -> None:
+        self._do(self.driver.start, self.model.start)
+
+    def end_attempt(self, path: str, fate: str, output: str = "null", retryable: bool | None = None) -> None:
+        """End the running attempt of a node: `SUCCEEDED`, `FAILED CODE`, `TIMED_OUT`, `LOST` or `RETURNED`."""
+        name, _, code = fate.partition(" ")
+        outcome = AttemptOutcome[name]
+        word = retryable if outcome is AttemptOutcome.FAILED else None
+        result = Payload(output) if outcome is AttemptOutcome.SUCCEEDED else None
+        failure: Failure | None = None
+        if outcome is AttemptOutcome.FAILED:
+            failure = Failure(code=code, message=f"{path} failed", node_path=path)
+        elif outcome is AttemptOutcome.TIMED_OUT:
+            failure = Failure(code="DEADLINE_EXCEEDED", node_path=path)
+        self._do(
+            lambda: self.driver.result(
+                path, outcome, output=result, failure=failure, retryable=word, jitter=0.5
+            ),
+            lambda: self.model.end_attempt(
+                path, outcome, output=json.loads(output), failure=failure, retryable=word
+            ),
+        )
+
+    def tick(self) -> bool:
+        """Let the earliest timer fire; tell whether there was one."""
+        timer = self.driver.next_timer()
+        if timer is None:
+            return False
+        path = timer.node_path
+        inputs: dict[TimerKind, Callable[[], list[Change]]] = {
+            TimerKind.BACKOFF: lambda: self.model.end_backoff(path),
+            TimerKind.WAIT: lambda: self.model.end_delay(path),
+            TimerKind.NODE_TIMEOUT: lambda: self._time_out_node(path),
+            TimerKind.EXECUTION_TIMEOUT: self.model.time_out_execution,
+        }
+        self._do(self.driver.fire_next, inputs[timer.kind])
+        return True
+
+    def cancel(self) -> None:
+        self._do(self.driver.cancel, self.model.cancel)
+
+    def receipt(self, path: str, stage: CancelStage, attempt: int) -> None:
+        self._do(
+            lambda: self.driver.receipt(path, stage, attempt),
+            lambda: self.model.exit_attempt(path) if stage.is_final else [],
+        )
+
+    def restart(self) -> None:
+        """Throw the machine away and go on from the journal (A1)."""
+        self.driver.restart()
+        for path in self.model.nodes_to_give_out():
+            # That a backoff was over is not in the journal (A1): its timer is set again, and is due.
+            if self.driver.in_state(NodeState.BACKING_OFF).count(path):
+                self.driver.fire(TimerKind.BACKOFF, path)
+        self._compare([])
+
+    def _time_out_node(self, path: str) -> list[Change]:
+        node = self.model.scope.nodes[path]
+        assert node.node.timeouts is not None
+        # A timer may be of an attempt that went back to wait for a worker: that wait is not counted (T4).
+        is_due = node.clock_s >= node.node.timeouts.node_s - _ROUNDING_S and not any(
+            (timer.kind, timer.node_path) == (TimerKind.NODE_TIMEOUT, path) and due_s <= self._now_s
+            for due_s, _, timer in self.driver._timers
+        )
+        return self.model.time_out_node(path) if is_due else []
+
+    def _do(self, act: Callable[[], object], follow: Callable[[], list[Change]]) -> None:
+        act()
+        self.model.pass_time(self.driver.now_s - self._now_s)
+        self._now_s = self.driver.now_s
+        self._compare(follow())
+        while (path := self.model.next_to_give_out()) is not None:
+            offers = self.driver.offered.values()
+            first = min(offers, key=lambda offer: (-offer.priority, -offer.remaining, offer.order))
+            assert first.node_path == path, f"R4: {first.node_path} goes first, not {path}"
+            self.driver.grant(path)
+            self._compare(self.model.give_out(path))
+            given: JsonValue = json.loads(self.driver.inputs[path].json)
+            assert without_words(given) == without_words(self.model.scope.nodes[path].input), (
+                f"J2: the input of {path}"
+            )
+
+    def _compare(self, wanted: list[Change]) -> None:
+        driver, model = self.driver, self.model
+        events = driver.events[self._seen :]
+        self._seen = len(driver.events)
+        got = [_change(event) for event in events if event.node_path and event.node_state is not None]
+        assert got == [_without_reason_of_queued(change) for change in wanted]
+        assert driver.scope.edge_states == model.scope.edges
+        kept = [
+            (failure.node_path, failure.code, treatment, _causes(failure))
+            for failure, treatment in zip(driver.scope.failures, driver.scope.treatments, strict=True)
+        ]
+        assert kept == [
+            (k.failure.node_path, k.failure.code, k.treatment, _causes(k.failure))
+            for k in model.scope.failures
+        ]
+        for failure, mine in zip(driver.scope.failures, model.scope.failures, strict=True):
+            assert _details(failure) == _details(mine.failure)
+        assert sorted(driver.offered) == sorted(model.nodes_to_give_out())
+        assert driver.execution.state is model.state
+        for node in model.scope.nodes.values():
+            node_s = (node.node.timeouts or DEFAULT_TIMEOUTS).node_s
+            is_over = node_s and node.clock_s > node_s + _ROUNDING_S and not node.state.is_ended
+            assert not is_over, f"T4: the timeout of {node.node.id} did not fire"
+        if model.outcome is not None:
+            named = driver.execution.failure
+            assert (named and (named.node_path, named.code)) == (
+                model.outcome.failure and (model.outcome.failure.node_path, model.outcome.failure.code)
+            )
+            assert without_words(cast("JsonValue", driver.output)) == without_words(model.outcome.output)
+
+
+def _literal(source: str) -> JsonValue:
+    if source == "broken":
+        raise NoValue
+    value: JsonValue = json.loads(source)
+    return value
+
+
+def _change(event: Event) -> Change:
+    treatment = getattr(event.detail, "treatment", Treatment.NONE)
+    assert event.node_state is not None
+    return _without_reason_of_queued(Change(event.node_path, event.node_state, event.reason, treatment))
+
+
+def _without_reason_of_queued(change: Change) -> Change:
+    """A1: the reason of QUEUED is the allocator's."""
+    return change._replace(reason="") if change.state is NodeState.QUEUED else change
+
+
+def _causes(failure: Failure) -> list[tuple[str, str]]:
+    return [(cause.node_path, cause.code) for cause in failure.causes]
+
+
+def _details(failure: Failure) -> JsonValue:
+    return None if failure.details is None else without_words(json.loads(failure.details.json))
