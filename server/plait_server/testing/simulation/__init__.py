@@ -12,6 +12,6 @@ handlers, the clients, and what goes wrong.
 - `graphs`: random graphs, of expressions whose values are known without CEL;
 - `clients`: submitters, watchers and others, who check what they are told;
 - `faults`: what goes wrong, and when;
-- `laws` and `checks`: the sentences of SEMANTICS.md, written down a second time, and held against the journal;
+- `judge` and `checks`: each journal, held against `plait_server.testing.slow_model`, and what clients were promised;
 - `coverage`: which rows of the tables were seen.
 """
