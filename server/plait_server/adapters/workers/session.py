@@ -32,6 +32,7 @@ from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
     HELD_ATTEMPTS_MAX,
     ID_PATTERN,
+    KIB,
     LABEL_CHARS_MAX,
     LABELS_MAX,
     MAX_CONCURRENCY_MAX,
@@ -58,6 +59,8 @@ FRAME_BYTES_MAX: Final = MIB
 CONTROL_BYTES_MAX: Final = 8 * MIB
 """Twice what a worker can be owed that holds HELD_ATTEMPTS_MAX results with ordinary tokens."""
 USAGE_UNITS_MAX: Final = 64
+LOG_CHARS_MAX: Final = 8 * KIB
+_LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR"})
 _ID: Final = re.compile(ID_PATTERN)
 _MESSAGE_OVERHEAD: Final = 16
 
@@ -465,7 +468,9 @@ _READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Se
         f"{message.progress.fraction:.3g} {message.progress.message[:1024]}",
     ),
     "log": lambda message: Said(
-        message.log.token, message.log.level[:16] or "INFO", bounded_message(message.log.message)
+        message.log.token,
+        message.log.level if message.log.level in _LEVELS else "INFO",
+        message.log.message[:LOG_CHARS_MAX],
     ),
     "usage": _read_used,
     "heartbeat": lambda message: Said(

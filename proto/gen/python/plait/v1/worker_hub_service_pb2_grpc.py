@@ -56,8 +56,10 @@ class WorkerHubServiceServicer(object):
         within the worker's credit. A worker keeps each result until the server has said `recorded`; when the
         stream breaks it attaches again, names what it holds in `hello.in_flight`, and sends results again.
         Liveness is judged on this stream alone: a worker that does not answer `ping` is gone when its lease runs out.
+        A worker id belongs to one instance at a time: while that one answers, another is refused. A worker reads while it
+        writes, and says `hello` within 10 s.
         FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
-        UNAVAILABLE: SHUTTING_DOWN.
+        ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,81 @@
+"""What workers say of their attempts is handed on within a quota, of each and of all."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from plait.v1 import worker_hub_service_pb2 as pb
+from plait_server.adapters.workers.said import (
+    ALL_TIMES,
+    BYTES_A_SECOND,
+    BYTES_AT_ONCE,
+    LINES_A_SECOND,
+    LINES_AT_ONCE,
+    Quota,
+    Sayings,
+)
+from plait_server.ports.workers import AttemptKey
+from tests.adapters.workers_streams import Recorder, a_hub
+
+KEY = AttemptKey("default", "x", 1, "a", 1)
+
+
+def say(sayings: Sayings, quota: Quota, lines: int, text: str = "line") -> None:
+    for _ in range(lines):
+        sayings.say(quota, KEY, "INFO", text)
+
+
+async def test_lines_over_the_quota_are_dropped_and_counted(autojump_clock: MockClock) -> None:
+    recorder, quota = Recorder(), Quota()
+    sayings = Sayings(recorder)
+    say(sayings, quota, LINES_AT_ONCE + 7)
+    assert len(recorder.said) == LINES_AT_ONCE
+    await trio.sleep(1)
+    say(sayings, quota, LINES_AT_ONCE)
+    assert len(recorder.said) == LINES_AT_ONCE + LINES_A_SECOND
+    assert recorder.said[LINES_AT_ONCE][2].startswith("line (7 lines of this worker")
+    assert recorder.said[LINES_AT_ONCE + 1][2] == "line"
+    await trio.sleep(10_000)
+    say(sayings, quota, 2 * LINES_AT_ONCE)
+    assert len(recorder.said) == 2 * LINES_AT_ONCE + LINES_A_SECOND
+
+
+async def test_bytes_count_as_well(autojump_clock: MockClock) -> None:
+    recorder, quota = Recorder(), Quota()
+    sayings = Sayings(recorder)
+    long = "x" * 8_192
+    say(sayings, quota, LINES_AT_ONCE, long)
+    assert len(recorder.said) == BYTES_AT_ONCE // len(long)
+    await trio.sleep(1)
+    say(sayings, quota, LINES_AT_ONCE, long)
+    assert len(recorder.said) == (BYTES_AT_ONCE + BYTES_A_SECOND) // len(long)
+
+
+async def test_all_workers_together_have_a_quota(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    sayings = Sayings(recorder)
+    quotas = [Quota() for _ in range(ALL_TIMES + 5)]
+    for quota in quotas:
+        say(sayings, quota, LINES_AT_ONCE)
+    assert len(recorder.said) == ALL_TIMES * LINES_AT_ONCE
+    assert quotas[-1].dropped == LINES_AT_ONCE
+
+
+async def test_a_worker_that_floods_slows_no_result(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        line = pb.WorkerMessage(log=pb.LogLine(token=attempt.token, level="LOUD\n", message="x" * 10_000))
+        for _ in range(10):
+            await stream.tell(*[line] * 100)
+        assert {(kind, len(text)) for _, kind, text in hub.observer.said} == {("INFO", 8_192)}
+        assert len(hub.observer.said) == BYTES_AT_ONCE // 8_192
+        # A new stream is no new quota.
+        await stream.cut()
+        again = await hub.dial(running=[attempt])
+        await again.tell(line)
+        assert len(hub.observer.said) == BYTES_AT_ONCE // 8_192
+        await again.complete(attempt)
+        assert attempt.report is not None
