@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -31,7 +33,7 @@ async def test_request_ids_of_one_instant_are_all_recorded(autojump_clock: MockC
         async with trio.open_nursery() as nursery:
             for number in range(3):
                 request = cancel_request(f"r{number}")
-                nursery.start_soon(lambda request=request: runtime.cancel(request=request))
+                nursery.start_soon(partial(runtime.cancel, request=request))
         await runtime.wait_ended()
         for number in range(3):
             await runtime.cancel(request=cancel_request(f"r{number}"))
@@ -73,7 +75,7 @@ async def test_calls_behind_a_refused_append_are_made_again(autojump_clock: Mock
             async with trio.open_nursery() as nursery:
                 for number in range(3):
                     request = cancel_request(f"r{number}")
-                    nursery.start_soon(lambda request=request: runtime.cancel(request=request))
+                    nursery.start_soon(partial(runtime.cancel, request=request))
         execution = await runtime.wait_ended()
         assert execution.state is ExecutionState.CANCELLED
         assert runtime.names().count("CancelRequested") == 1

@@ -126,19 +126,18 @@ def bounded_message(message: str) -> str:
     return data[: FAILURE_MESSAGE_BYTES_MAX - 3].decode("utf-8", "ignore") + "…"
 
 
-def _inline(payload: Payload) -> str:
-    assert not payload.digest, "whoever writes details that are kept by digest says where they are"
-    return payload.json
+def _named(payload: Payload) -> str:
+    return f'{{"digest":"{payload.digest}"}}' if payload.digest else payload.json
 
 
 def failure_to_json(
-    failure: Failure, text_of: Callable[[Payload], str] = _inline, *, bytes_max: int | None = None
+    failure: Failure, text_of: Callable[[Payload], str] = _named, *, bytes_max: int | None = None
 ) -> str:
     """Write a failure as the JSON object that `error` edges and COLLECT carry (J2, J4).
 
     Args:
         failure: The failure.
-        text_of: Gives the text of details that are kept by digest.
+        text_of: Gives the text of details; if not given, those that are kept by digest are named by it.
         bytes_max: If it would be longer than this, the details of its causes are left out.
     """
     with_details = bytes_max is None or _spliced_size(failure, with_details=True) <= bytes_max

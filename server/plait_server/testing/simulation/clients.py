@@ -27,6 +27,7 @@ from plait_server.errors import (
     RequestIdReused,
     SlowConsumer,
 )
+from plait_server.testing.simulation.bounds import check_event, check_frame
 from plait_server.testing.simulation.graphs import EXECUTION_INPUT
 from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.network import ConnectionLost
@@ -315,6 +316,7 @@ class Client:
         if durable is None:
             return
         for sequence, content in enumerate(contents, after + 1):
+            check_event(self.world, content)
             if sequence > len(durable.contents):
                 self.fail("A2", f"event {sequence} was received before it was durable")
                 return
@@ -373,6 +375,7 @@ class Watcher:
 
     async def _receive(self, message: Message | bytes) -> None:
         content = message if isinstance(message, bytes) else message.SerializeToString()
+        check_frame(self.world, "WatchExecution", content)
         frame = Pb.WatchExecutionResponse.FromString(content)
         if self._has_end:
             self._client.fail("A3", "a frame came after the final one")

@@ -22,6 +22,7 @@ from plait_server.config import ServerConfig
 from plait_server.errors import CallerError, JournalFull, JournalUnavailable, PlaitError, ShuttingDown
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.workers import AttemptKey
+from plait_server.testing.simulation.bounds import check_answer, check_frame
 from plait_server.testing.simulation.frames import FrameChecks
 from plait_server.testing.simulation.network import ConnectionLost, Direction, Link, ServerUnreachable
 from plait_server.testing.simulation.store import Stores, TappedJournal
@@ -311,6 +312,7 @@ class Host:
                 del generation.calls[number]
         if not done or generation.is_dead:
             raise ConnectionLost
+        check_answer(self._world, type(request).__name__, done[0])
         await trio.sleep(self._chance.random() * CALL_DELAY_S)
         return done[0]
 
@@ -342,6 +344,7 @@ class Host:
             if generation.is_dead:
                 await trio.sleep_forever()  # It is cancelled already, and says nothing any more.
             frame = cast("hub.AttachResponse", message)
+            check_frame(self._world, "Attach", frame)
             self._frames.check(frame)
             await link.down.send(frame.SerializeToString())
 

@@ -6,6 +6,7 @@ import enum
 import json
 from typing import Final, NamedTuple
 
+from plait.v1 import failure_pb2
 from plait_server.testing.simulation.world import World
 
 
@@ -37,6 +38,8 @@ class Script(NamedTuple):
     """Whether it goes on as if it were not cancelled, and delivers its result."""
     talks: bool
     """Whether it reports progress, logs and usage."""
+    says_much: bool
+    """Whether its failure has as much to say as it may."""
 
 
 OUTPUTS: Final = (
@@ -57,6 +60,18 @@ _RELUCTANT: Final = (1, 14, 2, 1, 1, 12)
 _NOT_JSON: Final = ("{nope", "NaN", '{"a":1,"a":2}', "", "[" * 100 + "]" * 100)
 _LARGE: Final = json.dumps({"ok": True, "large": "x" * 40_000})
 """Above the 32 KiB that are kept inline."""
+
+
+MUCH: Final = json.dumps({"large": "x" * 30_000})
+"""Details of a failure."""
+
+
+def many_causes() -> list[failure_pb2.Failure]:
+    """Make more causes than a failure may have, in number, in depth and in bytes."""
+    chain: list[failure_pb2.Failure] = []
+    for _ in range(12):
+        chain = [failure_pb2.Failure(code="BEHIND", message="m" * 500, causes=chain)]
+    return chain * 60
 
 
 def choose_script(world: World, execution_id: str, node_path: str, attempt: int, *, mishaps: float) -> Script:
@@ -87,4 +102,5 @@ def choose_script(world: World, execution_id: str, node_path: str, attempt: int,
         exit_s=chance.choice((0.0, 0.0, 0.5, 3.0, 12.0)),
         ignores_cancel=chance.random() < 0.2,
         talks=chance.random() < 0.15,
+        says_much=chance.random() < 0.05,
     )

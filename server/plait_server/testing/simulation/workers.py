@@ -10,7 +10,7 @@ import trio
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.network import ConnectionLost, Link
-from plait_server.testing.simulation.scripts import Act, Script, choose_script
+from plait_server.testing.simulation.scripts import MUCH, Act, Script, choose_script, many_causes
 from plait_server.testing.simulation.world import World
 from plait_worker.session import (
     Assigned,
@@ -266,7 +266,8 @@ class WorkerProcess:
                     "scripted",
                     retryable=script.retryable,
                     retry_after_s=script.retry_after_s,
-                    details_json='{"scripted":true}' if script.talks else None,
+                    details_json=MUCH if script.says_much else '{"scripted":true}' if script.talks else None,
+                    causes=many_causes() if script.says_much else (),
                 )
             case Act.HAND_BACK:
                 session.hand_back(token, "DRAINING" if session.is_draining else "NOT_NOW", "scripted")
