@@ -97,6 +97,19 @@ async def test_at_its_deadline_a_process_is_killed() -> None:
     assert _children() <= before
 
 
+async def test_at_the_end_of_its_processor_time_a_process_ends() -> None:
+    helper = ProcessOffload(EVALUATOR, cpu_s=0, deadline_s=60.0)
+
+    async def evaluate_without_end() -> None:
+        async with helper.turn("default", "x") as turn:
+            while True:
+                await turn.run(Work.EVALUATE, "input.map(x, input.map(y, y))", {"input": list(range(99))})
+
+    with pytest.raises(ExpressionError, match="it takes longer than 0 s of processor time; let a worker"):
+        await evaluate_without_end()
+    assert helper.statistics().started == 1
+
+
 async def test_at_its_memory_limit_an_evaluation_ends() -> None:
     with pytest.raises(ExpressionError, match="memory"):
         await run_in(offload(), DOUBLING, {})

@@ -25,8 +25,8 @@ from plait_server.adapters.expressions.messages import NO_MEMORY
 from plait_server.core.json_text import JsonValue
 from plait_server.ports.evaluator import ExpressionError, Work
 
-NICENESS: Final = 10
-"""The server's loop comes first: somebody waits for every turn of it."""
+NICENESS: Final = 5
+"""The server's loop comes first; on a busy machine there must still be enough left to be done in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Request:
     variables: dict[str, JsonValue]
     """What it may see."""
     cpu_s: int
-    """The processor time that it may use, as a last resort: its parent's deadline is shorter."""
+    """The seconds of processor time that it may use."""
     result_bytes: int
     """The most that the result may have."""
 

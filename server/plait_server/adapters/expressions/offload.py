@@ -4,7 +4,7 @@
 2. A turn has a process of its own, started at its first evaluation and killed at its end: nothing of one
    execution is left for another. In one turn as many evaluations are run as fit into a quarter of a second, or
    more if nobody else waits: to start a process takes some 60 ms, most evaluations a few.
-3. Each evaluation has a deadline, processor time and memory of its own. One that passes a bound ends its process,
+3. Each evaluation has processor time, a deadline and memory of its own. One that passes a bound ends its process,
    which damages nobody. One that ran short of memory where others had run before it is tried again in a process of
    its own: what is left of them must not decide.
 """
@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
@@ -31,8 +31,10 @@ from plait_server.core.json_text import JsonValue
 from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, KIB, MIB
 from plait_server.ports.evaluator import ExpressionError, InvalidExpression, Work
 
-DEADLINE_S: Final = 2.0
-"""From the start of the process; long enough for what the library's 10,000 rounds can do honestly."""
+CPU_S: Final = 2
+"""Processor time of an evaluation: long enough for what the library's 10,000 rounds can do honestly."""
+DEADLINE_S: Final = 10.0
+"""On the clock, the start of the process included: on a busy machine the same work must not fail for that."""
 MEMORY_BYTES_MAX: Final = 512 * MIB
 """Address space; the interpreter and the library take 150 MiB of it."""
 PROCESSES_MAX: Final = 2
@@ -66,7 +68,8 @@ class ProcessOffload:
 
     Args:
         evaluator: Tells what of the variables a source reads; nothing else is sent.
-        deadline_s: Seconds that an evaluation may take, the start of its process included.
+        cpu_s: Seconds of processor time that an evaluation may take, to the next second.
+        deadline_s: Seconds that it may take on the clock, the start of its process included.
         memory_bytes: Address space that a process may use.
         processes: Turns that may be taken at once, each with one process.
         turn_s: Seconds after which a turn is over if others wait.
@@ -76,12 +79,14 @@ class ProcessOffload:
         self,
         evaluator: CelEvaluator,
         *,
+        cpu_s: int = CPU_S,
         deadline_s: float = DEADLINE_S,
         memory_bytes: int = MEMORY_BYTES_MAX,
         processes: int = PROCESSES_MAX,
         turn_s: float = TURN_S,
     ) -> None:
         self._evaluator = evaluator
+        self._cpu_s = cpu_s
         self._deadline_s = deadline_s
         self._memory_bytes = memory_bytes
         self._turn_s = turn_s
@@ -142,7 +147,7 @@ class ProcessOffload:
             "work": work.value,
             "source": source,
             "variables": self._visible(work, source, variables),
-            "cpu_s": math.ceil(self._deadline_s) + 1,
+            "cpu_s": self._cpu_s,
             "result_bytes": JOINED_INPUT_BYTES_MAX,
         }
         return json.dumps(request).encode() + b"\n"
@@ -161,10 +166,15 @@ class ProcessOffload:
         self._stopped += 1
         return ExpressionError(problem)
 
-    def died(self, source: str) -> ExpressionError:
+    def died(self, source: str, signal_number: int) -> ExpressionError:
         """Count an evaluation that ended its process, and say so."""
-        limit = f"{self._memory_bytes // MIB:,} MiB"
-        problem = f"its process ended, most likely at its limit of {limit} of memory; let a worker compute it"
+        if signal_number == signal.SIGXCPU:
+            problem = f"it takes longer than {self._cpu_s} s of processor time; let a worker compute it"
+        else:
+            limit = f"{self._memory_bytes // MIB:,} MiB"
+            problem = (
+                f"its process ended, most likely at its limit of {limit} of memory; let a worker compute it"
+            )
         return self.stopped(messages.at(problem, source))
 
     def _visible(
@@ -222,24 +232,26 @@ class _Turn:
                 problem = f"it takes longer than {self._offload.deadline_s:g} s; let a worker compute it"
                 raise self._offload.stopped(messages.at(problem, source))
             except _Died:
-                if not was_used:
-                    raise self._offload.died(source) from None
+                signal_number = await self.end_process()
+                if not was_used or signal_number == signal.SIGXCPU:
+                    raise self._offload.died(source, signal_number) from None
             finally:
                 if not is_whole:
                     await self.end_process()
 
-    async def end_process(self) -> None:
-        """Kill the process, if there is one: it has nothing to put in order."""
+    async def end_process(self) -> int:
+        """Kill the process, if there is one, and return the signal that ended it: it has nothing to put in order."""
         process, self._process = self._process, None
         self._is_used = False
         if process is None:
-            return
+            return 0
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
             for stream in (process.stdin, process.stdout):
                 assert stream is not None  # both are pipes
                 await stream.aclose()
+        return -(process.returncode or 0)
 
     async def _ask(self, order: bytes) -> tuple[bytes, str]:
         process = self._process
