@@ -46,5 +46,5 @@ if __name__ == "__main__":
     if "dies" in config:
         when, MortalJournal.dies_at = config.pop("dies")
         MortalJournal.dies_before = when == "before"
-        vars(bootstrap)["SqliteJournal"] = MortalJournal  # What it opens.
+        setattr(bootstrap, "SqliteJournal", MortalJournal)  # noqa: B010 # it is not exported
     sys.exit(bootstrap.serve(ServerConfig(**config), announce))
