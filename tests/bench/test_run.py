@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from statistics import median
 
 import pytest
 
+from plait.v1 import event_pb2
+from plait_server.bench.client import Client, call
 from plait_server.bench.report import Found, as_json, as_table, heading
 from plait_server.bench.run import SHAPES, UnknownShape, choose, run
 from plait_server.bench.shape import Ceiling, Requirement, Round, Shape
+from plait_server.bench.site import BenchFailed, Site, run_server
 
 # F-1000 does the same in quick.
 QUICK = [shape.name for shape in SHAPES if shape.name not in ("F-10000", "F-100000")]
@@ -124,3 +129,23 @@ def test_without_proc_processor_time_and_memory_are_left_out() -> None:
     assert line["server_cpu_ms_per_node"] is None
     assert line["server_rss_mib"] is None
     assert as_table(blind, is_quick=False).splitlines()[0].split()[-2:] == ["-", "-"]
+
+
+def test_what_a_server_refuses_is_told(tmp_path: Path) -> None:
+    async def ask(client: Client) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(client.wait_event("no-such-execution", event_pb2.EVENT_TYPE_EXECUTION_ENDED))
+
+    with (
+        run_server(Site(tmp_path, is_quick=True)) as server,
+        pytest.raises(BenchFailed, match=r"^the server said NOT_FOUND: "),
+    ):
+        call(server.address, ask)
+
+
+def test_a_process_that_ends_at_once_is_told(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BenchFailed, match="ended before it was ready"),
+        run_server(Site(tmp_path, is_quick=True), tmp_path),
+    ):
+        pytest.fail("a folder is no store")

@@ -23,6 +23,7 @@ from plait.v1 import (
     worker_hub_service_pb2_grpc,
 )
 from plait_server.bench.site import BenchFailed
+from plait_server.errors import leaves_of
 
 Pb = execution_service_pb2
 _T = TypeVar("_T")
@@ -153,13 +154,28 @@ class Client:
 
 
 def call(address: str, action: Callable[[Client], Coroutine[None, None, _T]]) -> _T:
-    """Connect to a server, do something, and disconnect."""
+    """Connect to a server, do something, and disconnect.
+
+    Raises:
+        BenchFailed: an execution ended as it should not, or the server refused a call.
+    """
 
     async def main() -> _T:
         async with Client(address) as client:
             return await action(client)
 
-    return asyncio.run(main())
+    failures: list[BaseException] = []
+    try:
+        return asyncio.run(main())
+    except* BenchFailed as group:
+        failures = leaves_of(group)
+    except* grpc.aio.AioRpcError as group:
+        failures = leaves_of(group)
+    # Here, for what is raised in an `except*` comes out in a group.
+    first = failures[0]
+    if isinstance(first, grpc.aio.AioRpcError):
+        raise BenchFailed(f"the server said {first.code().name}: {first.details()}") from first
+    raise first
 
 
 def wait_workers(address: str, count: int = 1) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 
 from plait.v1 import graph_pb2, payload_pb2
-from plait_server.core.limits import MAX_CONCURRENCY_MAX
+from plait_server.core.limits import MAX_CONCURRENCY_MAX, NODES_MAX
 
 NOOP = "bench.noop"
 SLEEP = "bench.sleep"
@@ -18,8 +18,8 @@ UNSERVED = "bench.unserved"
 
 
 def fan(count: int) -> graph_pb2.Graph:
-    """Make a graph of `count` nodes side by side between a first and a last one."""
-    middle = [f"n{index}" for index in range(count)]
+    """Make a graph of `count` nodes side by side between a first and a last one, or as many as are allowed."""
+    middle = [f"n{index}" for index in range(min(count, NODES_MAX - 2))]
     edges = [edge for name in middle for edge in (("first", name), (name, "last"))]
     return _graph(["first", "last", *middle], edges, concurrency=min(count, MAX_CONCURRENCY_MAX))
 
