@@ -116,9 +116,9 @@ def run_server(site: Site, store: Path | None = None) -> Generator[Server]:
 
 
 @contextlib.contextmanager
-def run_worker(site: Site, server: Server, *, slots: int = 256) -> Generator[None]:
-    """Start a worker made with the SDK."""
-    arguments = ["plait_server.bench.worker:worker", "--connect", server.address]
+def run_worker(site: Site, server: Server, *, slots: int = 256, name: str = "worker") -> Generator[None]:
+    """Start a worker made with the SDK: `worker` serves nodes that do nothing, `patient` all types."""
+    arguments = [f"plait_server.bench.worker:{name}", "--connect", server.address]
     environment = {"PLAIT_BENCH_SLOTS": str(slots)}
     with run_process("plait_worker", *arguments, log=site.folder / "worker.log", environment=environment):
         yield

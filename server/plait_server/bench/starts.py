@@ -45,7 +45,7 @@ async def _run_failing(client: Client) -> Mapping[str, float]:
 def _open(
     site: Site, run: Callable[[Client], Coroutine[None, None, Mapping[str, float]]], nodes: int
 ) -> Generator[Runner]:
-    with run_server(site) as server, run_worker(site, server):
+    with run_server(site) as server, run_worker(site, server, name="patient"):
         wait_workers(server.address)
         call(server.address, lambda client: client.run(graphs.diamond()))
         yield lambda: _measure(server, run, nodes)

@@ -57,7 +57,7 @@ def record(site: Site, name: str, act: Callable[[Client], Coroutine[None, None, 
         act: Makes the execution, brings it to where it is to be recorded, and returns its id.
     """
     path = site.store(name)
-    with run_server(site, path) as server, run_worker(site, server):
+    with run_server(site, path) as server, run_worker(site, server, name="patient"):
         execution_id = call(server.address, act)
         server.kill()
     return trio.run(_read, path, execution_id)

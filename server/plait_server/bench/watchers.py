@@ -27,7 +27,7 @@ _CHANNELS: Final = 10
 @contextlib.contextmanager
 def _open(site: Site) -> Generator[Runner]:
     watchers, nodes = site.size(_WATCHERS, 20), site.size(_NODES, 20)
-    with run_server(site) as server, run_worker(site, server):
+    with run_server(site) as server, run_worker(site, server, name="patient"):
         wait_workers(server.address)
         _run(site, server, min(watchers, 10), nodes)
         yield lambda: _run(site, server, watchers, nodes)

@@ -1,4 +1,8 @@
-"""The worker of the bench; `PLAIT_BENCH_SLOTS` says how many slots it has [256]."""
+"""The workers of the bench: `worker` does nothing, `patient` takes its time.
+
+`PLAIT_BENCH_SLOTS` says how many slots each has [256]. They are two because each type that a worker serves costs
+the server a little with every node.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,20 @@ from plait_worker import Context, NodeFailure, Worker
 
 _GATE_S: Final = 0.005
 
-worker = Worker(slots=int(os.environ.get("PLAIT_BENCH_SLOTS", "256")))
+_SLOTS: Final = int(os.environ.get("PLAIT_BENCH_SLOTS", "256"))
+
+worker = Worker(slots=_SLOTS)
+patient = Worker(slots=_SLOTS)
 
 
 @worker.node("bench.noop")
+@patient.node("bench.noop")
 async def noop(context: Context, value: object) -> None:
     """Do nothing."""
     del context, value
 
 
-@worker.node("bench.sleep")
+@patient.node("bench.sleep")
 async def sleep(context: Context, seconds: float) -> float:
     """Sleep, and return the time of the start, in seconds since 1970."""
     del context
@@ -30,7 +38,7 @@ async def sleep(context: Context, seconds: float) -> float:
     return begun_s
 
 
-@worker.node("bench.fail")
+@patient.node("bench.fail")
 async def fail(context: Context, seconds: float) -> None:
     """Sleep, then fail."""
     del context
@@ -38,7 +46,7 @@ async def fail(context: Context, seconds: float) -> None:
     raise NodeFailure("INTERNAL", "as it was told")
 
 
-@worker.node("bench.gate")
+@patient.node("bench.gate")
 async def gate(context: Context, path: str) -> None:
     """Wait until there is a file."""
     del context
