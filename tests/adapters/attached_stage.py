@@ -94,6 +94,7 @@ class Call:
     reason: str = ""
     receipts: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
     ended_s: float = 0.0
+    used: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     @property
     def token(self) -> str:
@@ -102,6 +103,15 @@ class Call:
     @property
     def stages(self) -> list[str]:
         return [stage for stage, _ in self.receipts]
+
+    def stop_reason(self) -> str:
+        return self.reason
+
+    def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
+        self.receipts.append((stage.name, trio.current_time()))
+
+    def on_usage(self, unit: str, amount: str) -> None:
+        self.used.append((unit, amount))
 
     def cancel(self, reason: str) -> None:
         """Cancel as the runtime does; an empty reason is a shutdown."""
@@ -242,11 +252,8 @@ class Hub:
         return call
 
     async def _execute(self, call: Call) -> None:
-        def on_receipt(stage: CancelStage) -> None:
-            call.receipts.append((stage.name, trio.current_time()))
-
         with call.scope:
-            call.report = await self.workers.execute(call.assignment, on_receipt, lambda: call.reason)
+            call.report = await self.workers.execute(call.assignment, call)
         call.ended_s = trio.current_time()
         call.done.set()
 
@@ -305,7 +312,11 @@ def hello(
 
 def complete(token: str, json: str = "1", usage: Mapping[str, str] | None = None) -> hub.WorkerMessage:
     output = payload_pb2.Payload(json=json)
-    return hub.WorkerMessage(complete=hub.Complete(token=token, output=output, usage=usage or {}))
+    return hub.WorkerMessage(
+        complete=hub.Complete(
+            token=token, output=output, usage=hub.UsageTotals(amounts=usage) if usage else None
+        )
+    )
 
 
 def reject(token: str, code: str) -> hub.WorkerMessage:

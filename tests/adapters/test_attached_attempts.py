@@ -133,7 +133,13 @@ async def test_a_result_that_is_no_payload_fails_the_attempt(output: payload_pb2
     async with open_hub() as stage:
         far = await stage.attach()
         call = await started(stage, far)
-        far.say(hub.WorkerMessage(complete=hub.Complete(token=call.token, output=output, usage={"u": "1"})))
+        far.say(
+            hub.WorkerMessage(
+                complete=hub.Complete(
+                    token=call.token, output=output, usage=hub.UsageTotals(amounts={"u": "1"})
+                )
+            )
+        )
         report = await report_of(call)
         assert report.outcome is AttemptOutcome.FAILED
         assert report.failure is not None
@@ -162,7 +168,7 @@ async def test_usage_that_is_no_exact_decimal_fails_the_attempt(
         report = await report_of(call)
         assert report.failure is not None
         assert (report.failure.code, report.retryable) == (INVALID_RESULT, None)
-        assert report.usage == {}
+        assert report.usage is None
 
 
 @pytest.mark.parametrize("amount", ["0", "007", "1.", "0.0025", "1" * 40, "1" * 20 + "." + "1" * 20])
@@ -189,7 +195,7 @@ async def test_a_failure_is_reported_with_the_workers_advice(autojump_clock: tri
             details=payload_pb2.Payload(json='{"q":9}'),
             retryable=True,
             causes=[failure_pb2.Failure(code="DEEPER", message="why")],
-            usage={"u": "1"},
+            usage=hub.UsageTotals(amounts={"u": "1"}),
         )
         fail.retry_after.FromMilliseconds(2500)
         far.say(hub.WorkerMessage(fail=fail))

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.commands import Taken
-from plait_server.core.states import AttemptOutcome
+from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
 from tests.adapters.workers_streams import (
     NAMESPACE,
@@ -165,7 +165,7 @@ async def test_a_failure_says_what_the_worker_said(autojump_clock: MockClock) ->
         message.fail.retryable = False
         message.fail.retry_after.seconds = 4
         message.fail.details.json = '{"why":1}'
-        message.fail.usage["tokens"] = "12.5"
+        message.fail.usage.amounts["tokens"] = "12.5"
         await stream.tell(message)
         report = attempt.report
         assert report is not None
@@ -360,8 +360,8 @@ async def test_what_is_queued_goes_out_together(autojump_clock: MockClock) -> No
         assert len(stream.frames) <= 4
 
 
-async def test_reports_of_handlers_are_observed_and_usage_adds_up(autojump_clock: MockClock) -> None:
-    """U1: exact; usage so far counts when the worker is lost."""
+async def test_reports_of_handlers_are_observed_and_their_usage_handed_on(autojump_clock: MockClock) -> None:
+    """U1: what is no exact decimal is not counted; what was said before a loss counts."""
     async with a_hub() as hub:
         stream = await hub.dial()
         attempt = hub.execute()
@@ -388,7 +388,55 @@ async def test_reports_of_handlers_are_observed_and_usage_adds_up(autojump_clock
         await trio.sleep(20)
         assert attempt.report is not None
         assert attempt.report.outcome is AttemptOutcome.LOST
-        assert attempt.report.usage == {"tokens": "0.3"}
+        assert attempt.report.usage is None
+        assert attempt.used == [("tokens", "0.1"), ("tokens", "0.2")]
+
+
+@pytest.mark.parametrize(
+    ("unit", "amount", "said"),
+    [
+        ("tokens", "1e9", "'1e9' cannot be counted"),
+        ("a unit", "1", "a unit must match"),
+        ("u64", "1", "64 units"),
+    ],
+)
+async def test_usage_that_cannot_be_counted_fails_the_attempt_at_its_end(
+    unit: str, amount: str, said: str, autojump_clock: MockClock
+) -> None:
+    """U1: amounts are exact decimals; what is none fails the attempt with a clear message."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        count = 64 if unit == "u64" else 1
+        for number in range(count):
+            await stream.tell(
+                pb.WorkerMessage(usage=pb.Usage(token=attempt.token, unit=f"u{number}", amount="1"))
+            )
+        await stream.tell(pb.WorkerMessage(usage=pb.Usage(token=attempt.token, unit=unit, amount=amount)))
+        await stream.tell(complete(attempt.token, "1"))
+        report = attempt.report
+        assert report is not None
+        assert report.failure is not None
+        assert (report.outcome, report.failure.code) == (AttemptOutcome.FAILED, "INVALID_RESULT")
+        assert said in report.failure.message
+        assert len(attempt.used) == count
+
+
+async def test_what_an_abandoned_handler_used_is_handed_on(autojump_clock: MockClock) -> None:
+    """U1: a report that comes when nobody waits any more is not lost."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        attempt.stop()
+        await trio.sleep(11)
+        assert attempt.stages[-1] is CancelStage.ABANDONED
+        totals = pb.UsageTotals(amounts={"u": "2"})
+        await stream.tell(pb.WorkerMessage(exited=pb.Exited(token=attempt.token, usage=totals)))
+        assert [(key, report.outcome, report.usage) for key, report, _ in hub.delivered] == [
+            (attempt.key, AttemptOutcome.CANCELLED, {"u": "2"})
+        ]
 
 
 async def test_unknown_messages_are_ignored(autojump_clock: MockClock) -> None:

@@ -81,6 +81,18 @@ class Attempt:
         self.reason = ""
         self.scope = trio.CancelScope()
         self.is_over = False
+        self.used: list[tuple[str, str]] = []
+        self.exit_usage: Mapping[str, str] | None = None
+
+    def stop_reason(self) -> str:
+        return self.reason
+
+    def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
+        self.receipts.append((trio.current_time(), stage))
+        self.exit_usage = usage
+
+    def on_usage(self, unit: str, amount: str) -> None:
+        self.used.append((unit, amount))
 
     @property
     def stages(self) -> list[CancelStage]:
@@ -137,11 +149,8 @@ class Hub:
         return attempt
 
     async def _execute(self, attempt: Attempt, assignment: Assignment) -> None:
-        def on_receipt(stage: CancelStage) -> None:
-            attempt.receipts.append((trio.current_time(), stage))
-
         with attempt.scope:
-            attempt.report = await self.workers.execute(assignment, on_receipt, lambda: attempt.reason)
+            attempt.report = await self.workers.execute(assignment, attempt)
         attempt.is_over = True
 
     async def dial(self, **hello: object) -> Stream:

@@ -48,6 +48,7 @@ from plait_server.core.events import (
     ExecutionSubmitted,
     NodeEnded,
     NodeIdled,
+    UsageReported,
 )
 from plait_server.core.execution import Execution
 from plait_server.core.failures import Failure
@@ -228,12 +229,16 @@ class Driver:
                 failure,
                 retryable,
                 retry_after_s,
-                {},
+                None,
                 jitter,
                 worker,
                 from_worker=outcome is not AttemptOutcome.LOST,
             ),
         )
+
+    def do(self, what: Input) -> None:
+        """Give the machine an input as it is."""
+        self._step(what)
 
     def cancel(self, message: str = "enough") -> None:
         """Ask for a cancel."""
@@ -465,7 +470,7 @@ class Driver:
             self._terminal = event
         path, after = event.node_path, event.node_state
         if not path or after is None:
-            assert isinstance(event.detail, CancelReceipt) or not path
+            assert isinstance(event.detail, CancelReceipt | UsageReported) or not path
             return
         before = self._node_states[path]
         assert before not in ENDED, f"{path} ended as {before.name}, yet goes to {after.name}"

@@ -90,6 +90,7 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
     events.NodeWaiting: st.builds(events.NodeWaiting, due_time_s=wall, input=st.none() | payloads),
     events.NodeIdled: st.builds(events.NodeIdled),
     events.CancelRequested: st.builds(events.CancelRequested, message=texts),
+    events.UsageReported: st.builds(events.UsageReported, usage=st.dictionaries(texts, texts, max_size=3)),
     events.CancelReceipt: st.builds(
         events.CancelReceipt, stage=st.sampled_from(CancelStage), worker_id=texts
     ),

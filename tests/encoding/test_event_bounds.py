@@ -22,6 +22,7 @@ from plait_server.core.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    UsageReported,
 )
 from plait_server.core.failures import Failure, caused_by
 from plait_server.core.payload import Payload
@@ -68,6 +69,7 @@ LARGEST: Final[dict[type, Detail]] = {
     NodeIdled: NodeIdled(),
     CancelRequested: CancelRequested(REASON),
     CancelReceipt: CancelReceipt(CancelStage.ABANDONED, ID),
+    UsageReported: UsageReported(USAGE),
     ExecutionEnded: ExecutionEnded(PAYLOAD, FAILURE, 2**31 - 1),
 }
 

@@ -76,6 +76,7 @@ DETAILS = {
     events.NodeWaiting: st.builds(events.NodeWaiting, TIMES, MAYBE),
     events.NodeIdled: st.builds(events.NodeIdled),
     events.CancelRequested: st.builds(events.CancelRequested, TEXT),
+    events.UsageReported: st.builds(events.UsageReported, st.dictionaries(TEXT, TEXT, max_size=3)),
     events.CancelReceipt: st.builds(events.CancelReceipt, st.sampled_from(CancelStage), TEXT),
     events.ExecutionEnded: st.builds(
         events.ExecutionEnded, MAYBE, st.none() | FAILURES, st.integers(0, 100_000)
@@ -115,6 +116,7 @@ def an_event(detail_type: type) -> Event:
         events.NodeWaiting: (1.0,),
         events.CancelRequested: ("",),
         events.CancelReceipt: (CancelStage.EXITED, "w"),
+        events.UsageReported: ({},),
     }
     return Event(1, 1.0, 1, "", 0, "0", None, None, "", detail_type(*fields.get(detail_type, ())))
 

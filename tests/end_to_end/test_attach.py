@@ -8,7 +8,7 @@ import pytest
 
 from plait.v1 import state_pb2, worker_hub_service_pb2
 from tests.end_to_end.attaching import Attached
-from tests.end_to_end.service import CALL_S, Service, outcome, refusal_of
+from tests.end_to_end.service import CALL_S, Service, outcome, refusal_of, until
 
 Pb = worker_hub_service_pb2
 ONE = "nodes: [{id: a, task: {type: hand}, input: {x: 1}}]"
@@ -28,7 +28,7 @@ def test_result_is_taken_once(alone: Service) -> None:
         assert (assign.type, assign.input.json) == ("hand", '{"x":1}')
         assert assign.idempotency_key == f"{alone.namespace}/{execution_id}/a"
         worker.say(accept={"token": assign.token})
-        worker.complete(assign.token, "41", usage={"usd": "0.10"})
+        worker.complete(assign.token, "41", usage={"amounts": {"usd": "0.10"}})
         assert worker.next_recorded() == (assign.token, "RECORDED")
         worker.complete(assign.token, "42")
         assert worker.next_recorded() == (assign.token, "ALREADY_RECORDED")
@@ -205,7 +205,7 @@ def test_usage_that_is_no_decimal_is_refused(alone: Service) -> None:
     execution_id = alone.submit(ONE)
     with Attached(alone, "hand") as worker:
         token = worker.next_assign().token
-        worker.complete(token, usage={"usd": "1e999"})
+        worker.complete(token, usage={"amounts": {"usd": "1e999"}})
         worker.next_recorded()
     execution = alone.wait(execution_id)
     assert outcome(execution) == "FAILED/INVALID_RESULT"
@@ -224,9 +224,28 @@ def test_usage_of_a_stream_counts_when_the_attempt_is_lost(alone: Service) -> No
     first.cut()
     with Attached(alone, "hand") as second:
         token = second.next_assign().token
-        second.complete(token, usage={"usd": "1"})
+        second.complete(token, usage={"amounts": {"usd": "1"}})
         second.next_recorded()
     assert dict(alone.wait(execution_id).usage) == {"usd": "1.75"}
+
+
+def test_usage_of_a_handler_that_ends_after_its_execution_is_shown_beside_the_totals(alone: Service) -> None:
+    """U1, A5: what its handler reports while it is being stopped is late once the run has ended."""
+    execution_id = alone.submit("nodes: [{id: a, task: {type: hand}}, {id: b, task: {type: hand}}]")
+    with Attached(alone, "hand", slots=2) as worker:
+        tokens = {assign.node_path: assign.token for assign in (worker.next_assign(), worker.next_assign())}
+        worker.say(usage={"token": tokens["b"], "unit": "usd", "amount": "1"})
+        worker.say(fail={"token": tokens["a"], "code": "BROKEN"})
+        worker.next_recorded()
+        assert worker.next("cancel").cancel.token == tokens["b"]
+        execution = alone.wait(execution_id)
+        assert (outcome(execution), dict(execution.usage)) == ("FAILED/BROKEN", {"usd": "1"})
+        worker.say(exited={"token": tokens["b"], "usage": {"amounts": {"usd": "3.5"}}})
+        until(lambda: bool(alone.get(execution_id).late_usage))
+    execution = alone.get(execution_id)
+    assert (dict(execution.usage), dict(execution.late_usage)) == ({"usd": "1"}, {"usd": "2.5"})
+    (attempt,) = alone.node(execution_id, "b").attempts
+    assert (dict(attempt.usage), dict(attempt.late_usage)) == ({"usd": "1"}, {"usd": "2.5"})
 
 
 HELLO: list[tuple[dict[str, Any], str]] = [

@@ -37,7 +37,7 @@ from plait_server.ports.journal import (
     RequestRecord,
     Verification,
 )
-from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener, Report
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.context import Context
@@ -279,6 +279,9 @@ class ScriptedWorkers:
         self.stopped: list[tuple[str, int, str]] = []
         self.exit_s: dict[str, float] = {}
         """Node -> how long its handler takes to end when it is cancelled; at once if not said."""
+        self.exit_usage: dict[str, Mapping[str, str]] = {}
+        """Node -> what its handler says to have used in all when it is cancelled."""
+        self.listeners: dict[str, AttemptListener] = {}
         self.on_assign: Callable[[Assignment], None] = lambda _: None
         self.on_tell: Callable[[AttemptKey, Taken], None] = lambda _, __: None
 
@@ -286,34 +289,31 @@ class ScriptedWorkers:
     def paths(self) -> list[str]:
         return [assignment.key.node_path for assignment in self.assigned]
 
-    async def execute(
-        self,
-        assignment: Assignment,
-        on_receipt: Callable[[CancelStage], None],
-        stop_reason: Callable[[], str],
-    ) -> Report:
+    async def execute(self, assignment: Assignment, listener: AttemptListener) -> Report:
         self.assigned.append(assignment)
+        self.listeners[assignment.key.node_path] = listener
         self.on_assign(assignment)
         try:
             return await self.scripts.get(assignment.key.node_path, succeed)(assignment)
         except trio.Cancelled:
-            reason = stop_reason()
+            reason = listener.stop_reason()
             if reason:
                 with trio.CancelScope(shield=True):
-                    await self._stop(assignment.key, reason, on_receipt)
+                    await self._stop(assignment.key, reason, listener)
             raise
 
     def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
         self.told.append((key.node_path, key.attempt, taken))
         self.on_tell(key, taken)
 
-    async def _stop(self, key: AttemptKey, reason: str, on_receipt: Callable[[CancelStage], None]) -> None:
+    async def _stop(self, key: AttemptKey, reason: str, listener: AttemptListener) -> None:
         self.stopped.append((key.node_path, key.attempt, reason))
         exit_s = self.exit_s.get(key.node_path, 0.0)
-        on_receipt(CancelStage.DELIVERED)
-        on_receipt(CancelStage.ACKNOWLEDGED)
+        listener.on_receipt(CancelStage.DELIVERED)
+        listener.on_receipt(CancelStage.ACKNOWLEDGED)
         await trio.sleep(min(exit_s, GRACE_S))
-        on_receipt(CancelStage.EXITED if exit_s < GRACE_S else CancelStage.ABANDONED)
+        stage = CancelStage.EXITED if exit_s < GRACE_S else CancelStage.ABANDONED
+        listener.on_receipt(stage, self.exit_usage.get(key.node_path))
 
 
 class Runtime:

@@ -251,7 +251,7 @@ def test_usage_adds_up_exactly() -> None:
     session.usage("a", "dollars", "1E+3")
     session.complete("a", None, {"tokens": Decimal(2)})
     (message,) = said(session)
-    assert dict(message.complete.usage) == {"dollars": "1000.3", "tokens": "12"}
+    assert dict(message.complete.usage.amounts) == {"dollars": "1000.3", "tokens": "12"}
     assert not message.complete.HasField("output")
 
 
@@ -269,7 +269,7 @@ def test_usage_of_failed_and_cancelled_attempts_counts(ending: str) -> None:
         said(session)
         session.fail("a", "UNKNOWN", "broken")
     (message,) = said(session)
-    assert dict(message.fail.usage or message.exited.usage) == {"tokens": "7"}
+    assert dict(getattr(message, ending).usage.amounts) == {"tokens": "7"}
 
 
 def test_failure_carries_everything() -> None:

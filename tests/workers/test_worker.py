@@ -178,7 +178,7 @@ def test_reports_come_from_the_loop_and_from_threads() -> None:
             assert (found["log"].level, found["log"].message) == ("WARNING", "a line")
             assert found["log"].time.seconds > 0
             assert json.loads(found["heartbeat"].details.json) == {"row": 5}
-            assert dict(found["complete"].usage) == {"tokens": "812", "dollars": "0.0025"}
+            assert dict(found["complete"].usage.amounts) == {"tokens": "812", "dollars": "0.0025"}
             await stream.send(recorded("a"))
             await finish(worker, stream, task)
 
@@ -267,7 +267,7 @@ def test_exception_fails_the_attempt_with_its_traceback(is_async: bool) -> None:
         assert "break_down" in details["traceback"]
         assert not fail.HasField("retryable")
         assert [(cause.code, cause.message) for cause in fail.causes] == [("UNKNOWN", "KeyError: 'first'")]
-        assert dict(fail.usage) == {"tokens": "3"}
+        assert dict(fail.usage.amounts) == {"tokens": "3"}
 
     check_failure(worker, check)
 

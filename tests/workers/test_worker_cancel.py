@@ -47,7 +47,7 @@ def test_cancelled_coroutine_exits_without_a_result() -> None:
             await stream.send(cancel("a"))
             await stream.expect("cancel_ack")
             exited = await stream.expect("exited", skipping=REPORTS)
-            assert dict(exited.usage) == {"seconds": "1"}
+            assert dict(exited.usage.amounts) == {"seconds": "1"}
             await finish(worker, stream, task)
 
     run(test)

@@ -12,6 +12,7 @@ from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.call import Call, Send
 from plait_server.api.checks import Checks, request_record
 from plait_server.api.graphs import require_valid
+from plait_server.api.late_usage import LateUsage
 from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
 from plait_server.api.snapshots import write_snapshot
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
@@ -107,10 +108,13 @@ class ExecutionServicer:
         del call
         namespace, execution_id = _target(request.namespace, request.execution_id)
         try:
+            late_usage = await LateUsage.read(self._journal.namespace(namespace), execution_id)
             view = await self._supervisor.view(namespace, execution_id)
         except EventDamaged as error:
             return Pb.GetExecutionResponse(execution=describe_corrupt(namespace, execution_id, error.message))
-        return Pb.GetExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
+        execution = describe(namespace, view.execution, view.queued_counts())
+        late_usage.show_execution(execution)
+        return Pb.GetExecutionResponse(execution=execution)
 
     async def list_executions(
         self, request: Pb.ListExecutionsRequest, call: Call
@@ -162,6 +166,7 @@ class ExecutionServicer:
         """Show one node of an execution."""
         del call
         namespace, execution_id = _target(request.namespace, request.execution_id)
+        late_usage = await LateUsage.read(self._journal.namespace(namespace), execution_id)
         view = await self._supervisor.view(namespace, execution_id)
         record = view.execution.find(request.node_path)
         if record is None:
@@ -173,6 +178,7 @@ class ExecutionServicer:
             queue_reason=view.queue_reason,
             in_list=False,
         )
+        late_usage.show_node(node)
         return Pb.GetNodeResponse(node=node)
 
     async def get_payload(self, request: Pb.GetPayloadRequest, call: Call, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from plait.v1 import execution_pb2, failure_pb2, payload_pb2, state_pb2
@@ -68,8 +68,11 @@ def summary(execution: execution_pb2.Execution) -> Iterator[str]:
     if execution.labels:
         yield _line("labels", ", ".join(one_line(f"{k}={v}") for k, v in sorted(execution.labels.items())))
     if execution.usage:
-        used = [f"{amount} {one_line(unit)}" for unit, amount in sorted(execution.usage.items())]
-        yield _line("used", ", ".join(used))
+        yield _line("used", _amounts(execution.usage))
+    if execution.late_usage:
+        yield _line(
+            "used late", f"{_amounts(execution.late_usage)} (by attempts that were lost or had ended)"
+        )
     if execution.HasField("input"):
         yield _line("input", payload_line(execution.input))
     if execution.HasField("output"):
@@ -88,6 +91,10 @@ def summary(execution: execution_pb2.Execution) -> Iterator[str]:
 
 def _line(name: str, text: str) -> str:
     return f"{dim(name.ljust(10))} {text}"
+
+
+def _amounts(usage: Mapping[str, str]) -> str:
+    return ", ".join(f"{amount} {one_line(unit)}" for unit, amount in sorted(usage.items()))
 
 
 def _node_counts(execution: execution_pb2.Execution) -> str:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from plait_server.core.commands import AttemptResult, SetTimer, Taken, TimerDue, TimerKind
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+from plait_server.core.commands import (
+    LATE_USAGE,
+    AttemptResult,
+    Audit,
+    SetTimer,
+    Taken,
+    TimerDue,
+    TimerKind,
+)
 from plait_server.core.ending import Decider, Ending, Endings
-from plait_server.core.events import AttemptEnded
+from plait_server.core.events import AttemptEnded, UsageReported
 from plait_server.core.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
 from plait_server.core.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS
 from plait_server.core.payload import NULL
 from plait_server.core.retry import backoff_s, is_retried
 from plait_server.core.scope import NodeRecord
 from plait_server.core.states import AttemptOutcome, NodeState, Reason, Treatment
+from plait_server.core.usage import add_amount, add_usage, beyond, usage_text
+
+_STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
+"""How attempts end from outside; their handlers are told, and may use more until they have ended."""
 
 
 class Attempts:
@@ -19,6 +36,39 @@ class Attempts:
     def __init__(self, machine: Decider, endings: Endings) -> None:
         self._machine = machine
         self._endings = endings
+        self._said: dict[tuple[str, int], dict[str, Decimal]] = {}
+        """(node path, attempt) -> what it used and no event tells yet."""
+
+    def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
+        """Take note of what an attempt says to have used since it said so last; the event that ends it has the sum."""
+        said = self._said.setdefault((node_path, attempt), {})
+        said[unit] = add_amount(said.get(unit), amount)
+
+    def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
+        """Return what an attempt used in all: its final report if there is one, else what it said before (U1)."""
+        said = self._said.pop((record.path, number), None)
+        if final is not None:
+            return final
+        if said is None:
+            return record.attempts[number - 1].usage
+        add_usage(said, record.attempts[number - 1].usage)
+        return usage_text(said)
+
+    def on_usage(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> None:
+        """Take what an attempt used by the end of its handler, after its own end was decided (U1).
+
+        It counts if the attempt was stopped and the run goes on; else it is kept beside what counts.
+        """
+        attempt = record.attempts[number - 1]
+        usage = self.used(record, number, final)
+        if usage == attempt.usage or attempt.outcome not in (*_STOPPED, AttemptOutcome.LOST):
+            return
+        if attempt.outcome in _STOPPED and not self._machine.execution.is_ended:
+            self._machine.emit(UsageReported(usage), record, None, "", number)
+        else:
+            late = beyond(usage, attempt.usage)
+            if late:
+                self._machine.ask(Audit(LATE_USAGE, record.path, number, attempt.worker_id, json.dumps(late)))
 
     def on_result(self, result: AttemptResult) -> None:
         """Take a result from the current attempt and its own worker; refuse any other (A4, T6)."""
@@ -33,7 +83,8 @@ class Attempts:
             self._machine.refuse(result, Taken.STALE)
             return
         if attempt.outcome is not None:
-            if result.outcome is AttemptOutcome.RETURNED:
+            self.on_usage(record, result.attempt, result.usage)
+            if result.outcome in (AttemptOutcome.RETURNED, AttemptOutcome.CANCELLED):
                 return  # A late hand-back: no worker waits for an answer, and there is no result for the audit.
             # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
             known = attempt.outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
@@ -89,15 +140,16 @@ class Attempts:
         if not is_retried(policy, used=used, code=failure.code, retryable=result.retryable):
             self._endings.begin_failure(record, failure, result)
             return
+        usage = self.used(record, result.attempt, result.usage)
         if self._is_stopped(record):
-            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage)
+            detail = AttemptEnded(result.outcome, failure=failure, usage=usage)
             self._machine.emit(detail, record, NodeState.IDLE, Reason.SIBLING_FAILED, result.attempt)
         else:
             delay_s = result.retry_after_s
             if delay_s is None:
                 delay_s = backoff_s(policy, used=used, jitter=result.jitter)
             due_s = round(self._machine.now_s + delay_s, 6)
-            detail = AttemptEnded(result.outcome, failure=failure, usage=result.usage, retry_time_s=due_s)
+            detail = AttemptEnded(result.outcome, failure=failure, usage=usage, retry_time_s=due_s)
             self._machine.emit(detail, record, NodeState.BACKING_OFF, failure.code, result.attempt)
             self._machine.ask(SetTimer(TimerKind.BACKOFF, record.path, result.attempt, delay_s))
         self._machine.told(result, Taken.RECORDED)
@@ -117,7 +169,8 @@ class Attempts:
         state, reason = NodeState.QUEUED, ""
         if self._is_stopped(record):
             state, reason = NodeState.IDLE, Reason.SIBLING_FAILED
-        detail = AttemptEnded(result.outcome, failure=result.failure, usage=result.usage)
+        usage = self.used(record, result.attempt, result.usage)
+        detail = AttemptEnded(result.outcome, failure=result.failure, usage=usage)
         self._machine.emit(detail, record, state, reason, result.attempt)
         self._machine.told(result, Taken.RECORDED)
 

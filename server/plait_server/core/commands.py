@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from plait_server.core.events import NO_USAGE
 from plait_server.core.failures import Failure
 from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome, CancelStage
@@ -66,7 +65,8 @@ class AttemptResult(NamedTuple):
     retryable: bool | None = None
     """The worker's own word; None if it said nothing."""
     retry_after_s: float | None = None
-    usage: Mapping[str, str] = NO_USAGE
+    usage: Mapping[str, str] | None = None
+    """What the attempt used in all; None if the report says nothing, and what it said before counts (U1)."""
     jitter: float = 0.0
     """In [0, 1), for the backoff."""
     worker_id: str = ""
@@ -130,7 +130,8 @@ class Receipt(NamedTuple):
     attempt: int
     stage: CancelStage
     worker_id: str
-    usage: Mapping[str, str] = NO_USAGE
+    usage: Mapping[str, str] | None = None
+    """As in AttemptResult."""
 
 
 Input: TypeAlias = (
@@ -240,6 +241,10 @@ class TellTaken(NamedTuple):
     taken: Taken
     worker_id: str
     """The worker that sent the result; it need not be the attempt's."""
+
+
+LATE_USAGE: Final = "LATE_USAGE"
+"""The kind of audit that keeps what an attempt used beyond what counts; its detail is unit -> amount."""
 
 
 class Audit(NamedTuple):

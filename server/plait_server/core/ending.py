@@ -9,12 +9,20 @@ Edges without a `when` ask nothing, so in the plain case the ending becomes an e
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from plait_server.core.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
 from plait_server.core.edges import ERROR_HANDLE, chosen_handle
-from plait_server.core.events import AttemptEnded, CancelReceipt, NodeEnded, NodeIdled, NodeWaiting
+from plait_server.core.events import (
+    AttemptEnded,
+    CancelReceipt,
+    NodeEnded,
+    NodeIdled,
+    NodeWaiting,
+    UsageReported,
+)
 from plait_server.core.execution import Execution
 from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, Failure
 from plait_server.core.graph import OnError, OnTimeout
@@ -66,13 +74,17 @@ class Decider(Protocol):
 
     def emit(
         self,
-        detail: AttemptEnded | CancelReceipt | NodeEnded | NodeIdled | NodeWaiting,
+        detail: AttemptEnded | CancelReceipt | NodeEnded | NodeIdled | NodeWaiting | UsageReported,
         record: NodeRecord,
         state: NodeState | None,
         reason: str = "",
         attempt: int = 0,
     ) -> None:
         """Decide an event about a node."""
+
+    def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
+        """Return what an attempt used in all."""
+        ...
 
     def told(self, result: AttemptResult, taken: Taken) -> None:
         """Let the worker know what became of its result."""
@@ -259,7 +271,7 @@ class Endings:
             result.outcome,
             output,
             ending.failure,
-            result.usage,
+            self._machine.used(record, result.attempt, result.usage),
             edges_false=edges_false,
             treatment=treatment,
         )

@@ -96,6 +96,12 @@ class CancelReceipt(NamedTuple):
     worker_id: str
 
 
+class UsageReported(NamedTuple):
+    """What an attempt that was stopped has used in all, its end included (U1)."""
+
+    usage: Mapping[str, str]
+
+
 class ExecutionEnded(NamedTuple):
     """The run ended; nothing of it follows."""
 
@@ -114,6 +120,7 @@ Detail: TypeAlias = (
     | NodeIdled
     | CancelRequested
     | CancelReceipt
+    | UsageReported
     | ExecutionEnded
 )
 

@@ -18,6 +18,7 @@ from plait_server.core.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    UsageReported,
 )
 from plait_server.core.failures import Failure
 from plait_server.core.graph import Analysis, Graph
@@ -31,7 +32,7 @@ from plait_server.core.states import (
     Treatment,
     check_execution_transition,
 )
-from plait_server.core.usage import add_amount
+from plait_server.core.usage import add_usage, take_usage
 from plait_server.errors import InvariantViolated
 
 ROOT_BRANCH = "0"
@@ -159,14 +160,18 @@ class Execution:
             case AttemptEnded():
                 state = _node_state(event)
                 scope.apply_attempt_ended(record, state, event.reason, event.time_s, detail)
-                for unit, amount in detail.usage.items():
-                    self.usage[unit] = add_amount(self.usage.get(unit), amount)
+                add_usage(self.usage, detail.usage)
             case NodeEnded():
                 scope.apply_ended(record, _node_state(event), event.reason, event.time_s, detail)
             case NodeWaiting():
                 scope.apply_waiting(record, event.time_s, detail)
             case NodeIdled():
                 scope.apply_idled(record, event.reason, event.time_s)
+            case UsageReported():
+                attempt = record.attempts[event.attempt - 1]
+                take_usage(self.usage, attempt.usage)
+                add_usage(self.usage, detail.usage)
+                attempt.usage = detail.usage
             case CancelReceipt():
                 key = event.node_path, event.attempt
                 self.open_receipts += (key not in self.receipts) - detail.stage.is_final

@@ -68,6 +68,7 @@ from plait_server.core.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    UsageReported,
 )
 from plait_server.core.execution import ROOT_BRANCH, Execution
 from plait_server.core.failures import EXPRESSION, Failure
@@ -187,6 +188,10 @@ class Machine:
             self._ending = self._time_out()
         return self._settled()
 
+    def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
+        """Take note of what an attempt says to have used since it said so last; its next event has the sum (U1)."""
+        self._attempts.note_usage(node_path, attempt, unit, amount)
+
     @property
     def has_offers(self) -> bool:
         """Whether any node waits for capacity."""
@@ -227,7 +232,13 @@ class Machine:
 
     def emit(
         self,
-        detail: AttemptStarted | AttemptEnded | NodeEnded | NodeWaiting | NodeIdled | CancelReceipt,
+        detail: AttemptStarted
+        | AttemptEnded
+        | NodeEnded
+        | NodeWaiting
+        | NodeIdled
+        | CancelReceipt
+        | UsageReported,
         record: NodeRecord,
         state: NodeState | None,
         reason: str = "",
@@ -311,6 +322,10 @@ class Machine:
         self._commands += attempt_timers(self.execution, record, self._now_s)
         self._commands.append(StartAttempt(record.path, number))
 
+    def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
+        """Return what an attempt used in all."""
+        return self._attempts.used(record, number, final)
+
     def told(self, result: AttemptResult, taken: Taken) -> None:
         """Let the worker know what became of its result, if it waits for that."""
         if result.from_worker:
@@ -363,6 +378,10 @@ class Machine:
     def _on_receipt(self, receipt: Receipt) -> None:
         execution = self.execution
         key = (receipt.node_path, receipt.attempt)
+        if receipt.stage.is_final:
+            # Before the receipt: it may be what the end of the run waits for.
+            record = execution.record(receipt.node_path)
+            self._attempts.on_usage(record, receipt.attempt, receipt.usage)
         before = execution.receipts.get(key)
         if execution.is_cancelling and before is not None:
             if before < receipt.stage:

@@ -74,4 +74,6 @@ def _stop_attempt(
     machine: Decider, record: NodeRecord, outcome: AttemptOutcome, state: NodeState, reason: str
 ) -> None:
     machine.forget(record)
-    machine.emit(AttemptEnded(outcome), record, state, reason, len(record.attempts))
+    number = len(record.attempts)
+    usage = machine.used(record, number, None)
+    machine.emit(AttemptEnded(outcome, usage=usage), record, state, reason, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -23,3 +24,34 @@ def is_amount(text: str) -> bool:
 def add_amount(total: Decimal | None, amount: str) -> Decimal:
     """Add an amount to a total, exactly."""
     return _EXACT.add(total or Decimal(0), Decimal(amount))
+
+
+def add_usage(totals: dict[str, Decimal], usage: Mapping[str, str]) -> None:
+    """Add what an attempt used to totals, unit by unit."""
+    for unit, amount in usage.items():
+        totals[unit] = add_amount(totals.get(unit), amount)
+
+
+def take_usage(totals: dict[str, Decimal], usage: Mapping[str, str]) -> None:
+    """Take what an attempt used out of totals that it was added to; a unit of which nothing is left goes."""
+    for unit, amount in usage.items():
+        left = _EXACT.subtract(totals[unit], Decimal(amount))
+        if left:
+            totals[unit] = left
+        else:
+            del totals[unit]
+
+
+def usage_text(totals: Mapping[str, Decimal]) -> dict[str, str]:
+    """Write totals as plain digits, units in order."""
+    return {unit: format(totals[unit], "f") for unit in sorted(totals)}
+
+
+def beyond(usage: Mapping[str, str], counted: Mapping[str, str]) -> dict[str, str]:
+    """Return what `usage` has more than what was counted, unit by unit."""
+    more: dict[str, Decimal] = {}
+    for unit, amount in usage.items():
+        left = _EXACT.subtract(Decimal(amount), Decimal(counted.get(unit, "0")))
+        if left > 0:
+            more[unit] = left
+    return usage_text(more)

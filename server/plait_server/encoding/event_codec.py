@@ -27,6 +27,7 @@ from plait_server.core.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    UsageReported,
 )
 from plait_server.core.failures import Failure
 from plait_server.core.limits import EVENT_BYTES_MAX
@@ -55,6 +56,7 @@ _TYPES: Final[dict[type, event_pb2.EventType]] = {
     CancelRequested: event_pb2.EVENT_TYPE_CANCEL_REQUESTED,
     CancelReceipt: event_pb2.EVENT_TYPE_CANCEL_RECEIPT,
     ExecutionEnded: event_pb2.EVENT_TYPE_EXECUTION_ENDED,
+    UsageReported: event_pb2.EVENT_TYPE_USAGE_REPORTED,
 }
 
 
@@ -210,6 +212,11 @@ def _encode_receipt(message: event_pb2.Event, detail: CancelReceipt) -> None:
     message.cancel_receipt.worker_id = detail.worker_id
 
 
+def _encode_usage(message: event_pb2.Event, detail: UsageReported) -> None:
+    message.usage_reported.SetInParent()
+    message.usage_reported.usage.update(detail.usage)
+
+
 def _encode_ended(message: event_pb2.Event, detail: ExecutionEnded) -> None:
     target = message.execution_ended
     target.SetInParent()
@@ -230,6 +237,7 @@ _ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
     CancelRequested: _encode_cancel_requested,
     CancelReceipt: _encode_receipt,
     ExecutionEnded: _encode_ended,
+    UsageReported: _encode_usage,
 }
 
 
@@ -340,4 +348,5 @@ _DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
         message.cancel_receipt.worker_id,
     ),
     event_pb2.EVENT_TYPE_EXECUTION_ENDED: _decode_ended,
+    event_pb2.EVENT_TYPE_USAGE_REPORTED: lambda message: UsageReported(dict(message.usage_reported.usage)),
 }

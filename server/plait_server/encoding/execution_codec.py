@@ -15,6 +15,7 @@ from plait_server.core.failures import Failure, cut_failure
 from plait_server.core.limits import KIB, MIB
 from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
 from plait_server.core.states import NodeState
+from plait_server.core.usage import usage_text
 from plait_server.encoding.event_codec import duration, timestamp
 from plait_server.encoding.failure_codec import failure_to_proto, payload_to_proto
 
@@ -26,6 +27,8 @@ LISTED_FAILURE_BYTES_MAX: Final = 4 * KIB
 """Details and causes of a failure in a list of executions or nodes: a thousand make a page."""
 ATTEMPTS_BYTES_MAX: Final = 2 * MIB
 """All attempts of one ExecutionNode."""
+
+USAGE_UNITS_SHOWN_MAX: Final = 1_000
 
 M = TypeVar("M", bound=Message)
 
@@ -112,7 +115,7 @@ def describe(
     message.failures.extend(_as_many_as_fit(shown, FAILURES_BYTES_MAX))
     for state, count in counts.items():
         setattr(message.node_counts, _COUNT_FIELDS[state], count)
-    message.usage.update(_usage_text(execution.usage))
+    message.usage.update(shown_usage(execution.usage))
     return message
 
 
@@ -156,6 +159,12 @@ def describe_node(
     return message
 
 
+def shown_usage(totals: Mapping[str, Decimal]) -> dict[str, str]:
+    """Write totals, the first 1,000 units of them: attempts may report a unit of their own each."""
+    units = islice(sorted(totals), USAGE_UNITS_SHOWN_MAX)
+    return usage_text({unit: totals[unit] for unit in units})
+
+
 def _shown_state(record: NodeRecord, is_queued: Callable[[NodeRecord], bool]) -> NodeState:
     waits = record.state in (NodeState.IDLE, NodeState.BACKING_OFF)
     return NodeState.QUEUED if waits and is_queued(record) else record.state
@@ -188,7 +197,3 @@ def _as_many_as_fit(messages: Iterable[M], bytes_max: int) -> Iterator[M]:
         if bytes_max < 0:
             return
         yield message
-
-
-def _usage_text(usage: Mapping[str, Decimal]) -> dict[str, str]:
-    return {unit: format(amount, "f") for unit, amount in usage.items()}

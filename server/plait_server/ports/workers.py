@@ -5,7 +5,7 @@ The contract:
 1. `execute` gives an attempt to the worker that was granted and waits for its report. It returns once for
    each call.
 2. Cancelling `execute` cancels the attempt at the worker: within a bounded grace time the worker is told, and
-   each step is reported through `on_receipt`, EXITED or ABANDONED last, before the cancellation goes on.
+   each step is reported to the listener, EXITED or ABANDONED last, before the cancellation goes on.
 3. An attempt that is `recovered` (the server restarted, or the execution was read again) is not sent again to
    a worker that says it holds it; its lease is granted anew in full.
 4. A report that nobody waits for goes to the supervisor, which finds out whether it still counts.
@@ -19,7 +19,6 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from plait.v1 import worker_hub_service_pb2
 from plait_server.core.commands import Taken
-from plait_server.core.events import NO_USAGE
 from plait_server.core.failures import Failure
 from plait_server.core.states import AttemptOutcome, CancelStage
 
@@ -59,26 +58,35 @@ class Report(NamedTuple):
     failure: Failure | None = None
     retryable: bool | None = None
     retry_after_s: float | None = None
-    usage: Mapping[str, str] = NO_USAGE
+    usage: Mapping[str, str] | None = None
+    """What the attempt used in all; None if the report says nothing, and what it said before counts (U1)."""
     from_worker: bool = False
     """Whether the worker waits for `tell`."""
+
+
+class AttemptListener(Protocol):
+    """Hears what happens to an attempt while it is carried out."""
+
+    def stop_reason(self) -> str:
+        """Say, when `execute` is cancelled, why, for the worker; empty if nobody is to be told."""
+        ...
+
+    def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
+        """Take a step of its cancel; with the last step, what it used in all, if the worker said so."""
+
+    def on_usage(self, unit: str, amount: str) -> None:
+        """Take what it says to have used since it said so last."""
 
 
 class Workers(Protocol):
     """All workers, however they are reached."""
 
-    async def execute(
-        self,
-        assignment: Assignment,
-        on_receipt: Callable[[CancelStage], None],
-        stop_reason: Callable[[], str],
-    ) -> Report:
+    async def execute(self, assignment: Assignment, listener: AttemptListener) -> Report:
         """Have an attempt carried out; see the contract.
 
         Args:
             assignment: The attempt and the worker that was granted.
-            on_receipt: Called with each step of a cancel.
-            stop_reason: Asked, when cancelled, for the reason to give to the worker.
+            listener: Hears what happens to it meanwhile.
         """
         ...
 

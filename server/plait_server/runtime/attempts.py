@@ -8,7 +8,7 @@ handler has ended or was given up, whichever comes first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -17,8 +17,8 @@ import trio
 
 from plait_server.core.commands import AttemptResult, Granted, Input, InputMade, OfferNode, Receipt
 from plait_server.core.events import AttemptEnded, Event
-from plait_server.core.execution import Execution
 from plait_server.core.graph import DEFAULT_TIMEOUTS, Task
+from plait_server.core.machine import Machine
 from plait_server.core.payload import Payload
 from plait_server.core.scope import NodeRecord
 from plait_server.core.states import AttemptOutcome, CancelStage
@@ -40,14 +40,31 @@ _BY_REPORT: Final = (
 
 
 class _Running:
-    """An attempt's task."""
+    """An attempt's task; hears what its worker says meanwhile."""
 
-    __slots__ = ("reason", "scope")
+    __slots__ = ("_attempt", "_machine", "_node_path", "_post", "_worker_id", "reason", "scope")
 
-    def __init__(self) -> None:
+    def __init__(
+        self, record: NodeRecord, attempt: int, machine: Machine, post: Callable[[Input], None]
+    ) -> None:
+        self._node_path = record.path
+        self._attempt = attempt
+        self._worker_id = record.attempts[attempt - 1].worker_id
+        self._machine = machine
+        self._post = post
         self.scope = trio.CancelScope()
         self.reason = ""
         """Why it was stopped, for the worker; empty while it was not."""
+
+    def stop_reason(self) -> str:
+        return self.reason
+
+    def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
+        self._post(Receipt(self._node_path, self._attempt, stage, self._worker_id, usage))
+
+    def on_usage(self, unit: str, amount: str) -> None:
+        # Not an input: nothing follows from it until the attempt ends.
+        self._machine.note_usage(self._node_path, self._attempt, unit, amount)
 
 
 class Attempts:
@@ -57,7 +74,7 @@ class Attempts:
         self,
         context: Context,
         namespace: str,
-        execution: Execution,
+        machine: Machine,
         contents: Contents,
         answers: Answers,
         post: Callable[[Input], None],
@@ -65,7 +82,8 @@ class Attempts:
     ) -> None:
         self._context = context
         self._namespace = namespace
-        self._execution = execution
+        self._machine = machine
+        self._execution = machine.execution
         self._contents = contents
         self._answers = answers
         self._post = post
@@ -157,7 +175,8 @@ class Attempts:
 
     def start(self, nursery: trio.Nursery, node_path: str, attempt: int, *, recovered: bool) -> None:
         """Start the task of an attempt."""
-        running = self._running[node_path, attempt] = _Running()
+        record = self._execution.record(node_path)
+        running = self._running[node_path, attempt] = _Running(record, attempt, self._machine, self._post)
         nursery.start_soon(partial(self._carry_out, node_path, attempt, running, recovered=recovered))
 
     def stop(self, nursery: trio.Nursery, node_path: str, attempt: int, reason: str) -> None:
@@ -211,17 +230,14 @@ class Attempts:
         record = self._execution.record(node_path)
         worker_id = record.attempts[attempt - 1].worker_id
 
-        def on_receipt(stage: CancelStage) -> None:
-            self._post(Receipt(node_path, attempt, stage, worker_id))
-
         try:
             with running.scope:
                 assignment = await self._assignment(record, self.key(node_path, attempt), recovered=recovered)
-                report = await self._context.workers.execute(assignment, on_receipt, lambda: running.reason)
+                report = await self._context.workers.execute(assignment, running)
                 self.post_report(node_path, attempt, report, worker_id)
                 if running.reason:
                     # It was stopped between the report and this task's turn: the handler has ended, and nobody is told.
-                    on_receipt(CancelStage.EXITED)
+                    running.on_receipt(CancelStage.EXITED)
         finally:
             key = node_path, attempt
             del self._running[key]

@@ -123,7 +123,7 @@ class Executor:
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
         self._attempts = Attempts(
-            context, namespace, execution, self._contents, self._answers, self.post, self._look_again
+            context, namespace, self.machine, self._contents, self._answers, self.post, self._look_again
         )
         self._questions = Questions(
             (namespace, execution.execution_id),

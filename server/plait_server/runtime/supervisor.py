@@ -14,10 +14,10 @@ from typing import Final
 
 import trio
 
-from plait_server.core.commands import AttemptResult, Audit, Cancel, Start, Taken, TellTaken
+from plait_server.core.commands import Cancel, Start, Taken
 from plait_server.core.events import Event, ExecutionSubmitted
 from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.machine import SEMANTICS_VERSION, Machine
+from plait_server.core.machine import SEMANTICS_VERSION
 from plait_server.core.states import ExecutionState, NodeState
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
@@ -34,7 +34,6 @@ from plait_server.ports.journal import (
     Appended,
     AppendItem,
     AppendResult,
-    AuditRecord,
     Claim,
     DamagedRow,
     ExecutionDamaged,
@@ -50,6 +49,7 @@ from plait_server.runtime.contents import Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.dispatching import keep_dispatching
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
+from plait_server.runtime.late_reports import refuse_late
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
@@ -437,44 +437,7 @@ class Supervisor:
             view = await self.view(key.namespace, key.execution_id)
         if not view.execution.is_ended:
             return  # The server stops. The worker keeps the result, and offers it to the next one.
-        await self._refuse_late(view.execution, key, report, worker_id)
-
-    async def _refuse_late(
-        self, execution: Execution, key: AttemptKey, report: Report, worker_id: str
-    ) -> None:
-        """Tell a worker what became of a result whose execution has ended; a stale one goes to the audit (A5)."""
-        result = AttemptResult(
-            key.node_path, key.attempt, report.outcome, worker_id=worker_id, from_worker=report.from_worker
-        )
-        now_s = self._context.seams.now_s()
-        audit: list[AuditRecord] = []
-        told = None
-        for command in Machine(execution).decide(result, now_s).commands:
-            if isinstance(command, TellTaken):
-                told = command.taken
-            elif isinstance(command, Audit):
-                audit.append(
-                    AuditRecord(
-                        time_s=now_s,
-                        kind=command.kind,
-                        node_path=command.node_path,
-                        attempt=command.attempt,
-                        worker_id=worker_id,
-                        detail=command.detail,
-                    )
-                )
-        row = await self._context.journal.namespace(key.namespace).read_row(key.execution_id)
-        if audit and row is not None:
-            item = AppendItem(
-                namespace=key.namespace,
-                execution_id=key.execution_id,
-                expected_sequence=execution.sequence,
-                owner_epoch=row.owner_epoch,
-                audit=audit,
-            )
-            await self._context.committer.append_when_there_is_room(item)
-        if told is not None:
-            self._context.workers.tell(key, told, worker_id)
+        await refuse_late(self._context, view.execution, key, report, worker_id)
 
     # Background.
 

@@ -33,7 +33,7 @@ def cancel_ack(token: str) -> hub.WorkerMessage:
 
 def exited(token: str, usage: Mapping[str, Decimal]) -> hub.WorkerMessage:
     """Say that a cancelled handler has ended, and what the attempt used in all."""
-    return hub.WorkerMessage(exited=hub.Exited(token=token, usage=format_totals(usage)))
+    return hub.WorkerMessage(exited=hub.Exited(token=token, usage=_totals(usage)))
 
 
 def pong(number: int) -> hub.WorkerMessage:
@@ -78,7 +78,7 @@ def log(token: str, level: str, message: str, time_ns: int) -> hub.WorkerMessage
 def complete(token: str, output_json: str | None, usage: Mapping[str, Decimal]) -> hub.WorkerMessage:
     """Deliver a result, and what the attempt used in all."""
     output = _payload(output_json)
-    return hub.WorkerMessage(complete=hub.Complete(token=token, output=output, usage=format_totals(usage)))
+    return hub.WorkerMessage(complete=hub.Complete(token=token, output=output, usage=_totals(usage)))
 
 
 def fail(  # noqa: PLR0913 -- A failure may say many things; most are keywords.
@@ -100,7 +100,7 @@ def fail(  # noqa: PLR0913 -- A failure may say many things; most are keywords.
         message=message,
         details=_payload(details_json),
         causes=causes,
-        usage=format_totals(usage),
+        usage=_totals(usage),
         result_problem=result_problem,
     )
     if retryable is not None:
@@ -147,3 +147,8 @@ def seconds_of(duration: duration_pb2.Duration) -> float:
 
 def _payload(json_text: str | None) -> payload_pb2.Payload | None:
     return None if json_text is None else payload_pb2.Payload(json=json_text)
+
+
+def _totals(usage: Mapping[str, Decimal]) -> hub.UsageTotals | None:
+    # Nothing used is nothing said: what was reported before counts then, and that was nothing.
+    return hub.UsageTotals(amounts=format_totals(usage)) if usage else None

@@ -45,7 +45,6 @@ from plait_server.core.commands import Taken
 from plait_server.core.failures import Failure
 from plait_server.core.limits import WORKERS_MAX
 from plait_server.core.states import AttemptOutcome, CancelStage
-from plait_server.core.usage import add_amount
 from plait_server.encoding.worker_failure import worker_code
 from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, WorkerIdInUse
 from plait_server.ports.capacity import Capacity
@@ -54,6 +53,7 @@ from plait_server.ports.seams import Seams
 from plait_server.ports.workers import (
     Assignment,
     AttemptKey,
+    AttemptListener,
     ReceiveFrame,
     Report,
     SendFrame,
@@ -136,22 +136,17 @@ class AttachedWorkers:
 
     # The runtime's side (ports.workers.Workers).
 
-    async def execute(
-        self,
-        assignment: Assignment,
-        on_receipt: Callable[[CancelStage], None],
-        stop_reason: Callable[[], str],
-    ) -> Report:
+    async def execute(self, assignment: Assignment, listener: AttemptListener) -> Report:
         """Have an attempt carried out; see `ports.workers.Workers`."""
         worker = self._worker_for(assignment)
-        held = Held(self._tokens.make(assignment.key), assignment, on_receipt)
+        held = Held(self._tokens.make(assignment.key), assignment, listener)
         worker.held[held.token] = held
         if worker.stream is not None and held.token not in worker.at_worker:
             self._assign(worker, worker.stream, held)
         try:
             await held.done.wait()
         except trio.Cancelled:
-            reason = stop_reason()
+            reason = listener.stop_reason()
             if reason:
                 with trio.CancelScope(shield=True):
                     await self._cancel(worker, held, reason)
@@ -286,8 +281,8 @@ class AttachedWorkers:
         """Cancel what nobody wants; one after the other, for a worker may name thousands."""
         for token in tokens:
             await trio.lowlevel.checkpoint()
-            key = self._tokens.read(token)
-            if key is not None and key.namespace == worker.namespace and await self.is_current(key):
+            key = self._key_of(worker, token)
+            if key is not None and await self.is_current(key):
                 continue  # Its execution is being read back, and will ask for it.
             if token not in worker.held:
                 stream.session.cancel(token, "STALE", self._grace_s)
@@ -331,15 +326,15 @@ class AttachedWorkers:
                 case Used():
                     held = worker.held.get(event.token)
                     if held is not None:
-                        held.usage[event.unit] = add_amount(held.usage.get(event.unit), event.amount)
+                        held.take_usage(event)
                 case Hello() | Accepted() | Ponged():
                     pass  # Heard of; nothing else follows.
 
     def _on_ended(self, worker: Worker, stream: Stream, token: str, report: Report) -> None:
         worker.at_worker.pop(token, None)
         held = worker.held.get(token)
-        key = held.assignment.key if held is not None else self._tokens.read(token)
-        if key is None or key.namespace != worker.namespace:
+        key = held.assignment.key if held is not None else self._key_of(worker, token)
+        if key is None:
             stream.session.recorded(token, Taken.STALE)
             stream.queue()
             return
@@ -347,6 +342,8 @@ class AttachedWorkers:
             failure = dataclasses.replace(report.failure, node_path=key.node_path, attempt=key.attempt)
             report = report._replace(failure=failure)
         is_first = stream.await_answer(key, token, len(report.output_json))
+        if held is not None:
+            report = held.with_usage_problem(report)
         if held is None or held.reason or held.done.is_set():
             if held is not None:
                 held.exited.set()
@@ -368,8 +365,8 @@ class AttachedWorkers:
         elif held is not None:
             held.exited.set()
         else:
-            key = self._tokens.read(returned.token)
-            if key is not None and key.namespace == worker.namespace:
+            key = self._key_of(worker, returned.token)
+            if key is not None:
                 self.deliver(key, report, worker.worker_id)
         if not worker.is_draining and self._nursery is not None and not worker.is_paused:
             worker.is_paused = True
@@ -389,9 +386,17 @@ class AttachedWorkers:
         if step.stage is CancelStage.EXITED:
             worker.at_worker.pop(step.token, None)
             if held is not None:
+                held.exit_usage = step.usage
                 held.exited.set()
+            elif step.usage is not None and (key := self._key_of(worker, step.token)) is not None:
+                # Nobody waits for it any more: it was lost, or its grace time is over.
+                self.deliver(key, Report(AttemptOutcome.CANCELLED, usage=step.usage), worker.worker_id)
         elif held is not None and held.reason:
-            held.on_receipt(step.stage)
+            held.listener.on_receipt(step.stage)
+
+    def _key_of(self, worker: Worker, token: str) -> AttemptKey | None:
+        key = self._tokens.read(token)
+        return key if key is not None and key.namespace == worker.namespace else None
 
     # Attempts.
 
@@ -432,7 +437,8 @@ class AttachedWorkers:
         del self._graces[grace]
         if self._nursery is None:
             return  # The server stops; whoever reads the execution again tells the worker again.
-        held.on_receipt(CancelStage.EXITED if held.exited.is_set() else CancelStage.ABANDONED)
+        stage = CancelStage.EXITED if held.exited.is_set() else CancelStage.ABANDONED
+        held.listener.on_receipt(stage, held.exit_usage)
 
     # Leases.
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
 
 from plait_server.adapters.workers.said import Quota
-from plait_server.adapters.workers.session import Hello
+from plait_server.adapters.workers.session import USAGE_UNITS_MAX, Hello, Used
 from plait_server.adapters.workers.streams import Stream
-from plait_server.core.failures import WORKER_LOST, Failure
+from plait_server.core.failures import INVALID_RESULT, WORKER_LOST, Failure
 from plait_server.core.states import AttemptOutcome, CancelStage
-from plait_server.ports.workers import Assignment, Report, WorkerSnapshot
+from plait_server.ports.workers import Assignment, AttemptListener, Report, WorkerSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -29,36 +28,66 @@ class Held:
     __slots__ = (
         "assignment",
         "done",
+        "exit_usage",
         "exited",
         "is_delivered",
-        "on_receipt",
+        "listener",
         "reason",
         "report",
         "token",
-        "usage",
+        "units",
+        "usage_problem",
     )
 
-    def __init__(self, token: str, assignment: Assignment, on_receipt: Callable[[CancelStage], None]) -> None:
+    def __init__(self, token: str, assignment: Assignment, listener: AttemptListener) -> None:
         self.token = token
         self.assignment = assignment
-        self.on_receipt = on_receipt
+        self.listener = listener
         self.done = trio.Event()
         self.exited = trio.Event()
+        self.exit_usage: Mapping[str, str] | None = None
+        """What it used in all, as its worker says at its end."""
         self.report: Report | None = None
         self.reason = ""
         """Why it is being cancelled; empty while it is not."""
         self.is_delivered = False
         """Whether its cancel is known to have reached the worker's stream."""
-        self.usage: dict[str, Decimal] = {}
+        self.units: dict[str, None] = {}
+        """The units that it has reported so far."""
+        self.usage_problem = ""
+        """Why something that it reported to have used cannot be counted."""
+
+    def take_usage(self, used: Used) -> None:
+        """Take a report of what it used; what cannot be counted fails the attempt when it ends (U1)."""
+        problem = used.problem
+        if not problem and used.unit not in self.units and len(self.units) >= USAGE_UNITS_MAX:
+            problem = f"usage {used.unit!r} is one more than {USAGE_UNITS_MAX} units; report fewer"
+        if problem:
+            self.usage_problem = self.usage_problem or problem
+            return
+        self.units[used.unit] = None
+        self.listener.on_usage(used.unit, used.amount)
+
+    def with_usage_problem(self, report: Report) -> Report:
+        """Turn a success into a failure if something it used could not be counted."""
+        if not self.usage_problem or report.outcome is not AttemptOutcome.SUCCEEDED:
+            return report
+        key = self.assignment.key
+        failure = Failure(
+            code=INVALID_RESULT, message=self.usage_problem, node_path=key.node_path, attempt=key.attempt
+        )
+        return Report(
+            AttemptOutcome.FAILED, failure=failure, usage=report.usage, from_worker=report.from_worker
+        )
 
     def note_delivered(self) -> None:
         """Give the receipt DELIVERED, once."""
         if not self.is_delivered:
             self.is_delivered = True
-            self.on_receipt(CancelStage.DELIVERED)
+            self.listener.on_receipt(CancelStage.DELIVERED)
 
     def lose(self, worker_id: str, lease_s: float) -> None:
-        """End it as LOST with its worker; what it used until then counts (U1)."""
+        """End it as LOST with its worker."""
         failure = Failure(
             code=WORKER_LOST,
             message=f"the worker {worker_id} was lost: nothing was heard of it for {lease_s:g} s, or it came back "
@@ -66,8 +95,7 @@ class Held:
             node_path=self.assignment.key.node_path,
             attempt=self.assignment.key.attempt,
         )
-        usage = {unit: format(amount, "f") for unit, amount in self.usage.items()}
-        self.report = Report(AttemptOutcome.LOST, failure=failure, usage=usage)
+        self.report = Report(AttemptOutcome.LOST, failure=failure)
         self.done.set()
 
 

@@ -26,7 +26,6 @@ from google.protobuf.message import DecodeError
 from plait.v1 import payload_pb2, worker_hub_service_pb2
 from plait_server.adapters.workers.frames import Oversized, split
 from plait_server.core.commands import Taken
-from plait_server.core.events import NO_USAGE
 from plait_server.core.failures import INVALID_RESULT, TOO_LARGE, Failure, bounded_message
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
@@ -108,7 +107,8 @@ class CancelStep(NamedTuple):
 
     token: str
     stage: CancelStage
-    usage: Mapping[str, str]
+    usage: Mapping[str, str] | None
+    """What the attempt used in all; None if nothing is said of it."""
 
 
 class SlotsChanged(NamedTuple):
@@ -132,6 +132,8 @@ class Used(NamedTuple):
     token: str
     unit: str
     amount: str
+    problem: str
+    """Why it cannot be counted; empty if it can."""
 
 
 class Ponged(NamedTuple):
@@ -375,7 +377,7 @@ def _read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
 
 def _read_complete(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     complete = message.complete
-    usage, problem = _read_usage(complete.usage)
+    usage, problem = _read_usage(complete)
     text = complete.output.json if complete.HasField("output") else "null"
     failure = Failure(code=INVALID_RESULT, message=problem) if problem else _problem_of(complete.output, text)
     if failure is not None:
@@ -411,7 +413,7 @@ def _problem_of(output: payload_pb2.Payload, text: str) -> Failure | None:
 
 def _read_fail(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     fail = message.fail
-    usage, problem = _read_usage(fail.usage)
+    usage, problem = _read_usage(fail)
     return Ended(
         fail.token,
         Report(
@@ -427,32 +429,42 @@ def _read_fail(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     )
 
 
-def _read_usage(amounts: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
-    """Check amounts: exact decimals, at least 0, of at most 64 units (U1)."""
-    if not amounts:
-        return NO_USAGE, ""
+def _read_usage(
+    message: worker_hub_service_pb2.Complete | worker_hub_service_pb2.Fail | worker_hub_service_pb2.Exited,
+) -> tuple[Mapping[str, str] | None, str]:
+    """Read what an attempt used in all: exact decimals of at most 64 units (U1); None if it is not said."""
+    if not message.HasField("usage"):
+        return None, ""
+    amounts = message.usage.amounts
     if len(amounts) > USAGE_UNITS_MAX:
-        return NO_USAGE, f"usage has {len(amounts)} units, over the limit of {USAGE_UNITS_MAX}"
+        return None, f"usage has {len(amounts)} units, over the limit of {USAGE_UNITS_MAX}"
     for unit, amount in amounts.items():
-        if not _ID.fullmatch(unit) or not is_amount(amount):
-            rule = "must be a decimal of at most 40 digits on each side of the point"
-            return NO_USAGE, f"usage {unit[:128]!r}: {amount[:64]!r} {rule}"
+        problem = _amount_problem(unit, amount)
+        if problem:
+            return None, problem
     return dict(amounts), ""
+
+
+def _amount_problem(unit: str, amount: str) -> str:
+    if not _ID.fullmatch(unit):
+        return f"usage {unit[:128]!r}: a unit must match [A-Za-z0-9_.-]{{1,128}}"
+    if not is_amount(amount):
+        rule = "an amount must be a decimal such as 0.25, of at most 40 digits on each side of the point"
+        return f"usage {unit!r}: {amount[:64]!r} cannot be counted; {rule}"
+    return ""
 
 
 def _read_slots(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     return SlotsChanged(min(max(message.credit.slots, 0), MAX_CONCURRENCY_MAX), is_draining=False)
 
 
-def _read_used(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent | None:
+def _read_used(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     usage = message.usage
-    if not _ID.fullmatch(usage.unit) or not is_amount(usage.amount):
-        return None
-    return Used(usage.token, usage.unit, usage.amount)
+    return Used(usage.token, usage.unit, usage.amount, _amount_problem(usage.unit, usage.amount))
 
 
 def _read_exited(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
-    usage, _ = _read_usage(message.exited.usage)
+    usage, _ = _read_usage(message.exited)
     return CancelStep(message.exited.token, CancelStage.EXITED, usage)
 
 
@@ -478,7 +490,7 @@ _READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Se
     ),
     "complete": _read_complete,
     "fail": _read_fail,
-    "cancel_ack": lambda message: CancelStep(message.cancel_ack.token, CancelStage.ACKNOWLEDGED, NO_USAGE),
+    "cancel_ack": lambda message: CancelStep(message.cancel_ack.token, CancelStage.ACKNOWLEDGED, None),
     "exited": _read_exited,
     "drain": lambda _: SlotsChanged(0, is_draining=True),
     "pong": lambda message: Ponged(message.pong.number),

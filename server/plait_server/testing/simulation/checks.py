@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from plait_server.core.events import CancelReceipt, ExecutionEnded, ExecutionSubmitted
 from plait_server.core.execution import Execution
 from plait_server.core.payload import Payload
 from plait_server.core.scope import Scope
-from plait_server.core.states import CancelStage, NodeState
+from plait_server.core.states import AttemptOutcome, CancelStage, NodeState
 from plait_server.encoding.event_codec import decode_event, encode_event
 from plait_server.testing.simulation.clients import Client
 from plait_server.testing.simulation.judge import Judge, LawBroken
@@ -19,10 +20,16 @@ from plait_server.testing.slow_model import SlowModel
 
 
 class Checks:
-    """Checks what a seed left behind; `rows` counts the rows of the tables that were seen."""
+    """Checks what a seed left behind; `rows` counts the rows of the tables that were seen.
 
-    def __init__(self, records: Records) -> None:
+    Args:
+        records: What is durable.
+        spent: (execution, node path, attempt) -> tokens that its handler used.
+    """
+
+    def __init__(self, records: Records, spent: Mapping[tuple[str, str, int], str]) -> None:
         self._records = records
+        self._spent = spent
         self.rows: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -83,11 +90,28 @@ class Checks:
         self.rows.update(judge.rows())
         if replayed.digest() != durable.replayed.digest():
             raise fail("A1", "a second replay ends in another state")
+        problem = self._usage_problem(replayed)
+        if problem:
+            raise fail("U1", problem)
         if not isinstance(durable.events[-1].detail, ExecutionEnded):
             raise fail("E5", "it has not ended")
         problem = _receipt_problem(durable)
         if problem:
             raise fail("C1", problem)
+
+    def _usage_problem(self, replayed: Execution) -> str:
+        """U1: each attempt counts once, with all that it used if its own report ended it; totals are the sum."""
+        total = Decimal(0)
+        for record in replayed.root.records:
+            for attempt in record.attempts:
+                spent = self._spent.get((replayed.execution_id, record.path, attempt.number))
+                whole = {} if spent is None else {"tokens": spent}
+                if attempt.usage != whole and (attempt.outcome is AttemptOutcome.SUCCEEDED or attempt.usage):
+                    return f"{record.path} attempt {attempt.number} counts {attempt.usage}, and used {whole}"
+                total += Decimal(attempt.usage.get("tokens", "0"))
+        if total != replayed.usage.get("tokens", 0):
+            return f"the total is {replayed.usage}, and the sum of all attempts {total}"
+        return ""
 
 
 def _receipt_problem(durable: Durable) -> str:

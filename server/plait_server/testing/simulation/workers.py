@@ -21,6 +21,8 @@ from plait_worker.session import (
     WorkerSession,
 )
 
+TOKENS: Final = 7
+"""What a handler that talks uses."""
 GREETING_S: Final = 15.0
 """How long `welcome` may take, as in the SDK."""
 DRAIN_S: Final = 20.0
@@ -233,7 +235,8 @@ class WorkerProcess:
             session.progress(token, 0.5, "half")
             session.log(token, "INFO", "a line")
             session.heartbeat(token)
-            session.usage(token, "tokens", 7)
+            session.usage(token, "tokens", TOKENS)
+            self._world.spent[assigned.execution_id, assigned.node_path, assigned.attempt] = str(TOKENS)
             self._wake()
         deadline_s = float("inf")
         if assigned.time_left_s is not None and not script.ignores_cancel:

@@ -61,6 +61,8 @@ class World:
         """Set when nothing goes wrong any more."""
         self.seen: Counter[str] = Counter()
         """Faults and other things that happened, by name."""
+        self.spent: dict[tuple[str, str, int], str] = {}
+        """(execution, node path, attempt) -> tokens that its handler used."""
         self.notes: list[str] = []
         """What happened, for the reader of a failure."""
 

@@ -27,6 +27,7 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_CANCEL_REQUESTED: _ClassVar[EventType]
     EVENT_TYPE_CANCEL_RECEIPT: _ClassVar[EventType]
     EVENT_TYPE_EXECUTION_ENDED: _ClassVar[EventType]
+    EVENT_TYPE_USAGE_REPORTED: _ClassVar[EventType]
 
 class FailureTreatment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ EVENT_TYPE_NODE_IDLED: EventType
 EVENT_TYPE_CANCEL_REQUESTED: EventType
 EVENT_TYPE_CANCEL_RECEIPT: EventType
 EVENT_TYPE_EXECUTION_ENDED: EventType
+EVENT_TYPE_USAGE_REPORTED: EventType
 FAILURE_TREATMENT_UNSPECIFIED: FailureTreatment
 FAILURE_TREATMENT_HANDLED: FailureTreatment
 FAILURE_TREATMENT_IGNORED: FailureTreatment
@@ -68,7 +70,7 @@ CANCEL_STAGE_EXITED: CancelStage
 CANCEL_STAGE_ABANDONED: CancelStage
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended")
+    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +89,7 @@ class Event(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     CANCEL_RECEIPT_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_ENDED_FIELD_NUMBER: _ClassVar[int]
+    USAGE_REPORTED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     type: EventType
@@ -105,7 +108,8 @@ class Event(_message.Message):
     cancel_requested: CancelRequested
     cancel_receipt: CancelReceipt
     execution_ended: ExecutionEnded
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ...) -> None: ...
+    usage_reported: UsageReported
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ...) -> None: ...
 
 class ExecutionSubmitted(_message.Message):
     __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count")
@@ -216,6 +220,19 @@ class CancelReceipt(_message.Message):
     stage: CancelStage
     worker_id: str
     def __init__(self, stage: _Optional[_Union[CancelStage, str]] = ..., worker_id: _Optional[str] = ...) -> None: ...
+
+class UsageReported(_message.Message):
+    __slots__ = ("usage",)
+    class UsageEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: _containers.ScalarMap[str, str]
+    def __init__(self, usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExecutionEnded(_message.Message):
     __slots__ = ("output", "failure", "failure_count")

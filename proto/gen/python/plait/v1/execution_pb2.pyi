@@ -14,7 +14,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Execution(_message.Message):
-    __slots__ = ("namespace", "execution_id", "graph_name", "state", "reason", "run", "create_time", "start_time", "end_time", "labels", "last_sequence", "node_count", "node_counts", "input", "output", "failure", "failures", "failure_count", "traceparent", "usage")
+    __slots__ = ("namespace", "execution_id", "graph_name", "state", "reason", "run", "create_time", "start_time", "end_time", "labels", "last_sequence", "node_count", "node_counts", "input", "output", "failure", "failures", "failure_count", "traceparent", "usage", "late_usage")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,13 @@ class Execution(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     class UsageEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LateUsageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +56,7 @@ class Execution(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    LATE_USAGE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     execution_id: str
     graph_name: str
@@ -69,7 +77,8 @@ class Execution(_message.Message):
     failure_count: int
     traceparent: str
     usage: _containers.ScalarMap[str, str]
-    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., run: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_sequence: _Optional[int] = ..., node_count: _Optional[int] = ..., node_counts: _Optional[_Union[NodeCounts, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., failure_count: _Optional[int] = ..., traceparent: _Optional[str] = ..., usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    late_usage: _containers.ScalarMap[str, str]
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., run: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_sequence: _Optional[int] = ..., node_count: _Optional[int] = ..., node_counts: _Optional[_Union[NodeCounts, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., failure_count: _Optional[int] = ..., traceparent: _Optional[str] = ..., usage: _Optional[_Mapping[str, str]] = ..., late_usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class NodeCounts(_message.Message):
     __slots__ = ("idle", "queued", "running", "backing_off", "waiting", "succeeded", "failed", "timed_out", "skipped", "cancelled")
@@ -130,8 +139,15 @@ class ExecutionNode(_message.Message):
     def __init__(self, path: _Optional[str] = ..., kind: _Optional[str] = ..., type: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., reason: _Optional[str] = ..., level: _Optional[int] = ..., branch: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., attempt_count: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "run", "worker_id", "outcome", "start_time", "end_time", "queue_time", "failure", "usage")
+    __slots__ = ("number", "run", "worker_id", "outcome", "start_time", "end_time", "queue_time", "failure", "usage", "late_usage")
     class UsageEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LateUsageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +163,7 @@ class Attempt(_message.Message):
     QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    LATE_USAGE_FIELD_NUMBER: _ClassVar[int]
     number: int
     run: int
     worker_id: str
@@ -156,4 +173,5 @@ class Attempt(_message.Message):
     queue_time: _duration_pb2.Duration
     failure: _failure_pb2.Failure
     usage: _containers.ScalarMap[str, str]
-    def __init__(self, number: _Optional[int] = ..., run: _Optional[int] = ..., worker_id: _Optional[str] = ..., outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    late_usage: _containers.ScalarMap[str, str]
+    def __init__(self, number: _Optional[int] = ..., run: _Optional[int] = ..., worker_id: _Optional[str] = ..., outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., late_usage: _Optional[_Mapping[str, str]] = ...) -> None: ...

@@ -201,6 +201,19 @@ class Usage(_message.Message):
     amount: str
     def __init__(self, token: _Optional[str] = ..., unit: _Optional[str] = ..., amount: _Optional[str] = ...) -> None: ...
 
+class UsageTotals(_message.Message):
+    __slots__ = ("amounts",)
+    class AmountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    AMOUNTS_FIELD_NUMBER: _ClassVar[int]
+    amounts: _containers.ScalarMap[str, str]
+    def __init__(self, amounts: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class AttemptHeartbeat(_message.Message):
     __slots__ = ("token", "details")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -211,30 +224,16 @@ class AttemptHeartbeat(_message.Message):
 
 class Complete(_message.Message):
     __slots__ = ("token", "output", "usage")
-    class UsageEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     token: str
     output: _payload_pb2.Payload
-    usage: _containers.ScalarMap[str, str]
-    def __init__(self, token: _Optional[str] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    usage: UsageTotals
+    def __init__(self, token: _Optional[str] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., usage: _Optional[_Union[UsageTotals, _Mapping]] = ...) -> None: ...
 
 class Fail(_message.Message):
     __slots__ = ("token", "code", "message", "details", "retryable", "retry_after", "causes", "usage", "result_problem")
-    class UsageEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -251,9 +250,9 @@ class Fail(_message.Message):
     retryable: bool
     retry_after: _duration_pb2.Duration
     causes: _containers.RepeatedCompositeFieldContainer[_failure_pb2.Failure]
-    usage: _containers.ScalarMap[str, str]
+    usage: UsageTotals
     result_problem: ResultProblem
-    def __init__(self, token: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., retryable: bool = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., usage: _Optional[_Mapping[str, str]] = ..., result_problem: _Optional[_Union[ResultProblem, str]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., retryable: bool = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., usage: _Optional[_Union[UsageTotals, _Mapping]] = ..., result_problem: _Optional[_Union[ResultProblem, str]] = ...) -> None: ...
 
 class CancelAck(_message.Message):
     __slots__ = ("token",)
@@ -263,18 +262,11 @@ class CancelAck(_message.Message):
 
 class Exited(_message.Message):
     __slots__ = ("token", "usage")
-    class UsageEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     token: str
-    usage: _containers.ScalarMap[str, str]
-    def __init__(self, token: _Optional[str] = ..., usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    usage: UsageTotals
+    def __init__(self, token: _Optional[str] = ..., usage: _Optional[_Union[UsageTotals, _Mapping]] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ()

@@ -1,0 +1,50 @@
+"""What attempts used beyond what counts (U1): kept in the audit, shown beside the totals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, cast
+
+from plait.v1 import execution_pb2
+from plait_server.core.commands import LATE_USAGE
+from plait_server.core.usage import add_usage
+from plait_server.encoding.execution_codec import shown_usage
+from plait_server.ports.journal import NamespaceJournal
+
+AUDIT_READ_MAX: Final = 10_000
+"""Records that are looked at: 50 ms of reading. An execution has a few."""
+
+
+class LateUsage:
+    """The late usage of one execution; `read` makes one."""
+
+    def __init__(self, attempts: Mapping[tuple[str, int], Mapping[str, str]]) -> None:
+        self._attempts = attempts
+
+    @classmethod
+    async def read(cls, journal: NamespaceJournal, execution_id: str) -> LateUsage:
+        """Read it from the audit; of several records of an attempt the newest holds all.
+
+        Raises:
+            EventDamaged: the audit is damaged.
+            JournalUnavailable: the store does not answer.
+        """
+        attempts: dict[tuple[str, int], Mapping[str, str]] = {}
+        for record in await journal.read_audit(execution_id, limit=AUDIT_READ_MAX):
+            if record.kind == LATE_USAGE:
+                attempts[record.node_path, record.attempt] = cast("dict[str, str]", json.loads(record.detail))
+        return cls(attempts)
+
+    def show_execution(self, execution: execution_pb2.Execution) -> None:
+        """Fill in the sum over all attempts."""
+        totals: dict[str, Decimal] = {}
+        for usage in self._attempts.values():
+            add_usage(totals, usage)
+        execution.late_usage.update(shown_usage(totals))
+
+    def show_node(self, node: execution_pb2.ExecutionNode) -> None:
+        """Fill in what each attempt of a node has."""
+        for attempt in node.attempts:
+            attempt.late_usage.update(self._attempts.get((node.path, attempt.number), {}))

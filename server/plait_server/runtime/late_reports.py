@@ -1,0 +1,53 @@
+"""Reports of attempts whose execution has ended: they change nothing, and what must not be forgotten is audited."""
+
+from __future__ import annotations
+
+from plait_server.core.commands import AttemptResult, Audit, TellTaken
+from plait_server.core.execution import Execution
+from plait_server.core.machine import Machine
+from plait_server.ports.journal import AppendItem, AuditRecord
+from plait_server.ports.workers import AttemptKey, Report
+from plait_server.runtime.context import Context
+
+
+async def refuse_late(
+    context: Context, execution: Execution, key: AttemptKey, report: Report, worker_id: str
+) -> None:
+    """Tell a worker what became of a result whose execution has ended; a stale one goes to the audit (A5)."""
+    result = AttemptResult(
+        key.node_path,
+        key.attempt,
+        report.outcome,
+        usage=report.usage,
+        worker_id=worker_id,
+        from_worker=report.from_worker,
+    )
+    now_s = context.seams.now_s()
+    audit: list[AuditRecord] = []
+    told = None
+    for command in Machine(execution).decide(result, now_s).commands:
+        if isinstance(command, TellTaken):
+            told = command.taken
+        elif isinstance(command, Audit):
+            audit.append(
+                AuditRecord(
+                    time_s=now_s,
+                    kind=command.kind,
+                    node_path=command.node_path,
+                    attempt=command.attempt,
+                    worker_id=worker_id,
+                    detail=command.detail,
+                )
+            )
+    row = await context.journal.namespace(key.namespace).read_row(key.execution_id)
+    if audit and row is not None:
+        item = AppendItem(
+            namespace=key.namespace,
+            execution_id=key.execution_id,
+            expected_sequence=execution.sequence,
+            owner_epoch=row.owner_epoch,
+            audit=audit,
+        )
+        await context.committer.append_when_there_is_room(item)
+    if told is not None:
+        context.workers.tell(key, told, worker_id)
