@@ -404,9 +404,10 @@ def test_worker_that_serves_nothing_does_not_run() -> None:
         Worker().run_sync("127.0.0.1:1")
 
 
-def test_address_has_no_scheme() -> None:
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "localhost", ":7480", "localhost:http", "a:70000"])
+def test_address_is_host_and_port(address: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
-        Worker().run_sync("http://127.0.0.1:1")
+        Worker().run_sync(address)
 
 
 @pytest.mark.parametrize(

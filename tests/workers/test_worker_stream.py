@@ -181,7 +181,7 @@ def test_worker_whose_id_is_in_use_tries_again_and_says_so_once(caplog: pytest.L
     (told,) = [record.getMessage() for record in caplog.records]
     assert told == (
         "not attached, trying again for 120 s in case the other process is leaving: instance i of w answers"
-        " (`--id ID` or `Worker(worker_id=...)` gives it one of its own)"
+        " (`--id ID`, or `Worker(worker_id=...)`)"
     )
 
 
@@ -197,7 +197,7 @@ def test_worker_whose_id_stays_in_use_is_refused(monkeypatch: pytest.MonkeyPatch
             stream = await server.next_stream()
             await stream.hello()
             stream.end(grpc.StatusCode.ALREADY_EXISTS, "instance i of w answers")
-            with pytest.raises(WorkerRefused, match="instance i of w answers; `--id ID`") as caught:
+            with pytest.raises(WorkerRefused, match="instance i of w answers; `--id ID`, or") as caught:
                 await task
             assert caught.value.code == "ALREADY_EXISTS"
 

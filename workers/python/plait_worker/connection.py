@@ -53,7 +53,7 @@ one has drained, which takes 30 s by default; and it is over sooner when somebod
 
 _REMEDIES: Final[Mapping[grpc.StatusCode, str]] = {
     grpc.StatusCode.FAILED_PRECONDITION: "upgrade the older of server and worker",
-    grpc.StatusCode.ALREADY_EXISTS: "`--id ID` or `Worker(worker_id=...)` gives it one of its own",
+    grpc.StatusCode.ALREADY_EXISTS: "`--id ID`, or `Worker(worker_id=...)`",
     grpc.StatusCode.INVALID_ARGUMENT: "correct what the server names: id, namespace, types or labels",
     grpc.StatusCode.PERMISSION_DENIED: "let this worker's identity serve the namespace and its node types",
     grpc.StatusCode.UNAUTHENTICATED: "give the worker credentials that the server accepts",
@@ -251,7 +251,8 @@ class Connection:
     def _tell_attached(self, welcome: Welcomed) -> None:
         self._welcome_time_s = self._loop.time()
         self._is_out_of_reach = self._is_in_use = False
-        logger.info("attached to %s (Plait %s)", self.address, welcome.server_version or "of unknown version")
+        version = welcome.server_version or "of unknown version"
+        logger.info("attached to %s (Plait %s) as %s", self.address, version, self._session.worker_id)
 
     def _tell_lost(self, end: _StreamEnd) -> None:
         """Log once that the server is out of reach, not at every try."""
@@ -260,11 +261,16 @@ class Connection:
         self._is_out_of_reach = True
         said = end.details or end.code.name
         if self._welcome_time_s is not None:
-            logger.warning("lost the server at %s, retrying: %s", self.address, said)
+            logger.warning("lost the server at %s, retrying: %s", self.address, _shortened(said))
         elif end.code is grpc.StatusCode.UNAVAILABLE:
-            logger.warning("server not reachable at %s, retrying: %s", self.address, said)
+            logger.warning("server not reachable at %s, retrying: %s", self.address, _shortened(said))
         else:
             logger.warning("the server at %s did not take the worker, retrying: %s", self.address, said)
+
+
+def _shortened(details: str) -> str:
+    """Take what matters from gRPC's account of a connection that failed: its last part."""
+    return details.rpartition(": ")[2].rstrip("]") if "ipv" in details or "[field:" in details else details
 
 
 def _serialize(frame: hub.AttachRequest) -> bytes:

@@ -33,6 +33,9 @@ STABLE_S: Final = 60.0
 """A process that lived so long is started again without a long wait."""
 STARTS_MAX: Final = 5
 """A process that died so often, one time after the other, before its module was imported is given up."""
+SAME_SIGNAL_S: Final = 0.1
+"""A signal that comes sooner after another is the same: `timeout` and others send it to the process and to its
+group."""
 _SAID_BYTES_MAX: Final = 64 * 1024
 
 
@@ -95,6 +98,8 @@ class _Supervisor:
         self._children: dict[int, _Child] = {}
         self._stopping = asyncio.Event()
         self._exit_code = 0
+        self._signal_time_s: float | None = None
+        self._is_killed = False
 
     async def run(self, processes: int) -> int:
         """Run the children until all have ended; return the exit code."""
@@ -154,7 +159,7 @@ class _Supervisor:
             return True
         if self._stopping.is_set():
             # Killed by the signal itself: it had not come to watching for it, and had nothing to drain.
-            if code != -signal.SIGTERM:
+            if code != -signal.SIGTERM and not self._is_killed:
                 logger.error("worker process %d %s while draining", pid, _ended_how(code))
                 self._exit_code = self._exit_code or EXIT_CRASHED
             return True
@@ -181,13 +186,16 @@ class _Supervisor:
         return child
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
-            logger.warning("got %s again, killing %d worker processes", number.name, len(self._children))
+        time_s = asyncio.get_running_loop().time()
+        if self._signal_time_s is None:
+            self._signal_time_s = time_s
+            logger.info("got %s, draining; another one ends the worker at once", number.name)
+            self._stop()
+        elif time_s - self._signal_time_s >= SAME_SIGNAL_S:
+            logger.warning("got %s again, killing the worker's processes", number.name)
+            self._is_killed = True
             self._exit_code = 128 + number
             self._kill()
-        else:
-            logger.info("got %s, draining %d worker processes", number.name, len(self._children))
-            self._stop()
 
     def _end(self, code: int) -> None:
         self._exit_code = self._exit_code or code

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
-
-logger = logging.getLogger("plait_worker")
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,8 +25,7 @@ def first_signal_calls(drain: Callable[[], None]) -> Generator[None, None, None]
         return
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
-    def on_signal(number: signal.Signals) -> None:
-        logger.info("got %s, draining; another one ends the process at once", number.name)
+    def on_signal() -> None:
         for other in STOP_SIGNALS:
             loop.remove_signal_handler(other)
             signal.signal(other, signal.SIG_DFL)
@@ -37,7 +33,7 @@ def first_signal_calls(drain: Callable[[], None]) -> Generator[None, None, None]
 
     try:
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, on_signal, number)
+            loop.add_signal_handler(number, on_signal)
     except NotImplementedError:
         yield
         return

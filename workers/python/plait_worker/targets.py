@@ -32,6 +32,10 @@ def load_worker(target: str) -> Worker:
     module_name, separator, attribute_path = target.partition(":")
     if not separator or not module_name or not attribute_path:
         raise BadTarget(f"{target!r} does not name a worker: write package.module:worker")
+    if "/" in module_name or module_name.endswith(".py"):
+        raise BadTarget(
+            f"{target!r} names a file: write its module, as {_module_of(module_name)}:{attribute_path}"
+        )
     directory = str(Path.cwd())
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -44,13 +48,24 @@ def load_worker(target: str) -> Worker:
         raise BadTarget(f"there is no module {error.name}, neither in {directory} nor installed") from error
     for name in attribute_path.split("."):
         if not hasattr(found, name):
-            raise BadTarget(f"{module_name} has no {attribute_path}")
+            raise BadTarget(f"{module_name} has no {attribute_path}{_candidates(module_name)}")
         found = getattr(found, name)
     if not isinstance(found, Worker):
-        raise BadTarget(f"{target} is a {type(found).__name__}, not a plait_worker.Worker")
+        kind = type(found).__name__
+        raise BadTarget(f"{target} is a {kind}, not a plait_worker.Worker{_candidates(module_name)}")
     if not found.types:
         raise BadTarget(f"{target} serves no node types: register functions with @worker.node(...)")
     return found
+
+
+def _module_of(path: str) -> str:
+    return path.removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
+
+
+def _candidates(module_name: str) -> str:
+    """Name the workers that a module has."""
+    workers = [name for name, value in vars(sys.modules[module_name]).items() if isinstance(value, Worker)]
+    return f"; it has {', '.join(f'{module_name}:{name}' for name in workers[:5])}" if workers else ""
 
 
 def explain_import(target: str, error: BaseException) -> str:

@@ -45,6 +45,8 @@ SETTLE_S: Final = 10.0
 CLOSE_S: Final = 2.0
 """How long the server has to end its side of the stream."""
 
+_PORT_MAX: Final = 65_535
+
 
 class Worker:
     """Serves node types with functions.
@@ -206,8 +208,7 @@ class Worker:
         """
         if self._stop is not None:
             raise RuntimeError("the worker runs already")
-        if "://" in connect:
-            raise ValueError(f"the server's address is HOST:PORT, without a scheme: {connect}")
+        _check_address(connect)
         session = WorkerSession(
             worker_id=self.worker_id if worker_id is None else worker_id,
             instance_id=uuid.uuid4().hex,
@@ -276,7 +277,8 @@ async def _leave(
     """Take nothing new, let what runs finish, hand back what does not, and see the results recorded."""
     session.drain()
     connection.wake()
-    logger.info("draining: %d attempts may run for %g s yet", len(attempts), drain_timeout_s)
+    if attempts:
+        logger.info("draining: %d attempts may run for %g s yet", len(attempts), drain_timeout_s)
     if not await _is_in_time(attempts.wait_none(), drain_timeout_s):
         attempts.cancel_all(CancelledBy.DRAIN)
         if not await _is_in_time(attempts.wait_none(), CANCEL_S):
@@ -307,6 +309,13 @@ def _handler(type_: str, function: HandlerFunction, max_concurrency: int) -> Han
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"the handler of {type_} is a generator, which has no result: return a list")
     return Handler(type=type_, function=function, max_concurrency=max_concurrency)
+
+
+def _check_address(connect: str) -> None:
+    host, _, port = connect.rpartition(":")
+    # gRPC would take a name without a port, and dial port 443.
+    if not host or "//" in host or not (port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+        raise ValueError(f"the server's address is HOST:PORT, such as 127.0.0.1:7480, not {connect!r}")
 
 
 def _channel(connect: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
