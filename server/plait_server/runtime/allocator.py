@@ -258,17 +258,20 @@ class Allocator:
     def change_worker(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
         """Change what a worker has room for, and have looked at what may have lacked it."""
         is_known = self._instances.get(worker.instance_id) is worker
-        pools = [self._pools[worker.namespace, name] for name in worker.types] if is_known else []
-        exhausted = [pool for pool in pools if pool.best() is None]
+        names = list(worker.types) if is_known else []
+        namespace = self._namespaces.get(worker.namespace)
+        # A worker may serve many types, and each slot of it that comes free comes here: what needs a look at the
+        # workers is done for the types alone for which something waits.
+        kinds = namespace.kinds if namespace is not None else {}
+        waiting = [kinds[name] for name in names if name in kinds]
+        exhausted = [kind.pool for kind in waiting if kind.pool.best() is None]
         change()
         for pool in exhausted:
             pool.exhausted_s = trio.current_time()
-        namespace = self._namespaces.get(worker.namespace)
-        for name, pool in zip(worker.types, pools, strict=False):
-            pool.add(worker)
-            kind = namespace.kinds.get(name) if namespace is not None else None
-            if kind is not None:
-                self._make_ready(kind)
+        for name in names:
+            self._pools[worker.namespace, name].add(worker)
+        for kind in waiting:
+            self._make_ready(kind)
         self._tell()
 
     def statistics(self) -> AllocatorStatistics:

@@ -78,17 +78,20 @@ class WorkerPool:
     """The workers of a namespace that serve one node type.
 
     `best` costs O(log workers): a heap by free slots, whose outdated entries are dropped when they come to the
-    top. A worker with more room than before must be named by `add` again; one with less need not be.
+    top. A worker with more room than before must be named by `add` again, which only takes note of it; one with
+    less need not be.
     """
 
-    __slots__ = ("_count", "_heap", "_node_type", "_workers", "exhausted_s")
+    __slots__ = ("_changed", "_count", "_heap", "_node_type", "_workers", "exhausted_s")
 
     def __init__(self, node_type: str) -> None:
         self._node_type = node_type
         self._workers: dict[WorkerSlots, int] = {}
         """Each worker and its place in the order of attaching."""
         self._heap: list[tuple[int, int, WorkerSlots]] = []
-        """At least one entry for each worker with room that claims as much room as it has, or more."""
+        """At least one entry for each worker with room that claims as much as it has, or more, but for those below."""
+        self._changed: dict[WorkerSlots, None] = {}
+        """Workers that may have more room than their entries claim; `best` makes new ones."""
         self._count = 0
         self.exhausted_s = float("-inf")
         """trio time up to which no slot was free, the last time that this was so."""
@@ -103,20 +106,10 @@ class WorkerPool:
 
     def add(self, worker: WorkerSlots) -> None:
         """Take a worker in, or take note that it has more room."""
-        place = self._workers.get(worker)
-        if place is None:
+        if worker not in self._workers:
             self._count += 1
-            place = self._workers[worker] = self._count
-        free = worker.free(self._node_type)
-        if free:
-            heapq.heappush(self._heap, (-free, place, worker))
-        if len(self._heap) > 2 * len(self._workers) + _SPARE_ENTRIES:
-            self._heap = [
-                (-free, place, each)
-                for each, place in self._workers.items()
-                if (free := each.free(self._node_type))
-            ]
-            heapq.heapify(self._heap)
+            self._workers[worker] = self._count
+        self._changed[worker] = None
 
     def remove(self, worker: WorkerSlots) -> None:
         """Leave a worker out from now on. Idempotent."""
@@ -124,6 +117,8 @@ class WorkerPool:
 
     def best(self) -> WorkerSlots | None:
         """Return the worker with the most room, of equals the first that attached; None if no slot is free."""
+        if self._changed:
+            self._note_room()
         heap = self._heap
         while heap:
             claimed, place, worker = heap[0]
@@ -144,6 +139,22 @@ class WorkerPool:
             if free > room:
                 found, room = worker, free
         return found
+
+    def _note_room(self) -> None:
+        """Make entries of the workers that have changed."""
+        for worker in self._changed:
+            place = self._workers.get(worker)
+            free = worker.free(self._node_type)
+            if free and place is not None:
+                heapq.heappush(self._heap, (-free, place, worker))
+        self._changed.clear()
+        if len(self._heap) > 2 * len(self._workers) + _SPARE_ENTRIES:
+            self._heap = [
+                (-free, place, each)
+                for each, place in self._workers.items()
+                if (free := each.free(self._node_type))
+            ]
+            heapq.heapify(self._heap)
 
 
 def take_permit(limiter: trio.CapacityLimiter, borrower: object) -> None:
