@@ -107,3 +107,12 @@ async def test_an_attempt_whose_time_ran_out_meanwhile_is_given_no_more(autojump
         assert execution.record("a").attempts[0].outcome is AttemptOutcome.TIMED_OUT
         (assignment,) = again.workers.assigned
         assert 0 < assignment.time_left_s < 0.01
+
+
+async def test_a_report_that_comes_when_the_server_stops_is_left(autojump_clock: MockClock) -> None:
+    """The worker keeps it, and sends it to the next server; a stream must not end by it."""
+    async with running() as runtime:
+        await runtime.submit("a -> b")
+    late = Report(AttemptOutcome.SUCCEEDED, from_worker=True)
+    runtime.supervisor.deliver(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
+    assert runtime.workers.told == []

@@ -122,17 +122,24 @@ class Supervisor:
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(keep_dispatching, self._context.allocator)
-            nursery.start_soon(self._wake_sleepers)
-            nursery.start_soon(self._resting.run)
-            self._context.allocator.is_held = True
-            await self._take_over()
-            self._ready.set()
-            await read_back(self._unread, self._loading, self._revive)
-            self._context.allocator.is_held = False
-            self._context.allocator.on_capacity()
-            self._whole.set()
-            nursery.start_soon(self.quarantine.verify_rows, self._context.journal, self._live.__contains__)
+            try:
+                nursery.start_soon(keep_dispatching, self._context.allocator)
+                nursery.start_soon(self._wake_sleepers)
+                nursery.start_soon(self._resting.run)
+                self._context.allocator.is_held = True
+                await self._take_over()
+                self._ready.set()
+                await read_back(self._unread, self._loading, self._revive)
+                self._context.allocator.is_held = False
+                self._context.allocator.on_capacity()
+                self._whole.set()
+                nursery.start_soon(
+                    self.quarantine.verify_rows, self._context.journal, self._live.__contains__
+                )
+                await trio.sleep_forever()
+            finally:
+                # Streams of workers may outlive it by some steps, and start nothing any more.
+                self._nursery = None
 
     async def wait_ready(self) -> None:
         """Wait until all open executions are known."""
