@@ -1,11 +1,15 @@
 """Errors on the wire: every class has a line of the table, every reason stands in the contract."""
 
+import base64
 import inspect
+import urllib.parse
 
 import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plait.v1 import error_reason_pb2
 from plait_server import errors
@@ -105,3 +109,40 @@ def test_a_retry_says_when() -> None:
 def test_a_message_of_its_own_wins_over_the_docstring() -> None:
     assert status_of(errors.NodeNotFound("no node b")).message == "no node b"
     assert status_of(errors.NodeNotFound()).message.startswith("The execution has no node of this path.")
+
+
+# Sizes: gRPC's default clients take headers of 8 KiB, and refuse more as RESOURCE_EXHAUSTED.
+
+TEXTS = st.sampled_from(
+    ("", "x", "short and plain", "x" * 5_000, "\u00e4" * 900, "%" * 400, "\n" * 2_000, "\U0001f9f6" * 2_000)
+)
+FIELDS = st.sampled_from(("namespace", "graph.nodes[99999].retry.retryable_codes[63]", "f" * 300))
+
+
+def header_bytes(error: PlaitError) -> int:
+    """Count what an error takes as headers: percent-encoded, in base64, with the names."""
+    status = status_of(error)
+    details = len(base64.b64encode(status.SerializeToString()))
+    return (
+        len(urllib.parse.quote(status.message))
+        + details
+        + 3 * 32
+        + len("grpc-status-details-bingrpc-messagegrpc-status")
+    )
+
+
+@given(TEXTS, st.lists(st.builds(FieldViolation, field=FIELDS, message=TEXTS), min_size=1, max_size=200))
+def test_an_error_fits_the_headers_of_a_default_client(text: str, violations: list[FieldViolation]) -> None:
+    assert header_bytes(InvalidRequest(violations, text)) < 8 * 1024
+    assert header_bytes(errors.NodeNotFound(text, node_path=text, execution_id=text)) < 8 * 1024
+
+
+def test_of_many_violations_each_field_is_named_and_short_texts_stay_whole() -> None:
+    """V5: all problems are reported together (first 50), each with the field path."""
+    violations = [FieldViolation(field=f"graph.edges[{n}].target", message="m" * 5 * n) for n in range(50)]
+    bad = details_of(status_of(InvalidGraph(violations, 99)))["BadRequest"]
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    assert [each.field for each in bad.field_violations] == [each.field for each in violations]
+    texts = [each.description for each in bad.field_violations]
+    assert texts[:15] == [each.message for each in violations[:15]]
+    assert texts[-1].endswith("m…")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import grpc
@@ -10,8 +11,18 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from plait_server import errors
+from plait_server.core.limits import PROBLEMS_MAX
 
 DOMAIN: Final = "plait.v1"
+
+# Together they stay below 8 KiB with base64 and all names: 4/3 of 5,000, and 1,000 once more for grpc-message.
+STATUS_BYTES_MAX: Final = 5_000
+MESSAGE_BYTES_MAX: Final = 1_000
+VALUE_BYTES_MAX: Final = 300
+_BAD_REQUEST_OVERHEAD: Final = 80
+_VIOLATION_OVERHEAD: Final = 10
+_TEXT_BYTES_MIN: Final = 20
+"""Less of a violation's text says nothing."""
 
 
 class Row(NamedTuple):
@@ -67,23 +78,53 @@ def row_of(error: errors.PlaitError) -> Row:
 
 
 def status_of(error: errors.PlaitError) -> status_pb2.Status:
-    """Write an error as google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    """Write an error as google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they apply.
+
+    It travels in headers, of which default clients take 8 KiB: texts are cut so that all of it fits.
+    """
     row = row_of(error)
     code, _ = row.code.value
-    status = status_pb2.Status(code=code, message=error.message)
-    metadata = {name: str(value) for name, value in error.fields.items()}
+    status = status_pb2.Status(code=code, message=_cut(error.message, MESSAGE_BYTES_MAX))
+    metadata = {name: _cut(str(value), VALUE_BYTES_MAX) for name, value in error.fields.items()}
     _attach(status, error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=metadata))
-    if isinstance(error, errors.InvalidRequest):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.message)
-            for violation in error.violations
-        ]
-        _attach(status, error_details_pb2.BadRequest(field_violations=violations))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_s * 1000))
         _attach(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, errors.InvalidRequest):
+        room = STATUS_BYTES_MAX - status.ByteSize() - _BAD_REQUEST_OVERHEAD
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=text)
+            for violation, text in _fit(error.violations[:PROBLEMS_MAX], room)
+        ]
+        _attach(status, error_details_pb2.BadRequest(field_violations=violations))
     return status
+
+
+def _fit(violations: Sequence[errors.FieldViolation], room: int) -> list[tuple[errors.FieldViolation, str]]:
+    """Cut the texts of violations so that all fields are named within so many bytes: the longest texts first."""
+    fixed = [len(each.field.encode()) + _VIOLATION_OVERHEAD for each in violations]
+    while fixed and room - sum(fixed) < len(fixed) * _TEXT_BYTES_MIN:
+        fixed.pop()
+    sizes = sorted(len(each.message.encode()) for each in violations[: len(fixed)])
+    left, longest = room - sum(fixed), sizes[-1] if sizes else 0
+    for place, size in enumerate(sizes):
+        share = left // (len(sizes) - place)
+        if size > share:
+            longest = share
+            break
+        left -= size
+    return [(each, _cut(each.message, longest)) for each in violations[: len(fixed)]]
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """Cut a text to a size, as it is percent-encoded in a header: the most that it may take."""
+    size = 0
+    for place, byte in enumerate(content := text.encode("utf-8", "replace")):
+        size += 1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3
+        if size > bytes_max:
+            return content[: max(0, place - 3)].decode("utf-8", "ignore") + "…"
+    return text
 
 
 def _attach(status: status_pb2.Status, detail: Message) -> None:

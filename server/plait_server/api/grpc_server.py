@@ -277,7 +277,7 @@ async def _abort(context: _Context, error: PlaitError) -> None:
     status = status_of(error)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     with contextlib.suppress(grpc.aio.InternalError, grpc.aio.UsageError):  # The caller is gone.
-        await context.abort(row_of(error).code, error.message, details)
+        await context.abort(row_of(error).code, status.message, details)
 
 
 def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
