@@ -72,6 +72,17 @@ def test_failure_that_is_not_whole_does_no_harm() -> None:
     )
 
 
+def test_failure_that_was_changed_does_no_harm() -> None:
+    """What cannot be sent would keep the attempt for ever."""
+    changed = NodeFailure("BUSY", "later", retryable="yes")  # type: ignore[arg-type] # the point of it
+    assert raised(changed).retryable is True
+    changed.code = "\ud800"
+    assert raised(changed).code == "UNKNOWN"
+    outer = ValueError("outer")
+    outer.__cause__ = changed
+    assert raised(outer).code == "UNKNOWN"
+
+
 def test_long_chain_of_exceptions_is_cut() -> None:
     error = ValueError("first")
     for number in range(1000):

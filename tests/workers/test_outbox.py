@@ -54,6 +54,14 @@ def test_larger_message_travels_alone_and_is_not_put_off_for_ever() -> None:
     assert taken == [["pong"], ["complete"], ["pong", "pong"]]
 
 
+def test_messages_that_fill_a_frame_to_the_byte_go_together() -> None:
+    outbox = Outbox()
+    for number in (1, 2):
+        outbox.add_control(messages.pong(number))
+    # A tag of one byte and a length of up to four are reckoned for each.
+    assert frames(outbox, 2 * (messages.pong(1).ByteSize() + 5)) == [["pong", "pong"]]
+
+
 def test_frames_keep_within_their_size() -> None:
     outbox = Outbox()
     for number in range(50):

@@ -215,6 +215,24 @@ def test_words_that_were_not_taken_go_out_on_the_next_stream() -> None:
     assert list(attach(session).in_flight) == []
 
 
+def test_finished_attempt_that_was_cancelled_is_named_once() -> None:
+    """Its result is kept: named as running, too, it would be cancelled again."""
+    session = attached()
+    receive(session, assign("a"))
+    session.complete("a", "1")
+    receive(session, cancel("a"))
+    session.disconnected()
+    assert [(held.token, held.finished) for held in attach(session).in_flight] == [("a", True)]
+    assert kinds(session) == ["complete", "exited"]
+
+
+def test_stream_that_ends_before_hello_takes_it_along() -> None:
+    session = make_session()
+    session.connected()
+    session.disconnected()
+    assert session.take_frame() is None
+
+
 def test_reports_survive_a_cut() -> None:
     session = attached()
     receive(session, assign("a"))

@@ -175,6 +175,40 @@ def test_duplicate_assign_starts_no_second_handler() -> None:
     assert session.statistics().duplicates == 3
 
 
+def test_result_that_was_written_is_sent_again_when_its_attempt_is_assigned_again() -> None:
+    """A4: whoever assigns it again has not kept the result, and waits for it."""
+    session = attached()
+    receive(session, assign("a"))
+    session.complete("a", "1")
+    assert kinds(session) == ["accept", "complete"]
+    assert receive(session, assign("a")) == []
+    assert kinds(session) == ["accept", "complete"]
+
+
+def test_unrecorded_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_worker.ledger.UNRECORDED_MAX", 2)
+    session = attached()
+    for token in "ab":
+        receive(session, assign(token))
+        session.complete(token, "1")
+    assert receive(session, assign("c")) == []
+    rejects = [message.reject for message in said(session) if message.HasField("reject")]
+    assert [(reject.token, reject.code) for reject in rejects] == [("c", "NO_SLOT")]
+    receive(session, recorded("a"))
+    assert len(receive(session, assign("d"))) == 1
+
+
+def test_last_ended_attempts_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_worker.ledger.ENDED_TOKENS_MAX", 2)
+    session = attached()
+    for token in "abc":
+        receive(session, assign(token))
+        session.complete(token, "1")
+        receive(session, recorded(token))
+    assert len(receive(session, assign("a"), assign("b"), assign("c"))) == 1
+    assert session.running == ("a",)
+
+
 def test_attempt_that_was_turned_away_stays_so() -> None:
     session = attached(slots=1)
     receive(session, assign("a"), assign("b"))

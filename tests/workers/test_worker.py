@@ -372,6 +372,53 @@ def test_handler_that_ends_its_process_fails_and_the_worker_goes_on(is_async: bo
     run(test)
 
 
+def test_reports_of_other_types_are_taken_as_text_and_number() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None:
+        context.progress(Decimal("0.5"), KeyError("half"))  # type: ignore[arg-type] # the point of it
+        context.log(ValueError("broken"))  # type: ignore[arg-type] # as before
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            progress = await stream.expect("progress", skipping=REPORTS)
+            assert (progress.fraction, progress.message) == (0.5, "'half'")
+            assert (await stream.expect("log", skipping=REPORTS)).message == "broken"
+            await stream.expect("complete", skipping=REPORTS)
+            await stream.send(recorded("a"))
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_bug_of_the_sdk_fails_the_attempt_and_the_worker_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            monkeypatch.delattr("plait_worker.session.WorkerSession.complete")
+            await stream.send(assign("a"))
+            fail = await stream.expect("fail")
+            assert fail.code == "INTERNAL"
+            assert "please report" in fail.message
+            await stream.send(recorded("a"))
+            await finish(worker, stream, task)
+
+    run(test)
+    assert "please report" in caplog.text
+
+
 # Registering.
 
 

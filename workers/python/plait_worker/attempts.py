@@ -150,12 +150,20 @@ class Attempts:
             )
         running.task = self._loop.create_task(self._run(running))
         self._tasks.add(running.task)
-        running.task.add_done_callback(self._on_done)
+        running.task.add_done_callback(functools.partial(self._on_done, token))
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, token: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a bug of the worker's own, please report: %r", error, exc_info=error)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.error("a bug of the worker's own, please report: %r", error, exc_info=error)
+        running = self._running.get(token)
+        if running is not None:
+            self._forget(running)
+        if token in self._session.running:
+            # Or it would never end.
+            self._session.fail(token, "INTERNAL", f"a bug of the worker's own, please report: {error!r}")
+            self._on_queued()
 
     def cancel(self, token: str, by: CancelledBy, grace_s: float = 0.0) -> None:
         """Cancel the handler of an attempt; nothing happens if it has ended.

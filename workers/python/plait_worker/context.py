@@ -124,7 +124,8 @@ class Context:
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress must be within 0 to 1: {fraction}")
-        self._tray.put_progress(fraction, cut(message, FAILURE_MESSAGE_BYTES_MAX))
+        # Numbers and texts of other kinds, such as Decimal and exceptions, would be refused when it is too late.
+        self._tray.put_progress(float(fraction), cut(str(message), FAILURE_MESSAGE_BYTES_MAX))
 
     def log(self, message: str, level: LogLevel = "INFO") -> None:
         """Write a line to the execution's log; cut at 8 KiB.
@@ -134,7 +135,7 @@ class Context:
         """
         if level not in _LEVELS:
             raise ValueError(f"the level of a log line must be DEBUG, INFO, WARNING or ERROR: {level!r}")
-        self._tray.put_log(level, cut(message, LOG_MESSAGE_BYTES_MAX), time.time_ns())
+        self._tray.put_log(level, cut(str(message), LOG_MESSAGE_BYTES_MAX), time.time_ns())
 
     def usage(self, unit: str, amount: Decimal | int | str) -> None:
         """Report what the attempt used since the last report, such as `usage("tokens", 812)`.

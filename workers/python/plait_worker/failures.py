@@ -127,11 +127,13 @@ def _report_of_failure(error: NodeFailure) -> FailureReport:
         details_json = None if error.details is None else encode_value(error.details)
     except UnfitValue as problem:
         details_json = encode_value({"problem": f"the failure's details were dropped: {problem}"})
+    # Anything may have been assigned to it since it was made.
+    check_id("the code of a failure", error.code)
     return FailureReport(
         code=error.code,
         message=cut(str(error.message), FAILURE_MESSAGE_BYTES_MAX),
         details_json=details_json,
-        retryable=error.retryable,
+        retryable=None if error.retryable is None else bool(error.retryable),
         retry_after_s=None if error.retry_after is None else error.retry_after.total_seconds(),
         causes=_causes_of(error, CAUSES_MAX),
     )
@@ -207,6 +209,7 @@ def _causes_of(error: BaseException, depth: int) -> Sequence[failure_pb2.Failure
     if cause is None or depth == 0:
         return ()
     if isinstance(cause, NodeFailure):
+        check_id("the code of a failure", cause.code)
         code, message = cause.code, cut(str(cause.message), FAILURE_MESSAGE_BYTES_MAX)
     else:
         code, message = UNKNOWN, _summary_of(cause)

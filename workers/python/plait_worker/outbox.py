@@ -112,10 +112,8 @@ class Outbox:
         ]
 
     def begin_stream(self) -> None:
-        """Turn to a new stream: control messages, which spoke of the old one, and results are dropped."""
+        """Turn to a new stream: control messages, which spoke of the old one, are dropped."""
         self._control.clear()
-        self._results = deque(filter(_is_exit, self._results))
-        self._is_result_next = False
 
     def requeue(self, results: Iterable[hub.WorkerMessage]) -> None:
         """Queue results again, in place of those that wait, in the order given."""
