@@ -18,6 +18,7 @@ from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.offload import ProcessOffload
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.adapters.journals.sqlite_backup import serve_backups
 from plait_server.adapters.requests.pool import PooledGraphRequests
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
@@ -221,6 +222,8 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
             nursery.start_soon(graph_requests.run)
             nursery.start_soon(_collect_no_garbage_until_whole, server.supervisor)
             await nursery.start(server.run)
+            if isinstance(journal, SqliteJournal):
+                nursery.start_soon(serve_backups, journal)
             methods = [*server.methods, *standard_methods(health)]
             port = await nursery.start(serve_grpc, config.listen, methods, seams.new_id)
             host = config.listen.rpartition(":")[0]

@@ -145,6 +145,14 @@ class StoreMissing(EnvironmentFault):
     """There is no store at this path. Pass --create to make one, or name the one that there is."""
 
 
+class StoreExists(CallerError):
+    """There is something where the copy of a store shall be made. Name a path where there is nothing."""
+
+
+class BackupFailed(EnvironmentFault):
+    """The backup could not be made. Run the command again."""
+
+
 class StoreLost(EnvironmentFault):
     """The store was deleted, moved or replaced under the server. Put its files back, and start the server again."""
 

@@ -112,7 +112,8 @@ def test_a_store_that_was_not_finished_is_finished(path: Path) -> None:
     """A crash in the making leaves an empty file, or a database without tables."""
     path.touch()
     SqliteJournal.open(path, owner="o").crash()
-    path.unlink()
+    for each in path.parent.iterdir():
+        each.unlink()
     connection = apsw.Connection(str(path))
     connection.reserve_bytes("main", CHECKSUM_BYTES_OF_PAGE)
     connection.pragma("journal_mode", "wal")

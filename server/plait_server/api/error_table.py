@@ -56,6 +56,8 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.JournalUnavailable: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreLocked: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreTooNew: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    errors.StoreExists: Row(_C.ALREADY_EXISTS, "INVALID_REQUEST"),
+    errors.BackupFailed: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreMissing: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreLost: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.StoreTooOld: Row(_C.UNAVAILABLE, "STORE_UNAVAILABLE"),

@@ -167,6 +167,16 @@ class SqliteJournal:
         """Who opened it."""
         return self._owner
 
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._path
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The one connection to the database, for a backup; it stays the journal's."""
+        return self._connection
+
     def namespace(self, name: str) -> SqliteNamespaceJournal:
         """Give the handle bound to a namespace."""
         return SqliteNamespaceJournal(self, name)

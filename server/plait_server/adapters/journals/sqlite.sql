@@ -34,18 +34,21 @@ ROLLBACK;
 
 -- insert_store --
 -- Make the store's row, unless it is there.
-INSERT INTO store (id, key, generation, owner, process_id, host, checksum)
-VALUES (1, :key, 0, '', 0, '', :checksum)
+INSERT INTO store (id, key, generation, owner, process_id, host, epoch_jump, checksum)
+VALUES (1, :key, :generation, :owner, :process_id, :host, :epoch_jump, :checksum)
 ON CONFLICT (id) DO NOTHING;
 
 -- find_store --
 -- Read the store's row.
-SELECT CAST(key AS BLOB), generation, owner, process_id, host, CAST(checksum AS BLOB) FROM store WHERE id = 1;
+SELECT CAST(key AS BLOB), generation, owner, process_id, host, epoch_jump, CAST(checksum AS BLOB)
+FROM store
+WHERE id = 1;
 
 -- take_store --
 -- Become the store's owner.
 UPDATE store
-SET generation = :generation, owner = :owner, process_id = :process_id, host = :host, checksum = :checksum
+SET generation = :generation, owner = :owner, process_id = :process_id, host = :host, epoch_jump = :epoch_jump,
+    checksum = :checksum
 WHERE id = 1;
 
 -- find_generation --

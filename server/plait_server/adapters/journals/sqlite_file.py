@@ -10,7 +10,7 @@ import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 import apsw
 from apsw import sqlite_extra
@@ -19,8 +19,9 @@ from plait_server.adapters.journals.queries import load_migrations, load_queries
 from plait_server.adapters.journals.sqlite_errors import damaged
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import Log, LogState, judge_log, read_log
-from plait_server.adapters.journals.sqlite_rows import StoreRow, fetch, store_of
-from plait_server.errors import JournalUnavailable, StoreMissing, StoreTooNew, StoreTooOld
+from plait_server.adapters.journals.sqlite_rows import Stored, StoreRow, fetch, store_of, stored_of
+from plait_server.adapters.journals.verification import checksum_of_head
+from plait_server.errors import JournalUnavailable, StoreExists, StoreMissing, StoreTooNew, StoreTooOld
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,12 @@ class Holding:
     """The highest position that was ever given to an execution."""
 
 
-def require_store(path: Path) -> None:
+def require_store(path: Path, *, remedy: str = "name the store that there is") -> None:
     """Check that there is a store at a path.
+
+    Args:
+        path: Where.
+        remedy: What the error says to do.
 
     Raises:
         StoreMissing: there is nothing, or an empty file.
@@ -64,9 +69,18 @@ def require_store(path: Path) -> None:
     except OSError as error:
         raise refused(path, error) from error
     if is_missing:
-        raise StoreMissing(
-            f"there is no store at {path}; pass --create to make one, or name the store that there is"
-        )
+        raise StoreMissing(f"there is no store at {path}; {remedy}")
+
+
+def require_absent(path: Path) -> None:
+    """Check that there is nothing where a copy of a store shall be made.
+
+    Raises:
+        StoreExists: there is something.
+    """
+    for each in (path, path.with_name(path.name + "-wal")):
+        if each.exists():
+            raise StoreExists(f"{each} exists, and is not overwritten; name a path where there is nothing")
 
 
 def prepare_folder(path: Path) -> None:
@@ -174,10 +188,10 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
     # Before the first access, so that the log's index stands in this process's memory and no other process,
     # whose SQLite may be one that corrupts logs, can open the database.
     connection.pragma("locking_mode", "exclusive")
-    log = read_log(path)
-    is_new = _is_new(connection)
-    if not is_new:
-        _require_ours(connection, path)
+    # Before SQLite writes to either. A database of which all is in a damaged log looks as if it were being made.
+    log, is_empty = read_log(path), path.stat().st_size == 0
+    if not is_new(connection):
+        require_ours(connection, path)
     if vfs is None and connection.reserve_bytes("main") != CHECKSUM_BYTES_OF_PAGE:
         raise damaged(path, "its pages have no room for checksums")
     if connection.pragma("journal_mode", "wal") != "wal":
@@ -193,7 +207,7 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
     connection.pragma("temp_store", "memory")
     connection.pragma("cache_size", -_CACHE_KIB)
     connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
-    if not is_new:
+    if not is_empty:
         _require_whole_log(connection, path, log, is_same_boot=lock.was_left_in_use)
     lock.note_use(is_used=False)
     # What a log holds that a failed flush left behind must be durable before anything is appended to it; the
@@ -217,23 +231,35 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
     migrate(connection)
     _require_structure(connection, path)
     queries = load_queries("sqlite.sql")
-    new = StoreRow(secrets.token_bytes(32) if key is None else key, 0, "", 0, "")
+    new = StoreRow(secrets.token_bytes(32) if key is None else key, 0, "", 0, "", 0)
     fetch(connection, queries["begin"])
     last = fetch(connection, queries["find_last_position"])
     # A store that has held executions has lost its key by damage, and a new one would hide it.
     if last == [(0,)]:
-        fetch(connection, queries["insert_store"], new.key, new.checksum())
+        fetch(connection, queries["insert_store"], *new, new.checksum())
     found = store_of(fetch(connection, queries["find_store"]))
-    taken = found._replace(
-        generation=found.generation + 1, owner=owner, process_id=os.getpid(), host=socket.gethostname()
-    )
+    taken = StoreRow(found.key, found.generation + 1, owner, os.getpid(), socket.gethostname(), 0)
     fetch(connection, queries["take_store"], *taken[1:], taken.checksum())
+    _raise_epochs(connection, found.epoch_jump)
     fetch(connection, queries["commit"])
     match last:
         case [(int(last_position),)]:
             return Holding(generation=taken.generation, key=taken.key, last_position=last_position)
         case _:
             raise damaged(path, "the number of the newest execution")
+
+
+def _raise_epochs(connection: apsw.Connection, jump: int) -> None:
+    """Add to the epoch of each execution, so that no writer from before a backup can write to what was restored."""
+    queries = load_queries("sqlite.sql")
+    after = 0
+    while jump and (rows := fetch(connection, queries["verify_executions"], after, 1_000)):
+        for stored in map(stored_of, rows):
+            if isinstance(stored, Stored):
+                head = stored.head._replace(owner_epoch=stored.head.owner_epoch + jump)
+                values = head.owner, head.owner_epoch, checksum_of_head(head), head.position
+                fetch(connection, queries["claim"], *values)
+        after = cast("int", rows[-1][0])
 
 
 def migrate(connection: apsw.Connection) -> None:
@@ -249,21 +275,25 @@ def migrate(connection: apsw.Connection) -> None:
                 connection.execute(migration.sql)
 
 
-def refused(path: Path, error: OSError) -> JournalUnavailable:
-    """Make the error for what the operating system refuses at opening."""
-    return JournalUnavailable(
-        f"the store {path} cannot be opened: {error.strerror}: {error.filename}; "
-        f"let user {os.getuid()} read and write the file and its folder, or name another store",
-        nothing_written=True,
-    )
+def is_new(connection: apsw.Connection) -> bool:
+    """Say whether nothing was written to a database yet.
 
-
-def _is_new(connection: apsw.Connection) -> bool:
+    Raises:
+        apsw.Error: SQLite cannot read it.
+    """
     names = ("application_id", "user_version", "schema_version")
     return all(connection.pragma(name) == 0 for name in names)
 
 
-def _require_ours(connection: apsw.Connection, path: Path) -> None:
+def require_ours(connection: apsw.Connection, path: Path) -> None:
+    """Check that a database is a store of this version.
+
+    Raises:
+        StoreDamaged: it is another program's.
+        StoreTooNew: a newer version of Plait wrote it.
+        StoreTooOld: an older version of Plait wrote it.
+        apsw.Error: SQLite cannot read it.
+    """
     application_id = connection.pragma("application_id")
     version = connection.pragma("user_version")
     oldest, newest = load_migrations()[0].version, load_migrations()[-1].version
@@ -285,6 +315,15 @@ def _require_ours(connection: apsw.Connection, path: Path) -> None:
             version=version,
             oldest=oldest,
         )
+
+
+def refused(path: Path, error: OSError) -> JournalUnavailable:
+    """Make the error for what the operating system refuses at opening."""
+    return JournalUnavailable(
+        f"the store {path} cannot be opened: {error.strerror}: {error.filename}; "
+        f"let user {os.getuid()} read and write the file and its folder, or name another store",
+        nothing_written=True,
+    )
 
 
 def _require_whole_log(

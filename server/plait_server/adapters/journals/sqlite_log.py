@@ -37,6 +37,9 @@ _MAGIC: Final = 0x377F0682
 _VERSION: Final = 3_007_000
 _WORD: Final = 1 << 32
 
+# Of a frame's header the first two count, then its page.
+_WORDS: Final = 2 + PAGE_BYTES // 4
+
 # A transaction of more frames than that is not looked at frame by frame: 0.25 s.
 _FRAMES_SUMMED_MAX: Final = 4096
 
@@ -107,6 +110,35 @@ class Log:
         header = bytes(self._content[:16]) + struct.pack(">2I", frame.salt_1, frame.salt_2)
         return _add(header, self._order, (0, 0)) == self._header_sums
 
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        """Yield number and content of the pages of all transactions that were written to their end.
+
+        This is for a salvage. A frame of which one word is wrong is mended; one that is damaged further is left
+        out, though what was written after it is not.
+        """
+        if not self.has_header:
+            self.salts = [self.frame(0).salt_1, self.frame(0).salt_2]
+        rest = [frame for frame in self.frames() if self.is_of_this_use(frame)]
+        ends = [frame.number for frame in rest if frame.commit]
+        sums = self._header_sums if self.has_header else None
+        for frame in rest:
+            if not ends or frame.number > ends[-1]:
+                return
+            begin = self._offset(frame.number)
+            content = self._content[begin : begin + 8] + self.page(frame.number)
+            stored = frame.sum_1, frame.sum_2
+            # A damaged header does not tell what the first frame's checksum begins with.
+            found = stored if sums is None else _add(content, self._order, sums)
+            wrong = None if found == stored else _find_wrong_word(found, stored)
+            sums = found if wrong is not None and wrong.place is None else stored
+            if found != stored and wrong is None:
+                continue
+            if wrong is not None and wrong.place is not None:
+                words = list(struct.unpack(f"{self._order}{_WORDS}I", content))
+                words[wrong.place] = (words[wrong.place] - wrong.change) % _WORD
+                content = struct.pack(f"{self._order}{_WORDS}I", *words)
+            yield int.from_bytes(content[:4]), content[8:]
+
     def sums_of(self, frame: Frame) -> tuple[int, int]:
         """Work out the checksum of a frame from the one stored before it; 62 us."""
         before = self._header_sums
@@ -164,28 +196,37 @@ def _has_damage(log: Log, rest: list[Frame], *, is_ended: bool) -> bool:
         stored = frame.sum_1, frame.sum_2
         if sums != stored:
             is_last = frame is rest[-1]
-            return (is_ended and not is_last) or _is_one_word_wrong(sums, stored)
+            return (is_ended and not is_last) or _find_wrong_word(sums, stored) is not None
     return is_ended
 
 
-def _is_one_word_wrong(sums: tuple[int, int], stored: tuple[int, int]) -> bool:
-    """Say whether a change of a single word of a frame, or of its checksum, explains that its checksum is wrong."""
+class WrongWord(NamedTuple):
+    """The one word of a frame whose change explains that its checksum is wrong."""
+
+    place: int | None
+    """0 for the first of the frame's header, 2 for the first of its page; None for the stored checksum."""
+    change: int
+    """What was added to it, modulo 2**32."""
+
+
+def _find_wrong_word(sums: tuple[int, int], stored: tuple[int, int]) -> WrongWord | None:
+    """Find the word of a frame whose change explains that its checksum is wrong; None if no single one does."""
     wrong_1, wrong_2 = (sums[0] - stored[0]) % _WORD, (sums[1] - stored[1]) % _WORD
     if not wrong_1 or not wrong_2:
-        return True
+        return WrongWord(None, 0)
     # How much a change by one of the first and of the second word of a pair adds to the sums, from the last pair on.
     first, second = (1, 1), (0, 1)
-    for _ in range((8 + PAGE_BYTES) // 8):
-        for factor_1, factor_2 in (first, second):
+    for even in range(_WORDS - 2, -1, -2):
+        for index, (factor_1, factor_2) in ((even, first), (even + 1, second)):
             # Neighbors in Fibonacci's sequence are never both even, and an odd factor has an inverse.
             if factor_1 % 2:
                 change = wrong_1 * pow(factor_1, -1, _WORD) % _WORD
             else:
                 change = wrong_2 * pow(factor_2, -1, _WORD) % _WORD
             if (factor_1 * change - wrong_1) % _WORD == 0 == (factor_2 * change - wrong_2) % _WORD:
-                return True
+                return WrongWord(index, change)
         first, second = _next(first), _next(second)
-    return False
+    return None
 
 
 def _next(factors: tuple[int, int]) -> tuple[int, int]:

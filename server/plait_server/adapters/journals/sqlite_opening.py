@@ -41,7 +41,7 @@ def open_store(
 ) -> OpenedStore:
     """Open a store; arguments and errors are those of `SqliteJournal.open`."""
     if not may_create:
-        require_store(file)
+        require_store(file, remedy="pass --create to make one, or name the store that there is")
     prepare_folder(file)
     with contextlib.ExitStack() as cleanup:
         try:

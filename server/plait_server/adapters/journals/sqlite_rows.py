@@ -79,10 +79,12 @@ class StoreRow(NamedTuple):
     owner: str
     process_id: int
     host: str
+    epoch_jump: int
 
     def checksum(self) -> bytes:
         """Return what the row is stored with."""
-        words = (self.key.hex(), str(self.generation), self.owner, str(self.process_id), self.host)
+        numbers = (str(self.generation), str(self.process_id), str(self.epoch_jump))
+        words = (self.key.hex(), self.owner, self.host, *numbers)
         return checksum_of_words(b"plait store", words)
 
 
@@ -205,8 +207,18 @@ def store_of(rows: list[Row]) -> StoreRow:
         UnexpectedRow: it is missing or damaged.
     """
     match rows:
-        case [(bytes(key), int(generation), str(owner), int(process_id), str(host), bytes(checksum))]:
-            row = StoreRow(key, generation, owner, process_id, host)
+        case [
+            (
+                bytes(key),
+                int(generation),
+                str(owner),
+                int(process_id),
+                str(host),
+                int(epoch_jump),
+                bytes(checksum),
+            )
+        ]:
+            row = StoreRow(key, generation, owner, process_id, host, epoch_jump)
             if row.checksum() == checksum:
                 return row
         case _:

@@ -9,6 +9,7 @@ CREATE TABLE store (
     owner TEXT NOT NULL,             -- Of the newest opening, as are the two below.
     process_id INTEGER NOT NULL,
     host TEXT NOT NULL,
+    epoch_jump INTEGER NOT NULL,     -- What the next opening adds to every execution's epoch; not 0 in a copy.
     checksum BLOB NOT NULL
 ) STRICT;
 

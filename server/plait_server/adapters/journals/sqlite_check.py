@@ -1,0 +1,172 @@
+"""Checks all of a SQLite store that no server uses; writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from plait_server.adapters.journals.queries import load_queries
+from plait_server.adapters.journals.sqlite_errors import is_page_damage, translate_errors
+from plait_server.adapters.journals.sqlite_file import (
+    checksum_vfs,
+    connect,
+    is_new,
+    refused,
+    require_ours,
+    require_store,
+)
+from plait_server.adapters.journals.sqlite_image import Image
+from plait_server.adapters.journals.sqlite_lock import StoreLock
+from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, LogState, judge_log, read_log
+from plait_server.adapters.journals.sqlite_rows import Stored, fetch
+from plait_server.core.events import ExecutionSubmitted
+from plait_server.encoding.event_codec import decode_event
+from plait_server.errors import EventDamaged, StoreDamaged
+from plait_server.ports.journal import DamagedRow
+
+FINDINGS_MAX: Final = 1_000
+"""Damage beyond this is counted only."""
+
+
+@dataclass(slots=True)
+class StoreCheck:
+    """What a check found."""
+
+    executions: int = 0
+    """Whole ones."""
+    events: int = 0
+    contents: int = 0
+    requests: int = 0
+    findings: list[str] = field(default_factory=list[str])
+    """The first `FINDINGS_MAX`, each a line."""
+    damaged: int = 0
+    """How many findings there are."""
+
+    def add(self, finding: str) -> None:
+        """Add a finding."""
+        self.damaged += 1
+        if self.damaged <= FINDINGS_MAX:
+            self.findings.append(finding)
+
+
+def check_store(path: Path) -> StoreCheck:
+    """Check a store: its log, its pages, its structure, every row, chain and content.
+
+    Raises:
+        StoreMissing: there is none.
+        StoreLocked: a server uses it.
+        StoreTooNew, StoreTooOld: another version of Plait wrote it.
+        StoreDamaged: it is another program's file.
+        JournalUnavailable: the operating system refuses.
+    """
+    require_store(path)
+    check = StoreCheck()
+    try:
+        lock = StoreLock.take(path, owner="check")
+    except OSError as error:
+        raise refused(path, error) from error
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(lock.release)
+        log = read_log(path)
+        in_log = {page for page, _ in log.pages()} if log is not None else set[int]()
+        # Before the connection is there: closing another descriptor of the file takes its locks away.
+        pages = _check_pages(path, in_log, check)
+        with translate_errors(path):
+            connection = connect(path, vfs=None)
+        cleanup.callback(connection.close)
+        connection.pragma("locking_mode", "exclusive")
+        try:
+            with translate_errors(path):
+                is_in_log = is_new(connection)
+                taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                if not is_in_log:
+                    require_ours(connection, path)
+        except StoreDamaged as error:
+            if not is_page_damage(error):
+                raise
+            return check
+        if log is None and lock.was_left_in_use:
+            check.add("log: gone, though the store was in use")
+        if log is not None:
+            state = judge_log(log, frames_taken=taken, is_same_boot=lock.was_left_in_use)
+            if state is LogState.DAMAGED:
+                check.add(
+                    f"log: damaged behind frame {taken} of {log.frame_count}; what is behind was not checked"
+                )
+        connection.pragma("checksum_verification", 0)
+        _check_structure(connection, check)
+        _check_rows(Image(connection, pages=pages + len(in_log)), check)
+    return check
+
+
+def _check_pages(path: Path, in_log: set[int], check: StoreCheck) -> int:
+    """Check each page's checksum, but for those that stand in the log; return how many there are."""
+    number = 0
+    with (
+        path.open("rb") as file,
+        contextlib.closing(apsw.Connection(":memory:", vfs=checksum_vfs())) as connection,
+    ):
+        while page := file.read(PAGE_BYTES):
+            number += 1
+            if number not in in_log and connection.execute("SELECT verify_checksum(?)", (page,)).get != 1:
+                check.add(f"page {number}: its checksum does not fit")
+    return number
+
+
+def _check_structure(connection: apsw.Connection, check: StoreCheck) -> None:
+    try:
+        for row in fetch(connection, load_queries("sqlite_image.sql")["check_all"]):
+            if row != ("ok",):
+                check.add(f"structure: {row[0]!s}")
+    except (apsw.Error, UnicodeDecodeError) as error:
+        check.add(f"structure: {error}")
+
+
+def _check_rows(image: Image, check: StoreCheck) -> None:
+    if image.store_row() is None:
+        check.add("the store's own row")
+    digests: set[tuple[str, str]] = set()
+    for content in image.contents():
+        if content is None:
+            check.add("a content: damaged")
+        else:
+            digests.add((content.namespace, content.digest))
+            check.contents += 1
+    for request in image.requests():
+        if request is None:
+            check.add("the record of a request: damaged")
+        else:
+            check.requests += 1
+    for position in range(1, image.last_position() + 1):
+        match image.execution(position):
+            case None if image.has_trace(position):
+                check.add(f"execution number {position}: its row, or the key in it, is lost")
+            case None:
+                pass
+            case DamagedRow() as row:
+                check.add(f"execution {row.execution_id} of {row.namespace}: its row is damaged")
+            case Stored() as stored:
+                damage = _damage_of(image, stored, digests)
+                check.events += 0 if damage else stored.head.last_sequence
+                check.executions += not damage
+                if damage:
+                    check.add(f"execution {stored.execution_id} of {stored.namespace}: {damage}")
+
+
+def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> str:
+    """Say what of an execution is damaged beside its row; empty if it is whole."""
+    events = image.events(stored.head.position, stored.head.identity)
+    if len(events) != stored.head.last_sequence or events[-1].checksum != stored.head.last_checksum:
+        return f"event {len(events) + 1} is damaged or missing"
+    try:
+        image.audit(stored)
+        detail = decode_event(events[0].event).detail
+    except EventDamaged as error:
+        return error.message
+    needed = (detail.graph_digest, detail.analysis_digest) if isinstance(detail, ExecutionSubmitted) else ()
+    lost = next((digest for digest in needed if (stored.namespace, digest) not in digests), None)
+    return f"its graph, the content {lost}, is damaged or missing" if lost else ""

@@ -1,0 +1,236 @@
+"""Reads a SQLite store that may be damaged anywhere, as far as it can be read: for its check, and for a salvage.
+
+Nothing here relies on the structure or on the checksums of pages: whatever cannot be read is skipped, and whatever is
+read is verified by its own checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import NamedTuple, cast
+
+import apsw
+
+from plait_server.adapters.journals.queries import load_queries
+from plait_server.adapters.journals.sqlite_rows import (
+    Row,
+    Stored,
+    StoreRow,
+    UnexpectedRow,
+    Value,
+    audit_of,
+    fetch,
+    record_of,
+    store_of,
+    stored_of,
+)
+from plait_server.adapters.journals.verification import (
+    checksum_of_content_key,
+    verify_audit,
+    verify_content,
+)
+from plait_server.core.events import ExecutionSubmitted
+from plait_server.encoding.event_codec import decode_event
+from plait_server.errors import EventDamaged
+from plait_server.ports.journal import AuditRecord, DamagedRow, RequestRecord, chain
+
+# A row has at least 60 bytes, so a damaged counter does not make the search endless.
+_ROWS_OF_PAGE_MAX = 64
+
+
+class StoredEvent(NamedTuple):
+    """An event as it is stored."""
+
+    sequence: int
+    event: bytes
+    checksum: bytes
+
+
+class Content(NamedTuple):
+    """A content as it is stored."""
+
+    namespace: str
+    digest: str
+    content: bytes
+
+
+class Image:
+    """A store as it lies in a database, without its log.
+
+    Args:
+        connection: Reads it, and is used by nobody else.
+        pages: How many pages the database has.
+    """
+
+    def __init__(self, connection: apsw.Connection, *, pages: int) -> None:
+        self._connection = connection
+        self._queries = {**load_queries("sqlite.sql"), **load_queries("sqlite_image.sql")}
+        self._rows_max = pages * _ROWS_OF_PAGE_MAX
+        self._by_position: dict[int, list[StoredEvent]] | None = None
+
+    def store_row(self) -> StoreRow | None:
+        """Read the store's own row; None if it is damaged."""
+        try:
+            return store_of(fetch(self._connection, self._queries["find_store"]))
+        except (UnexpectedRow, UnicodeDecodeError, apsw.Error):
+            return None
+
+    def last_position(self) -> int:
+        """Return the highest number that an execution may have."""
+        return max(map(self._last, ("find_last_execution", "find_last_position")))
+
+    def execution(self, position: int) -> Stored | DamagedRow | None:
+        """Read the row of an execution; None if it, or its key, is lost."""
+        try:
+            for row in fetch(self._connection, self._queries["find_by_position"], position):
+                found = stored_of(row)
+                return found if isinstance(found, DamagedRow) or found.head.position == position else None
+        except (UnexpectedRow, apsw.Error):
+            pass
+        return None
+
+    def has_trace(self, position: int) -> bool:
+        """Say whether there is, or may be, anything of an execution of this number."""
+        try:
+            row = fetch(self._connection, self._queries["find_by_position"], position)
+            return bool(row or fetch(self._connection, self._queries["list_events"], position, 1))
+        except apsw.Error:
+            return True
+
+    def events(self, position: int, identity: bytes) -> list[StoredEvent]:
+        """Read the first events of an execution as far as they fit its chain."""
+        found: list[StoredEvent] = []
+        for row in self._fetch("list_events", position, 1):
+            match row:
+                case (int(sequence), bytes(event), bytes(checksum)):
+                    found.append(StoredEvent(sequence, event, checksum))
+                case _:
+                    break
+        return fitting(found, identity)
+
+    def events_without_index(self, position: int, identity: bytes) -> list[StoredEvent]:
+        """Read them by reading all events of the store, once."""
+        if self._by_position is None:
+            self._by_position = {}
+            for _, row in self._rows("find_last_event", "find_event"):
+                match row:
+                    case (int(execution), int(sequence), bytes(event), bytes(checksum)):
+                        self._by_position.setdefault(execution, []).append(
+                            StoredEvent(sequence, event, checksum)
+                        )
+                    case _:
+                        pass
+        return fitting(sorted(self._by_position.get(position, ())), identity)
+
+    def audit(self, stored: Stored) -> list[AuditRecord]:
+        """Read the audit records of an execution.
+
+        Raises:
+            EventDamaged: one is damaged or missing.
+        """
+        count = stored.head.audit_count
+        rows = self._fetch("list_audit", stored.head.position, count) if count else ()
+        records = [audit_of(row) for row in rows]
+        return verify_audit(records, execution_id=stored.execution_id, head=stored.head, limit=count)
+
+    def requests(self) -> Iterator[tuple[str, RequestRecord] | None]:
+        """Read the records of all requests, None for each that is damaged; both ends if the middle is damaged."""
+        seen: set[Row] = set()
+        for query in ("list_requests", "list_requests_backwards"):
+            is_whole = yield from self._requests(query, seen)
+            if is_whole:
+                return
+
+    def contents(self) -> Iterator[Content | None]:
+        """Read all contents, None for each that is damaged."""
+        return (content for _, content in self.numbered_contents())
+
+    def numbered_contents(self) -> Iterator[tuple[int, Content | None]]:
+        """Read all contents with their numbers, None for each that is damaged."""
+        for number, row in self._rows("find_last_content", "find_content"):
+            yield number, _content_of(row)
+
+    def content(self, number: int) -> Content | None:
+        """Read a content again."""
+        return next(map(_content_of, self._fetch("find_content", number)), None)
+
+    def submitted_id(self, position: int) -> str:
+        """Return the id of an execution as its first event has it; empty if that is lost."""
+        for row in self._fetch("list_events", position, 1):
+            match row:
+                case (1, bytes(event), bytes()):
+                    try:
+                        detail = decode_event(event).detail
+                    except EventDamaged:
+                        return ""
+                    return detail.execution_id if isinstance(detail, ExecutionSubmitted) else ""
+                case _:
+                    return ""
+        return ""
+
+    def _requests(
+        self, query: str, seen: set[Row]
+    ) -> Generator[tuple[str, RequestRecord] | None, None, bool]:
+        """Read them in an order; returns whether nothing kept it from the end."""
+        try:
+            for row in self._connection.execute(self._queries[query].sql):
+                if row not in seen:
+                    seen.add(cast("Row", row))
+                    try:
+                        yield record_of(cast("Row", row))
+                    except UnexpectedRow:
+                        yield None
+        except (apsw.Error, UnicodeDecodeError):
+            yield None
+            return False
+        return True
+
+    def _last(self, query: str) -> int:
+        """Read the number of a table's last row, as far as there may be so many."""
+        for row in self._fetch(query):
+            if isinstance(row[0], int):
+                return min(row[0], self._rows_max)
+        return 0
+
+    def _rows(self, last: str, query: str) -> Iterator[tuple[int, Row | None]]:
+        """Read a table by the numbers of its rows, None for each that cannot be read."""
+        for number in range(1, self._last(last) + 1):
+            try:
+                for row in fetch(self._connection, self._queries[query], number):
+                    yield number, row
+            except apsw.Error:
+                yield number, None
+
+    def _fetch(self, query: str, *values: Value) -> list[Row]:
+        """Run a query as far as it goes."""
+        rows: list[Row] = []
+        with contextlib.suppress(apsw.Error):
+            # What was read before an error stays.
+            rows.extend(cast("Iterator[Row]", self._connection.execute(self._queries[query].sql, values)))
+        return rows
+
+
+def fitting(events: list[StoredEvent], identity: bytes) -> list[StoredEvent]:
+    """Return the first events, as far as they are numbered without gaps and fit the chain of an execution."""
+    checksum = identity
+    for number, stored in enumerate(events, start=1):
+        checksum = chain(checksum, stored.event)
+        if stored.sequence != number or stored.checksum != checksum:
+            return events[: number - 1]
+    return events
+
+
+def _content_of(row: Row | None) -> Content | None:
+    match row:
+        case (bytes(namespace_bytes), bytes(digest_bytes), bytes(checksum), bytes(content)):
+            namespace = namespace_bytes.decode(errors="replace")
+            digest = digest_bytes.decode(errors="replace")
+        case _:
+            return None
+    try:
+        verify_content(digest, content)
+    except EventDamaged:
+        return None
+    is_bound = checksum_of_content_key(namespace, digest) == checksum
+    return Content(namespace, digest, content) if is_bound else None

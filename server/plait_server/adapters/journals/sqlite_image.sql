@@ -1,0 +1,47 @@
+-- The queries that read a store that may be damaged anywhere: one row at a time, for the next may be unreadable.
+
+-- find_by_position --
+-- Read the row of an execution by its number.
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    CAST(checksum AS BLOB)
+FROM executions
+WHERE position = :position;
+
+-- find_last_execution --
+-- Read the number of the newest execution.
+SELECT max(position) FROM executions;
+
+-- find_last_event --
+-- Read the number of the newest event.
+SELECT max(arrival) FROM events;
+
+-- find_event --
+-- Read an event by its number.
+SELECT execution, sequence, CAST(event AS BLOB), CAST(checksum AS BLOB) FROM events WHERE arrival = :number;
+
+-- find_last_content --
+-- Read the number of the newest content.
+SELECT max(rowid) FROM contents;
+
+-- find_content --
+-- Read a content by its number.
+SELECT CAST(namespace AS BLOB), CAST(digest AS BLOB), CAST(key_checksum AS BLOB), CAST(content AS BLOB)
+FROM contents
+WHERE rowid = :number;
+
+-- list_requests --
+-- Read the records of all requests.
+SELECT namespace, method, request_id, CAST(fingerprint AS BLOB), execution_id, CAST(checksum AS BLOB)
+FROM requests
+ORDER BY namespace, method, request_id;
+
+-- list_requests_backwards --
+-- Read the records of all requests from the other end.
+SELECT namespace, method, request_id, CAST(fingerprint AS BLOB), execution_id, CAST(checksum AS BLOB)
+FROM requests
+ORDER BY namespace DESC, method DESC, request_id DESC;
+
+-- check_all --
+-- Check the structure of everything.
+PRAGMA integrity_check(1000);

@@ -1,0 +1,290 @@
+"""Saves what of a SQLite store is whole into a new one, while no server uses it.
+
+A copy is read, into which the pages of the log are written, also those behind the place where SQLite stops. What is
+saved was verified as the server verifies it. An execution of which only the row is damaged is saved by replaying its
+events, for they say all that the row says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from plait_server.adapters.journals.conditions import Head
+from plait_server.adapters.journals.queries import load_queries
+from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.adapters.journals.sqlite_errors import translate_errors
+from plait_server.adapters.journals.sqlite_file import connect, refused, require_absent, require_store
+from plait_server.adapters.journals.sqlite_image import Image, StoredEvent
+from plait_server.adapters.journals.sqlite_lock import StoreLock
+from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, read_log
+from plait_server.adapters.journals.sqlite_rows import Row, Stored, fetch, store_of
+from plait_server.adapters.journals.verification import (
+    checksum_of_audit,
+    checksum_of_content_key,
+    checksum_of_head,
+    checksum_of_request,
+    digest_of_row,
+)
+from plait_server.core.events import ExecutionSubmitted
+from plait_server.core.execution import Execution
+from plait_server.encoding.event_codec import decode_event
+from plait_server.encoding.execution_codec import summarize
+from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
+from plait_server.errors import EventDamaged
+from plait_server.ports.journal import AuditRecord, ExecutionRow, chain_start
+
+EPOCH_JUMP: Final = 1_000_000
+"""What the epochs of a copy grow by: more than a store is opened, so that no writer from before fits."""
+
+# The header of a database: which journal it uses, and how many pages it has.
+_JOURNAL_MODE_OFFSET: Final = 18
+_PAGE_COUNT_OFFSET: Final = 28
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What a salvage saved."""
+
+    executions: int = 0
+    """All that were saved."""
+    rebuilt: list[str] = field(default_factory=list[str])
+    """Those among them whose row was made anew of their events: id and namespace."""
+    lost: list[str] = field(default_factory=list[str])
+    """What was not saved, each a line."""
+    has_key: bool = True
+    """Whether the store's secret was whole; with a new one, results of attempts from before are refused."""
+
+
+def salvage_store(path: Path, new: Path) -> Salvage:
+    """Save what is whole.
+
+    Raises:
+        StoreMissing: there is no store.
+        StoreLocked: a server uses it.
+        StoreExists: there is something at the new path.
+        StoreTooNew, StoreTooOld: another version of Plait wrote it.
+        JournalUnavailable: the operating system refuses.
+        JournalFull: the disk is full.
+    """
+    require_store(path)
+    require_absent(new)
+    salvage = Salvage()
+    copy = new.with_name(new.name + ".reading")
+    with contextlib.ExitStack() as cleanup:
+        try:
+            cleanup.callback(StoreLock.take(path, owner="salvage").release)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            cleanup.callback(copy.unlink, missing_ok=True)
+            pages = _make_copy(path, copy)
+        except OSError as error:
+            raise refused(path, error) from error
+        with translate_errors(copy):
+            source = apsw.Connection(str(copy), apsw.SQLITE_OPEN_READONLY, "unix")
+            cleanup.callback(source.close)
+            image = Image(source, pages=pages)
+            row = image.store_row()
+        salvage.has_key = row is not None
+        SqliteJournal.open(new, owner="salvage", key=row.key if row else None).crash()
+        lock = StoreLock.take(new, owner="salvage")
+        cleanup.callback(lock.release)
+        lock.note_use(is_used=False)
+        with translate_errors(new):
+            target = connect(new, vfs=None)
+            cleanup.callback(target.close)
+            target.pragma("locking_mode", "exclusive")
+            with target:
+                _Writer(image, target, salvage).write()
+            mark_copy(target)
+    return salvage
+
+
+def mark_copy(connection: apsw.Connection) -> None:
+    """Let the next opening raise every epoch (FAILURES 14), and write all into the database file itself."""
+    queries = load_queries("sqlite.sql")
+    marked = store_of(fetch(connection, queries["find_store"]))._replace(epoch_jump=EPOCH_JUMP)
+    fetch(connection, queries["take_store"], *marked[1:], marked.checksum())
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def _make_copy(path: Path, copy: Path) -> int:
+    """Copy the database with its log in it, as one that has none; return its pages."""
+    shutil.copyfile(path, copy)
+    log = read_log(path)
+    with copy.open("r+b") as file:
+        size = file.seek(0, 2)
+        # A damaged number of a page must not make the copy a million times larger.
+        pages_max = size // PAGE_BYTES + (log.frame_count if log is not None else 0)
+        for number, page in log.pages() if log is not None else ():
+            if 0 < number <= pages_max:
+                file.seek((number - 1) * PAGE_BYTES)
+                file.write(page)
+        pages = -(-file.seek(0, 2) // PAGE_BYTES)
+        file.truncate(pages * PAGE_BYTES)
+        file.seek(_JOURNAL_MODE_OFFSET)
+        file.write(b"\x01\x01")
+        file.seek(_PAGE_COUNT_OFFSET)
+        file.write(pages.to_bytes(4))
+    return pages
+
+
+class _Writer:
+    """Writes the whole rows of an image into a new store. Numbers of executions stay."""
+
+    def __init__(self, image: Image, connection: apsw.Connection, salvage: Salvage) -> None:
+        self._image = image
+        self._connection = connection
+        self._queries = load_queries("sqlite.sql")
+        self._salvage = salvage
+        self._numbers: dict[tuple[str, str], int] = {}
+        """Namespace and digest -> number of the content."""
+
+    def write(self) -> None:
+        """Write everything, in the caller's transaction."""
+        for number, content in self._image.numbered_contents():
+            if content is None:
+                self._salvage.lost.append("a content: damaged")
+                continue
+            namespace, digest, whole = content
+            self._numbers[namespace, digest] = number
+            self._insert(
+                "insert_content", namespace, digest, checksum_of_content_key(namespace, digest), whole
+            )
+        for record in self._image.requests():
+            if record is None:
+                self._salvage.lost.append("the record of a request: damaged")
+                continue
+            namespace, request = record
+            checksum = checksum_of_request(namespace, request)
+            words = (request.method, request.request_id, request.fingerprint, request.execution_id)
+            self._insert("insert_request", namespace, *words, checksum)
+        namespaces = sorted({namespace for namespace, _ in self._numbers})
+        for position in range(1, self._image.last_position() + 1):
+            self._save(position, namespaces)
+
+    def _save(self, position: int, namespaces: list[str]) -> None:
+        found = self._image.execution(position)
+        keys = [(found.namespace, found.execution_id)] if found is not None else []
+        if found is None:
+            # Its events tell its id, and their chain in which namespace it is.
+            execution_id = self._image.submitted_id(position)
+            keys = [(namespace, execution_id) for namespace in namespaces if execution_id]
+        for namespace, execution_id in keys:
+            identity = chain_start(namespace, execution_id)
+            for events in (
+                self._image.events(position, identity),
+                self._image.events_without_index(position, identity),
+            ):
+                if isinstance(found, Stored) and _is_whole(found, events):
+                    self._write(found, events, self._audit_of(found))
+                    return
+                if (
+                    events
+                    and not isinstance(found, Stored)
+                    and self._rebuild(namespace, execution_id, position, events)
+                ):
+                    return
+        name = (
+            f"execution {keys[0][1]} of {keys[0][0]}" if found is not None else f"execution number {position}"
+        )
+        if not self._image.has_trace(position):
+            return
+        if found is not None or keys:
+            self._salvage.lost.append(f"{name}: events are damaged or missing")
+        else:
+            self._salvage.lost.append(f"{name}: its row and its first event are lost")
+
+    def _rebuild(self, namespace: str, execution_id: str, position: int, events: list[StoredEvent]) -> bool:
+        """Save an execution without its row; say whether its events suffice."""
+        try:
+            execution = self._replay(namespace, events)
+        except EventDamaged:
+            return False
+        row = ExecutionRow(
+            summary=summarize(namespace, execution).SerializeToString(), is_open=not execution.is_ended
+        )
+        identity = chain_start(namespace, execution_id)
+        head = Head(
+            position, len(events), events[-1].checksum, 1, 1, row.is_open, 0, identity, digest_of_row(row)
+        )
+        self._write(Stored(namespace, execution_id, head, row), events, [])
+        self._salvage.rebuilt.append(f"execution {execution_id} of {namespace}")
+        return True
+
+    def _replay(self, namespace: str, events: list[StoredEvent]) -> Execution:
+        submitted = decode_event(events[0].event)
+        if not isinstance(submitted.detail, ExecutionSubmitted):
+            raise EventDamaged
+        graph = self._content(namespace, submitted.detail.graph_digest)
+        analysis = self._content(namespace, submitted.detail.analysis_digest)
+        execution = Execution(graph_from_bytes(graph), analysis_from_bytes(analysis))
+        for stored in events:
+            execution.apply(decode_event(stored.event))
+        return execution
+
+    def _content(self, namespace: str, digest: str) -> bytes:
+        number = self._numbers.get((namespace, digest))
+        content = self._image.content(number) if number is not None else None
+        if content is None:
+            raise EventDamaged
+        return content.content
+
+    def _audit_of(self, stored: Stored) -> list[AuditRecord]:
+        try:
+            return self._image.audit(stored)
+        except EventDamaged as error:
+            self._salvage.lost.append(
+                f"the audit records of execution {stored.execution_id}: {error.message}"
+            )
+            return []
+
+    def _write(self, stored: Stored, events: list[StoredEvent], audit: list[AuditRecord]) -> None:
+        # As if the opening that made the new store had left it: the next one claims it.
+        head = stored.head._replace(owner=1, audit_count=len(audit))
+        self._insert(
+            "insert_execution",
+            head.position,
+            stored.namespace,
+            stored.execution_id,
+            head.identity,
+            head.last_sequence,
+            head.last_checksum,
+            head.owner_epoch,
+            head.owner,
+            head.is_open,
+            stored.row.due_time_s,
+            head.audit_count,
+            stored.row.summary,
+            checksum_of_head(head),
+        )
+        for event in events:
+            self._insert("insert_event", head.position, *event)
+        for number, record in enumerate(audit, start=1):
+            values: Row = (
+                record.time_s,
+                record.kind,
+                record.node_path,
+                record.attempt,
+                record.worker_id,
+                record.detail,
+            )
+            self._insert(
+                "insert_audit",
+                head.position,
+                number,
+                *values,
+                checksum_of_audit(head.identity, number, record),
+            )
+        self._salvage.executions += 1
+
+    def _insert(self, query: str, *values: str | bytes | float | None) -> None:
+        fetch(self._connection, self._queries[query], *values)
+
+
+def _is_whole(stored: Stored, events: list[StoredEvent]) -> bool:
+    return len(events) == stored.head.last_sequence and events[-1].checksum == stored.head.last_checksum
