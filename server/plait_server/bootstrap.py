@@ -47,10 +47,10 @@ from plait_server.telemetry.log_observer import LogObserver
 
 logger = logging.getLogger(__name__)
 
-GC_THRESHOLDS: Final = (50_000, 20, 20)
+GC_THRESHOLDS: Final = (50_000, 5, 80)
 """The state of executions is many small objects that live long and hold few cycles: Python's own 700 made the
 collector take a quarter of the server's time on a fan-out of 1,000 nodes (4,700-5,700 nodes/s against
-3,100-4,300)."""
+3,100-4,300). The middle generation is looked through in parts of 250,000 objects, 0.03 s each."""
 
 
 RENEW_S: Final = 1.0

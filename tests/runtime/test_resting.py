@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -9,7 +12,7 @@ from plait_server.core.analysis import analyze, build_adjacency
 from plait_server.core.execution import Execution
 from plait_server.core.graph import Graph, Node, Task
 from plait_server.runtime.resting import ELEMENTS_MAX, KEPT_MAX, LARGE_ELEMENTS, LARGE_KEPT_S, Resting
-from tests.runtime.world import NAMESPACE, running
+from tests.runtime.world import NAMESPACE, fails, hangs, running
 
 
 def execution(nodes: int) -> Execution:
@@ -91,3 +94,26 @@ async def test_a_sleeping_execution_is_read_once_until_it_goes_on(autojump_clock
         later = await runtime.supervisor.view(NAMESPACE, "x")
         assert later.execution.sequence > first.execution.sequence
         assert later.execution is not first.execution
+
+
+async def test_an_execution_that_ended_is_freed_without_the_garbage_collector(
+    autojump_clock: MockClock,
+) -> None:
+    """What a large one takes is given back at once, for a full collection may be hours away."""
+    async with running(scripts={"b": hangs, "c": fails()}) as runtime:
+        gc.collect()
+        gc.disable()
+        try:
+            await runtime.submit("policy CONTINUE; a -> d; b -> f; c -> e", id="x0")
+            await trio.sleep(1)
+            (executor,) = runtime.supervisor._live.values()
+            refs = weakref.ref(executor.execution), weakref.ref(executor)
+            del executor
+            await runtime.cancel("x0")
+            await runtime.wait_ended("x0")
+            await trio.sleep(1)
+            assert refs[0]() is not None
+            runtime.supervisor._resting.drop((NAMESPACE, "x0"))
+            assert [ref() for ref in refs] == [None, None]
+        finally:
+            gc.enable()

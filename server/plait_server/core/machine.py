@@ -133,6 +133,10 @@ class Machine:
 
     # The driver's side.
 
+    def let_go(self) -> None:
+        """Drop the parts that refer back to it; it decides nothing more."""
+        del self._endings, self._beginnings, self._attempts
+
     def apply(self, event: Event) -> None:
         """Fold an event of the journal into the state (replay). After the last, call `resume`."""
         self.execution.apply(event)

@@ -99,6 +99,10 @@ class Attempts:
     def __repr__(self) -> str:
         return f"<Attempts {len(self._running)} running>"
 
+    def let_go(self) -> None:
+        """Drop the execution, once no attempt runs: tracebacks of cancelled attempts may keep this object."""
+        del self._execution, self._contents, self._answers, self._post, self._on_end
+
     @property
     def running_count(self) -> int:
         """How many tasks there are."""

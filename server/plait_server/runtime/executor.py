@@ -142,7 +142,7 @@ class Executor:
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
-        return f"<Executor {self.execution!r}, {self._attempts.running_count} attempts, {len(self._inbox)} inputs>"
+        return f"<Executor {self.execution!r}, {len(self._inbox)} inputs>"
 
     # What others call.
 
@@ -219,6 +219,12 @@ class Executor:
             self._give_everything_back()
             allocator.close_execution(self.namespace, execution_id)
             self.feed.close()
+
+    def let_go(self) -> None:
+        """Drop all but the execution, once `run` has returned: in a circle it would wait for the garbage collector."""
+        self.machine.let_go()
+        self._attempts.let_go()
+        del self.machine, self._attempts, self._answers, self._questions
 
     async def _loop(self) -> Exit:
         while True:

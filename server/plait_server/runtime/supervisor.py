@@ -353,6 +353,7 @@ class Supervisor:
             )
         finally:
             del self._live[key]
+            executor.let_go()
         if key in self.quarantine:
             self._epochs.pop(key, None)
             self._loading.pop(key, trio.Event()).set()
