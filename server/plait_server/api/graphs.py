@@ -5,7 +5,8 @@ from __future__ import annotations
 from plait.v1 import graph_service_pb2
 from plait_server.api.call import Call
 from plait_server.api.checks import Checks
-from plait_server.errors import InvalidGraph
+from plait_server.core.limits import MESSAGE_BYTES_MAX
+from plait_server.errors import InvalidGraph, TooLarge
 from plait_server.ports.graph_requests import GraphRequest, GraphRequests, Want
 
 
@@ -36,12 +37,19 @@ class GraphServicer:
         return read.answer
 
     async def plan_graph(self, request: graph_service_pb2.PlanGraphRequest | bytes, call: Call) -> bytes:
-        """Show what a valid graph would do; an encoded PlanGraphResponse."""
+        """Show what a valid graph would do; an encoded PlanGraphResponse of at most 4 MiB."""
         del call
         read = await self._graph_requests.read(Want.PLAN, request)
         assert isinstance(read.head, graph_service_pb2.PlanGraphRequest)
         _check(read.head.namespace, is_given=read.has_graph)
         require_valid(read)
+        size = len(read.answer)
+        if size > MESSAGE_BYTES_MAX:
+            text = (
+                f"the plan of this graph has {size} bytes, over the limit of {MESSAGE_BYTES_MAX} that clients take; "
+                "`plait plan FILE` makes it without a server, and shorter ids make it smaller"
+            )
+            raise TooLarge(text, size=size, limit=MESSAGE_BYTES_MAX)
         return read.answer
 
 

@@ -39,7 +39,8 @@ class GraphServiceStub:
     """
     PlanGraph: _grpc.UnaryUnaryMultiCallable[_graph_service_pb2.PlanGraphRequest, _graph_service_pb2.PlanGraphResponse]
     """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
-    Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE.
+    Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
+    with short ids; the command line makes larger ones without a server).
     """
 
 @_typing.type_check_only
@@ -53,7 +54,8 @@ class GraphServiceAsyncStub(GraphServiceStub):
     """
     PlanGraph: _aio.UnaryUnaryMultiCallable[_graph_service_pb2.PlanGraphRequest, _graph_service_pb2.PlanGraphResponse]  # type: ignore[assignment]
     """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
-    Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE.
+    Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
+    with short ids; the command line makes larger ones without a server).
     """
 
 class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -76,7 +78,8 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_graph_service_pb2.PlanGraphResponse, _abc.Awaitable[_graph_service_pb2.PlanGraphResponse]]:
         """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
-        Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE.
+        Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
+        with short ids; the command line makes larger ones without a server).
         """
 
 def add_GraphServiceServicer_to_server(servicer: GraphServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
