@@ -47,11 +47,12 @@ def test_results_go_before_logs_where_not_everything_fits() -> None:
 def test_larger_message_travels_alone_and_is_not_put_off_for_ever() -> None:
     outbox = Outbox()
     outbox.add_result(messages.complete("large", '"' + "x" * 2000 + '"', {}))
+    outbox.add_log(messages.log("a", "INFO", "small, and waits with it", 0))
     taken: list[list[str | None]] = []
     for number in range(3):
         outbox.add_control(messages.pong(number))
         taken.append([message.WhichOneof("message") for message in outbox.take(1000)])
-    assert taken == [["pong"], ["complete"], ["pong", "pong"]]
+    assert taken == [["pong"], ["complete"], ["pong", "pong", "log"]]
 
 
 def test_messages_that_fill_a_frame_to_the_byte_go_together() -> None:
