@@ -58,7 +58,7 @@ async def test_a_snapshot_is_of_one_sequence_though_nodes_change_while_it_is_wri
         monkeypatch.setattr(snapshots, "LAST_NODES_MAX", 20)
         sequence, frames = await write_snapshot(NAMESPACE, view_of)
         assert next(looks) > 7
-        snapshot = whole(frames)
+        snapshot = whole(list(frames))
         assert snapshot.sequence == snapshot.execution.last_sequence == sequence
         records = (await replayed(runtime, sequence)).root.records
         # QUEUED is the allocator's knowledge, and compares as IDLE (A1).
@@ -81,7 +81,7 @@ async def test_a_small_execution_is_written_at_once(autojump_clock: MockClock) -
             next(looks)
             return await runtime.supervisor.view(NAMESPACE, "x")
 
-        _, frames = await write_snapshot(NAMESPACE, view_of)
+        frames = list((await write_snapshot(NAMESPACE, view_of))[1])
         assert next(looks) == 1
         view = await view_of()
         expected = [

@@ -13,7 +13,7 @@ A small execution is written at once. What a node waits for is no event (A1), an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import trio
@@ -36,7 +36,9 @@ _SNAPSHOT_TAG: Final = b"\x12"
 Pb = execution_service_pb2
 
 
-async def write_snapshot(namespace: str, view_of: Callable[[], Awaitable[View]]) -> tuple[int, list[bytes]]:
+async def write_snapshot(
+    namespace: str, view_of: Callable[[], Awaitable[View]]
+) -> tuple[int, Iterator[bytes]]:
     """Write the state of an execution.
 
     Args:
@@ -44,7 +46,8 @@ async def write_snapshot(namespace: str, view_of: Callable[[], Awaitable[View]])
         view_of: Gives its durable state.
 
     Returns:
-        The sequence of the state, and the encoded frames, of at most 1 MiB each.
+        The sequence of the state, and the encoded frames, of at most 1 MiB each; they are put together one by
+        one, for others to go on between.
     """
     view = await view_of()
     count = len(view.execution.root.records)
@@ -91,7 +94,7 @@ def _write_node(view: View, index: int) -> bytes:
     return node.SerializeToString()
 
 
-def _frames(head: execution_service_pb2.Snapshot, nodes: Sequence[bytes]) -> list[bytes]:
+def _frames(head: execution_service_pb2.Snapshot, nodes: Sequence[bytes]) -> Iterator[bytes]:
     """Cut a snapshot into frames; the first begins with the execution, the last says so."""
     begins = [0]
     size = head.ByteSize()
@@ -100,10 +103,9 @@ def _frames(head: execution_service_pb2.Snapshot, nodes: Sequence[bytes]) -> lis
         if size > FRAME_BYTES_MAX - FRAME_ROOM:
             begins.append(position)
             size = len(node) + 8
-    frames: list[bytes] = []
+    part = head
     for begin, end in zip(begins, [*begins[1:], len(nodes)], strict=True):
-        part = Pb.Snapshot(sequence=head.sequence) if frames else head
         part.last = end == len(nodes)
         content = part.SerializeToString() + join_field(_NODES_TAG, nodes[begin:end])
-        frames.append(join_field(_SNAPSHOT_TAG, [content]))
-    return frames
+        yield join_field(_SNAPSHOT_TAG, [content])
+        part = Pb.Snapshot(sequence=head.sequence)

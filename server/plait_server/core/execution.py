@@ -41,12 +41,25 @@ ROOT_BRANCH = "0"
 class Execution:
     """The state of one execution: the root scope, those below it, and what is said of the whole."""
 
-    def __init__(self, graph: Graph, analysis: Analysis, root: Scope | None = None) -> None:
-        """Make an execution to which nothing has happened; `root` is its scope, if it was opened already."""
+    def __init__(
+        self,
+        graph: Graph,
+        analysis: Analysis,
+        root: Scope | None = None,
+        records: dict[str, NodeRecord] | None = None,
+    ) -> None:
+        """Make an execution to which nothing has happened.
+
+        Args:
+            graph: A valid graph.
+            analysis: Its analysis.
+            root: Its scope, if it was opened already.
+            records: The scope's records by path, if they were put together already; it is kept.
+        """
         self.root = root or finish(open_scope_in_slices(graph, analysis))
         self.scopes: dict[str, Scope] = {"": self.root}
         """By scope path; the root's is empty. Loops and sub-graphs add theirs."""
-        self._records = {record.path: record for record in self.root.records}
+        self._records = records or {record.path: record for record in self.root.records}
         self.state: ExecutionState | None = None
         """None before the first event."""
         self.reason = ""

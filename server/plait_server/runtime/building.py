@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from plait_server.core.execution import Execution
 from plait_server.core.graph import Analysis, Graph
-from plait_server.core.scope import open_scope_in_slices
-from plait_server.core.slices import Slices
+from plait_server.core.scope import NodeRecord, open_scope_in_slices
+from plait_server.core.slices import Slices, batches
 from plait_server.encoding.graph_codec import analysis_from_bytes_in_slices, graph_from_bytes_in_slices
 
 
@@ -26,4 +26,8 @@ def build_execution(
         values = graph, analysis
     graph, analysis = values
     root = yield from open_scope_in_slices(graph, analysis)
-    return Execution(graph, analysis, root)
+    records: dict[str, NodeRecord] = {}
+    for batch in batches(root.records):
+        records.update([(record.path, record) for record in batch])
+        yield
+    return Execution(graph, analysis, root, records)
