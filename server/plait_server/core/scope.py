@@ -40,6 +40,18 @@ from plait_server.core.states import (
 )
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
+_BY_SINGLE_EDGE: Final = {
+    state: judge(
+        DEFAULT_JOIN,
+        total=1,
+        active=state is EdgeState.ACTIVE,
+        active_error=0,
+        dead=state is EdgeState.DEAD,
+        broken=state is EdgeState.BROKEN,
+    )
+    for state in (EdgeState.ACTIVE, EdgeState.DEAD, EdgeState.BROKEN)
+}
+"""What the default join decides by the state of its only edge."""
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
 
 
@@ -418,7 +430,14 @@ class Scope:
             target.broken += 1
         if target.verdict is not None or self.is_closed or target.state is not NodeState.IDLE:
             return
-        join = target.node.join or DEFAULT_JOIN
+        join = target.node.join
+        if join is None and target.total == 1:
+            # The plain case, without the rest: a node may have 100,000 such edges, and they are one step.
+            target.verdict = verdict = _BY_SINGLE_EDGE[state]
+            target.active_edges = (position,) if state is EdgeState.ACTIVE else ()
+            (self.agenda if verdict is Verdict.RUN else self.skips)[target.index] = None
+            return
+        join = join or DEFAULT_JOIN
         verdict = judge(
             join,
             total=target.total,
