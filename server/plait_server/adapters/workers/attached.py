@@ -46,7 +46,7 @@ from plait_server.core.failures import Failure
 from plait_server.core.limits import WORKERS_MAX
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.encoding.worker_failure import worker_code
-from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, WorkerIdInUse
+from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, SlowConsumer, WorkerIdInUse
 from plait_server.ports.capacity import Capacity
 from plait_server.ports.observer import Observer
 from plait_server.ports.seams import Seams
@@ -174,7 +174,7 @@ class AttachedWorkers:
             Overloaded: too many workers are attached.
         """
         if self._streams >= WORKERS_MAX:
-            raise Overloaded(f"{self._streams} workers are attached, the most there may be; try again later")
+            raise Overloaded(f"{WORKERS_MAX} workers are attached, the most there may be; try again later")
         self._streams += 1
         stream = Stream(receive, send)
         try:
@@ -471,7 +471,9 @@ class AttachedWorkers:
     def _lose(self, worker: Worker) -> None:
         """Give up a worker that is gone: what it held is LOST (T2)."""
         if worker.stream is not None:
-            worker.stream.end()
+            worker.stream.end(
+                SlowConsumer("no ping was answered, and another instance has the worker id now")
+            )
             self._unlink(worker)
         for held in list(worker.held.values()):
             if held.reason or held.done.is_set():
@@ -489,9 +491,7 @@ class AttachedWorkers:
 
 
 def _drop(key: AttemptKey, report: Report, worker_id: str) -> None:
-    logger.warning(
-        "a report of %s (%s) by %s came before the server was put together", key, report, worker_id
-    )
+    logger.warning("a report of %s (%s) by %s came before the server", key, report.outcome, worker_id)
 
 
 async def _nothing_is_current(key: AttemptKey) -> bool:

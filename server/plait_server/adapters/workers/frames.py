@@ -52,6 +52,9 @@ _COMPLETE_FIELDS_MAX: Final = 256
 """Its token, its output and a unit of usage each."""
 _FAIL_FIELDS_MAX: Final = 10_000
 """Its causes, too; the reader keeps the first 50."""
+_USAGE: Final = {_COMPLETE: 3, _FAIL: 8}
+_USAGE_BYTES_MAX: Final = 16 * KIB
+"""64 units of 128 characters, and 81 for each amount."""
 
 
 class Oversized(NamedTuple):
@@ -146,6 +149,8 @@ def _result(content: bytes, start: int, outer: _Field, inner: _Field, limit: int
         count += 1
         if field.number == _TOKEN and field.is_delimited and field.end - field.begin <= TOKEN_BYTES_MAX:
             token = content[field.begin : field.end].decode("utf-8", "replace")
+        elif field.number == _USAGE[inner.number] and field.end - field.begin > _USAGE_BYTES_MAX:
+            count += fields_max  # A map entry takes two bytes, and makes an object.
     if size <= limit and count <= fields_max:
         return content[start : outer.end]
     if not token:

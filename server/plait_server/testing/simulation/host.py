@@ -19,7 +19,15 @@ from plait_server.api.call import Call, Send
 from plait_server.bootstrap import Server, assemble
 from plait_server.bootstrap import World as ServerWorld
 from plait_server.config import ServerConfig
-from plait_server.errors import CallerError, JournalFull, JournalUnavailable, PlaitError, ShuttingDown
+from plait_server.errors import (
+    CallerError,
+    JournalFull,
+    JournalUnavailable,
+    PlaitError,
+    ShuttingDown,
+    SlowConsumer,
+    WorkerIdInUse,
+)
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.workers import AttemptKey
 from plait_server.testing.simulation.bounds import check_answer, check_frame
@@ -352,6 +360,9 @@ class Host:
             with link.server:
                 call = Call(method="Attach", peer=f"link {link.number}")
                 await server.worker_hub.attach(call, receive, send)
+        except (SlowConsumer, WorkerIdInUse) as error:
+            # What the network and the deaths of processes may lead to, whatever the worker's session does.
+            self._world.note(f"link {link.number} is ended: {error.message}")
         except (PlaitError, ConnectionLost, BaseExceptionGroup) as error:
             if not generation.is_dead and not link.is_cut:
                 self._world.fail("Attach", f"the server dropped a worker's stream: {error!r}")

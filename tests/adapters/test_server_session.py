@@ -1,0 +1,275 @@
+"""The server's end of Attach, called directly: what frames mean, what is sent and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait.v1 import payload_pb2
+from plait.v1 import worker_hub_service_pb2 as pb
+from plait_server.adapters.workers.session import (
+    CONTROL_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    Accepted,
+    CancelStep,
+    Ended,
+    Hello,
+    Ponged,
+    Returned,
+    Said,
+    ServerSession,
+    SessionEvent,
+    SlotsChanged,
+    Used,
+)
+from plait_server.core.commands import Taken
+from plait_server.core.limits import HELD_ATTEMPTS_MAX, TOKEN_BYTES_MAX
+from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
+from plait_server.ports.workers import Assignment, AttemptKey
+
+HELLO = pb.Hello(
+    protocol_version=1,
+    worker_id="w",
+    instance_id="w.1",
+    types=[pb.ServedType(type="t", max_concurrency=2)],
+    slots=4,
+    labels={"zone": "a"},
+    in_flight=[pb.InFlight(token="runs"), pb.InFlight(token="done", finished=True)],
+    sdk="hand/1",
+)
+
+
+def receive(session: ServerSession, *messages: pb.WorkerMessage) -> list[SessionEvent]:
+    frame = pb.AttachRequest(messages=messages).SerializeToString()
+    return [event for events in session.receive(frame) for event in events]
+
+
+def attached() -> ServerSession:
+    session = ServerSession()
+    receive(session, pb.WorkerMessage(hello=HELLO))
+    session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0)
+    assert kinds(session) == ["welcome"]
+    return session
+
+
+def kinds(session: ServerSession) -> list[str]:
+    """Take the next frame; the kinds of its messages."""
+    frame = session.take_frame()
+    return [message.WhichOneof("message") or "" for message in frame.messages] if frame is not None else []
+
+
+def assignment(path: str = "a", input_json: str = "1") -> Assignment:
+    return Assignment(
+        AttemptKey("default", "x", 1, path, 1), "w", "w.1", "t", input_json, "", 0, 0.0, "", False
+    )
+
+
+# In.
+
+
+def test_hello_says_who_it_is_and_what_it_holds() -> None:
+    session = ServerSession()
+    (event,) = receive(session, pb.WorkerMessage(hello=HELLO))
+    assert event == session.hello
+    assert event == Hello("w", "w.1", "default", {"t": 2}, 4, {"zone": "a"}, "hand/1", ["runs"], ["done"])
+
+
+@pytest.mark.parametrize(
+    "first", [pb.WorkerMessage(pong=pb.Pong()), pb.WorkerMessage()], ids=["pong", "empty"]
+)
+def test_nothing_comes_before_hello(first: pb.WorkerMessage) -> None:
+    with pytest.raises(ProtocolViolation, match="first message"):
+        receive(ServerSession(), first)
+    large = payload_pb2.Payload(json="x" * 2_000_000)
+    with pytest.raises(ProtocolViolation, match="first message"):
+        receive(ServerSession(), pb.WorkerMessage(complete=pb.Complete(token="t", output=large)))
+
+
+def test_hello_is_said_once_and_in_this_version() -> None:
+    session = attached()
+    with pytest.raises(ProtocolViolation, match="once a stream"):
+        receive(session, pb.WorkerMessage(hello=HELLO))
+    for version in (0, 2):
+        hello = pb.Hello()
+        hello.CopyFrom(HELLO)
+        hello.protocol_version = version
+        with pytest.raises(ProtocolVersionUnsupported, match=f"version {version}"):
+            receive(ServerSession(), pb.WorkerMessage(hello=hello))
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [pb.InFlight(token="x")] * (HELD_ATTEMPTS_MAX + 1),
+        [pb.InFlight(token="x" * (TOKEN_BYTES_MAX + 1))],
+    ],
+    ids=["too many", "too long"],
+)
+def test_what_is_in_flight_is_bounded(held: list[pb.InFlight]) -> None:
+    hello = pb.Hello()
+    hello.CopyFrom(HELLO)
+    hello.in_flight.extend(held)
+    with pytest.raises(InvalidRequest, match="in_flight"):
+        receive(ServerSession(), pb.WorkerMessage(hello=hello))
+
+
+def test_bytes_that_are_no_frame_are_a_violation() -> None:
+    with pytest.raises(ProtocolViolation, match="no AttachRequest"):
+        list(attached().receive(b"\x0a\xff"))
+
+
+def test_each_message_has_its_meaning() -> None:
+    events = receive(
+        attached(),
+        pb.WorkerMessage(accept=pb.Accept(token="a")),
+        pb.WorkerMessage(reject=pb.Reject(token="a", code="NO_SLOT", message="no")),
+        pb.WorkerMessage(credit=pb.Credit(slots=7)),
+        pb.WorkerMessage(credit=pb.Credit(slots=-7)),
+        pb.WorkerMessage(credit=pb.Credit(slots=70_000)),
+        pb.WorkerMessage(drain=pb.Drain()),
+        pb.WorkerMessage(pong=pb.Pong(number=3)),
+        pb.WorkerMessage(cancel_ack=pb.CancelAck(token="a")),
+        pb.WorkerMessage(log=pb.LogLine(token="a", level="ERROR", message="l")),
+        pb.WorkerMessage(log=pb.LogLine(token="a", level="\x1b[0m", message="l")),
+        pb.WorkerMessage(usage=pb.Usage(token="a", unit="u", amount="0.5")),
+        pb.WorkerMessage(),
+    )
+    assert events == [
+        Accepted("a"),
+        Returned("a", "NO_SLOT", "no"),
+        SlotsChanged(7, is_draining=False),
+        SlotsChanged(0, is_draining=False),
+        SlotsChanged(10_000, is_draining=False),
+        SlotsChanged(0, is_draining=True),
+        Ponged(3),
+        CancelStep("a", CancelStage.ACKNOWLEDGED, None),
+        Said("a", "ERROR", "l"),
+        Said("a", "INFO", "l"),
+        Used("a", "u", "0.5", ""),
+    ]
+
+
+def ended(session: ServerSession, message: pb.WorkerMessage) -> Ended:
+    (event,) = receive(session, message)
+    assert isinstance(event, Ended)
+    assert event.report.from_worker
+    return event
+
+
+def test_a_result_without_output_is_null() -> None:
+    report = ended(attached(), pb.WorkerMessage(complete=pb.Complete(token="a"))).report
+    assert (report.outcome, report.output_json) == (AttemptOutcome.SUCCEEDED, "null")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "read"),
+    [(None, None), (0.0, 0.0), (2.5, 2.5), (-3.0, 0.0)],
+    ids=["absent", "0", "2.5", "negative"],
+)
+def test_advice_to_retry_is_never_in_the_past(seconds: float | None, read: float | None) -> None:
+    fail = pb.Fail(token="a", code="ABORTED")
+    if seconds is not None:
+        fail.retry_after.FromNanoseconds(int(seconds * 1e9))
+    report = ended(attached(), pb.WorkerMessage(fail=fail)).report
+    assert report.retry_after_s == read
+    assert report.retryable is None
+
+
+@pytest.mark.parametrize("json_bytes", [1_100_000, 2_000_000], ids=["parsed", "not parsed"])
+def test_a_result_too_large_fails_its_attempt(json_bytes: int) -> None:
+    """S2.1: TOO_LARGE; the stream goes on."""
+    session = attached()
+    output = payload_pb2.Payload(json='"' + "x" * json_bytes + '"')
+    event = ended(session, pb.WorkerMessage(complete=pb.Complete(token="a", output=output)))
+    assert (event.token, event.report.outcome) == ("a", AttemptOutcome.FAILED)
+    assert event.report.failure is not None
+    assert event.report.failure.code == "TOO_LARGE"
+    assert receive(session, pb.WorkerMessage(pong=pb.Pong(number=1))) == [Ponged(1)]
+
+
+def test_a_token_that_would_have_to_be_sent_back_is_bounded() -> None:
+    session = attached()
+    ended(session, pb.WorkerMessage(complete=pb.Complete(token="x" * TOKEN_BYTES_MAX)))
+    with pytest.raises(ProtocolViolation, match="token"):
+        receive(session, pb.WorkerMessage(complete=pb.Complete(token="x" * (TOKEN_BYTES_MAX + 1))))
+    with pytest.raises(ProtocolViolation, match="token"):
+        receive(attached(), pb.WorkerMessage(fail=pb.Fail(token="x" * (TOKEN_BYTES_MAX + 1))))
+
+
+def test_a_large_frame_comes_in_pieces_in_order() -> None:
+    session = attached()
+    pongs = [pb.WorkerMessage(pong=pb.Pong(number=number)) for number in range(1, 10_001)]
+    pieces = list(session.receive(pb.AttachRequest(messages=pongs).SerializeToString()))
+    assert [event.number for events in pieces for event in events if isinstance(event, Ponged)] == list(
+        range(1, 10_001)
+    )
+    assert max(map(len, pieces)) <= 500
+
+
+# Out.
+
+
+def test_nothing_is_sent_before_welcome_and_it_is_first() -> None:
+    session = ServerSession()
+    receive(session, pb.WorkerMessage(hello=HELLO))
+    session.recorded("a", Taken.STALE)
+    session.assign("b", assignment(), "key")
+    assert session.take_frame() is None
+    session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0)
+    assert kinds(session) == ["welcome", "recorded", "assign"]
+    assert session.take_frame() is None
+
+
+def test_control_messages_overtake_assigns() -> None:
+    session = attached()
+    for path in "abc":
+        session.assign(path, assignment(path), "key")
+    session.cancel("x", "CANCELLED", 10.0)
+    session.ping(1)
+    session.recorded("y", Taken.RECORDED)
+    assert kinds(session) == ["cancel", "ping", "recorded", "assign", "assign", "assign"]
+
+
+def test_frames_are_full_and_not_over_full() -> None:
+    session = attached()
+    for number in range(5):
+        session.assign(f"t{number}", assignment(f"n{number}", '"' + "é" * 200_000 + '"'), "key")
+    session.assign("huge", assignment("huge", '"' + "x" * 2_000_000 + '"'), "key")
+    paths: list[list[str]] = []
+    while (frame := session.take_frame()) is not None:
+        paths.append([message.assign.node_path for message in frame.messages])
+        assert frame.ByteSize() <= FRAME_BYTES_MAX or len(frame.messages) == 1
+    assert paths == [["n0", "n1"], ["n2", "n3"], ["n4"], ["huge"]]
+
+
+def test_what_was_not_sent_is_withdrawn_and_what_was_is_not() -> None:
+    session = attached()
+    for path in "abc":
+        session.assign(path, assignment(path), "key")
+    assert session.withdraw("b")
+    assert not session.withdraw("b")
+    frame = session.take_frame()
+    assert frame is not None
+    assert [message.assign.token for message in frame.messages] == ["a", "c"]
+    assert not session.withdraw("a")
+    assert session.take_frame() is None
+
+
+def test_what_waits_for_a_worker_that_does_not_read_is_counted() -> None:
+    session = attached()
+    token = "x" * TOKEN_BYTES_MAX
+    for _ in range(CONTROL_BYTES_MAX // (TOKEN_BYTES_MAX + 64)):
+        session.recorded(token, Taken.STALE)
+    assert not session.is_overfull
+    for _ in range(100):
+        session.cancel(token, "STALE", 10.0)
+    assert session.is_overfull
+    # One that reads is never over-full, however much it was told in all.
+    while session.take_frame() is not None:
+        pass
+    for _ in range(3):
+        for _ in range(CONTROL_BYTES_MAX // (TOKEN_BYTES_MAX + 64)):
+            session.recorded(token, Taken.STALE)
+        assert not session.is_overfull
+        while session.take_frame() is not None:
+            pass
