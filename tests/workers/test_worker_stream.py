@@ -13,6 +13,8 @@ import pytest
 
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import Context, Worker, WorkerRefused
+from plait_worker.backoff import Backoff
+from plait_worker.session import SessionState
 from tests.workers.scripted_hub import (
     ScriptedHub,
     assign,
@@ -92,6 +94,42 @@ def test_worker_waits_for_a_server_and_says_so_once(caplog: pytest.LogCaptureFix
     messages = [record.getMessage() for record in caplog.records]
     assert sum("not reachable" in message for message in messages) == 1
     assert sum("attached to" in message for message in messages) == 1
+
+
+@pytest.mark.parametrize(("stable_s", "is_reset"), [(0.0, True), (3600.0, False)], ids=["long", "short"])
+def test_wait_between_tries_begins_anew_after_a_stream_that_lived(
+    stable_s: float, is_reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes a worker in and hangs up at once is not hammered."""
+    resets: list[None] = []
+
+    class ToldBackoff(Backoff):
+        def reset(self) -> None:
+            resets.append(None)
+
+    monkeypatch.setattr("plait_worker.connection.Backoff", ToldBackoff)
+    monkeypatch.setattr("plait_worker.connection.STABLE_S", stable_s)
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            first = await server.next_stream()
+            await first.greet()
+            await first.send(hub.ServerMessage(ping=hub.Ping(number=1)))
+            await first.expect("pong")
+            first.end(grpc.StatusCode.UNAVAILABLE, "restarting")
+            second = await server.next_stream()
+            await second.greet()
+            await finish(worker, second, task)
+            statistics = worker.statistics()
+            assert statistics is not None
+            assert statistics.state is SessionState.DETACHED
+
+    run(test)
+    assert bool(resets) is is_reset
 
 
 def test_silent_server_is_left_and_found_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -186,7 +224,8 @@ def test_worker_whose_id_is_in_use_tries_again_and_says_so_once(caplog: pytest.L
 
 
 def test_worker_whose_id_stays_in_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait_worker.connection.IN_USE_S", 0.0)
+    """The time is counted anew after another answer: the server was away, and the other process may be, too."""
+    monkeypatch.setattr("plait_worker.connection.IN_USE_S", 1e-9)
     worker = make_worker()
 
     @worker.node("t")
@@ -194,9 +233,16 @@ def test_worker_whose_id_stays_in_use_is_refused(monkeypatch: pytest.MonkeyPatch
 
     async def test() -> None:
         async with ScriptedHub() as server, serving(worker, server) as task:
-            stream = await server.next_stream()
-            await stream.hello()
-            stream.end(grpc.StatusCode.ALREADY_EXISTS, "instance i of w answers")
+            for code in (
+                grpc.StatusCode.ALREADY_EXISTS,
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.ALREADY_EXISTS,
+                grpc.StatusCode.ALREADY_EXISTS,
+            ):
+                assert not task.done()
+                stream = await server.next_stream()
+                await stream.hello()
+                stream.end(code, "instance i of w answers")
             with pytest.raises(WorkerRefused, match="instance i of w answers; `--id ID`, or") as caught:
                 await task
             assert caught.value.code == "ALREADY_EXISTS"
@@ -277,6 +323,40 @@ def test_attempt_that_does_not_end_in_time_is_handed_back() -> None:
             await task
 
     run(test)
+
+
+def test_reports_of_an_attempt_go_ahead_of_its_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_worker.worker.CANCEL_S", 0.0)
+    # The first report goes out; the next waits.
+    monkeypatch.setattr("plait_worker.reports.REPORT_INTERVAL_S", 3600.0)
+    worker = make_worker(drain_timeout=timedelta())
+    said, logged, release = threading.Event(), threading.Event(), threading.Event()
+
+    @worker.node("t")
+    def work(context: Context, input: object) -> None:
+        context.progress(0.5)
+        said.wait()
+        context.log("last words")
+        logged.set()
+        release.wait()
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a"))
+            await stream.expect("progress")
+            said.set()
+            await asyncio.to_thread(logged.wait)
+            worker.drain()
+            await stream.expect("drain")
+            assert (await stream.expect("log")).message == "last words"
+            assert (await stream.expect("reject")).token == "a"
+            await stream.expect_end()
+            await task
+
+    run(test)
+    release.set()
 
 
 def test_thread_that_looks_away_does_not_keep_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

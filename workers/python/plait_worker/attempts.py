@@ -251,8 +251,6 @@ class Attempts:
                     outcome = FailureReport(code="CANCELLED_BY_WORKER", message=message)
             except InputUnavailable as problem:
                 outcome = problem
-            finally:
-                running.is_cancellable = False
         self._finish(running, outcome)
 
     async def _call(self, running: _Running) -> str | FailureReport:

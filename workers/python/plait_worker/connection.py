@@ -137,8 +137,9 @@ class Connection:
             if self._is_closing:
                 return
             if end.code is grpc.StatusCode.ALREADY_EXISTS:
-                in_use_since_s = self._loop.time() if in_use_since_s is None else in_use_since_s
-                if self._loop.time() - in_use_since_s >= IN_USE_S:
+                now_s = self._loop.time()
+                in_use_since_s = now_s if in_use_since_s is None else in_use_since_s
+                if now_s - in_use_since_s >= IN_USE_S:
                     raise self._refusal(end)
                 self._tell_in_use(end)
             else:
