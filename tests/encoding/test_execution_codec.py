@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from plait.v1 import execution_pb2, state_pb2
+from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM
+from plait_server.core.execution import Execution
 from plait_server.encoding.execution_codec import FAILURES_SHOWN_MAX, describe, describe_node, summarize
 from plait_server.runtime.view import View
+from tests.encoding.test_event_bounds import FAILURE, LABELS, PAYLOAD, REASON, USAGE
 from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, fails, hangs, returns, running
 
 
@@ -153,3 +157,38 @@ async def test_a_summary_holds_no_payloads(autojump_clock: MockClock) -> None:
         assert len(message.failures) == 0
         row = execution_pb2.Execution.FromString(runtime.store.executions[NAMESPACE, "x"].row.summary)
         assert row.state == message.state == state_pb2.EXECUTION_STATE_RUNNING
+
+
+def bloat(execution: Execution) -> None:
+    """Give an execution the largest that each of its fields may hold."""
+    execution.labels = LABELS
+    execution.input = execution.output = PAYLOAD
+    execution.reason = REASON
+    execution.failure = FAILURE
+    execution.usage = {f"{number:0128}": Decimal("9" * 45 + "." + "9" * 40) for number in range(2_000)}
+    execution.root.failures[:] = [FAILURE] * 200
+    record = execution.record("a")
+    record.failure, record.input, record.output = FAILURE, PAYLOAD, PAYLOAD
+    for attempt in record.attempts:
+        attempt.failure, attempt.usage = FAILURE, USAGE
+    record.attempts *= 1_000
+
+
+async def test_the_largest_execution_fits_into_the_first_part_of_a_snapshot(
+    autojump_clock: MockClock,
+) -> None:
+    """DESIGN 4: a frame is at most 1 MiB, an answer 4 MiB; a page has room for the largest entry."""
+    async with running(scripts={"a": fails()}) as runtime:
+        await runtime.submit("a -> b")
+        await runtime.wait_ended()
+        view = await runtime.supervisor.view(NAMESPACE, "x")
+        bloat(view.execution)
+        whole = describe(NAMESPACE, view.execution, {})
+        assert whole.ByteSize() <= FRAME_BYTES_MAX - FRAME_ROOM - 1_000
+        assert 1 <= len(whole.failures) < FAILURES_SHOWN_MAX
+        assert summarize(NAMESPACE, view.execution).ByteSize() <= 128 * 1024
+        shown = await node(runtime, "a")
+        assert shown.ByteSize() <= 3 * 1024 * 1024
+        assert shown.attempt_count == 1_000
+        assert len(shown.attempts) > 1
+        assert (await node(runtime, "a", in_list=True)).ByteSize() <= 128 * 1024
