@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from plait_server.core.events import CancelReceipt, ExecutionEnded, ExecutionSubmitted
+from plait_server.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CancelReceipt,
+    Event,
+    ExecutionEnded,
+    ExecutionSubmitted,
+    NodeEnded,
+    NodeWaiting,
+)
 from plait_server.core.execution import Execution
 from plait_server.core.payload import Payload
 from plait_server.core.scope import Scope
@@ -77,6 +86,8 @@ class Checks:
                 raise fail("A1", f"event {number} is {type(event.detail).__name__}")
             if replayed.is_ended:
                 raise fail("A5", f"event {number} follows the end")
+            if not all(digest in self._records.contents for digest in _digests(event)):
+                raise fail("A2", f"event {number} names a content that is not durable")
             if encode_event(event) != content:
                 raise fail("A1", f"event {number} is not the same when it is written again")
             try:
@@ -112,6 +123,21 @@ class Checks:
         if total != replayed.usage.get("tokens", 0):
             return f"the total is {replayed.usage}, and the sum of all attempts {total}"
         return ""
+
+
+def _digests(event: Event) -> Iterator[str]:
+    """Find the contents that an event names in its payloads."""
+    detail = event.detail
+    payloads: list[Payload | None] = []
+    if isinstance(detail, ExecutionSubmitted | AttemptStarted | NodeWaiting):
+        payloads.append(detail.input)
+    elif isinstance(detail, AttemptEnded | NodeEnded | ExecutionEnded):
+        payloads.append(detail.output)
+        failures = [detail.failure] if detail.failure is not None else []
+        for failure in failures:
+            payloads.append(failure.details)
+            failures.extend(failure.causes)
+    return (payload.digest for payload in payloads if payload is not None and payload.digest)
 
 
 def _receipt_problem(durable: Durable) -> str:

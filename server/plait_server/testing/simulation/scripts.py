@@ -62,8 +62,8 @@ _LARGE: Final = json.dumps({"ok": True, "large": "x" * 40_000})
 """Above the 32 KiB that are kept inline."""
 
 
-MUCH: Final = json.dumps({"large": "x" * 30_000})
-"""Details of a failure."""
+MUCH: Final = json.dumps({"large": "x" * 40_000})
+"""Details of a failure, above what is kept inline."""
 
 
 def many_causes() -> list[failure_pb2.Failure]:
