@@ -81,10 +81,10 @@ def item_of(number: int) -> AppendItem:
     )
 
 
-async def fill_store(path: Path, *, is_killed: bool = False) -> None:
-    """Make a store of `EXECUTIONS` executions, one a transaction."""
+async def fill_store(path: Path, *, executions: int = EXECUTIONS, is_killed: bool = False) -> None:
+    """Make a store of executions, one a transaction."""
     journal = SqliteJournal.open(path, owner="filler")
-    for number in range(EXECUTIONS):
+    for number in range(executions):
         await journal.append_many([item_of(number)])
     if is_killed:
         journal.crash()

@@ -251,6 +251,31 @@ async def test_a_damaged_event_quarantines_its_execution_alone(autojump_clock: M
         assert again.workers.told[-1] == ("b", 1, Taken.STALE)
 
 
+async def test_a_damaged_row_quarantines_its_execution_alone(autojump_clock: MockClock) -> None:
+    """K4: it is found before anyone asks for it."""
+    async with running(scripts={"b": hangs, "e": hangs}) as runtime:
+        await run_to_a_stop(runtime)
+    runtime.store.damage_row(NAMESPACE, "x")
+    async with running(runtime.store) as again:
+        assert again.supervisor.statistics().damaged == 1
+        assert (await again.wait_ended("sound")).state is ExecutionState.SUCCEEDED
+        with pytest.raises(EventDamaged, match="plait store check"):
+            await again.supervisor.view(NAMESPACE, "x")
+
+
+async def test_an_execution_whose_row_says_that_it_ended_is_found(autojump_clock: MockClock) -> None:
+    """K4: it is not claimed, so only who reads every row finds it."""
+    async with running(scripts={"b": hangs, "e": hangs}) as runtime:
+        await run_to_a_stop(runtime)
+    damaged = runtime.store.executions[NAMESPACE, "x"]
+    damaged.head = damaged.head._replace(is_open=False)
+    runtime.store.damage_row(NAMESPACE, "x")
+    async with running(runtime.store) as again:
+        await trio.sleep(1)
+        assert again.supervisor.statistics().damaged == 1
+        assert (NAMESPACE, "x") in again.supervisor.quarantine
+
+
 @pytest.mark.parametrize("loss", ["missing", "damaged"])
 async def test_a_lost_content_quarantines_its_execution_alone(autojump_clock: MockClock, loss: str) -> None:
     """K4: the server goes on with the others, and nothing is guessed."""
