@@ -212,3 +212,42 @@ async def test_too_many_waiting_requests_are_refused_with_advice(monkeypatch: py
 )
 def test_the_namespace_is_looked_for_in_the_first_fields(content: bytes, namespace: str) -> None:
     assert pool._namespace_of(content) == namespace
+
+
+UNKNOWN = {
+    "varint": b"\x98\x06\x96\x01",
+    "fixed64": b"\x99\x06" + bytes(8),
+    "bytes": b"\x9a\x06\x03abc",
+    "group": b"\x9b\x06\x12\x00\x9b\x06\x12\x00\x9c\x06\x9c\x06",
+    "fixed32": b"\x9d\x06" + bytes(4),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+async def test_unknown_fields_of_a_graph_are_refused_where_they_stand(kind: str) -> None:
+    """DESIGN 4: in graphs unknown fields are refused, elsewhere ignored."""
+    whole = graph()
+    whole.MergeFromString(UNKNOWN[kind])
+    node, deep, edge = graph(), graph(), graph()
+    node.nodes[1].MergeFromString(UNKNOWN[kind])
+    deep.nodes[2].task.MergeFromString(UNKNOWN[kind])
+    edge.edges[0].MergeFromString(UNKNOWN[kind])
+    for each, field in (
+        (whole, "graph"),
+        (node, "graph.nodes[1]"),
+        (deep, "graph.nodes[2]"),
+        (edge, "graph.edges[0]"),
+    ):
+        read = await INLINE.read(Want.SUBMIT, Submit(graph=each))
+        assert [violation.field for violation in read.violations] == [field]
+        assert read.graph is None
+    outside = Submit(graph=graph())
+    outside.MergeFromString(UNKNOWN[kind])
+    assert not (await INLINE.read(Want.SUBMIT, outside)).violations
+
+
+async def test_groups_nested_without_end_are_refused() -> None:
+    """FAILURES 48."""
+    content = UNKNOWN["group"][:2] * 50_000 + UNKNOWN["group"][-2:] * 50_000
+    with pytest.raises(InvalidRequest, match="not a valid"):
+        await INLINE.read(Want.SUBMIT, Submit(graph=graph()).SerializeToString() + content)

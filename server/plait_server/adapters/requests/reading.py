@@ -39,9 +39,31 @@ def check_graph(message: graph_pb2.Graph, evaluator: Evaluator) -> tuple[Graph, 
             return str(error)
         return ExpressionNames(roots=facts.roots, node_ids=facts.node_ids)
 
-    problems: list[Problem] = []
+    problems = _unknown_fields(message)
     graph = graph_from_proto(message, problems)
     return graph, validate(graph, check, problems)
+
+
+def _unknown_fields(message: graph_pb2.Graph) -> list[Problem]:
+    """Find where a graph says what this version does not know: it would mean less than its author wrote."""
+    known = graph_pb2.Graph()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
+    if known.ByteSize() == message.ByteSize():
+        return []
+    text = "has fields that this version does not know; upgrade Plait, or remove them"
+    parts = [
+        *(
+            (f"graph.nodes[{at}]", *pair)
+            for at, pair in enumerate(zip(message.nodes, known.nodes, strict=True))
+        ),
+        *(
+            (f"graph.edges[{at}]", *pair)
+            for at, pair in enumerate(zip(message.edges, known.edges, strict=True))
+        ),
+    ]
+    fields = [field for field, part, known_part in parts if part.ByteSize() != known_part.ByteSize()]
+    return [Problem(field=field, message=text) for field in fields or ["graph"]]
 
 
 def read_bytes(want: Want, content: bytes, evaluator: Evaluator) -> GraphRequest:
