@@ -29,7 +29,7 @@ How it costs O(log n)
 - What is ready is taken in R4's order from a heap for each namespace, and namespaces by turns from another.
 - What a request is kept is worked out from times: it lacks what was exhausted after it had waited for 10 s. There
   is nothing to be kept up to date for each request. The cost is linear in the reservers of the namespace (node
-  types, and executions with no permit free), and only if anything has waited for 10 s.
+  types, and executions with no permit free), once a dispatch and grant, and only if anything has waited for 10 s.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from typing import Final
 import trio
 
 from plait_server.runtime.grant import Grant
+from plait_server.runtime.reservations import Reservations
 from plait_server.runtime.waiting import (
     Entry,
     ExecutionQueue,
@@ -53,7 +54,6 @@ from plait_server.runtime.waiting import (
     Request,
     TypeLimit,
     TypeQueue,
-    slot_beside,
 )
 from plait_server.runtime.worker_slots import WorkerPool, WorkerSlots
 
@@ -100,6 +100,8 @@ class Allocator:
         """The turn of the newest grant; no namespace in the queue is behind it."""
         self._arrivals = 0
         self._grants = 0
+        self._moment = 0
+        """Grows whenever what is kept for whom may have changed since it was worked out."""
         self.is_held = False
         """While true nothing is granted: the permits of what already runs are still being taken back."""
         self.on_capacity: Callable[[], None] = lambda: None
@@ -222,12 +224,14 @@ class Allocator:
         # What is free is kept for others.
         if not execution.has_permit_for(entry.group):
             return execution.name
-        return self._lacks(kind, kind.namespace.reservers_before(entry.rank, trio.current_time()))
+        self._moment += 1
+        return self._lacks(kind, entry.rank)
 
     def dispatch(self) -> None:
         """Grant whatever can be granted now, in order."""
         if self.is_held:
             return
+        self._moment += 1
         holding = list(self._holding)
         self._holding.clear()
         for namespace in holding:
@@ -316,6 +320,7 @@ class Allocator:
             if not execution.has_permit_for(group):
                 execution.namespace.hold(execution)
                 return
+            self._moment += 1
             group.kind.add(group)
             self._make_ready(group.kind)
         self._make_ready(execution)
@@ -324,25 +329,28 @@ class Allocator:
         """Choose a worker for the first group of a type; None if it lacks anything."""
         if kind.limit is not None and kind.limit.free <= 0:
             return None
-        reservers = kind.namespace.reservers_before(rank, trio.current_time())
-        if not self._lacks(kind, reservers):
-            return slot_beside(kind, reservers)
+        if not self._lacks(kind, rank):
+            return self._reservations(kind.namespace).slot_for(kind, rank)
         kind.namespace.hold(kind)
         return None
 
-    def _lacks(self, kind: TypeQueue, reservers: list[Group]) -> str:
+    def _lacks(self, kind: TypeQueue, rank: Rank) -> str:
         """Name the first thing of which all is kept for earlier groups; empty if there is enough of everything."""
-        if not reservers:
-            return ""
-        kept = sum(group.keeps(self._server.exhausted_s) for group in reservers)
-        if self._server.free <= kept:
-            return self._server.name
-        limit = kind.limit
-        if limit is not None:
-            kept = sum(group.kind is kind and group.keeps(limit.exhausted_s) for group in reservers)
-            if limit.free <= kept:
-                return limit.name
-        return "" if slot_beside(kind, reservers) is not None else "WORKER_SLOTS"
+        reservations = self._reservations(kind.namespace)
+        server, limit = self._server, kind.limit
+        if reservations.is_kept(server.free, server.exhausted_s, rank):
+            return server.name
+        if limit is not None and reservations.is_kept(limit.free, limit.exhausted_s, rank, kind):
+            return limit.name
+        return "" if reservations.slot_for(kind, rank) is not None else "WORKER_SLOTS"
+
+    def _reservations(self, namespace: NamespaceQueue) -> Reservations:
+        known = namespace.reservations
+        if known is not None and known[0] == self._moment:
+            return known[1]
+        reservations = Reservations(namespace.reservers(trio.current_time()))
+        namespace.reservations = self._moment, reservations
+        return reservations
 
     def _grant(self, group: Group, worker: WorkerSlots) -> None:
         entry = group.entries[0][1]
@@ -350,6 +358,7 @@ class Allocator:
         queue_s = max(0.0, trio.current_time() - request.ready_s)
         grant = Grant(self, request, worker, self._engine(group.execution, request.type), queue_s)
         self._grants += 1
+        self._moment += 1
         self._remove(entry)
         self._note_exhausted(group.execution)
         request.on_grant(grant)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
-from plait_server.runtime.worker_slots import WorkerPool, WorkerSlots
+from plait_server.runtime.worker_slots import WorkerPool
 
 if TYPE_CHECKING:
     from plait_server.runtime.grant import Grant
+    from plait_server.runtime.reservations import Reservations
 
 RESERVE_AFTER_S: Final = 10.0
 """Waiting longer than this, a request is kept each permit it lacks (R4)."""
@@ -283,6 +284,7 @@ class NamespaceQueue:
         "name",
         "number",
         "open",
+        "reservations",
         "turn",
         "waiting",
     )
@@ -297,6 +299,8 @@ class NamespaceQueue:
         """Executions that are open."""
         self.waiting = 0
         """Requests that wait."""
+        self.reservations: tuple[int, Reservations] | None = None
+        """What is kept for whom, and when that was worked out."""
         self.kinds: dict[str, TypeQueue] = {}
         """The queues in which something waits."""
         self.exhausted: dict[ExecutionQueue, None] = {}
@@ -355,8 +359,8 @@ class NamespaceQueue:
                 return rank, item
         return None
 
-    def reservers_before(self, rank: Rank, now_s: float) -> list[Group]:
-        """List the groups earlier than `rank` whose first requests may be kept permits, in R4's order.
+    def reservers(self, now_s: float) -> list[Group | None]:
+        """List the groups whose first requests may be kept permits, in no order.
 
         Of those that need the same permits only the first: the first of each type, and of each execution that has
         no permit free.
@@ -367,25 +371,4 @@ class NamespaceQueue:
         if not arrivals or arrivals[0].request.ready_s + RESERVE_AFTER_S > now_s:
             return []
         firsts = [execution.earliest() for execution in self.exhausted]
-        firsts += [kind.first() for kind in self.kinds.values() if kind.pool.has_workers]
-        found = [
-            (group.rank, group)
-            for group in firsts
-            if group is not None and group.rank is not None and group.rank < rank
-        ]
-        return [group for _, group in sorted(found, key=lambda each: each[0])]
-
-
-def slot_beside(kind: TypeQueue, reservers: list[Group]) -> WorkerSlots | None:
-    """Choose a worker with a slot that is not kept for one of the earlier groups."""
-    best = kind.pool.best()
-    if best is None:
-        return None
-    kept: dict[WorkerSlots, int] = {}
-    for group in reservers:
-        pool = group.kind.pool
-        if group.keeps(pool.exhausted_s):
-            worker = pool.best_beside(kept) if kept else pool.best()
-            if worker is not None:
-                kept[worker] = kept.get(worker, 0) + 1
-    return kind.pool.best_beside(kept) if kept else best
+        return firsts + [kind.first() for kind in self.kinds.values() if kind.pool.has_workers]
