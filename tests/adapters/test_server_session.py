@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plait.v1 import payload_pb2
+from plait.v1 import failure_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.adapters.workers.session import (
     CONTROL_BYTES_MAX,
@@ -22,7 +22,8 @@ from plait_server.adapters.workers.session import (
     Used,
 )
 from plait_server.core.commands import Taken
-from plait_server.core.limits import HELD_ATTEMPTS_MAX, TOKEN_BYTES_MAX
+from plait_server.core.limits import HELD_ATTEMPTS_MAX, MIB, TOKEN_BYTES_MAX
+from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
 from plait_server.ports.workers import Assignment, AttemptKey
@@ -187,6 +188,85 @@ def test_a_result_too_large_fails_its_attempt(json_bytes: int) -> None:
     assert receive(session, pb.WorkerMessage(pong=pb.Pong(number=1))) == [Ponged(1)]
 
 
+BAD_RESULTS = {
+    "empty": (payload_pb2.Payload(json=""), "INVALID_RESULT"),
+    "cut": (payload_pb2.Payload(json="{"), "INVALID_RESULT"),
+    "nan": (payload_pb2.Payload(json="NaN"), "INVALID_RESULT"),
+    "duplicate key": (payload_pb2.Payload(json='{"a":1,"a":2}'), "INVALID_RESULT"),
+    "surrogate": (payload_pb2.Payload(json='"\\ud800"'), "INVALID_RESULT"),
+    "two values": (payload_pb2.Payload(json="1 2"), "INVALID_RESULT"),
+    "too deep": (payload_pb2.Payload(json="[" * 100 + "]" * 100), "INVALID_RESULT"),
+    "digest": (payload_pb2.Payload(digest="ab" * 32), "INVALID_RESULT"),
+    "large": (payload_pb2.Payload(json='"' + "x" * MIB + '"'), "TOO_LARGE"),
+    "wide": (payload_pb2.Payload(json='"' + "\u00e4" * (MIB // 2) + '"'), "TOO_LARGE"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RESULTS)
+def test_a_result_that_is_no_payload_fails_its_attempt(name: str) -> None:
+    """S2.1: INVALID_RESULT is no JSON, TOO_LARGE is over the payload's limit; the policy says what is repeated."""
+    output, code = BAD_RESULTS[name]
+    usage = pb.UsageTotals(amounts={"u": "1"})
+    message = pb.WorkerMessage(complete=pb.Complete(token="a", output=output, usage=usage))
+    report = ended(attached(), message).report
+    assert report.failure is not None
+    assert (report.outcome, report.failure.code, report.retryable) == (AttemptOutcome.FAILED, code, None)
+    assert report.usage == {"u": "1"}
+
+
+@pytest.mark.parametrize(
+    "amount",
+    ["", "-1", "1e3", "NaN", "Infinity", "1_0", "1 ", "1\n", "\u0661", "\u00b2", "1.2.3", ".5", "1" * 42],
+    ids=str.encode,
+)
+def test_usage_that_is_no_exact_decimal_fails_its_attempt(amount: str) -> None:
+    """U1."""
+    message = pb.WorkerMessage(complete=pb.Complete(token="a", usage=pb.UsageTotals(amounts={"u": amount})))
+    report = ended(attached(), message).report
+    assert report.failure is not None
+    assert (report.failure.code, report.retryable, report.usage) == ("INVALID_RESULT", None, None)
+
+
+@pytest.mark.parametrize("amount", ["0", "007", "1.", "0.0025", "1" * 40, "1" * 20 + "." + "1" * 20])
+def test_exact_decimals_are_taken_as_they_come(amount: str) -> None:
+    """U1."""
+    message = pb.WorkerMessage(complete=pb.Complete(token="a", usage=pb.UsageTotals(amounts={"u": amount})))
+    report = ended(attached(), message).report
+    assert (report.outcome, report.usage) == (AttemptOutcome.SUCCEEDED, {"u": amount})
+
+
+def test_a_failure_says_what_the_worker_said() -> None:
+    """E1, T1: the worker's own word, and its advice."""
+    fail = pb.Fail(
+        token="a",
+        code="BUSY",
+        message="try later",
+        details=payload_pb2.Payload(json='{"q":9}'),
+        retryable=True,
+        causes=[failure_pb2.Failure(code="DEEPER", message="why")],
+        usage=pb.UsageTotals(amounts={"u": "1"}),
+    )
+    report = ended(attached(), pb.WorkerMessage(fail=fail)).report
+    assert (report.outcome, report.retryable, report.usage) == (AttemptOutcome.FAILED, True, {"u": "1"})
+    failure = report.failure
+    assert failure is not None
+    assert (failure.code, failure.message, failure.details) == ("BUSY", "try later", Payload('{"q":9}'))
+    assert [cause.code for cause in failure.causes] == ["DEEPER"]
+
+
+def test_what_is_wrong_with_a_failure_is_said_and_the_failure_stands() -> None:
+    fail = pb.Fail(
+        token="a", code="C", message="broken", details=payload_pb2.Payload(json="{"), retryable=True
+    )
+    report = ended(attached(), pb.WorkerMessage(fail=fail)).report
+    assert report.failure is not None
+    assert (report.failure.code, report.failure.details, report.retryable) == ("C", None, True)
+    assert report.failure.message.startswith("broken (its details were dropped")
+    report = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="no code"))).report
+    assert report.failure is not None
+    assert report.failure.code == "UNKNOWN"
+
+
 def test_a_token_that_would_have_to_be_sent_back_is_bounded() -> None:
     session = attached()
     ended(session, pb.WorkerMessage(complete=pb.Complete(token="x" * TOKEN_BYTES_MAX)))
@@ -218,6 +298,36 @@ def test_nothing_is_sent_before_welcome_and_it_is_first() -> None:
     session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0)
     assert kinds(session) == ["welcome", "recorded", "assign"]
     assert session.take_frame() is None
+
+
+def test_an_assign_says_all_that_a_handler_may_ask_for() -> None:
+    session = attached()
+    key = AttemptKey("default", "x", 2, "loop/a", 3)
+    session.assign(
+        "one", assignment()._replace(key=key, time_left_s=60.0, traceparent="00-1-2-01"), "default/x/a"
+    )
+    session.assign(
+        "two", assignment()._replace(input_json="", input_digest="d" * 64, input_size_bytes=40_000), "k"
+    )
+    frame = session.take_frame()
+    assert frame is not None
+    one, two = (message.assign for message in frame.messages)
+    assert (one.token, one.execution_id, one.node_path, one.attempt, one.run) == ("one", "x", "loop/a", 3, 2)
+    assert (one.type, one.input.json, one.time_left.ToSeconds()) == ("t", "1", 60)
+    assert (one.traceparent, one.idempotency_key) == ("00-1-2-01", "default/x/a")
+    assert (two.input.json, two.input.digest, two.input.size_bytes) == ("", "d" * 64, 40_000)
+    assert not two.HasField("time_left")
+
+
+@pytest.mark.parametrize("taken", list(Taken))
+def test_each_answer_has_its_name_on_the_wire(taken: Taken) -> None:
+    session = attached()
+    session.recorded("a", taken)
+    frame = session.take_frame()
+    assert frame is not None
+    recorded = frame.messages[0].recorded
+    assert recorded.token == "a"
+    assert pb.RecordedResult.Name(recorded.result) == f"RECORDED_RESULT_{taken.name}"
 
 
 def test_control_messages_overtake_assigns() -> None:

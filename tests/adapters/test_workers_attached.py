@@ -1,4 +1,4 @@
-"""Attached workers: hello, assignments, results, and what workers may do wrong."""
+"""Attached workers: assignments, results, and what workers may do wrong."""
 
 from __future__ import annotations
 
@@ -10,116 +10,16 @@ from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.commands import Taken
 from plait_server.core.states import AttemptOutcome, CancelStage
-from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
+from plait_server.ports.workers import AttemptKey
 from tests.adapters.workers_streams import (
     NAMESPACE,
-    Stream,
+    Attempt,
     a_hub,
     complete,
+    exited,
     fail,
-    hello_message,
     reject,
 )
-
-
-async def test_a_worker_is_welcomed_and_offers_its_slots(autojump_clock: MockClock) -> None:
-    async with a_hub() as hub:
-        stream = await hub.dial(slots=7, types=("t", "u"))
-        (message,) = stream.heard
-        assert message.welcome.protocol_version == 1
-        assert message.welcome.server_version == "1.2.3"
-        assert message.welcome.server_instance_id == "server.1"
-        assert message.welcome.ping_interval.seconds == 5
-        assert message.welcome.lease.seconds == 15
-        assert message.welcome.payload_bytes_max == 1024 * 1024
-        assert hub.capacity.slots == {"w.1": 7}
-        assert hub.capacity.types == {"w.1": {"t": 0, "u": 0}}
-        (snapshot,) = hub.workers.list_workers(NAMESPACE)
-        assert (snapshot.worker_id, snapshot.is_attached, snapshot.slots) == ("w", True, 7)
-        assert hub.workers.list_workers("other") == []
-
-
-async def test_another_protocol_version_is_refused(autojump_clock: MockClock) -> None:
-    async with a_hub() as hub:
-        stream = await hub.dial(version=2)
-        assert isinstance(stream.error, ProtocolVersionUnsupported)
-        assert hub.capacity.slots == {}
-
-
-def no_types(hello: pb.Hello) -> None:
-    hello.ClearField("types")
-
-
-def many_labels(hello: pb.Hello) -> None:
-    hello.labels.update({f"l{number}": "" for number in range(65)})
-
-
-def bad_limit(hello: pb.Hello) -> None:
-    hello.types[0].max_concurrency = -1
-
-
-@pytest.mark.parametrize(
-    ("hello", "field"),
-    [
-        ({"worker": ""}, "hello.worker_id"),
-        ({"worker": "a b"}, "hello.worker_id"),
-        ({"instance": "/"}, "hello.instance_id"),
-        ({"namespace": "ä"}, "hello.namespace"),
-        ({"slots": -1}, "hello.slots"),
-        ({"slots": 10_001}, "hello.slots"),
-        ({"types": ("t", "")}, "hello.types[1].type"),
-        ({"change": no_types}, "hello.types"),
-        ({"change": many_labels}, "hello.labels"),
-        ({"change": bad_limit}, "hello.types[0].max_concurrency"),
-    ],
-    ids=[
-        "no worker id",
-        "worker id with a space",
-        "instance id",
-        "namespace",
-        "slots below 0",
-        "too many slots",
-        "empty type",
-        "no types",
-        "labels",
-        "limit of a type",
-    ],
-)
-async def test_a_malformed_hello_is_refused(
-    autojump_clock: MockClock, hello: dict[str, object], field: str
-) -> None:
-    async with a_hub() as hub:
-        stream = await hub.dial(**hello)
-        assert isinstance(stream.error, InvalidRequest)
-        assert [violation.field for violation in stream.error.violations] == [field]
-        assert hub.workers.list_workers(NAMESPACE) == []
-
-
-@pytest.mark.parametrize("second", [False, True], ids=["no hello", "two hellos"])
-async def test_a_hello_comes_first_and_once(autojump_clock: MockClock, second: bool) -> None:
-    async with a_hub() as hub:
-        stream = Stream(hub)
-        hub.nursery.start_soon(stream.serve)
-        await stream.tell(hello_message() if second else complete("token"))
-        await stream.tell(hello_message())
-        assert isinstance(stream.error, ProtocolViolation)
-
-
-async def test_an_instance_cannot_be_taken_over_from_another_worker(autojump_clock: MockClock) -> None:
-    """FAILURES, security: nothing of one namespace reaches a worker of another, whatever it says it is."""
-    async with a_hub() as hub:
-        honest = await hub.dial()
-        attempt = hub.execute(input_json='"secret"')
-        await wait_all_tasks_blocked()
-        for hello in ({"namespace": "other"}, {"worker": "thief"}):
-            thief = await hub.dial(**hello)
-            hub.execute("b", input_json='"secret"')
-            await wait_all_tasks_blocked()
-            assert isinstance(thief.error, InvalidRequest)
-            assert "secret" not in str(thief.frames)
-        assert not honest.is_over
-        await honest.complete(attempt)
-        assert attempt.report is not None
 
 
 async def test_an_attempt_is_assigned_and_its_result_comes_back(autojump_clock: MockClock) -> None:
@@ -155,70 +55,24 @@ async def test_a_result_is_recorded_when_the_runtime_says_so(autojump_clock: Moc
         assert stream.recorded == [(attempt.token, Taken.RECORDED)]
 
 
-async def test_a_failure_says_what_the_worker_said(autojump_clock: MockClock) -> None:
-    """E1."""
-    async with a_hub() as hub:
-        stream = await hub.dial()
-        attempt = hub.execute(number=3)
-        await wait_all_tasks_blocked()
-        message = fail(attempt.token, "ABORTED")
-        message.fail.retryable = False
-        message.fail.retry_after.seconds = 4
-        message.fail.details.json = '{"why":1}'
-        message.fail.usage.amounts["tokens"] = "12.5"
-        await stream.tell(message)
-        report = attempt.report
-        assert report is not None
-        assert report.failure is not None
-        assert (report.failure.code, report.failure.node_path, report.failure.attempt) == ("ABORTED", "a", 3)
-        assert report.failure.details is not None
-        assert report.failure.details.json == '{"why":1}'
-        assert (report.retryable, report.retry_after_s) == (False, 4)
-        assert report.usage == {"tokens": "12.5"}
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        "",
-        "{",
-        "NaN",
-        '{"a":1,"a":2}',
-        '"\\ud800"',
-        "1 2",
-        '"' + "x" * 1024 * 1024 + '"',
-        "[" * 100 + "]" * 100,
-    ],
-    ids=["empty", "cut", "nan", "duplicate key", "surrogate", "two values", "too large", "too deep"],
-)
 async def test_a_result_that_is_no_json_fails_its_attempt_and_not_the_stream(
-    autojump_clock: MockClock, output: str
+    autojump_clock: MockClock,
 ) -> None:
-    """FAILURES 24: refused, and the stream goes on."""
+    """FAILURES 24: refused, the worker is told, the server alive."""
     async with a_hub() as hub:
         stream = await hub.dial()
-        attempt = hub.execute()
+        one, two = hub.execute("one"), hub.execute("two", number=3)
         await wait_all_tasks_blocked()
-        await stream.complete(attempt, output)
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.FAILED
-        assert attempt.report.failure is not None
-        assert attempt.report.failure.code == ("TOO_LARGE" if len(output) > 1024 * 1024 else "INVALID_RESULT")
-        assert attempt.report.retryable is None
-        assert attempt.report.from_worker
+        await stream.complete(one, "NaN")
+        await stream.tell(fail(two.token))
+        for attempt in (one, two):
+            report = attempt.report
+            assert report is not None
+            assert report.failure is not None
+            assert report.failure.node_path == attempt.key.node_path
+            assert report.failure.attempt == attempt.key.attempt
+            assert report.from_worker
         assert not stream.is_over
-
-
-async def test_a_result_by_digest_is_refused(autojump_clock: MockClock) -> None:
-    async with a_hub() as hub:
-        stream = await hub.dial()
-        attempt = hub.execute()
-        await wait_all_tasks_blocked()
-        output = payload_pb2.Payload(digest="ab" * 32)
-        await stream.tell(pb.WorkerMessage(complete=pb.Complete(token=attempt.token, output=output)))
-        assert attempt.report is not None
-        assert attempt.report.failure is not None
-        assert attempt.report.failure.code == "INVALID_RESULT"
 
 
 async def test_a_forged_token_is_stale(autojump_clock: MockClock) -> None:
@@ -298,6 +152,92 @@ async def test_a_worker_that_rejects_gets_nothing_for_a_while(autojump_clock: Mo
         assert hub.capacity.slots == {"w.1": 4}
 
 
+async def test_the_pause_of_a_worker_that_went_does_not_meet_it_when_it_comes_anew(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.tell(reject(attempt.token))
+        await stream.close()
+        again = await hub.dial(slots=5)
+        assert hub.capacity.slots == {"w.1": 5}
+        await again.tell(pb.WorkerMessage(drain=pb.Drain()))
+        await trio.sleep(2)
+        assert hub.capacity.slots == {"w.1": 0}
+
+
+async def test_an_attempt_that_is_over_may_be_given_out_again(autojump_clock: MockClock) -> None:
+    """The execution was read again: the same attempt goes to the worker that no longer has it, however it ended."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        for end in (complete, reject, exited, None):
+            first = hub.execute()
+            await wait_all_tasks_blocked()
+            if end is None:
+                stream.flow = trio.Event()
+                hub.execute("in the transport")
+                await wait_all_tasks_blocked()
+                first = hub.execute("b")
+                await wait_all_tasks_blocked()
+            if end in (exited, None):
+                first.stop()
+                await wait_all_tasks_blocked()
+            if end is not None:
+                await stream.tell(end(first.token))
+            assert first.is_over
+            if end is None:
+                stream.flow.set()
+            before = stream.assigned.count(first.token)
+            second = hub.execute(first.key.node_path, recovered=True)
+            await wait_all_tasks_blocked()
+            assert stream.assigned.count(first.token) == before + 1
+            await stream.complete(second)
+            assert second.report is not None
+            await trio.sleep(2)
+
+
+async def test_a_worker_that_drained_and_comes_again_takes_work(autojump_clock: MockClock) -> None:
+    """T3: only another stream begins anew; what held it back before is over."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await stream.tell(pb.WorkerMessage(drain=pb.Drain()), pb.WorkerMessage(credit=pb.Credit(slots=3)))
+        assert hub.capacity.slots == {"w.1": 0}
+        await stream.cut()
+        await hub.dial(running=[attempt])
+        assert hub.capacity.slots == {"w.1": 4}
+        assert not hub.workers.list_workers(NAMESPACE)[0].is_draining
+
+
+async def test_a_result_sent_again_while_it_is_looked_up_is_answered_once(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, "late", 1))
+        attempt.token = hub.tokens.make(attempt.key)
+        for _ in range(3):
+            await stream.complete(attempt)
+        assert len(hub.delivered) == 1
+        for _ in range(3):
+            hub.workers.tell(attempt.key, Taken.STALE, "w")
+        await wait_all_tasks_blocked()
+        assert stream.recorded == [(attempt.token, Taken.STALE)]
+        # Once it was answered, it is a new question; so it is on a new stream, answered or not.
+        await stream.complete(attempt)
+        assert len(hub.delivered) == 2
+        await stream.cut()
+        again = await hub.dial()
+        await again.complete(attempt)
+        assert len(hub.delivered) == 3
+        # And what an attempt's own task waits for is never passed over.
+        attempt = hub.execute("late", recovered=True)
+        await wait_all_tasks_blocked()
+        await again.complete(attempt)
+        assert attempt.report is not None
+
+
 async def test_credit_changes_the_slots(autojump_clock: MockClock) -> None:
     async with a_hub() as hub:
         stream = await hub.dial()
@@ -326,27 +266,6 @@ async def test_a_draining_worker_gets_nothing_new_and_finishes(autojump_clock: M
         assert stream.error is None
         assert hub.capacity.slots == {}
         assert hub.workers.list_workers(NAMESPACE) == []
-
-
-async def test_control_messages_stand_before_assigns(autojump_clock: MockClock) -> None:
-    """DESIGN 4: a worker hears of a cancel however much work is queued for it."""
-    async with a_hub() as hub:
-        stream = await hub.dial()
-        first = hub.execute("first")
-        await wait_all_tasks_blocked()
-        stream.flow = trio.Event()
-        big = '"' + "x" * 900_000 + '"'
-        for number in range(5):
-            hub.execute(f"big{number}", input_json=big)
-        await wait_all_tasks_blocked()
-        first.stop()
-        await wait_all_tasks_blocked()
-        stream.flow.set()
-        await wait_all_tasks_blocked()
-        kinds = [message.WhichOneof("message") for message in stream.heard]
-        # One frame stood in the transport already.
-        assert kinds == ["welcome", "assign", "assign", "cancel", "assign", "assign", "assign", "assign"]
-        assert all(frame.ByteSize() < 1024 * 1024 + 1024 for frame in stream.frames)
 
 
 async def test_what_is_queued_goes_out_together(autojump_clock: MockClock) -> None:
@@ -437,12 +356,3 @@ async def test_what_an_abandoned_handler_used_is_handed_on(autojump_clock: MockC
         assert [(key, report.outcome, report.usage) for key, report, _ in hub.delivered] == [
             (attempt.key, AttemptOutcome.CANCELLED, {"u": "2"})
         ]
-
-
-async def test_unknown_messages_are_ignored(autojump_clock: MockClock) -> None:
-    async with a_hub() as hub:
-        stream = await hub.dial()
-        unknown = pb.WorkerMessage.FromString(b"\xf2\x06\x03abc")
-        await stream.tell(unknown, pb.WorkerMessage())
-        await stream.tell()
-        assert not stream.is_over

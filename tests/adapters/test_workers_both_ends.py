@@ -28,6 +28,9 @@ class Worker:
         self._hub = hub
         self.session = WorkerSession(worker_id="w", instance_id="w.1", types={"t": 0}, slots=slots)
         self.events: list[SessionEvent] = []
+        self.flow = trio.Event()
+        """While it is not set, nothing of the server's arrives."""
+        self.flow.set()
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -61,6 +64,7 @@ class Worker:
         return frame.SerializeToString()
 
     async def _take_frame(self, frame: pb.AttachResponse) -> None:
+        await self.flow.wait()
         self.events += self.session.receive(pb.AttachResponse.FromString(frame.SerializeToString()))
         assert not self.of(ProtocolError)
         self._wake.set()
@@ -190,3 +194,24 @@ async def test_a_stale_result_is_dropped_by_the_worker(autojump_clock: MockClock
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=attempt.token, result=RecordedResult.STALE)]
         assert worker.session.is_idle
+
+
+async def test_an_attempt_that_was_cancelled_before_it_was_sent_starts_no_handler(
+    autojump_clock: MockClock,
+) -> None:
+    """C1: after EXITED nothing of the attempt runs, however much stood before it in the stream."""
+    async with a_hub() as hub:
+        worker = Worker(hub)
+        await worker.attach()
+        worker.flow = trio.Event()
+        hub.execute("in the transport")
+        await wait_all_tasks_blocked()
+        attempt = hub.execute("b")
+        await wait_all_tasks_blocked()
+        attempt.stop()
+        await wait_all_tasks_blocked()
+        worker.flow.set()
+        await wait_all_tasks_blocked()
+        assert attempt.stages == [CancelStage.EXITED]
+        assert attempt.token not in worker.session.running
+        assert len(worker.of(Assigned)) == 1

@@ -380,3 +380,54 @@ async def test_a_shutdown_tells_workers_nothing(autojump_clock: MockClock) -> No
         assert attempt.is_over
         assert stream.cancelled == []
         assert attempt.stages == []
+
+
+async def test_a_lease_counts_from_the_last_word(autojump_clock: MockClock) -> None:
+    """T2: a stream that was cut, came back and was cut again has its whole lease from then on."""
+    async with a_hub() as hub:
+        first = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        await first.cut()
+        await trio.sleep(10)
+        second = await hub.dial(running=[attempt])
+        await second.cut()
+        await trio.sleep(14.9)  # The first lease has run out meanwhile.
+        assert attempt.report is None
+        await trio.sleep(0.2)
+        assert is_lost(attempt)
+
+
+async def test_pings_are_numbered(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        await trio.sleep(51)
+        assert [message.ping.number for message in stream.of("ping")] == list(range(1, 11))
+
+
+async def test_what_is_asked_for_while_it_is_looked_up_is_not_cancelled(autojump_clock: MockClock) -> None:
+    """Rule 4: its execution was read back in the meantime."""
+    async with a_hub() as hub:
+        attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, "a", 1))
+        attempt.token = hub.tokens.make(attempt.key)
+        hub.is_looking_up = trio.Event()
+        stream = await hub.dial(running=[attempt])
+        attempt = hub.execute(recovered=True)
+        await wait_all_tasks_blocked()
+        hub.is_looking_up.set()
+        await wait_all_tasks_blocked()
+        assert stream.cancelled == []
+        await stream.complete(attempt)
+        assert attempt.report is not None
+
+
+async def test_thousands_that_nobody_wants_are_looked_up_one_by_one(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        held = []
+        for number in range(2_000):
+            attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, f"n{number}", 1))
+            attempt.token = hub.tokens.make(attempt.key)
+            held.append(attempt)
+        stream = await hub.dial(running=held)
+        assert stream.cancelled == [(attempt.token, "STALE") for attempt in held]
+        assert hub.looking_up_max == 1

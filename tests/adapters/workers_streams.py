@@ -113,6 +113,11 @@ class Hub:
         self.tokens = Tokens(bytes(range(32)))
         self.delivered: list[tuple[AttemptKey, Report, str]] = []
         self.current: list[AttemptKey] = []
+        self.is_looking_up = trio.Event()
+        """While it is not set, nobody learns whether an attempt is current."""
+        self.is_looking_up.set()
+        self._looking_up = 0
+        self.looking_up_max = 0
         self.workers = AttachedWorkers(
             capacity=self.capacity,
             tokens=self.tokens,
@@ -127,7 +132,10 @@ class Hub:
         self.workers.is_current = self._is_current
 
     async def _is_current(self, key: AttemptKey) -> bool:
-        await trio.lowlevel.checkpoint()
+        self._looking_up += 1
+        self.looking_up_max = max(self.looking_up_max, self._looking_up)
+        await self.is_looking_up.wait()
+        self._looking_up -= 1
         return key in self.current
 
     def execute(
