@@ -268,6 +268,7 @@ def test_get_server_info_tells_limits(service: Service) -> None:
     assert info.instance_id
     assert info.limits["payload_bytes_max"] == 1024 * 1024
     assert info.limits["nodes_max"] == 100_000
+    assert (info.limits["frame_bytes_max"], info.limits["event_bytes_max"]) == (1024 * 1024, 256 * 1024)
 
 
 def test_health_answers_and_watches(service: Service) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 import trio
+from google.protobuf.message import Message
 
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.call import Call, Send
@@ -192,7 +193,8 @@ class ExecutionServicer:
         if content is None:
             raise PayloadNotFound(digest=digest)
         for begin in range(0, len(content), CHUNK_BYTES):
-            await send(Pb.GetPayloadResponse(chunk=content[begin : begin + CHUNK_BYTES]))
+            # A reader that stands still would keep up to 16 MiB in memory.
+            await _send_in_time(send, Pb.GetPayloadResponse(chunk=content[begin : begin + CHUNK_BYTES]))
 
     async def wait_execution(self, request: Pb.WaitExecutionRequest, call: Call) -> Pb.WaitExecutionResponse:
         """Wait for the end of an execution and show it."""
@@ -353,7 +355,7 @@ def _target(namespace: str, execution_id: str) -> tuple[str, str]:
     return target
 
 
-async def _send_in_time(send: Send, message: Pb.WatchExecutionResponse | bytes) -> None:
+async def _send_in_time(send: Send, message: Message | bytes) -> None:
     with trio.move_on_after(SLOW_S) as waited:
         await send(message)
     if waited.cancelled_caught:

@@ -9,12 +9,16 @@ from typing import Final, cast
 
 from plait.v1 import execution_pb2
 from plait_server.core.commands import LATE_USAGE
+from plait_server.core.limits import MIB
 from plait_server.core.usage import add_usage
 from plait_server.encoding.execution_codec import shown_usage
 from plait_server.ports.journal import NamespaceJournal
 
 AUDIT_READ_MAX: Final = 10_000
 """Records that are looked at: 50 ms of reading. An execution has a few."""
+SHOWN_BYTES_MAX: Final = MIB
+"""In the answer about one node, which is at most 4 MiB."""
+_ENTRY_OVERHEAD: Final = 8
 
 
 class LateUsage:
@@ -45,6 +49,11 @@ class LateUsage:
         execution.late_usage.update(shown_usage(totals))
 
     def show_node(self, node: execution_pb2.ExecutionNode) -> None:
-        """Fill in what each attempt of a node has."""
-        for attempt in node.attempts:
-            attempt.late_usage.update(self._attempts.get((node.path, attempt.number), {}))
+        """Fill in what each attempt of a node has; of many, the newest whose usage fits into 1 MiB."""
+        room = SHOWN_BYTES_MAX
+        for attempt in reversed(node.attempts):
+            usage = self._attempts.get((node.path, attempt.number), {})
+            room -= sum(len(unit) + len(amount) + _ENTRY_OVERHEAD for unit, amount in usage.items())
+            if room < 0:
+                break
+            attempt.late_usage.update(usage)

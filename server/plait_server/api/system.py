@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from plait.v1 import system_service_pb2
 from plait_server.api.call import Call
+from plait_server.api.watching import FRAME_BYTES_MAX
 from plait_server.core import limits
 from plait_server.core.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import timestamp
@@ -46,6 +47,8 @@ class SystemServicer:
             limits={
                 "graph_message_bytes_max": limits.GRAPH_MESSAGE_BYTES_MAX,
                 "message_bytes_max": limits.MESSAGE_BYTES_MAX,
+                "event_bytes_max": limits.EVENT_BYTES_MAX,
+                "frame_bytes_max": FRAME_BYTES_MAX,
                 "payload_bytes_max": limits.PAYLOAD_BYTES_MAX,
                 "joined_input_bytes_max": limits.JOINED_INPUT_BYTES_MAX,
                 "nodes_max": limits.NODES_MAX,

@@ -42,8 +42,9 @@ def failure_lines(failure: failure_pb2.Failure, indent: str = "") -> Iterator[st
     yield f"{indent}{failure.code}: {one_line(failure.message)}{where if failure.node_path else ''}"
     for cause in failure.causes[:_CAUSES_SHOWN_MAX]:
         yield from failure_lines(cause, f"{indent}  ")
-    if len(failure.causes) > _CAUSES_SHOWN_MAX:
-        yield f"{indent}  and {len(failure.causes) - _CAUSES_SHOWN_MAX} more"
+    more = len(failure.causes[_CAUSES_SHOWN_MAX:]) + failure.causes_omitted
+    if more:
+        yield f"{indent}  and {more} more"
 
 
 def elapsed(execution: execution_pb2.Execution) -> str:

@@ -140,6 +140,7 @@ class ExecutionServiceServicer(object):
 
     def GetPayload(self, request, context):
         """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
+        RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,9 @@ class ExecutionServiceStub:
     GetNode: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetNodeRequest, _execution_service_pb2.GetNodeResponse]
     """Shows one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
     GetPayload: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.GetPayloadRequest, _execution_service_pb2.GetPayloadResponse]
-    """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND."""
+    """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
+    RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
+    """
     WaitExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.WaitExecutionRequest, _execution_service_pb2.WaitExecutionResponse]
     """Waits for the end of an execution and shows it; shows its present state when `wait` ends. Idempotent."""
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionRequest, _execution_service_pb2.WatchExecutionResponse]
@@ -101,7 +103,9 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     GetNode: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetNodeRequest, _execution_service_pb2.GetNodeResponse]  # type: ignore[assignment]
     """Shows one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
     GetPayload: _aio.UnaryStreamMultiCallable[_execution_service_pb2.GetPayloadRequest, _execution_service_pb2.GetPayloadResponse]  # type: ignore[assignment]
-    """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND."""
+    """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
+    RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
+    """
     WaitExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.WaitExecutionRequest, _execution_service_pb2.WaitExecutionResponse]  # type: ignore[assignment]
     """Waits for the end of an execution and shows it; shows its present state when `wait` ends. Idempotent."""
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionRequest, _execution_service_pb2.WatchExecutionResponse]  # type: ignore[assignment]
@@ -179,7 +183,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.GetPayloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.GetPayloadResponse], _abc.AsyncIterator[_execution_service_pb2.GetPayloadResponse]]:
-        """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND."""
+        """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
+        RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
+        """
 
     @_abc_1.abstractmethod
     def WaitExecution(
