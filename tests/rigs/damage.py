@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import apsw
 import trio
@@ -25,6 +25,7 @@ import trio
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_file import checksum_vfs
 from plait_server.adapters.journals.sqlite_log import FRAME_BYTES, HEADER_BYTES, read_log
+from plait_server.adapters.journals.sqlite_rows import Row
 from plait_server.errors import EventDamaged, StoreDamaged
 from plait_server.ports.journal import Appended, AppendItem, Claim, DamagedRow, ListedExecution
 from tests.adapters.journals_damage import NAMESPACE, fill_store, item_of
@@ -217,7 +218,10 @@ def flip_column(path: Path, table: str, column: str, rng: random.Random, *, is_f
     with contextlib.closing(opened) as connection:
         key = "(namespace, method, request_id)" if table == "requests" else "rowid"
         names = "namespace, method, request_id" if table == "requests" else "rowid"
-        rows = connection.execute(f"SELECT {column}, {names} FROM {table} ORDER BY {names}").fetchall()
+        rows = cast(
+            "list[Row]",
+            connection.execute(f"SELECT {column}, {names} FROM {table} ORDER BY {names}").fetchall(),
+        )
         value, *found = rng.choice(rows)
         changed = flipped(value, rng)
         marks = ", ".join("?" * len(found))

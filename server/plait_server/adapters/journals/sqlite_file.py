@@ -18,7 +18,7 @@ from apsw import sqlite_extra
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
 from plait_server.adapters.journals.sqlite_lock import StoreLock
-from plait_server.adapters.journals.sqlite_log import Log, LogState, judge_log, read_log
+from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, Log, LogState, judge_log, read_log
 from plait_server.adapters.journals.sqlite_rows import Stored, StoreRow, fetch, store_of, stored_of
 from plait_server.adapters.journals.verification import checksum_of_head
 from plait_server.errors import JournalUnavailable, StoreExists, StoreMissing, StoreTooNew, StoreTooOld
@@ -110,7 +110,7 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
         vfs: Which SQLite VFS to go through, without checksums of pages; None: that of `checksum_vfs`.
 
     Raises:
-        StoreDamaged: the file is empty, and its log tells that it was not.
+        StoreDamaged: the file is empty, and its log tells that it was not; or its first page is damaged.
         OSError: the file cannot be made.
         apsw.Error: SQLite cannot open it.
     """
@@ -121,6 +121,8 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
         # The header is written before there is a log, so a crash in the making cannot look like this.
         if path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists():
             raise damaged(path, "the file is empty") from None
+    if vfs is None:
+        _require_first_page(path)
     connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs or checksum_vfs())
     if vfs is None and path.stat().st_size == 0:
         connection.reserve_bytes("main", CHECKSUM_BYTES_OF_PAGE)
@@ -285,6 +287,21 @@ def is_new(connection: apsw.Connection) -> bool:
     return all(connection.pragma(name) == 0 for name in names)
 
 
+def _require_first_page(path: Path) -> None:
+    """Check the page that says how the others are read; before there is a connection, for closing takes its locks."""
+    with path.open("rb") as file:
+        page = file.read(PAGE_BYTES)
+    log = read_log(path)
+    # Damage hits one of these; another program's file, which has no checksum, has neither.
+    is_ours = page[20:21] == bytes([CHECKSUM_BYTES_OF_PAGE]) or page[68:72] == APPLICATION_ID.to_bytes(4)
+    # The first page of a checkpoint that was cut off stands in the log.
+    if not is_ours or (log is not None and any(frame.page == 1 for frame in log.frames())):
+        return
+    with contextlib.closing(apsw.Connection(":memory:", vfs=checksum_vfs())) as connection:
+        if connection.execute("SELECT verify_checksum(?)", (page,)).get == 0:
+            raise damaged(path, "its first page, which says how the others are read")
+
+
 def require_ours(connection: apsw.Connection, path: Path) -> None:
     """Check that a database is a store of this version.
 
@@ -337,7 +354,8 @@ def _require_whole_log(
             )
         return
     frames_taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    match judge_log(log, frames_taken=frames_taken, is_same_boot=is_same_boot):
+    state = judge_log(log, frames_taken=frames_taken, is_same_boot=is_same_boot)
+    match state:
         case LogState.WHOLE:
             pass
         case LogState.TORN:
@@ -347,8 +365,8 @@ def _require_whole_log(
             )
         case LogState.DAMAGED:
             raise damaged(path, f"its log is damaged behind frame {frames_taken} of {log.frame_count}")
-        case never:
-            assert_never(never)
+        case _:
+            assert_never(state)
 
 
 def _require_structure(connection: apsw.Connection, path: Path) -> None:
