@@ -96,11 +96,16 @@ def _open_kept(site: Site) -> Generator[Runner]:
             run_diamonds(site, server)
 
         def run() -> Round:
-            without = run_diamonds(site, empty).figures["diamonds_per_s"]
+            without = run_diamonds(site, empty)
             found = run_diamonds(site, full)
-            share = found.figures["diamonds_per_s"] / without
+            rate, rate_without = (each.figures["diamonds_per_s"] for each in (found, without))
+            figures = {"empty_diamonds_per_s": rate_without, "per_empty": rate / rate_without}
+            if found.cpu_s and without.cpu_s:
+                # Less noisy than the rates, which share the machine with whatever else runs.
+                cpu_per_empty = (found.cpu_s / found.nodes) / (without.cpu_s / without.nodes)
+                figures["cpu_per_empty"] = cpu_per_empty
             return Round(
-                figures={**found.figures, "empty_diamonds_per_s": without, "per_empty": share},
+                figures={**found.figures, **figures},
                 nodes=found.nodes,
                 cpu_s=found.cpu_s,
                 rss_bytes=found.rss_bytes,
