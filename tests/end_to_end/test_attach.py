@@ -201,6 +201,35 @@ def test_result_that_is_no_payload_fails_the_attempt(
     assert alone.node(execution_id, "a").attempt_count == 1
 
 
+@pytest.mark.parametrize(
+    ("fail", "code", "details"),
+    [
+        ({"code": "POISON"}, "UNKNOWN", {"original_code": "POISON"}),
+        (
+            {"code": "two words", "details": {"json": "[1]"}},
+            "UNKNOWN",
+            {"original_code": "two words", "original_details": [1]},
+        ),
+        ({"code": "TOO_LARGE", "result_problem": "RESULT_PROBLEM_TOO_LARGE"}, "TOO_LARGE", None),
+        ({"code": "DATA_LOSS", "details": {"json": "[1]"}}, "DATA_LOSS", [1]),
+        ({"code": "own.code"}, "own.code", None),
+    ],
+    ids=["engine's", "malformed", "result", "gRPC's", "own"],
+)
+def test_code_of_a_failure_is_the_workers_to_give_or_the_engines(
+    alone: Service, fail: dict[str, object], code: str, details: object
+) -> None:
+    """S2.1"""
+    execution_id = alone.submit("nodes: [{id: a, task: {type: hand}}]")
+    with Attached(alone, "hand") as worker:
+        worker.say(fail={"token": worker.next_assign().token, **fail})
+        worker.next_recorded()
+    assert outcome(alone.wait(execution_id)) == f"FAILED/{code}"
+    failure = alone.node(execution_id, "a").failure
+    assert (failure.code, failure.attempt) == (code, 1)
+    assert (alone.value(failure.details) if failure.HasField("details") else None) == details
+
+
 def test_usage_that_is_no_decimal_is_refused(alone: Service) -> None:
     execution_id = alone.submit(ONE)
     with Attached(alone, "hand") as worker:

@@ -70,6 +70,8 @@ class Answers:
         self._contents = contents
         self._done: dict[tuple[Work, str], str | ExpressionError] = {}
         """What helpers said, for the question at hand."""
+        self._parsed: dict[str, JsonValue] = {}
+        """Inputs and failures that the question at hand has named: of 1,000 `when`s each may name the same."""
 
     def answer(self, question: Question) -> Input:
         """Answer a question in place.
@@ -78,6 +80,7 @@ class Answers:
             ContentMissing: a text must be loaded first.
             HelperNeeded: an expression must not run here.
         """
+        self._parsed.clear()
         match question:
             case JudgeEdges():
                 verdicts = [
@@ -269,7 +272,7 @@ class Answers:
                 if record is None:
                     variables["input"] = self._contents.value(execution.input)
                 else:
-                    variables["input"] = parse_json(self.join_input(record))
+                    variables["input"] = self._once("", lambda: self.join_input(record))
             elif root == "execution":
                 variables["execution"] = {
                     "id": execution.execution_id,
@@ -290,8 +293,14 @@ class Answers:
             if record.output is not None:
                 seen["output"] = self._contents.value(record.output)
             if record.failure is not None:
-                seen["failure"] = parse_json(self._failure_text(record.failure))
+                seen["failure"] = self._once(record.path, lambda: self._failure_text(record.failure))
         return seen
+
+    def _once(self, name: str, text: Callable[[], str]) -> JsonValue:
+        """Parse a text once a question: the failure of a node, by its path, or the input (no path is empty)."""
+        if name not in self._parsed:
+            self._parsed[name] = parse_json(text())
+        return self._parsed[name]
 
     def _join_text(self, scope: Scope, record: NodeRecord, *, is_bare: bool) -> str:
         if record.total == 0:
