@@ -134,6 +134,8 @@ class ScriptedHub:
     def __init__(self) -> None:
         self.port = 0
         self.payloads: dict[str, bytes] = {}
+        self.payload_refusals: list[grpc.StatusCode] = []
+        """What the next requests for payloads are answered with, one by one."""
         self.refusal = ""
         """When set, every stream is refused with PERMISSION_DENIED and this text."""
         self._streams: asyncio.Queue[Stream] = asyncio.Queue()
@@ -206,6 +208,8 @@ class ScriptedHub:
         request: execution_service_pb2.GetPayloadRequest,
         context: "grpc.aio.ServicerContext[Any, execution_service_pb2.GetPayloadResponse]",
     ) -> None:
+        if self.payload_refusals:
+            await context.abort(self.payload_refusals.pop(0), "not now")
         data = self.payloads.get(request.digest)
         if data is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such payload")

@@ -137,6 +137,14 @@ def test_threads_are_daemons_kept_and_bounded() -> None:
     threads.shutdown()
 
 
+def test_thread_that_has_nothing_to_do_takes_what_comes_next() -> None:
+    threads = DaemonThreads(1000)
+    names = {threads.submit(lambda: threading.current_thread().name).result() for _ in range(100)}
+    # Not one alone: a thread is free a moment after its result is there.
+    assert len(names) < 50
+    threads.shutdown()
+
+
 def test_exception_in_a_thread_is_the_futures() -> None:
     threads = DaemonThreads(1)
     error = ValueError("no")

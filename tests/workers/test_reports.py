@@ -7,6 +7,7 @@ import pytest
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import reports
 from plait_worker.reports import ReportRoom, ReportTray
+from tests.workers.scripted_hub import HANG_S
 from tests.workers.session_driver import assign, attached, receive, said
 
 
@@ -49,6 +50,30 @@ def test_first_report_goes_at_once_and_a_flood_waits(monkeypatch: pytest.MonkeyP
     rest = said(session)
     assert sum(message.HasField("log") for message in rest) == 1000
     assert [message.progress.fraction for message in rest if message.HasField("progress")] == [0.999]
+
+
+def test_every_report_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "REPORT_INTERVAL_S", 0.0)
+    session = attached()
+    receive(session, assign("a"), assign("b"))
+
+    async def test() -> list[str]:
+        heard = asyncio.Event()
+        room = ReportRoom(session, heard.set)
+        trays = {"a": room.tray("a"), "b": room.tray("b")}
+        lines: list[str] = []
+        for token in ("a", "a", "b", "a"):
+            trays[token].put_log("INFO", f"{token}{len(lines)}", 0)
+            await heard.wait()
+            heard.clear()
+            lines += [message.log.message for message in said(session) if message.HasField("log")]
+        return lines
+
+    async def bounded() -> list[str]:
+        async with asyncio.timeout(HANG_S):
+            return await test()
+
+    assert asyncio.run(bounded()) == ["a0", "a1", "b2", "a3"]
 
 
 def test_flood_of_log_lines_keeps_the_last_and_says_how_many_were_dropped() -> None:

@@ -169,6 +169,14 @@ def test_assign_is_read_in_full() -> None:
     ]
 
 
+def test_time_that_has_run_out_is_not_taken_for_none() -> None:
+    session = attached()
+    message = hub.ServerMessage(assign=hub.Assign(token="a", type="t", time_left=Duration()))
+    (event,) = receive(session, message)
+    assert isinstance(event, Assigned)
+    assert event.time_left_s == 0.0
+
+
 # Over several streams.
 
 
@@ -314,6 +322,17 @@ def test_failure_carries_everything() -> None:
         retry_after=Duration(seconds=1, nanos=500_000_000),
         causes=[cause],
     )
+
+
+def test_wait_of_zero_is_sent() -> None:
+    """T1: the worker's `retry_after` wins over the computed delay; zero means at once."""
+    session = attached()
+    receive(session, assign("a"))
+    said(session)
+    session.fail("a", "UNAVAILABLE", "now", retryable=False, retry_after_s=0.0)
+    (message,) = said(session)
+    assert message.fail.HasField("retry_after")
+    assert message.fail.HasField("retryable")
 
 
 # What it shows.

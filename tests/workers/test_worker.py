@@ -10,6 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 
 from plait.v1 import payload_pb2
@@ -208,6 +209,31 @@ def test_large_input_is_fetched_by_its_digest() -> None:
             await stream.send(recorded("b"), assign("c", input=payload_pb2.Payload(digest="f" * 64)))
             reject = await stream.expect("reject")
             assert (reject.token, reject.code) == ("c", "INPUT_UNAVAILABLE")
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_input_is_fetched_again_while_the_server_is_away() -> None:
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> object:
+        return input
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            digest = server.add_payload("7")
+            server.payload_refusals = [grpc.StatusCode.UNAVAILABLE] * 7
+            await stream.send(assign("a", input=payload_pb2.Payload(digest=digest)))
+            assert (await stream.expect("complete")).output.json == "7"
+            # At last another worker, or another time, may have more luck.
+            server.payload_refusals = [grpc.StatusCode.UNAVAILABLE] * 8
+            await stream.send(recorded("a"), assign("b", input=payload_pb2.Payload(digest=digest)))
+            reject = await stream.expect("reject")
+            assert (reject.token, reject.code) == ("b", "INPUT_UNAVAILABLE")
             await finish(worker, stream, task)
 
     run(test)

@@ -38,6 +38,8 @@ logger = logging.getLogger("plait_worker")
 
 GRACE_S: Final = 10.0
 """How long a cancelled handler has when the server did not say: as long as it waits by default."""
+LOGGED_CHARS_MAX: Final = 300
+"""How much of a failure's message the worker's own log shows."""
 INSIST_S: Final = 1.0
 """How long it has each time after that."""
 
@@ -113,8 +115,8 @@ class Attempts:
         self._loop = asyncio.get_running_loop()
         self._room = ReportRoom(session, on_queued)
         self._running: dict[str, _Running] = {}
-        self._none = asyncio.Event()
-        self._none.set()
+        self._ended = asyncio.Event()
+        self._ended.set()
         self._payload_bytes_max = PAYLOAD_BYTES_MAX
 
     def __len__(self) -> int:
@@ -143,7 +145,7 @@ class Attempts:
         context = Context(assigned, worker_id=self._session.worker_id, tray=tray, clock=self._loop.time)
         running = _Running(assigned, self._handlers[assigned.type], tray, context)
         self._running[token] = running
-        self._none.clear()
+        self._ended.clear()
         if assigned.time_left_s is not None:
             running.timer = self._loop.call_later(
                 assigned.time_left_s, self.cancel, token, CancelledBy.DEADLINE
@@ -191,6 +193,7 @@ class Attempts:
         """Cancel a handler again that did not end by it."""
         if not running.is_told_stubborn:
             running.is_told_stubborn = True
+            self._look_ended()
             logger.warning(
                 "the handler of %s has not ended %g s after it was cancelled (%s of %s): %s",
                 running.assigned.type,
@@ -221,9 +224,9 @@ class Attempts:
                 running.task.cancel()
         self._on_queued()
 
-    async def wait_none(self) -> None:
-        """Wait until no attempt runs."""
-        await self._none.wait()
+    async def wait_ended(self) -> None:
+        """Wait until no attempt runs but those whose handlers go on though they were cancelled."""
+        await self._ended.wait()
 
     async def give_up(self, timeout_s: float) -> None:
         """Cancel what is left and wait for it, for a time; nothing more is told to the session."""
@@ -294,11 +297,12 @@ class Attempts:
     def _fail(self, running: _Running, report: FailureReport) -> None:
         assigned = running.assigned
         logger.info(
-            "attempt failed: %s of %s, attempt %d: %s",
+            "attempt failed: %s of %s, attempt %d: %s: %s",
             assigned.node_path,
             assigned.execution_id,
             assigned.attempt,
             report.code,
+            _one_line(report.message),
             extra={
                 "execution_id": assigned.execution_id,
                 "node_path": assigned.node_path,
@@ -322,5 +326,14 @@ class Attempts:
         del self._running[running.assigned.token]
         if running.timer is not None:
             running.timer.cancel()
-        if not self._running:
-            self._none.set()
+        self._look_ended()
+
+    def _look_ended(self) -> None:
+        if all(running.is_told_stubborn for running in self._running.values()):
+            self._ended.set()
+
+
+def _one_line(text: str) -> str:
+    """Write what a handler said so that it takes one line and moves no cursor."""
+    shown = " ".join(text[:LOGGED_CHARS_MAX].split())
+    return "".join(char if char.isprintable() else "?" for char in shown)

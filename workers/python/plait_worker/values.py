@@ -125,7 +125,7 @@ def _explain(value: object, parts_max: int) -> str:
                 return _TOO_MANY.format(parts_max)
         pending = deeper
     path = pending[0][0] if pending else "$"
-    return f"{_shorten(path)} is nested deeper than {VALUE_DEPTH_MAX}: return a flatter value"
+    return f"$ is nested deeper than {VALUE_DEPTH_MAX}: return a flatter value; the path is {_shorten(path)}"
 
 
 def _children(path: str, item: object) -> list[tuple[str, object]]:

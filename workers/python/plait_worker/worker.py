@@ -279,11 +279,12 @@ async def _leave(
     connection.wake()
     if attempts:
         logger.info("draining: %d attempts may run for %g s yet", len(attempts), drain_timeout_s)
-    if not await _is_in_time(attempts.wait_none(), drain_timeout_s):
+    if not await _is_in_time(attempts.wait_ended(), drain_timeout_s):
         attempts.cancel_all(CancelledBy.DRAIN)
-        if not await _is_in_time(attempts.wait_none(), CANCEL_S):
-            logger.warning("%d handlers do not end; their attempts are handed back", len(attempts))
-            attempts.hand_back_all("DRAINING", "the worker leaves, and the handler did not end")
+        await _is_in_time(attempts.wait_ended(), CANCEL_S)
+    if attempts:
+        logger.warning("%d handlers do not end; their attempts are handed back", len(attempts))
+        attempts.hand_back_all("DRAINING", "the worker leaves, and the handler did not end")
     if not await _is_in_time(connection.wait_settled(), SETTLE_S):
         logger.warning(
             "the server at %s did not record %d results; it will run those nodes again",
