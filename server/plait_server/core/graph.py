@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, overload
+from typing import TypeAlias, cast, overload
 
 
 class Scheduling(enum.IntEnum):
@@ -169,7 +169,7 @@ class EdgeColumns(Sequence[Edge]):  # noqa: PLW1641 # graphs have labels, and so
     """The edges of a large graph, a column for each field; an edge is made when it is looked at.
 
     Half a million objects would be looked through by every full garbage collection, which takes 0.1 s, and
-    columns of texts are not. Equal to any sequence of equal edges.
+    columns of texts are not. Equal to a tuple of equal edges.
     """
 
     __slots__ = ("_columns",)
@@ -197,9 +197,10 @@ class EdgeColumns(Sequence[Edge]):  # noqa: PLW1641 # graphs have labels, and so
         return (_edge_of(*row) for row in zip(*self._columns, strict=True))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(other) != len(self):
-            return NotImplemented if not isinstance(other, Sequence) else False
-        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+        if not isinstance(other, EdgeColumns | tuple):
+            return NotImplemented
+        others = cast("Sequence[object]", other)
+        return len(self) == len(others) and all(mine == its for mine, its in zip(self, others, strict=True))
 
 
 def _edge_of(source: str, target: str, handle: str, when: str, branch_name: str) -> Edge:
