@@ -114,6 +114,7 @@ async def test_an_execution_that_ended_is_freed_without_the_garbage_collector(
             await trio.sleep(1)
             assert refs[0]() is not None
             runtime.supervisor._resting.drop((NAMESPACE, "x0"))
+            runtime.workers.listeners.clear()
             assert [ref() for ref in refs] == [None, None]
         finally:
             gc.enable()

@@ -391,7 +391,7 @@ class Allocator:
         del self._requests[request.namespace, request.execution_id, request.node_path]
         entry.is_waiting = False
         group.waiting -= 1
-        group.execution.namespace.waiting -= 1
+        group.execution.namespace.leave()
         if group.entries[0][1] is entry:
             self._place(group)
         else:

@@ -101,7 +101,7 @@ class Attempts:
 
     def let_go(self) -> None:
         """Drop the execution, once no attempt runs: tracebacks of cancelled attempts may keep this object."""
-        del self._execution, self._contents, self._answers, self._post, self._on_end
+        del self._machine, self._execution, self._contents, self._answers, self._post, self._on_end
 
     @property
     def running_count(self) -> int:

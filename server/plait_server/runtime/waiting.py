@@ -316,6 +316,14 @@ class NamespaceQueue:
         """Take note of a new request."""
         self.waiting += 1
         self._arrivals.append(entry)
+        self._trim_arrivals()
+
+    def leave(self) -> None:
+        """Take note that a request waits no more."""
+        self.waiting -= 1
+        self._trim_arrivals()
+
+    def _trim_arrivals(self) -> None:
         if len(self._arrivals) > 2 * self.waiting + _SPARE_ENTRIES:
             self._arrivals = deque(each for each in self._arrivals if each.is_waiting)
 
