@@ -303,7 +303,12 @@ class Journal(Protocol):
         ...
 
     async def renew(self) -> bool:
-        """Stay the owner of what was claimed; False when ownership was lost and everything must be dropped."""
+        """Stay the owner of what was claimed; False when ownership was lost and everything must be dropped.
+
+        Raises:
+            JournalUnavailable: the store has failed for good.
+            StoreDamaged: the store's structure is damaged.
+        """
         ...
 
     async def verify(self, *, limit: int) -> Verification:

@@ -211,7 +211,10 @@ class SqliteJournal:
 
     async def renew(self) -> bool:
         """Say whether the lock, the file and the store's row are still this journal's."""
-        if self._is_closed or self._fault is not None or not self._lock.is_held() or not self._has_files():
+        if self._is_closed or not self._lock.is_held():
+            return False
+        self._require_usable()
+        if not self._has_files():
             return False
         return self.read(lambda: self.execute("find_generation")) == [(self._generation,)]
 

@@ -8,6 +8,7 @@ the answer. Who may write into the store's folder may ask; nothing listens. Each
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +27,13 @@ from plait_server.adapters.journals.sqlite_file import (
     require_absent,
     require_ours,
     require_store,
+    sync_folder,
 )
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_salvage import mark_copy
 from plait_server.errors import BackupFailed, PlaitError, StoreLocked
+
+logger = logging.getLogger(__name__)
 
 _PAGES_A_STEP: Final = 256
 """A millisecond or two."""
@@ -44,7 +48,11 @@ async def serve_backups(journal: SqliteJournal) -> None:
     request = _request_of(journal.path)
     while True:
         if _exists(request):
-            await _serve_one(journal, request)
+            try:
+                await _serve_one(journal, request)
+            except OSError as error:
+                # Who asked hears of nothing, and is told so; the server goes on.
+                logger.warning("a backup cannot be answered: %s", error)
         await trio.sleep(_LOOK_S)
 
 
@@ -115,7 +123,7 @@ async def _ask(path: Path, new: Path) -> None:
 
 async def _serve_one(journal: SqliteJournal, request: Path) -> None:
     asked = _read(request) or {}
-    new, error = Path(asked.get("new", "")), ""
+    new, error = Path(str(asked.get("new", ""))), ""
     try:
         _remove(request)
         require_absent(new)
@@ -150,6 +158,7 @@ async def _copy(source: apsw.Connection, path: Path, new: Path) -> None:
                 target.close()
         _remove(part.with_name(part.name + "-wal"))
         part.rename(new)
+        sync_folder(new.parent)
     finally:
         _remove(part)
 

@@ -93,13 +93,22 @@ def prepare_folder(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in missing:
-            descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(folder.parent)
     except OSError as error:
         raise refused(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files are in a folder.
+
+    Raises:
+        OSError: the operating system cannot.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def connect(path: Path, *, vfs: str | None) -> apsw.Connection:

@@ -8,6 +8,7 @@ events, for they say all that the row says.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,8 @@ def mark_copy(connection: apsw.Connection) -> None:
 
 def _make_copy(path: Path, copy: Path) -> int:
     """Copy the database with its log in it, as one that has none; return its pages."""
+    # It holds the key and payloads: for this user alone.
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
     shutil.copyfile(path, copy)
     log = read_log(path)
     with copy.open("r+b") as file:
