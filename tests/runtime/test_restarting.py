@@ -117,6 +117,29 @@ async def test_a_cancel_goes_on_after_a_restart(autojump_clock: MockClock) -> No
         again.assert_nothing_is_held()
 
 
+async def test_an_attempt_that_is_being_cancelled_holds_its_slot_alone_after_a_restart(
+    autojump_clock: MockClock,
+) -> None:
+    """Q1: the engine's permits came back at the decision, the worker's slot does when the handler has exited."""
+    async with running(slots=1, scripts={"a": hangs}) as runtime:
+        runtime.workers.exit_s = {"a": 9}
+        await runtime.submit("a -> b")
+        await trio.sleep(1)
+        await runtime.cancel()
+        await trio.sleep(1)
+        runtime.crash()
+    async with running(runtime.store, slots=1, scripts={"a": hangs}) as again:
+        again.workers.exit_s = {"a": 4}
+        await again.submit("c -> d", id="other")
+        await trio.sleep(2)
+        assert again.allocator.statistics().running == 0
+        assert again.allocator.slots_in_use("w.1") == 1
+        assert again.allocator.reason(NAMESPACE, "other", "c") == "WORKER_SLOTS"
+        assert (await again.wait_ended("other")).state is ExecutionState.SUCCEEDED
+        assert (await again.wait_ended()).state is ExecutionState.CANCELLED
+        again.assert_nothing_is_held()
+
+
 async def test_a_cancel_goes_on_though_the_input_must_be_read_first(autojump_clock: MockClock) -> None:
     """C1: from a store far away, a worker is told nonetheless."""
     async with running(scripts={"a": returns(BIG), "b": hangs}) as runtime:
