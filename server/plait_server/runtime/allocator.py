@@ -390,6 +390,8 @@ class Allocator:
         request, group = entry.request, entry.group
         del self._requests[request.namespace, request.execution_id, request.node_path]
         entry.is_waiting = False
+        # An entry may stay in a heap for long, and whom it would call is a whole execution.
+        del entry.request
         group.waiting -= 1
         group.execution.namespace.leave()
         if group.entries[0][1] is entry:

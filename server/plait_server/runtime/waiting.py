@@ -49,7 +49,7 @@ class Request(NamedTuple):
 
 
 class Entry:
-    """A request in its place."""
+    """A request in its place; it has its `request` for as long as it waits."""
 
     __slots__ = ("group", "is_waiting", "rank", "request")
 
