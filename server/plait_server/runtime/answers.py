@@ -195,10 +195,11 @@ class Answers:
         template = self._evaluator.compile_template(record.node.input)
         if template.is_constant:
             return self._contents.keep(record.node.input)
-        variables = self._variables(template.facts, record)
-        if self._evaluator.needs_offload(template, variables):
-            text = self._offloaded(Work.RENDER, template.source, variables)
-        else:
+        text = self._said(Work.RENDER, template.source)
+        if text is None:
+            variables = self._variables(template.facts, record)
+            if self._evaluator.needs_offload(template, variables):
+                raise HelperNeeded(Work.RENDER, template.source, variables)
             text = template.render(variables)
         return self._sized(text, f"the input of {record.path!r}")
 
@@ -247,16 +248,18 @@ class Answers:
         ended: JsonValue = None,
     ) -> JsonValue:
         """Evaluate an expression; `ended` is what it sees of a node that is just ending."""
+        said = self._said(Work.EVALUATE, source)
+        if said is not None:
+            return parse_json(said)
         expression = self._evaluator.compile(source)
         variables = {**self._variables(expression.facts, record, ended), **more}
         if self._evaluator.needs_offload(expression, variables):
-            return parse_json(self._offloaded(Work.EVALUATE, source, variables))
+            raise HelperNeeded(Work.EVALUATE, source, variables)
         return expression.evaluate(variables)
 
-    def _offloaded(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
+    def _said(self, work: Work, source: str) -> str | None:
+        """Return what a helper said, if one was asked; what it sees need not be put together again then."""
         done = self._done.get((work, source))
-        if done is None:
-            raise HelperNeeded(work, source, variables)
         if isinstance(done, ExpressionError):
             raise done
         return done
