@@ -32,6 +32,11 @@ def test_flipped_bits_of_the_database_are_told(rig: Rig) -> None:
     assert counts["CORRUPT"] > 10
 
 
+def test_a_salvage_saves_what_is_whole(rig: Rig) -> None:
+    counts = rig.salvage(12, 0)
+    assert counts["saved"] > 80
+
+
 def test_flipped_bits_of_a_log_are_told(rig: Rig) -> None:
     counts = rig.flip_log(20, 0)
     assert counts["refused"] > 15

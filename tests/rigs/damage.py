@@ -23,9 +23,11 @@ import apsw
 import trio
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.adapters.journals.sqlite_check import check_store
 from plait_server.adapters.journals.sqlite_file import checksum_vfs
 from plait_server.adapters.journals.sqlite_log import FRAME_BYTES, HEADER_BYTES, read_log
 from plait_server.adapters.journals.sqlite_rows import Row
+from plait_server.adapters.journals.sqlite_salvage import salvage_store
 from plait_server.errors import EventDamaged, StoreDamaged
 from plait_server.ports.journal import Appended, AppendItem, Claim, DamagedRow, ListedExecution
 from tests.adapters.journals_damage import NAMESPACE, fill_store, item_of
@@ -304,6 +306,53 @@ class Rig:
             counts[self.judge(path, f"log, {what}")] += 1
         return counts
 
+    def salvage(self, count: int, seed: int) -> Counter[Outcome]:
+        """Flip random places of the database and of the log, and save what is whole; counts executions.
+
+        Raises:
+            AssertionError: what was saved is not what was appended, or is damaged.
+        """
+        counts: Counter[Outcome] = Counter()
+        rng = random.Random(seed)
+        for number in range(count):
+            name, suffix = ("killed", "-wal") if number % 4 == 0 else ("closed", "")
+            path = self.copied(name)
+            damaged = path.with_name(path.name + suffix)
+            [(what, offset, mask)] = places(damaged.stat().st_size, 1, rng)
+            flip(damaged, offset, mask)
+            new = path.with_name("new.db")
+            try:
+                salvage = salvage_store(path, new)
+                check = check_store(new)
+                assert check.findings == [], check.findings
+                saved = trio.run(_saved, new, self.items)
+            except BaseException as error:
+                raise AssertionError(f"salvage of {name}{suffix}, {what}: {error!r}") from error
+            assert saved == salvage.executions == check.executions
+            counts["saved"] += saved
+            counts["rebuilt"] += len(salvage.rebuilt)
+            counts["lost"] += len(self.items) - saved
+            assert saved == len(self.items) or salvage.lost, f"{what}: lost without a word"
+        return counts
+
+
+async def _saved(path: Path, items: list[AppendItem]) -> int:
+    """Read what was saved, which must be what was appended; return how many executions there are."""
+    journal = SqliteJournal.open(path, owner="after", may_create=False)
+    try:
+        handle = journal.namespace(NAMESPACE)
+        rows = await handle.list_rows(before=None, limit=1_000)
+        by_id = {item.execution_id: item for item in items}
+        for row in rows:
+            assert isinstance(row, ListedExecution)
+            item = by_id[row.execution_id]
+            page = await handle.read(row.execution_id, after=0, events_max=1_000, bytes_max=1 << 30)
+            assert list(page.events) == list(item.events)
+            assert row.row == item.row
+        return len(rows)
+    finally:
+        journal.crash()
+
 
 async def _fill(path: Path, executions: int, is_killed: bool) -> None:
     await fill_store(path, executions=executions, is_killed=is_killed)
@@ -315,6 +364,7 @@ def main() -> int:
     parser.add_argument("--columns", type=int, default=20, help="flips of each column")
     parser.add_argument("--places", type=int, default=2_000, help="flips of the database")
     parser.add_argument("--log", type=int, default=500, help="flips of the log")
+    parser.add_argument("--salvages", type=int, default=300, help="stores that are salvaged")
     parser.add_argument("--executions", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
@@ -331,6 +381,11 @@ def main() -> int:
             said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("right", "CORRUPT", "refused"))
             sys.stdout.write(f"{name:9} {counts.total():5} places: {said}; 0 wrong, 0 lost\n")
             sys.stdout.flush()
+        counts = rig.salvage(chosen.salvages, chosen.seed)
+        sys.stdout.write(
+            f"salvage   {chosen.salvages:5} stores: {counts['saved']} executions saved, {counts['rebuilt']} of them "
+            f"by their events, {counts['lost']} lost and told\n"
+        )
     return 0
 
 

@@ -102,7 +102,9 @@ def between(start: Timestamp, end: Timestamp) -> float:
 
 
 def local_time(time: Timestamp) -> str:
-    """Write a time by this machine's clock."""
+    """Write a time by this machine's clock; one that is absent is empty."""
+    if not seconds_of(time):
+        return ""
     return time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
