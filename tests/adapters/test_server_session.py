@@ -6,9 +6,8 @@ import pytest
 
 from plait.v1 import failure_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.adapters.workers.session import (
-    CONTROL_BYTES_MAX,
-    FRAME_BYTES_MAX,
+from plait_server.adapters.workers.session import CONTROL_BYTES_MAX, FRAME_BYTES_MAX, ServerSession
+from plait_server.adapters.workers.session_events import (
     Accepted,
     CancelStep,
     Ended,
@@ -16,7 +15,6 @@ from plait_server.adapters.workers.session import (
     Ponged,
     Returned,
     Said,
-    ServerSession,
     SessionEvent,
     SlotsChanged,
     Used,
@@ -265,6 +263,41 @@ def test_what_is_wrong_with_a_failure_is_said_and_the_failure_stands() -> None:
     report = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="no code"))).report
     assert report.failure is not None
     assert report.failure.code == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[" + "[]," * 300_000 + "1]", ""),
+        ("[" + "[]," * 300_000 + "NaN]", "INVALID_RESULT"),
+        ("[" + "[]," * 400_000 + "1]", "TOO_LARGE"),
+    ],
+    ids=["fine", "no JSON", "too large"],
+)
+def test_a_result_of_many_values_is_checked_in_slices(text: str, code: str) -> None:
+    """Others run in between; what came before it is not held up, and the order stays."""
+    output = payload_pb2.Payload(json=text)
+    complete = pb.WorkerMessage(complete=pb.Complete(token="a", output=output))
+    pong = pb.WorkerMessage(pong=pb.Pong(number=1))
+    pieces = list(attached().receive(pb.AttachRequest(messages=[pong, complete, pong]).SerializeToString()))
+    assert pieces[0] == [Ponged(1)]
+    assert len(pieces) > 5 or code == "TOO_LARGE"
+    (event, last) = [event for events in pieces[1:] for event in events]
+    assert last == Ponged(1)
+    assert isinstance(event, Ended)
+    if code:
+        assert event.report.failure is not None
+        assert event.report.failure.code == code
+    else:
+        assert event.report.output_json == text
+
+
+def test_details_of_many_values_are_dropped() -> None:
+    details = payload_pb2.Payload(json="[" + "[]," * 300_000 + "1]")
+    report = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="C", details=details))).report
+    assert report.failure is not None
+    assert report.failure.details is None
+    assert "too many values" in report.failure.message
 
 
 def test_a_token_that_would_have_to_be_sent_back_is_bounded() -> None:

@@ -168,6 +168,20 @@ async def test_the_pause_of_a_worker_that_went_does_not_meet_it_when_it_comes_an
         assert hub.capacity.slots == {"w.1": 0}
 
 
+async def test_a_worker_that_comes_again_begins_without_its_pause(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        kept, returned = hub.execute("kept"), hub.execute("returned")
+        await wait_all_tasks_blocked()
+        await stream.tell(reject(returned.token))
+        assert hub.capacity.slots == {"w.1": 0}
+        await stream.cut()
+        await hub.dial(running=[kept])
+        assert hub.capacity.slots == {"w.1": 4}
+        await trio.sleep(2)
+        assert hub.capacity.slots == {"w.1": 4}
+
+
 async def test_an_attempt_that_is_over_may_be_given_out_again(autojump_clock: MockClock) -> None:
     """The execution was read again: the same attempt goes to the worker that no longer has it, however it ended."""
     async with a_hub() as hub:

@@ -21,6 +21,7 @@ from plait_server.core.failures import (
     caused_by,
     is_free_to_workers,
 )
+from plait_server.core.json_slices import takes_long
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
     FAILURE_CAUSES_BYTES_MAX,
@@ -81,6 +82,9 @@ def worker_code(code: str, details: Payload | None) -> tuple[str, Payload | None
 def _details(message: payload_pb2.Payload, problems: list[str]) -> Payload | None:
     if not message.json:
         problems.append("its details were dropped: they must be JSON text in `json`")
+        return None
+    if takes_long(message.json):
+        problems.append("its details were dropped: they hold too many values to describe a failure")
         return None
     try:
         check_json(message.json, max_bytes=PAYLOAD_BYTES_MAX)

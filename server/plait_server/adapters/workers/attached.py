@@ -27,7 +27,7 @@ import trio
 from plait.v1 import worker_hub_service_pb2
 from plait_server.adapters.workers.holding import LEASE_INTERVALS, Held, Worker
 from plait_server.adapters.workers.said import Sayings
-from plait_server.adapters.workers.session import (
+from plait_server.adapters.workers.session_events import (
     Accepted,
     CancelStep,
     Ended,

@@ -8,8 +8,9 @@ from typing import Final
 
 import trio
 
+from plait_server.adapters.workers.reading import USAGE_UNITS_MAX
 from plait_server.adapters.workers.said import Quota
-from plait_server.adapters.workers.session import USAGE_UNITS_MAX, Hello, Used
+from plait_server.adapters.workers.session_events import Hello, Used
 from plait_server.adapters.workers.streams import Stream
 from plait_server.core.failures import INVALID_RESULT, WORKER_LOST, Failure
 from plait_server.core.states import AttemptOutcome, CancelStage
