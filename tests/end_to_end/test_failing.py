@@ -124,13 +124,16 @@ def test_retries_until_the_third_attempt(service: Service) -> None:
 
 
 def test_retries_used_up_fail_the_node(service: Service) -> None:
-    """E2: only then, and only for the codes that the policy lists."""
+    """E2, T1: only then, and only for the codes that the policy lists, if it lists any."""
     execution = service.run(
         """
         policy: {on_failure: continue}
         nodes:
           - {id: listed, task: {type: fail}, retry: {max_attempts: 2, initial_backoff: 1ms}}
-          - {id: not-listed, task: {type: raise}, input: x, retry: {max_attempts: 2, initial_backoff: 1ms}}
+          - id: not-listed
+            task: {type: raise}
+            input: x
+            retry: {max_attempts: 2, initial_backoff: 1ms, retryable_codes: [UNAVAILABLE]}
         """
     )
     nodes = service.nodes(execution.execution_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -11,6 +12,7 @@ from plait_server.core.commands import Taken
 from plait_server.core.events import CancelReceipt, CancelRequested, Event
 from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.runtime import executor
 from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running
 
 
@@ -45,6 +47,25 @@ async def test_cancel_answers_at_once_and_ends_with_the_last_receipt(autojump_cl
             ]
         assert runtime.workers.paths.count("c") == 0
         runtime.assert_nothing_is_held()
+
+
+async def test_cancel_of_a_large_graph_answers_when_every_node_is_cancelled(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C1: every node not ended is CANCELLED at the decision, though that takes several appends."""
+    # Time stands still while a step decides, so it would end with its inputs alone.
+    monkeypatch.setattr(executor, "INPUTS_MAX", 1)
+    names = ", ".join(f"n{number}" for number in range(1_000))
+    async with running(scripts=dict.fromkeys(names.split(", "), hangs)) as runtime:
+        runtime.workers.exit_s = {"n0": 3}
+        await runtime.submit(f"{names} -> end")
+        await wait_all_tasks_blocked()
+        await runtime.cancel()
+        view = await runtime.supervisor.view(NAMESPACE, "x")
+        assert view.execution.state is ExecutionState.CANCELLING
+        assert {record.state for record in view.execution.root.records} == {NodeState.CANCELLED}
+        parts = [item for batch in runtime.gate.batches for item in batch if len(item.events) > 100]
+        assert len(parts) > 2
 
 
 async def test_a_handler_that_does_not_end_is_abandoned_after_the_grace_time(

@@ -91,7 +91,7 @@ class Exit(Enum):
 
 
 class Call:
-    """Something a client waits for: done when what its input led to is durable."""
+    """Something a client waits for: done when all that its input led to is durable."""
 
     __slots__ = ("done", "error", "request", "what")
 
@@ -136,6 +136,9 @@ class Executor:
         self._acts: list[Command] = []
         self._audit: list[AuditRecord] = []
         self._calls: list[Call] = []
+        """Calls whose inputs this step has decided."""
+        self._settling: list[Call] = []
+        """Calls whose inputs are durable, and led to more than is decided yet."""
         self._is_committing = False
         self._committed = trio.Event()
         self._is_gone = False
@@ -251,6 +254,10 @@ class Executor:
         self._decide_due()
         if self._events or self._audit or self._contents.unsaved or self._calls:
             await self._commit()
+        if not self._internal:
+            for call in self._settling:
+                call.done.set()
+            self._settling.clear()
         acts, self._acts = self._acts, []
         for act in acts:
             self._act(act)
@@ -359,7 +366,7 @@ class Executor:
             elif not isinstance(result, Appended):
                 raise ExecutionDropped(repr(result))
         except BaseException as error:
-            for call in calls:
+            for call in (*self._settling, *calls):
                 call.error = error if isinstance(error, Exception) else ExecutionDropped("shutting down")
                 call.done.set()
             raise
@@ -369,8 +376,7 @@ class Executor:
         if encoded:
             self.feed.publish(encoded, is_ended=self.execution.is_ended)
             self._context.observer.events_durable(self.namespace, self.execution.execution_id, events)
-        for call in calls:
-            call.done.set()
+        self._settling += calls
 
     def _row(self, events: Sequence[Event]) -> ExecutionRow | None:
         if not any(event.execution_state is not None for event in events):
@@ -471,7 +477,7 @@ class Executor:
                 if self.machine.is_offered(record.path):
                     allocator.withdraw(self.namespace, self.execution.execution_id, record.path)
         self._attempts.release_all()
-        for entry in self._inbox:
-            if isinstance(entry, Call):
-                entry.error = ExecutionDropped("the execution is read again")
-                entry.done.set()
+        calls = [entry for entry in self._inbox if isinstance(entry, Call)]
+        for call in (*self._settling, *calls):
+            call.error = ExecutionDropped("the execution is read again")
+            call.done.set()
