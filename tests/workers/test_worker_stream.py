@@ -125,8 +125,12 @@ def test_wait_between_tries_begins_anew_after_a_stream_that_lived(
     assert bool(resets) is is_reset
 
 
-def test_silent_server_is_left_and_found_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_silent_server_is_left_and_found_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FAILURES 20: liveness is judged on the stream itself."""
+    # From `welcome` on, the lease is what counts.
+    monkeypatch.setattr("plait_worker.connection.GREETING_S", 3600.0)
     worker = make_worker()
 
     @worker.node("t")
