@@ -161,11 +161,39 @@ async def test_the_pause_of_a_worker_that_went_does_not_meet_it_when_it_comes_an
         await wait_all_tasks_blocked()
         await stream.tell(reject(attempt.token))
         await stream.close()
-        again = await hub.dial(slots=5)
+        await hub.dial(slots=5)
         assert hub.capacity.slots == {"w.1": 5}
-        await again.tell(pb.WorkerMessage(drain=pb.Drain()))
         await trio.sleep(2)
-        assert hub.capacity.slots == {"w.1": 0}
+        assert hub.capacity.slots == {"w.1": 5}
+
+
+async def test_an_attempt_handed_back_that_nobody_waits_for_is_looked_up(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, "a", 1))
+        foreign = Attempt(AttemptKey("other", "x", 1, "a", 1))
+        for each in (attempt, foreign):
+            await stream.tell(reject(hub.tokens.make(each.key), "DRAINING"))
+        assert [(key, report.outcome) for key, report, _ in hub.delivered] == [
+            (attempt.key, AttemptOutcome.RETURNED)
+        ]
+
+
+async def test_nothing_is_kept_of_what_is_over(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt, held = hub.execute("a"), hub.execute("b")
+        await wait_all_tasks_blocked()
+        attempt.stop()
+        await wait_all_tasks_blocked()
+        assert repr(hub.workers) == "<AttachedWorkers 1 of 1, 1 graces>"
+        await stream.tell(exited(attempt.token))
+        assert repr(hub.workers) == "<AttachedWorkers 1 of 1, 0 graces>"
+        await stream.cut()
+        assert repr(hub.workers) == "<AttachedWorkers 0 of 1, 0 graces>"
+        await trio.sleep(20)
+        assert held.report is not None
+        assert repr(hub.workers) == "<AttachedWorkers 0 of 0, 0 graces>"
 
 
 async def test_a_worker_that_comes_again_begins_without_its_pause(autojump_clock: MockClock) -> None:
@@ -176,10 +204,10 @@ async def test_a_worker_that_comes_again_begins_without_its_pause(autojump_clock
         await stream.tell(reject(returned.token))
         assert hub.capacity.slots == {"w.1": 0}
         await stream.cut()
-        await hub.dial(running=[kept])
+        again = await hub.dial(running=[kept])
         assert hub.capacity.slots == {"w.1": 4}
-        await trio.sleep(2)
-        assert hub.capacity.slots == {"w.1": 4}
+        await again.tell(pb.WorkerMessage(credit=pb.Credit(slots=3)))
+        assert hub.capacity.slots == {"w.1": 3}
 
 
 async def test_an_attempt_that_is_over_may_be_given_out_again(autojump_clock: MockClock) -> None:

@@ -58,6 +58,7 @@ class SystemServicer:
                 "value_depth_max": limits.VALUE_DEPTH_MAX,
                 "labels_max": limits.LABELS_MAX,
                 "watchers_max": limits.WATCHERS_MAX,
+                "workers_max": limits.WORKERS_MAX,
                 "attempts_max": facts.attempts_max,
             },
         )

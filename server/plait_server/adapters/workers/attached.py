@@ -110,7 +110,7 @@ class AttachedWorkers:
         """Says whether an attempt still counts; set by bootstrap before any stream begins."""
 
     def __repr__(self) -> str:
-        return f"<AttachedWorkers {len(self._workers)}>"
+        return f"<AttachedWorkers {len(self._attached)} of {len(self._workers)}, {len(self._graces)} graces>"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the leases until cancelled."""
