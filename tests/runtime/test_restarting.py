@@ -219,6 +219,39 @@ async def test_grants_of_a_refused_step_are_given_back(autojump_clock: MockClock
         runtime.assert_nothing_is_held()
 
 
+async def test_offers_of_an_execution_that_is_read_again_are_taken_back(autojump_clock: MockClock) -> None:
+    """Q1: a slot that comes free is not given to an execution that is not live here any more."""
+    async with running(slots=1, scripts={"a": returns("1", 5)}) as runtime:
+        await runtime.submit("a -> c; b -> c")
+        await trio.sleep(4.9)
+        assert runtime.allocator.statistics().waiting == 1
+        runtime.gate.breaks = [fenced]
+        await trio.sleep(0.2)
+        runtime.assert_nothing_is_held()
+        execution = await runtime.wait_ended()
+        assert execution.state is ExecutionState.SUCCEEDED
+        runtime.assert_nothing_is_held()
+
+
+async def test_a_cancelled_attempt_holds_its_slot_alone_after_a_restart(autojump_clock: MockClock) -> None:
+    """Q1, C1: the engine's permits come back at the decision, the worker's slot when the handler has EXITED."""
+    async with running(scripts={"a": hangs, "b": hangs}) as runtime:
+        runtime.workers.exit_s = {"a": 9}
+        await runtime.submit("a, b -> c")
+        await trio.sleep(1)
+        await runtime.cancel()
+        await trio.sleep(1)
+        runtime.crash()
+    async with running(runtime.store, scripts={"a": hangs}) as again:
+        again.workers.exit_s = {"a": 4}
+        await trio.sleep(1)
+        assert again.allocator.statistics().running == 0
+        assert again.allocator.slots_in_use("w.1") == 1, "that of b, which has EXITED, is free"
+        await again.wait_ended()
+        await wait_all_tasks_blocked()
+        again.assert_nothing_is_held()
+
+
 async def test_a_cancel_whose_append_is_refused_is_tried_again(autojump_clock: MockClock) -> None:
     """C1."""
     async with running(scripts={"a": hangs}) as runtime:
