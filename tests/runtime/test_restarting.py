@@ -222,9 +222,9 @@ async def test_grants_of_a_refused_step_are_given_back(autojump_clock: MockClock
 async def test_offers_of_an_execution_that_is_read_again_are_taken_back(autojump_clock: MockClock) -> None:
     """Q1: a slot that comes free is not given to an execution that is not live here any more."""
     async with running(slots=1, scripts={"a": returns("1", 5)}) as runtime:
-        await runtime.submit("a -> c; b -> c")
+        await runtime.submit("a, b, c -> d")
         await trio.sleep(4.9)
-        assert runtime.allocator.statistics().waiting == 1
+        assert runtime.allocator.statistics().waiting == 2
         runtime.gate.breaks = [fenced]
         await trio.sleep(0.2)
         runtime.assert_nothing_is_held()
