@@ -146,3 +146,17 @@ def test_backoff_that_is_over_is_not_shown_any_more() -> None:
     assert d.execution.record("a").due_s == 0.5
     d.advance(0.5)
     assert d.execution.record("a").due_s == 0.0
+
+
+def test_node_timeout_set_with_a_lost_attempt_does_not_end_the_next_too_early() -> None:
+    """T4: the wait for another worker is not counted, so the timer of the lost attempt is not the node's any more."""
+    d = Driver(build("node a node_timeout=5"), grants=False).start()
+    d.grant("a")
+    d.advance(1)
+    d.lose("a")
+    d.advance(3)
+    d.grant("a")
+    d.advance(3.9)
+    assert d.state("a") == "RUNNING"
+    d.advance(0.1)
+    assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
