@@ -233,6 +233,17 @@ async def test_offers_of_an_execution_that_is_read_again_are_taken_back(autojump
         runtime.assert_nothing_is_held()
 
 
+async def test_an_execution_whose_last_report_came_another_way_is_over(autojump_clock: MockClock) -> None:
+    """The task that waited for the report ends without one, and nothing else would be looked at again."""
+    async with running(scripts={"a": hangs}) as runtime:
+        await runtime.submit("node a")
+        await trio.sleep(1)
+        report = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
+        runtime.supervisor.deliver(AttemptKey(NAMESPACE, "x", 1, "a", 1), report, "w")
+        await trio.sleep(1)
+        assert runtime.supervisor.statistics().live == 0
+
+
 async def test_a_cancelled_attempt_holds_its_slot_alone_after_a_restart(autojump_clock: MockClock) -> None:
     """Q1, C1: the engine's permits come back at the decision, the worker's slot when the handler has EXITED."""
     async with running(scripts={"a": hangs, "b": hangs}) as runtime:
@@ -276,6 +287,27 @@ async def test_a_look_at_an_execution_that_is_read_again_sees_what_is_durable(
             view = await runtime.supervisor.view(NAMESPACE, "x")
             assert view.execution.sequence <= len(runtime.events())
             await trio.sleep(0.1)
+        await runtime.wait_ended()
+
+
+async def test_a_look_at_an_execution_whose_append_is_refused_is_answered(autojump_clock: MockClock) -> None:
+    """A2: who waits for the append of a state hears that there is another."""
+    async with running(scripts={"a": returns("1", 5)}) as runtime:
+        await runtime.submit("a -> b")
+        await trio.sleep(4)
+        runtime.gate.close()
+        await trio.sleep(2)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def look() -> None:
+                with trio.fail_after(10):
+                    view = await runtime.supervisor.view(NAMESPACE, "x")
+                assert view.execution.record("a").state is NodeState.RUNNING
+
+            await wait_all_tasks_blocked()
+            runtime.gate.breaks = [fenced]
+            runtime.gate.open()
         await runtime.wait_ended()
 
 

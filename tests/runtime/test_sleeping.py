@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from plait_server.core.commands import Taken
 from plait_server.core.states import AttemptOutcome, ExecutionState
 from plait_server.ports.workers import AttemptKey, Report
-from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, running
+from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, hangs, running
 
 HOUR = 3_600.0
 GRAPH = f"node nap kind=delay:{HOUR:g}; a -> nap; nap -> b"
@@ -52,6 +52,16 @@ async def test_what_runs_keeps_it_awake(autojump_clock: MockClock) -> None:
         assert runtime.supervisor.statistics().live == 0
         await runtime.wait_ended()
         assert HOUR * 2 <= trio.current_time() <= HOUR * 2 + 2
+
+
+async def test_what_runs_is_timed_out_however_far_its_timeout_is(autojump_clock: MockClock) -> None:
+    """T4: an execution that sleeps has no timers, so it must not sleep while an attempt runs."""
+    async with running(scripts={"a": hangs}) as runtime:
+        await runtime.submit("node a node_timeout=7200; a -> b")
+        await trio.sleep(1_000)
+        assert runtime.supervisor.statistics().live == 1
+        await runtime.wait_ended()
+        assert HOUR * 2 <= trio.current_time() <= HOUR * 2 + 15
 
 
 async def test_it_can_be_seen_while_it_sleeps(autojump_clock: MockClock) -> None:
