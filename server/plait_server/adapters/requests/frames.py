@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
-from plait_server.adapters.requests.reading import TYPES
+from plait_server.adapters.requests.reading import TYPES, refusal_of
 from plait_server.core.limits import MIB
 from plait_server.errors import FieldViolation, InvalidRequest
 from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, Want
@@ -107,7 +107,7 @@ def read_answer(
     if "too_costly" in header:
         return TooCostlyAnswer(header["too_costly"])
     if "refused" in header:
-        return InvalidRequest(_violations(header["refused"]))
+        return refusal_of(_violations(header["refused"]))
     graph = None
     if header["digests"]:
         graph = CheckedGraph(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError, Message
@@ -18,7 +18,7 @@ from plait_server.encoding.element_bounds import TooManyElements, check_bounds
 from plait_server.encoding.fingerprint import fingerprint_of
 from plait_server.encoding.graph_answers import plan_response, validation_response
 from plait_server.encoding.graph_codec import analysis_to_bytes, graph_from_proto
-from plait_server.errors import FieldViolation, InvalidRequest
+from plait_server.errors import FieldViolation, InvalidGraph, InvalidRequest
 from plait_server.ports.evaluator import Evaluator, InvalidExpression
 from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, Want
 
@@ -77,11 +77,18 @@ def read_bytes(want: Want, content: bytes, evaluator: Evaluator) -> GraphRequest
         check_bounds(type_, content)
         message = type_.FromString(content)
     except TooManyElements as error:
-        raise InvalidRequest([FieldViolation(field=error.field, message=error.message)]) from None
+        raise refusal_of([FieldViolation(field=error.field, message=error.message)]) from None
     except DecodeError as error:
         text = f"is not a valid {type_.DESCRIPTOR.full_name}; is its client up to date?"
         raise InvalidRequest([FieldViolation(field="request", message=text)]) from error
     return read_message(want, message, evaluator)
+
+
+def refusal_of(violations: Sequence[FieldViolation]) -> InvalidRequest:
+    """Make the error for a request that was not parsed: INVALID_GRAPH if it is the graph that holds too much."""
+    if violations[0].field.startswith("graph"):
+        return InvalidGraph(violations, len(violations))
+    return InvalidRequest(violations)
 
 
 def read_message(want: Want, message: Message, evaluator: Evaluator) -> GraphRequest:
