@@ -131,8 +131,24 @@ def test_a_result_too_large_without_a_token_cannot_be_answered() -> None:
 
 
 def test_several_messages_in_more_than_four_mebibytes_are_refused() -> None:
-    with pytest.raises(ProtocolViolation, match="several messages"):
-        list(split(frame(complete(5 * MIB), complete(1))))
+    lines = [pb.WorkerMessage(log=pb.LogLine(message="x" * 1_000))] * 5_000
+    for messages in ([complete(5 * MIB), complete(1)], [complete(1), complete(5 * MIB)], lines):
+        with pytest.raises(ProtocolViolation, match="several messages"):
+            list(split(frame(*messages)))
+
+
+def test_a_large_message_says_one_thing() -> None:
+    """Nothing stands behind what was looked at, neither many small fields nor another result."""
+    small = pb.WorkerMessage(complete=pb.Complete(token="abc")).SerializeToString()
+    large = complete(100_000).SerializeToString()
+    for body in (small + b"\x72\x00" * 500_000, small * 10 + large, large + small, large + large):
+        with pytest.raises(ProtocolViolation, match="one thing"):
+            list(split(delimited(body)))
+
+
+def test_a_hello_is_at_most_four_mebibytes() -> None:
+    with pytest.raises(ProtocolViolation, match="at most"):
+        list(split(frame(pb.WorkerMessage(hello=pb.Hello(sdk="x" * 5 * MIB)))))
 
 
 @pytest.mark.parametrize(
@@ -190,10 +206,13 @@ def test_any_bytes_are_split_or_refused(tail: bytes) -> None:
 
 def wrapped(content: bytes, tag: bytes = b"\x0a") -> bytes:
     """Make a frame of an encoded Hello, or of what the tag says."""
-    for outer in (tag, b"\x0a"):
-        size, length = len(content), bytearray()
-        while size > 0x7F:
-            length.append(size & 0x7F | 0x80)
-            size >>= 7
-        content = outer + bytes([*length, size]) + content
-    return content
+    return delimited(delimited(content, tag))
+
+
+def delimited(content: bytes, tag: bytes = b"\x0a") -> bytes:
+    """Make a field; by default the one that holds the messages of a frame."""
+    size, length = len(content), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return tag + bytes([*length, size]) + content

@@ -91,6 +91,9 @@ def split(content: bytes) -> Iterator[Piece]:
         return
     begin = position = in_piece = 0
     size = len(content)
+    if size > MESSAGE_BYTES_MAX and _next_field(content, 0, size).end != size:
+        text = f"a frame of {size} bytes holds several messages; the limit is {MESSAGE_BYTES_MAX}"
+        raise ProtocolViolation(text)
     for _ in range(FRAME_MESSAGES_MAX):
         if position >= size:
             break
@@ -102,9 +105,6 @@ def split(content: bytes) -> Iterator[Piece]:
         else:
             end = _next_field(content, position, size).end
         if end - position > PIECE_BYTES:
-            if size > MESSAGE_BYTES_MAX and end - position != size:
-                text = f"a frame of {size} bytes holds several messages; the limit is {MESSAGE_BYTES_MAX}"
-                raise ProtocolViolation(text)
             if begin < position:
                 yield content[begin:position]
             large = _large(content, position, _next_field(content, position, size))
@@ -128,13 +128,16 @@ def _large(content: bytes, start: int, outer: _Field) -> Piece:
     """Judge a large message by its kind; empty bytes if it is to be ignored."""
     if content[start] != _MESSAGES_TAG:
         return b""  # A field of a later protocol.
-    inner = max(_fields(content, outer.begin, outer.end, 8), key=lambda each: each.end - each.begin)
+    inner, *more = _fields(content, outer.begin, outer.end, 2)
+    if more:
+        # What stands further behind would be parsed with it, unseen.
+        raise ProtocolViolation(f"a message of more than {PIECE_BYTES} bytes says one thing, and no more")
     size = inner.end - inner.begin
     if inner.number == _COMPLETE:
         return _result(content, start, outer, inner, COMPLETE_BYTES_MAX, _COMPLETE_FIELDS_MAX)
     if inner.number == _FAIL:
         return _result(content, start, outer, inner, FAIL_BYTES_MAX, _FAIL_FIELDS_MAX)
-    if inner.number == _HELLO:
+    if inner.number == _HELLO and size <= MESSAGE_BYTES_MAX:
         _check_hello(content, inner)
         return content[start : outer.end]
     if inner.number in _KNOWN and inner.number not in _KEPT_AT_MOST_ONCE:

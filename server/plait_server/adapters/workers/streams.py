@@ -56,11 +56,6 @@ class Stream:
     def __repr__(self) -> str:
         return f"<Stream {self.session!r}, {len(self._unanswered)} unanswered>"
 
-    @property
-    def unanswered_count(self) -> int:
-        """How many results wait for an answer."""
-        return len(self._unanswered)
-
     # In.
 
     async def receive_hello(self) -> tuple[Hello, list[SessionEvent]] | None:
