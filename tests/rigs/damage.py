@@ -28,7 +28,7 @@ from plait_server.adapters.journals.sqlite_file import checksum_vfs
 from plait_server.adapters.journals.sqlite_log import FRAME_BYTES, HEADER_BYTES, read_log
 from plait_server.adapters.journals.sqlite_rows import Row
 from plait_server.adapters.journals.sqlite_salvage import salvage_store
-from plait_server.errors import EventDamaged, StoreDamaged
+from plait_server.errors import EventDamaged, StoreDamaged, StoreTooNew, StoreTooOld
 from plait_server.ports.journal import Appended, AppendItem, Claim, DamagedRow, ListedExecution
 from tests.adapters.journals_damage import NAMESPACE, fill_store, item_of
 
@@ -58,7 +58,7 @@ async def judge(path: Path, items: list[AppendItem]) -> Outcome:
                 corrupt.add(item.execution_id)
         await _require_contents(journal, items, corrupt)
         await _append(journal, items, corrupt)
-    except StoreDamaged as error:
+    except (StoreDamaged, StoreTooNew, StoreTooOld) as error:
         said = error.message
     finally:
         if journal is not None:

@@ -119,7 +119,7 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
         vfs: Which SQLite VFS to go through, without checksums of pages; None: that of `checksum_vfs`.
 
     Raises:
-        StoreDamaged: the file is empty, and its log tells that it was not; or its first page is damaged.
+        StoreDamaged: the file is empty, and its log tells that it was not; or its header is damaged.
         OSError: the file cannot be made.
         apsw.Error: SQLite cannot open it.
     """
@@ -131,7 +131,7 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
         if path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists():
             raise damaged(path, "the file is empty") from None
     if vfs is None:
-        _require_first_page(path)
+        _require_header(path)
     connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs or checksum_vfs())
     if vfs is None and path.stat().st_size == 0:
         connection.reserve_bytes("main", CHECKSUM_BYTES_OF_PAGE)
@@ -296,19 +296,34 @@ def is_new(connection: apsw.Connection) -> bool:
     return all(connection.pragma(name) == 0 for name in names)
 
 
-def _require_first_page(path: Path) -> None:
-    """Check the page that says how the others are read; before there is a connection, for closing takes its locks."""
+def _require_header(path: Path) -> None:
+    """Check what a damaged header would make SQLite misread; before there is a connection, for closing takes its locks.
+
+    The rest of the first page is left to the checksum, which is verified when the page is read.
+    """
     with path.open("rb") as file:
         page = file.read(PAGE_BYTES)
-    log = read_log(path)
-    # Damage hits one of these; another program's file, which has no checksum, has neither.
+    # Damage hits one of these; another program's file has neither.
     is_ours = page[20:21] == bytes([CHECKSUM_BYTES_OF_PAGE]) or page[68:72] == APPLICATION_ID.to_bytes(4)
+    log = read_log(path)
     # The first page of a checkpoint that was cut off stands in the log.
     if not is_ours or (log is not None and any(frame.page == 1 for frame in log.frames())):
         return
     with contextlib.closing(apsw.Connection(":memory:", vfs=checksum_vfs())) as connection:
-        if connection.execute("SELECT verify_checksum(?)", (page,)).get == 0:
-            raise damaged(path, "its first page, which says how the others are read")
+        if connection.execute("SELECT verify_checksum(?)", (page,)).get == 0 and not _is_sound(page):
+            raise damaged(path, "the header that says how its pages are read")
+
+
+def _is_sound(page: bytes) -> bool:
+    """Say whether the fields of a header that are the same in every store are so; see fileformat2.html, 1.3."""
+    wal, sizes = page[18:20] in (b"\x01\x01", b"\x02\x02"), bytes([CHECKSUM_BYTES_OF_PAGE, 64, 32, 32])
+    numbers = {44: 4, 52: 0, 56: 1, 64: 0, 68: APPLICATION_ID}
+    return (
+        wal
+        and page[16:18] == PAGE_BYTES.to_bytes(2)
+        and page[20:24] == sizes
+        and all(page[at : at + 4] == number.to_bytes(4) for at, number in numbers.items())
+    )
 
 
 def require_ours(connection: apsw.Connection, path: Path) -> None:
@@ -328,7 +343,7 @@ def require_ours(connection: apsw.Connection, path: Path) -> None:
     if version > newest:
         raise StoreTooNew(
             f"the store {path} has schema version {version}, and this Plait knows {newest}; "
-            "upgrade Plait, or name another store",
+            f"upgrade Plait, or name another store; if no newer one wrote it, run `plait store check {path}`",
             version=version,
             newest=newest,
         )
@@ -337,7 +352,8 @@ def require_ours(connection: apsw.Connection, path: Path) -> None:
     if version < oldest:
         raise StoreTooOld(
             f"the store {path} has schema version {version}, and this Plait reads {oldest} and newer; "
-            "run the Plait that wrote it until its executions have ended, or name another store",
+            "run the Plait that wrote it until its executions have ended, or name another store; if no older one "
+            f"wrote it, run `plait store check {path}`",
             version=version,
             oldest=oldest,
         )
