@@ -233,6 +233,25 @@ async def test_offers_of_an_execution_that_is_read_again_are_taken_back(autojump
         runtime.assert_nothing_is_held()
 
 
+async def test_a_grant_that_comes_during_a_refused_append_is_given_back(autojump_clock: MockClock) -> None:
+    """Q1: what was granted from outside while a step was being appended is free again, at once."""
+    async with running(slots=1, scripts={"other": returns("1", 5.5)}) as runtime:
+        await runtime.submit("node other", id="y")
+        await wait_all_tasks_blocked()
+        await runtime.submit("nap -> end; node nap kind=delay:5; node c")
+        await trio.sleep(4.9)
+        runtime.gate.close()
+        await trio.sleep(1)
+        granted = runtime.allocator.statistics().grants
+        runtime.gate.breaks = [lambda item: fenced(item) if item.execution_id == "x" else None]
+        runtime.gate.open()
+        assert granted == 2, "c was granted what came free"
+        await trio.sleep(0.5)
+        runtime.assert_nothing_is_held()
+        await runtime.wait_ended()
+        runtime.assert_nothing_is_held()
+
+
 async def test_an_execution_whose_last_report_came_another_way_is_over(autojump_clock: MockClock) -> None:
     """The task that waited for the report ends without one, and nothing else would be looked at again."""
     async with running(scripts={"a": hangs}) as runtime:
