@@ -160,3 +160,15 @@ def test_node_timeout_set_with_a_lost_attempt_does_not_end_the_next_too_early() 
     assert d.state("a") == "RUNNING"
     d.advance(0.1)
     assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
+
+
+def test_node_timeout_survives_a_restart_while_it_backs_off() -> None:
+    """T4, A1: it counts RUNNING and BACKING_OFF, and what is not durable follows from what is."""
+    d = run("node a node_timeout=5 retry=2 backoff=20")
+    d.advance(1)
+    d.fail("a", jitter=0.5)
+    d.restart()
+    d.advance(3.9)
+    assert d.state("a").startswith("BACKING_OFF")
+    d.advance(0.1)
+    assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
