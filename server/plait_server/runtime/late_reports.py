@@ -25,7 +25,10 @@ async def refuse_late(
     now_s = context.seams.now_s()
     audit: list[AuditRecord] = []
     told = None
-    for command in Machine(execution).decide(result, now_s).commands:
+    machine = Machine(execution)
+    decision = machine.decide(result, now_s)
+    machine.let_go()
+    for command in decision.commands:
         if isinstance(command, TellTaken):
             told = command.taken
         elif isinstance(command, Audit):
