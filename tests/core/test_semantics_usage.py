@@ -150,6 +150,7 @@ def test_usage_that_comes_after_the_end_is_late() -> None:
     count = len(d.events)
     exit_(d, "a", {"tokens": "7"})
     assert len(d.events) == count
+    exit_(d, "a", {"tokens": "7"})
     assert totals(d) == {"tokens": "2"}
     assert late(d) == [{"tokens": "5"}]
 

@@ -67,7 +67,8 @@ class Attempts:
             self._machine.emit(UsageReported(usage), record, None, "", number)
         else:
             late = beyond(usage, attempt.usage)
-            if late:
+            if late and late != attempt.late_usage:  # A worker may say it again and again.
+                attempt.late_usage = late
                 self._machine.ask(Audit(LATE_USAGE, record.path, number, attempt.worker_id, json.dumps(late)))
 
     def on_result(self, result: AttemptResult) -> None:

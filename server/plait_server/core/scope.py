@@ -61,6 +61,7 @@ class AttemptRecord:
     __slots__ = (
         "ended_s",
         "failure",
+        "late_usage",
         "number",
         "outcome",
         "queue_s",
@@ -85,6 +86,8 @@ class AttemptRecord:
         self.outcome: AttemptOutcome | None = None
         self.failure: Failure | None = None
         self.usage: Mapping[str, str] = NO_USAGE
+        self.late_usage: Mapping[str, str] = NO_USAGE
+        """What was audited as late usage since the execution was read; not durable state."""
 
 
 class NodeRecord:
