@@ -172,3 +172,14 @@ def test_node_timeout_survives_a_restart_while_it_backs_off() -> None:
     assert d.state("a").startswith("BACKING_OFF")
     d.advance(0.1)
     assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
+
+
+def test_receipt_after_the_end_goes_to_the_audit() -> None:
+    """A5, C1: nothing follows the terminal event, a later stage of a cancel neither."""
+    d = run("a -> b")
+    d.cancel()
+    d.receipt("a", CancelStage.EXITED)
+    count = len(d.events)
+    d.receipt("a", CancelStage.ABANDONED)
+    assert len(d.events) == count
+    assert [audit.kind for audit in d.audits] == ["CANCEL_RECEIPT"]
