@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
+import os
+import signal
+import socket
+from collections.abc import Generator
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +19,7 @@ from plait.v1 import event_pb2
 from plait_server.bench.client import Client, call
 from plait_server.bench.report import Found, as_json, as_table, heading
 from plait_server.bench.run import SHAPES, UnknownShape, choose, run
-from plait_server.bench.shape import Ceiling, Requirement, Round, Shape
+from plait_server.bench.shape import Ceiling, Requirement, Round, Runner, Shape
 from plait_server.bench.site import BenchFailed, Site, run_server
 
 # F-1000 does the same in quick.
@@ -149,3 +155,28 @@ def test_a_process_that_ends_at_once_is_told(tmp_path: Path) -> None:
         run_server(Site(tmp_path, is_quick=True), tmp_path),
     ):
         pytest.fail("a folder is no store")
+
+
+def test_a_bench_that_is_told_to_stop_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def open_and_stop(site: Site) -> Generator[Runner]:
+        with run_server(site) as server:
+            addresses.append(server.address)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it went on")
+        yield pytest.fail
+
+    addresses: list[str] = []
+    shape = dataclasses.replace(SHAPES[0], name="X", open=open_and_stop)
+    monkeypatch.setattr("plait_server.bench.run.SHAPES", [shape])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(["X"], json=True, quick=True)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(tmp_path.iterdir()) == []
+    host, _, port = addresses[0].rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))

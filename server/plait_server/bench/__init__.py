@@ -2,7 +2,3 @@
 
 Absolute figures differ by machine and by hour; only the ratios are worth comparing.
 """
-
-from plait_server.bench.run import run
-
-__all__ = ["run"]

@@ -6,10 +6,12 @@ drifts meanwhile. Each shape has a server of its own, so that memory and process
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from plait_server.bench import backlogs, fans, latencies, restarts, starts, watchers
 from plait_server.bench.ceilings import measure
@@ -67,6 +69,8 @@ def run(names: Sequence[str], *, json: bool, quick: bool) -> int:
     if not json:
         _say(heading())
     is_reached = True
+    # Otherwise SIGTERM, as `timeout` sends it, would leave the servers and workers running.
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         for found in _measure_all(shapes, is_quick=quick):
             _say(as_json(found, is_quick=quick) if json else as_table(found, is_quick=quick))
@@ -74,6 +78,8 @@ def run(names: Sequence[str], *, json: bool, quick: bool) -> int:
     except BenchFailed as error:
         sys.stderr.write(f"plait bench: {error}\n")
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0 if is_reached else 1
 
 
@@ -100,6 +106,10 @@ def _measure(shape: Shape, site: Site, echo_port: int) -> Found:
                 )
             rounds.append(run_round())
     return found
+
+
+def _exit(signal_number: int, _: object) -> NoReturn:
+    sys.exit(128 + signal_number)
 
 
 def _say(text: str) -> None:
