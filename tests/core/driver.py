@@ -232,7 +232,7 @@ class Driver:
                 None,
                 jitter,
                 worker,
-                from_worker=outcome is not AttemptOutcome.LOST,
+                from_worker=outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED),
             ),
         )
 

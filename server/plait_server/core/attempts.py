@@ -173,7 +173,6 @@ class Attempts:
         usage = self.used(record, result.attempt, result.usage)
         detail = AttemptEnded(result.outcome, failure=result.failure, usage=usage)
         self._machine.emit(detail, record, state, reason, result.attempt)
-        self._machine.told(result, Taken.RECORDED)
 
     def _is_stopped(self, record: NodeRecord) -> bool:
         return self._machine.execution.scope_of(record.path).stopped_by is Treatment.UNHANDLED
