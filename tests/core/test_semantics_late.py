@@ -183,3 +183,12 @@ def test_receipt_after_the_end_goes_to_the_audit() -> None:
     d.receipt("a", CancelStage.ABANDONED)
     assert len(d.events) == count
     assert [audit.kind for audit in d.audits] == ["CANCEL_RECEIPT"]
+
+
+def test_timer_that_was_due_before_a_restart_fires_at_once() -> None:
+    """T4: a delay is never negative, however late the replay is."""
+    d = run("node a attempt_timeout=5; a -> b")
+    d.now_s = 20.0
+    d.restart()
+    d.advance(0)
+    assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"

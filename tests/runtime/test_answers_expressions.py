@@ -262,6 +262,15 @@ async def test_what_is_not_cheap_is_offloaded_and_holds_nobody_up(autojump_clock
         assert assignment.input_json == "3000"
 
 
+async def test_a_question_that_is_out_keeps_its_execution_awake(autojump_clock: MockClock) -> None:
+    """R1: its node starts once it is answered, however far away the next timer is."""
+    async with running(scripts={"a": returns(LONG)}, offload=SlowOffload()) as runtime:
+        text = "node nap kind=delay:7200; a -> z"
+        await runtime.submit(graph(text, inputs={"z": '"{{ size(input.map(i, i + 1)) }}"'}))
+        await trio.sleep(10)
+        assert runtime.workers.paths == ["a", "z"]
+
+
 async def test_an_offload_that_fails_fails_the_node(autojump_clock: MockClock) -> None:
     async with running(scripts={"a": returns(LONG)}, offload=SlowOffload()) as runtime:
         await runtime.submit(graph("a -> z", inputs={"z": '"{{ size(input.map(bad, bad + 1)) }}"'}))

@@ -247,3 +247,14 @@ async def test_a_large_locked_output_goes_by_digest(autojump_clock: MockClock) -
         (assignment,) = runtime.workers.assigned
         assert assignment.input_digest == record.output.digest
         assert runtime.store.contents["default", record.output.digest].decode() == big
+
+
+async def test_an_input_that_a_join_made_is_made_and_kept_once(autojump_clock: MockClock) -> None:
+    """J2: the first attempt starts with what was made when its node began."""
+    long = '"' + "x" * 40_000 + '"'
+    async with running(scripts={"a": returns(long), "b": returns(long)}) as runtime:
+        await runtime.submit("a, b -> c")
+        await runtime.wait_ended()
+        appended = [item.contents for batch in runtime.gate.batches for item in batch]
+        sizes = [len(content) for contents in appended for content in contents.values()]
+        assert sum(size > 80_000 for size in sizes) == 1

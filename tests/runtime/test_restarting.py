@@ -10,7 +10,7 @@ from plait_server.core.commands import Taken
 from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AppendItem, AppendResult, EpochConflict
-from plait_server.ports.workers import AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey, Report
 from tests.runtime.world import NAMESPACE, Runtime, ends_as, fails, hangs, in_turn, returns, running
 
 BIG = '"' + "x" * 100_000 + '"'
@@ -170,6 +170,15 @@ async def test_a_result_that_comes_right_after_a_restart_is_taken(autojump_clock
         again.assert_nothing_is_held()
 
 
+async def test_an_attempt_is_wanted_only_under_its_own_run_and_number(autojump_clock: MockClock) -> None:
+    """A4: a worker that comes back goes on with the current attempt alone."""
+    async with running(scripts={"a": hangs}) as runtime:
+        await runtime.submit("a -> b")
+        await trio.sleep(1)
+        keys = [AttemptKey(NAMESPACE, "x", run, "a", attempt) for run in (1, 2) for attempt in (1, 2)]
+        assert [await runtime.supervisor.is_current(key) for key in keys] == [True, False, False, False]
+
+
 async def test_recovery_of_a_recovery_is_the_same(autojump_clock: MockClock) -> None:
     """FAILURES 4."""
     async with running(scripts={"a": hangs}) as runtime:
@@ -253,13 +262,24 @@ async def test_a_grant_that_comes_during_a_refused_append_is_given_back(autojump
 
 
 async def test_an_execution_whose_last_report_came_another_way_is_over(autojump_clock: MockClock) -> None:
-    """The task that waited for the report ends without one, and nothing else would be looked at again."""
-    async with running(scripts={"a": hangs}) as runtime:
+    """The task that waited for the report ends without one, after everything else; then it is looked at again."""
+
+    async def takes_long_to_leave(assignment: Assignment) -> Report:
+        try:
+            return await hangs(assignment)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    async with running(scripts={"a": takes_long_to_leave}) as runtime:
         await runtime.submit("node a")
         await trio.sleep(1)
         report = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
         runtime.supervisor.deliver(AttemptKey(NAMESPACE, "x", 1, "a", 1), report, "w")
         await trio.sleep(1)
+        assert runtime.names()[-1] == "ExecutionEnded"
+        assert runtime.supervisor.statistics().live == 1
+        await trio.sleep(5)
         assert runtime.supervisor.statistics().live == 0
 
 

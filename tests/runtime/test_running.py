@@ -185,3 +185,15 @@ async def test_the_loser_of_a_race_is_told(autojump_clock: MockClock) -> None:
         assert json.loads(execution.output.json) == {"winner": "a", "output": 1}
         await trio.sleep(1)
         runtime.assert_nothing_is_held()
+
+
+async def test_live_and_replayed_times_are_equal_whatever_the_clock_resolves(
+    autojump_clock: MockClock,
+) -> None:
+    """A1: events keep microseconds, so the live state does too."""
+    async with running(scripts={"a": fails("ABORTED"), "b": hangs}) as runtime:
+        runtime.seams.offset_s = 0.000_000_4
+        await runtime.submit("node a retry=2 backoff=40.1234567; a, b -> c")
+        await wait_all_tasks_blocked()
+        live = (await runtime.supervisor.view(NAMESPACE, "x")).execution
+        assert live.digest() == (await runtime.replay()).digest()

@@ -147,6 +147,56 @@ async def test_it_sleeps_on_after_a_restart(autojump_clock: MockClock) -> None:
         assert again.workers.paths == ["b"]
 
 
+async def test_what_is_due_at_the_start_is_read_back_with_what_runs(autojump_clock: MockClock) -> None:
+    """Q1: nothing is granted until all that goes on is read back."""
+    async with running() as runtime:
+        await fall_asleep(runtime)
+        runtime.crash()
+    await trio.sleep(2 * HOUR)
+    async with running(runtime.store, reads_yield=True) as again:
+        await again.supervisor.wait_whole()
+        statistics = again.supervisor.statistics()
+        assert (statistics.live, statistics.asleep) == (1, 0)
+
+
+async def test_it_wakes_in_time_right_after_a_restart(autojump_clock: MockClock) -> None:
+    """T4: the task that wakes sleepers looks again when they are known, not a minute later."""
+    async with running() as runtime:
+        await fall_asleep(runtime)
+        await trio.sleep(HOUR - 10)
+        runtime.crash()
+    async with running(runtime.store, reads_yield=True) as again:
+        execution = await again.wait_ended()
+        assert HOUR <= execution.ended_s - EPOCH_S < HOUR + 1
+
+
+async def test_it_wakes_in_time_though_falling_asleep_took_long(autojump_clock: MockClock) -> None:
+    """T4: a slow store leaves less than the minute between two looks at the clock."""
+    async with running() as runtime:
+        await runtime.submit("node nap kind=delay:70")
+        while not any(event.node_path == "nap" for event in runtime.events()):
+            await trio.lowlevel.checkpoint()
+        runtime.gate.close()
+        await trio.sleep(65)
+        assert runtime.gate.waiting == 1
+        runtime.gate.open()
+        await wait_all_tasks_blocked()
+        assert runtime.supervisor.statistics().asleep == 1
+        execution = await runtime.wait_ended()
+        assert execution.ended_s == EPOCH_S + 70
+
+
+async def test_those_who_watch_a_sleeper_learn_that_it_woke(autojump_clock: MockClock) -> None:
+    """A3: a watcher gets everything."""
+    async with running() as runtime:
+        await fall_asleep(runtime)
+        with trio.fail_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.supervisor.wait_begun)
+                await wait_all_tasks_blocked()
+                await runtime.cancel()
+
+
 async def test_a_due_time_that_passed_while_the_server_was_down_is_met_at_once(
     autojump_clock: MockClock,
 ) -> None:
