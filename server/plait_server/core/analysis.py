@@ -102,8 +102,8 @@ def connect(
     return Adjacency(
         edge_sources=edge_sources,
         edge_targets=edge_targets,
-        outgoing=outgoing,
-        incoming=incoming,
+        outgoing=[tuple(edges) for edges in outgoing],
+        incoming=[tuple(edges) for edges in incoming],
         index=index,
     )
 
