@@ -24,6 +24,7 @@ from plait_server.errors import (
     JournalFull,
     JournalUnavailable,
     PlaitError,
+    ProtocolViolation,
     ShuttingDown,
     SlowConsumer,
     WorkerIdInUse,
@@ -364,7 +365,11 @@ class Host:
             # What the network and the deaths of processes may lead to, whatever the worker's session does.
             self._world.note(f"link {link.number} is ended: {error.message}")
         except (PlaitError, ConnectionLost, BaseExceptionGroup) as error:
-            if not generation.is_dead and not link.is_cut:
+            # A hello that is held up for longer than the server waits for it is nobody's fault.
+            is_late = (
+                isinstance(error, ProtocolViolation) and link.up.has_stalled and "no hello" in error.message
+            )
+            if not (generation.is_dead or link.is_cut or is_late):
                 self._world.fail("Attach", f"the server dropped a worker's stream: {error!r}")
         finally:
             generation.links.pop(link.number, None)

@@ -115,6 +115,11 @@ class Direction:
         self._frames.clear()
         self._notify()
 
+    @property
+    def has_stalled(self) -> bool:
+        """Whether anything was held up on its way."""
+        return self._stalled_until_s > 0
+
     def stall(self, until_s: float) -> None:
         """Let nothing arrive before a time."""
         self._stalled_until_s = max(self._stalled_until_s, until_s)

@@ -54,7 +54,7 @@ OUTPUTS: Final = (
     "[1,2,3]",
     '{"n":9007199254740993}',
 )
-_WEIGHTS: Final = (1, 11, 3, 2, 1.5, 3)
+_WEIGHTS: Final = (1, 11, 3, 2.5, 1.5, 5)
 """How often handlers that do not simply succeed do what, in the order of `Act`."""
 _RELUCTANT: Final = (1, 14, 2, 1, 1, 12)
 _NOT_JSON: Final = ("{nope", "NaN", '{"a":1,"a":2}', "", "[" * 100 + "]" * 100)
