@@ -43,11 +43,19 @@ def messages_of(content: bytes) -> list[pb.WorkerMessage]:
     return messages
 
 
+def pong(number: int) -> pb.WorkerMessage:
+    return pb.WorkerMessage(pong=pb.Pong(number=number))
+
+
+def log_line(size: int) -> pb.WorkerMessage:
+    return pb.WorkerMessage(log=pb.LogLine(message="x" * size))
+
+
 MESSAGES = st.one_of(
-    st.builds(lambda number: pb.WorkerMessage(pong=pb.Pong(number=number)), st.integers(0, 2**62)),
+    st.builds(pong, st.integers(0, 2**62)),
     st.just(pb.WorkerMessage()),
     st.builds(complete, st.sampled_from([0, 100, 126, 127, 128, 16_300, 16_400, PIECE_BYTES, 300_000])),
-    st.builds(lambda size: pb.WorkerMessage(log=pb.LogLine(message="x" * size)), st.integers(0, 40_000)),
+    st.builds(log_line, st.integers(0, 40_000)),
     # A message of a later protocol, and one field of it that stands beside `messages`.
     st.just(pb.WorkerMessage.FromString(b"\xfa\x01\x03abc")),
 )

@@ -423,7 +423,7 @@ async def test_what_is_asked_for_while_it_is_looked_up_is_not_cancelled(autojump
 
 async def test_thousands_that_nobody_wants_are_looked_up_one_by_one(autojump_clock: MockClock) -> None:
     async with a_hub() as hub:
-        held = []
+        held: list[Attempt] = []
         for number in range(2_000):
             attempt = Attempt(AttemptKey(NAMESPACE, "x", 1, f"n{number}", 1))
             attempt.token = hub.tokens.make(attempt.key)

@@ -74,7 +74,7 @@ class Attempts:
     def on_result(self, result: AttemptResult) -> None:
         """Take a result from the current attempt and its own worker; refuse any other (A4, T6)."""
         record = self._machine.execution.find(result.node_path)
-        attempts = record.attempts if record is not None else []
+        attempts = record.attempts if record is not None else ()
         if record is None or not 0 < result.attempt <= len(attempts):
             self._machine.refuse(result, Taken.STALE)
             return
