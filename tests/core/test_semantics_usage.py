@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from plait_server.core.commands import LATE_USAGE, AttemptResult, Receipt
+from plait_server.core.commands import LATE_USAGE, AttemptResult, Receipt, TimerKind
 from plait_server.core.events import AttemptEnded, UsageReported
 from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.core.usage import usage_text
@@ -67,6 +67,23 @@ def test_what_a_lost_or_returned_attempt_said_before_counts(outcome: AttemptOutc
     end(d, "a", outcome, None)
     end(d, "a", AttemptOutcome.SUCCEEDED, {"tokens": "2"}, attempt=2)
     assert totals(d) == {"tokens": "7"}
+
+
+@pytest.mark.parametrize("overtaken", ["cancel", "timeout"])
+def test_usage_of_a_result_that_something_overtook_counts(overtaken: str) -> None:
+    """U1, T6: the result changes nothing, and what its attempt reported before it ended stands in its end."""
+    d = Driver(build("a -> b when=true", "node a node_timeout=5 on_timeout=CONTINUE"), answers=False).start()
+    say(d, "a", "1")
+    if overtaken == "cancel":
+        end(d, "a", AttemptOutcome.SUCCEEDED, {"tokens": "4"})  # Its edge is being judged.
+        d.cancel()
+    else:
+        d.fire(TimerKind.NODE_TIMEOUT, "a")
+        end(d, "a", AttemptOutcome.SUCCEEDED, {"tokens": "4"})
+        d.answer()
+    detail = next(event.detail for event in d.events if isinstance(event.detail, AttemptEnded))
+    assert (detail.outcome is AttemptOutcome.SUCCEEDED, detail.usage) == (False, {"tokens": "4"})
+    assert totals(d) == {"tokens": "4"}
 
 
 def test_usage_of_every_retry_counts() -> None:

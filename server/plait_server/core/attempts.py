@@ -86,11 +86,17 @@ class Attempts:
         if attempt.outcome is not None:
             self.on_usage(record, result.attempt, result.usage)
             if result.outcome in (AttemptOutcome.RETURNED, AttemptOutcome.CANCELLED):
-                return  # A late hand-back: no worker waits for an answer, and there is no result for the audit.
+                # A late hand-back, or usage alone: nobody waits for an answer, and there is no result for the audit.
+                return
             # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
             known = attempt.outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
             self._machine.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
             return
+        if result.usage is not None:
+            # It counts whatever ends the attempt: something may overtake the result while its edges are judged.
+            self._said[record.path, result.attempt] = {
+                unit: Decimal(each) for unit, each in result.usage.items()
+            }
         if self._endings.is_out(record):
             self._endings.keep_late(record, result)
             return
