@@ -37,6 +37,7 @@ from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.graph_requests import GraphRequests
 from plait_server.ports.journal import Journal
 from plait_server.ports.observer import Observer
+from plait_server.ports.sampler import FollowCaller, Sampler
 from plait_server.ports.seams import Seams
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.asyncio_bridge import open_loop
@@ -67,6 +68,7 @@ class World:
     graph_requests: GraphRequests
     seams: Seams
     observer: Observer
+    sampler: Sampler
     config: ServerConfig
 
 
@@ -130,6 +132,7 @@ async def assemble(world: World) -> Server:
         offload=world.offload,
         seams=world.seams,
         observer=world.observer,
+        sampler=world.sampler,
         allocator=allocator,
         committer=committer,
     )
@@ -214,6 +217,7 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
             graph_requests=graph_requests,
             seams=seams,
             observer=LogObserver(),
+            sampler=FollowCaller(),
             config=config,
         )
         server = await assemble(world)

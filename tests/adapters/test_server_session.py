@@ -59,7 +59,7 @@ def kinds(session: ServerSession) -> list[str]:
 
 def assignment(path: str = "a", input_json: str = "1") -> Assignment:
     return Assignment(
-        AttemptKey("default", "x", 1, path, 1), "w", "w.1", "t", input_json, "", 0, 0.0, "", False
+        AttemptKey("default", "x", 1, path, 1), "w", "w.1", "t", input_json, "", 0, 0.0, "", "", "0", False
     )
 
 
@@ -337,7 +337,11 @@ def test_an_assign_says_all_that_a_handler_may_ask_for() -> None:
     session = attached()
     key = AttemptKey("default", "x", 2, "loop/a", 3)
     session.assign(
-        "one", assignment()._replace(key=key, time_left_s=60.0, traceparent="00-1-2-01"), "default/x/a"
+        "one",
+        assignment()._replace(
+            key=key, time_left_s=60.0, traceparent="00-1-2-01", tracestate="a=b", branch="0-002"
+        ),
+        "default/x/a",
     )
     session.assign(
         "two", assignment()._replace(input_json="", input_digest="d" * 64, input_size_bytes=40_000), "k"
@@ -348,6 +352,7 @@ def test_an_assign_says_all_that_a_handler_may_ask_for() -> None:
     assert (one.token, one.execution_id, one.node_path, one.attempt, one.run) == ("one", "x", "loop/a", 3, 2)
     assert (one.type, one.input.json, one.time_left.ToSeconds()) == ("t", "1", 60)
     assert (one.traceparent, one.idempotency_key) == ("00-1-2-01", "default/x/a")
+    assert (one.tracestate, one.branch) == ("a=b", "0-002")
     assert (two.input.json, two.input.digest, two.input.size_bytes) == ("", "d" * 64, 40_000)
     assert not two.HasField("time_left")
 

@@ -152,7 +152,9 @@ class Hub:
         """Have an attempt carried out."""
         attempt = Attempt(AttemptKey(namespace, "x", 1, path, number))
         attempt.token = self.tokens.make(attempt.key)
-        assignment = Assignment(attempt.key, worker, instance, "t", input_json, "", 0, 0.0, "", recovered)
+        assignment = Assignment(
+            attempt.key, worker, instance, "t", input_json, "", 0, 0.0, "", "", "0", recovered
+        )
         self.nursery.start_soon(self._execute, attempt, assignment)
         return attempt
 

@@ -70,6 +70,8 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
         semantics_version=counts,
         traceparent=texts,
         node_count=counts,
+        parent_span_id=texts,
+        tracestate=texts,
     ),
     events.ExecutionStarted: st.builds(events.ExecutionStarted),
     events.AttemptStarted: st.builds(

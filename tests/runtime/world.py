@@ -37,6 +37,7 @@ from plait_server.ports.journal import (
     RequestRecord,
     Verification,
 )
+from plait_server.ports.sampler import FollowCaller
 from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener, Report
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
@@ -337,6 +338,7 @@ class Runtime:
             offload=offload,
             seams=seams,
             observer=self.observer,
+            sampler=FollowCaller(),
             allocator=self.allocator,
             committer=self.committer,
         )
@@ -359,7 +361,7 @@ class Runtime:
                 graph=checked_graph(graph_to_proto(graph), graph, analysis),
                 input_json=input,
                 labels={},
-                traceparent="",
+                caller=None,
                 request=request,
             )
         )

@@ -21,6 +21,8 @@ def make_context() -> Context:
         input_digest=None,
         time_left_s=None,
         traceparent="",
+        tracestate="",
+        branch="0",
         idempotency_key="k",
     )
     return Context(assigned, worker_id="w", tray=ReportTray("a", DeafRoom()), clock=lambda: 0.0)

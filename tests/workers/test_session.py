@@ -134,6 +134,8 @@ def test_message_of_a_later_protocol_is_ignored() -> None:
         input_digest=None,
         time_left_s=None,
         traceparent="",
+        tracestate="",
+        branch="",
         idempotency_key="",
     )
 
@@ -150,6 +152,8 @@ def test_assign_is_read_in_full() -> None:
         input=payload_pb2.Payload(digest="d" * 64),
         time_left=Duration(seconds=1, nanos=250_000_000),
         traceparent="00-a-b-01",
+        tracestate="a=b",
+        branch="0-001",
         idempotency_key="k",
     )
     assert receive(session, hub.ServerMessage(assign=assign_message)) == [
@@ -164,6 +168,8 @@ def test_assign_is_read_in_full() -> None:
             input_digest="d" * 64,
             time_left_s=1.25,
             traceparent="00-a-b-01",
+            tracestate="a=b",
+            branch="0-001",
             idempotency_key="k",
         )
     ]

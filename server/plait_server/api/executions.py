@@ -19,6 +19,7 @@ from plait_server.api.snapshots import write_snapshot
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
 from plait_server.core.limits import WATCHERS_MAX
 from plait_server.core.scope import NodeRecord
+from plait_server.core.trace import read_trace_context
 from plait_server.encoding.execution_codec import describe, describe_corrupt, describe_node
 from plait_server.errors import (
     EventDamaged,
@@ -97,7 +98,9 @@ class ExecutionServicer:
                 graph=read.graph,
                 input_json=input_json,
                 labels=labels,
-                traceparent=call.metadata.get("traceparent", ""),
+                caller=read_trace_context(
+                    call.metadata.get("traceparent", ""), call.metadata.get("tracestate", "")
+                ),
                 request=record,
             )
         )

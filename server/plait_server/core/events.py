@@ -30,7 +30,11 @@ class ExecutionSubmitted(NamedTuple):
     labels: Mapping[str, str]
     semantics_version: int
     traceparent: str
+    """That of the execution's own span."""
     node_count: int
+    parent_span_id: str = ""
+    """The caller's span, 16 hexadecimal digits; empty if it named none."""
+    tracestate: str = ""
 
 
 class ExecutionStarted(NamedTuple):

@@ -73,6 +73,8 @@ class Execution:
         self.failure: Failure | None = None
         self.failure_count = 0
         self.traceparent = ""
+        self.parent_span_id = ""
+        self.tracestate = ""
         self.created_s = self.started_s = self.ended_s = 0.0
         self.receipts: dict[tuple[str, int], CancelStage] = {}
         """(node path, attempt) -> how far its cancel has come (C1)."""
@@ -209,6 +211,8 @@ class Execution:
                 self.labels = detail.labels
                 self.input = detail.input
                 self.traceparent = detail.traceparent
+                self.parent_span_id = detail.parent_span_id
+                self.tracestate = detail.tracestate
                 self.created_s = event.time_s
             case ExecutionStarted():
                 self.started_s = event.time_s

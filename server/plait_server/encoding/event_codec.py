@@ -153,6 +153,8 @@ def _encode_submitted(message: event_pb2.Event, detail: ExecutionSubmitted) -> N
     target.semantics_version = detail.semantics_version
     target.traceparent = detail.traceparent
     target.node_count = detail.node_count
+    target.parent_span_id = detail.parent_span_id
+    target.tracestate = detail.tracestate
 
 
 def _encode_attempt_started(message: event_pb2.Event, detail: AttemptStarted) -> None:
@@ -285,6 +287,8 @@ def _decode_submitted(message: event_pb2.Event) -> Detail:
         source.semantics_version,
         source.traceparent,
         source.node_count,
+        source.parent_span_id,
+        source.tracestate,
     )
 
 

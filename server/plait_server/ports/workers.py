@@ -47,6 +47,10 @@ class Assignment(NamedTuple):
     time_left_s: float
     """Seconds; 0 is no bound."""
     traceparent: str
+    """That of the attempt's span."""
+    tracestate: str
+    branch: str
+    """The display path of the node's branch."""
     recovered: bool
 
 

@@ -22,12 +22,12 @@ from plait_server.core.machine import Machine
 from plait_server.core.payload import Payload
 from plait_server.core.scope import NodeRecord
 from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.trace import SpanIds, read_trace_context
 from plait_server.ports.workers import Assignment, AttemptKey, Report
 from plait_server.runtime.answers import Answers
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.grant import Grant
-from plait_server.runtime.trace import attempt_traceparent
 from plait_server.runtime.waiting import Request
 
 _BY_REPORT: Final = (
@@ -270,9 +270,18 @@ class Attempts:
             payload.digest,
             payload.size_bytes,
             left_s,
-            attempt_traceparent(self._execution.traceparent, key),
+            self._traceparent(key),
+            self._execution.tracestate,
+            self._execution.scope_of(record.path).branch(record.index),
             recovered,
         )
+
+    def _traceparent(self, key: AttemptKey) -> str:
+        trace = read_trace_context(self._execution.traceparent)
+        if trace is None:
+            return ""
+        span_id = SpanIds(key.namespace, key.execution_id, key.run).attempt(key.node_path, key.attempt).hex()
+        return trace._replace(span_id=span_id).traceparent
 
     async def _joined_input(self, record: NodeRecord) -> Payload:
         if record.total == 0:

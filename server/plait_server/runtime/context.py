@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.journal import Journal
 from plait_server.ports.observer import Observer
+from plait_server.ports.sampler import Sampler
 from plait_server.ports.seams import Seams
 from plait_server.ports.workers import Workers
 from plait_server.runtime.allocator import Allocator
@@ -23,5 +24,6 @@ class Context:
     offload: Offload
     seams: Seams
     observer: Observer
+    sampler: Sampler
     allocator: Allocator
     committer: Committer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from plait_server.core.trace import TraceContext
 from plait_server.ports.graph_requests import CheckedGraph
 from plait_server.ports.journal import RequestRecord
 
@@ -18,6 +19,6 @@ class Submission(NamedTuple):
     graph: CheckedGraph
     input_json: str
     labels: Mapping[str, str]
-    traceparent: str
-    """The caller's, of which the execution's root span is a child; empty if it has none."""
+    caller: TraceContext | None
+    """The caller's span, of which the execution's is a child; None if it named none."""
     request: RequestRecord | None

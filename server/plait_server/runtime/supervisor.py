@@ -19,6 +19,7 @@ from plait_server.core.events import Event, ExecutionSubmitted
 from plait_server.core.execution import ROOT_BRANCH, Execution
 from plait_server.core.machine import SEMANTICS_VERSION
 from plait_server.core.states import ExecutionState, NodeState
+from plait_server.core.trace import SpanIds, TraceContext, own_trace_id
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.errors import (
@@ -56,7 +57,6 @@ from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.resting import Resting
 from plait_server.runtime.slicing import in_slices
 from plait_server.runtime.submission import Submission
-from plait_server.runtime.trace import execution_traceparent
 from plait_server.runtime.view import View
 
 logger = logging.getLogger(__name__)
@@ -284,6 +284,7 @@ class Supervisor:
         execution = await in_slices(building)
         graph = execution.root.graph
         contents = Contents(self._context.journal.namespace(submission.namespace))
+        trace = self._begin_trace(submission, execution_id, graph.name)
         detail = ExecutionSubmitted(
             execution_id,
             graph.name,
@@ -292,8 +293,10 @@ class Supervisor:
             contents.keep(submission.input_json),
             submission.labels,
             SEMANTICS_VERSION,
-            execution_traceparent(submission.namespace, execution_id, submission.traceparent),
+            trace.traceparent,
             len(graph.nodes),
+            submission.caller.span_id if submission.caller is not None else "",
+            trace.tracestate,
         )
         now_s = round(self._context.seams.now_s(), 6)
         event = Event(1, now_s, 1, "", 0, ROOT_BRANCH, None, ExecutionState.QUEUED, "", detail)
@@ -322,6 +325,15 @@ class Supervisor:
             ),
         )
         return execution, item
+
+    def _begin_trace(self, submission: Submission, execution_id: str, graph_name: str) -> TraceContext:
+        """Name the span of an execution, in its caller's trace if there is one (B2)."""
+        namespace, caller = submission.namespace, submission.caller
+        trace = caller or TraceContext(own_trace_id(namespace, execution_id), "", 0)
+        attributes = {"plait.namespace": namespace, "plait.graph.name": graph_name}
+        sampling = self._context.sampler.sample(trace.trace_id, caller, attributes)
+        span_id = SpanIds(namespace, execution_id, 1).execution().hex()
+        return trace.child(span_id, is_sampled=sampling.is_sampled, tracestate=sampling.tracestate)
 
     def _begin(self, namespace: str, execution: Execution, epoch: int) -> Executor:
         if self._nursery is None:

@@ -136,6 +136,8 @@ def read_assign(assign: hub.Assign) -> Assigned:
         input_digest=assign.input.digest if content == "digest" else None,
         time_left_s=seconds_of(assign.time_left) if assign.HasField("time_left") else None,
         traceparent=assign.traceparent,
+        tracestate=assign.tracestate,
+        branch=assign.branch,
         idempotency_key=assign.idempotency_key,
     )
 

@@ -74,6 +74,10 @@ class Assigned(NamedTuple):
     """Seconds the attempt has; None: no bound."""
     traceparent: str
     """The W3C traceparent of the attempt's span, or empty."""
+    tracestate: str
+    """The W3C tracestate that goes with it, or empty."""
+    branch: str
+    """The path of the node's branch, such as `0-002`."""
     idempotency_key: str
     """The same for every attempt and run of the node in the execution."""
 

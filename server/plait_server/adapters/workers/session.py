@@ -226,5 +226,7 @@ def _assign(token: str, assignment: Assignment, idempotency_key: str) -> worker_
     if assignment.time_left_s:
         assign.time_left.CopyFrom(duration(assignment.time_left_s))
     assign.traceparent = assignment.traceparent
+    assign.tracestate = assignment.tracestate
+    assign.branch = assignment.branch
     assign.idempotency_key = idempotency_key
     return message

@@ -30,6 +30,7 @@ from plait_server.errors import (
     WorkerIdInUse,
 )
 from plait_server.ports.evaluator import Evaluator, Offload
+from plait_server.ports.sampler import FollowCaller
 from plait_server.ports.workers import AttemptKey
 from plait_server.testing.simulation.bounds import check_answer, check_frame
 from plait_server.testing.simulation.frames import FrameChecks
@@ -184,6 +185,7 @@ class Host:
                         graph_requests=InlineGraphRequests(self._evaluator),
                         seams=world,
                         observer=_NoObserver(),
+                        sampler=FollowCaller(),
                         config=self._config,
                     )
                 )

@@ -29,7 +29,7 @@ from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 from plait.v1 import state_pb2 as plait_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14plait/v1/event.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16plait/v1/failure.proto\x1a\x16plait/v1/payload.proto\x1a\x14plait/v1/state.proto\"\xec\x05\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x04type\x18\x03 \x01(\x0e\x32\x13.plait.v1.EventType\x12\x0b\n\x03run\x18\x04 \x01(\x05\x12\x11\n\tnode_path\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\'\n\nnode_state\x18\x08 \x01(\x0e\x32\x13.plait.v1.NodeState\x12\x31\n\x0f\x65xecution_state\x18\t \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x0e\n\x06reason\x18\n \x01(\t\x12;\n\x13\x65xecution_submitted\x18\x14 \x01(\x0b\x32\x1c.plait.v1.ExecutionSubmittedH\x00\x12\x33\n\x0f\x61ttempt_started\x18\x15 \x01(\x0b\x32\x18.plait.v1.AttemptStartedH\x00\x12/\n\rattempt_ended\x18\x16 \x01(\x0b\x32\x16.plait.v1.AttemptEndedH\x00\x12)\n\nnode_ended\x18\x17 \x01(\x0b\x32\x13.plait.v1.NodeEndedH\x00\x12-\n\x0cnode_waiting\x18\x18 \x01(\x0b\x32\x15.plait.v1.NodeWaitingH\x00\x12\x35\n\x10\x63\x61ncel_requested\x18\x19 \x01(\x0b\x32\x19.plait.v1.CancelRequestedH\x00\x12\x31\n\x0e\x63\x61ncel_receipt\x18\x1a \x01(\x0b\x32\x17.plait.v1.CancelReceiptH\x00\x12\x33\n\x0f\x65xecution_ended\x18\x1b \x01(\x0b\x32\x18.plait.v1.ExecutionEndedH\x00\x12\x31\n\x0eusage_reported\x18\x1c \x01(\x0b\x32\x17.plait.v1.UsageReportedH\x00\x42\x08\n\x06\x64\x65tail\"\xbc\x02\n\x12\x45xecutionSubmitted\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\ngraph_name\x18\x02 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x03 \x01(\t\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x38\n\x06labels\x18\x05 \x03(\x0b\x32(.plait.v1.ExecutionSubmitted.LabelsEntry\x12\x19\n\x11semantics_version\x18\x06 \x01(\x05\x12\x17\n\x0f\x61nalysis_digest\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x12\n\nnode_count\x18\t \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\rGraphAnalysis\x12\x0e\n\x06levels\x18\x01 \x03(\r\x12\x11\n\tremaining\x18\x02 \x03(\r\x12\x0f\n\x07guarded\x18\x03 \x03(\r\"\x90\x01\n\x0e\x41ttemptStarted\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1a\n\x12worker_instance_id\x18\x02 \x01(\t\x12-\n\nqueue_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\"\xd4\x02\n\x0c\x41ttemptEnded\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.plait.v1.AttemptOutcome\x12!\n\x06output\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x30\n\x05usage\x18\x04 \x03(\x0b\x32!.plait.v1.AttemptEnded.UsageEntry\x12.\n\nretry_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65\x64ges_false\x18\x06 \x01(\x0c\x12-\n\ttreatment\x18\x07 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x01\n\tNodeEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x13\n\x0b\x65\x64ges_false\x18\x03 \x01(\x0c\x12-\n\ttreatment\x18\x04 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\"]\n\x0bNodeWaiting\x12,\n\x08\x64ue_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\"\"\n\x0f\x43\x61ncelRequested\x12\x0f\n\x07message\x18\x01 \x01(\t\"H\n\rCancelReceipt\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.plait.v1.CancelStage\x12\x11\n\tworker_id\x18\x02 \x01(\t\"p\n\rUsageReported\x12\x31\n\x05usage\x18\x01 \x03(\x0b\x32\".plait.v1.UsageReported.UsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0e\x45xecutionEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x15\n\rfailure_count\x18\x03 \x01(\x05*\xfd\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_TYPE_EXECUTION_SUBMITTED\x10\x01\x12 \n\x1c\x45VENT_TYPE_EXECUTION_STARTED\x10\x02\x12\x1e\n\x1a\x45VENT_TYPE_ATTEMPT_STARTED\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_ATTEMPT_ENDED\x10\x04\x12\x19\n\x15\x45VENT_TYPE_NODE_ENDED\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_NODE_WAITING\x10\x06\x12\x19\n\x15\x45VENT_TYPE_NODE_IDLED\x10\x07\x12\x1f\n\x1b\x45VENT_TYPE_CANCEL_REQUESTED\x10\x08\x12\x1d\n\x19\x45VENT_TYPE_CANCEL_RECEIPT\x10\t\x12\x1e\n\x1a\x45VENT_TYPE_EXECUTION_ENDED\x10\n\x12\x1d\n\x19\x45VENT_TYPE_USAGE_REPORTED\x10\x0b*\xb5\x01\n\x10\x46\x61ilureTreatment\x12!\n\x1d\x46\x41ILURE_TREATMENT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_HANDLED\x10\x01\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_IGNORED\x10\x02\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_TOLERATED\x10\x03\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_UNHANDLED\x10\x04*\xb7\x01\n\x0b\x43\x61ncelStage\x12\x1c\n\x18\x43\x41NCEL_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41NCEL_STAGE_REQUESTED\x10\x01\x12\x1a\n\x16\x43\x41NCEL_STAGE_DELIVERED\x10\x02\x12\x1d\n\x19\x43\x41NCEL_STAGE_ACKNOWLEDGED\x10\x03\x12\x17\n\x13\x43\x41NCEL_STAGE_EXITED\x10\x04\x12\x1a\n\x16\x43\x41NCEL_STAGE_ABANDONED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14plait/v1/event.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16plait/v1/failure.proto\x1a\x16plait/v1/payload.proto\x1a\x14plait/v1/state.proto\"\xec\x05\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x04type\x18\x03 \x01(\x0e\x32\x13.plait.v1.EventType\x12\x0b\n\x03run\x18\x04 \x01(\x05\x12\x11\n\tnode_path\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\'\n\nnode_state\x18\x08 \x01(\x0e\x32\x13.plait.v1.NodeState\x12\x31\n\x0f\x65xecution_state\x18\t \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x0e\n\x06reason\x18\n \x01(\t\x12;\n\x13\x65xecution_submitted\x18\x14 \x01(\x0b\x32\x1c.plait.v1.ExecutionSubmittedH\x00\x12\x33\n\x0f\x61ttempt_started\x18\x15 \x01(\x0b\x32\x18.plait.v1.AttemptStartedH\x00\x12/\n\rattempt_ended\x18\x16 \x01(\x0b\x32\x16.plait.v1.AttemptEndedH\x00\x12)\n\nnode_ended\x18\x17 \x01(\x0b\x32\x13.plait.v1.NodeEndedH\x00\x12-\n\x0cnode_waiting\x18\x18 \x01(\x0b\x32\x15.plait.v1.NodeWaitingH\x00\x12\x35\n\x10\x63\x61ncel_requested\x18\x19 \x01(\x0b\x32\x19.plait.v1.CancelRequestedH\x00\x12\x31\n\x0e\x63\x61ncel_receipt\x18\x1a \x01(\x0b\x32\x17.plait.v1.CancelReceiptH\x00\x12\x33\n\x0f\x65xecution_ended\x18\x1b \x01(\x0b\x32\x18.plait.v1.ExecutionEndedH\x00\x12\x31\n\x0eusage_reported\x18\x1c \x01(\x0b\x32\x17.plait.v1.UsageReportedH\x00\x42\x08\n\x06\x64\x65tail\"\xe8\x02\n\x12\x45xecutionSubmitted\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\ngraph_name\x18\x02 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x03 \x01(\t\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x38\n\x06labels\x18\x05 \x03(\x0b\x32(.plait.v1.ExecutionSubmitted.LabelsEntry\x12\x19\n\x11semantics_version\x18\x06 \x01(\x05\x12\x17\n\x0f\x61nalysis_digest\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x12\n\nnode_count\x18\t \x01(\x05\x12\x16\n\x0eparent_span_id\x18\n \x01(\t\x12\x12\n\ntracestate\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\rGraphAnalysis\x12\x0e\n\x06levels\x18\x01 \x03(\r\x12\x11\n\tremaining\x18\x02 \x03(\r\x12\x0f\n\x07guarded\x18\x03 \x03(\r\"\x90\x01\n\x0e\x41ttemptStarted\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1a\n\x12worker_instance_id\x18\x02 \x01(\t\x12-\n\nqueue_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\"\xd4\x02\n\x0c\x41ttemptEnded\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.plait.v1.AttemptOutcome\x12!\n\x06output\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x30\n\x05usage\x18\x04 \x03(\x0b\x32!.plait.v1.AttemptEnded.UsageEntry\x12.\n\nretry_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65\x64ges_false\x18\x06 \x01(\x0c\x12-\n\ttreatment\x18\x07 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x01\n\tNodeEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x13\n\x0b\x65\x64ges_false\x18\x03 \x01(\x0c\x12-\n\ttreatment\x18\x04 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\"]\n\x0bNodeWaiting\x12,\n\x08\x64ue_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\"\"\n\x0f\x43\x61ncelRequested\x12\x0f\n\x07message\x18\x01 \x01(\t\"H\n\rCancelReceipt\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.plait.v1.CancelStage\x12\x11\n\tworker_id\x18\x02 \x01(\t\"p\n\rUsageReported\x12\x31\n\x05usage\x18\x01 \x03(\x0b\x32\".plait.v1.UsageReported.UsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0e\x45xecutionEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x15\n\rfailure_count\x18\x03 \x01(\x05*\xfd\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_TYPE_EXECUTION_SUBMITTED\x10\x01\x12 \n\x1c\x45VENT_TYPE_EXECUTION_STARTED\x10\x02\x12\x1e\n\x1a\x45VENT_TYPE_ATTEMPT_STARTED\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_ATTEMPT_ENDED\x10\x04\x12\x19\n\x15\x45VENT_TYPE_NODE_ENDED\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_NODE_WAITING\x10\x06\x12\x19\n\x15\x45VENT_TYPE_NODE_IDLED\x10\x07\x12\x1f\n\x1b\x45VENT_TYPE_CANCEL_REQUESTED\x10\x08\x12\x1d\n\x19\x45VENT_TYPE_CANCEL_RECEIPT\x10\t\x12\x1e\n\x1a\x45VENT_TYPE_EXECUTION_ENDED\x10\n\x12\x1d\n\x19\x45VENT_TYPE_USAGE_REPORTED\x10\x0b*\xb5\x01\n\x10\x46\x61ilureTreatment\x12!\n\x1d\x46\x41ILURE_TREATMENT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_HANDLED\x10\x01\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_IGNORED\x10\x02\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_TOLERATED\x10\x03\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_UNHANDLED\x10\x04*\xb7\x01\n\x0b\x43\x61ncelStage\x12\x1c\n\x18\x43\x41NCEL_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41NCEL_STAGE_REQUESTED\x10\x01\x12\x1a\n\x16\x43\x41NCEL_STAGE_DELIVERED\x10\x02\x12\x1d\n\x19\x43\x41NCEL_STAGE_ACKNOWLEDGED\x10\x03\x12\x17\n\x13\x43\x41NCEL_STAGE_EXITED\x10\x04\x12\x1a\n\x16\x43\x41NCEL_STAGE_ABANDONED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,38 +42,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_options = b'8\001'
   _globals['_USAGEREPORTED_USAGEENTRY']._loaded_options = None
   _globals['_USAGEREPORTED_USAGEENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTTYPE']._serialized_start=2383
-  _globals['_EVENTTYPE']._serialized_end=2764
-  _globals['_FAILURETREATMENT']._serialized_start=2767
-  _globals['_FAILURETREATMENT']._serialized_end=2948
-  _globals['_CANCELSTAGE']._serialized_start=2951
-  _globals['_CANCELSTAGE']._serialized_end=3134
+  _globals['_EVENTTYPE']._serialized_start=2427
+  _globals['_EVENTTYPE']._serialized_end=2808
+  _globals['_FAILURETREATMENT']._serialized_start=2811
+  _globals['_FAILURETREATMENT']._serialized_end=2992
+  _globals['_CANCELSTAGE']._serialized_start=2995
+  _globals['_CANCELSTAGE']._serialized_end=3178
   _globals['_EVENT']._serialized_start=170
   _globals['_EVENT']._serialized_end=918
   _globals['_EXECUTIONSUBMITTED']._serialized_start=921
-  _globals['_EXECUTIONSUBMITTED']._serialized_end=1237
-  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_start=1192
-  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_end=1237
-  _globals['_GRAPHANALYSIS']._serialized_start=1239
-  _globals['_GRAPHANALYSIS']._serialized_end=1306
-  _globals['_ATTEMPTSTARTED']._serialized_start=1309
-  _globals['_ATTEMPTSTARTED']._serialized_end=1453
-  _globals['_ATTEMPTENDED']._serialized_start=1456
-  _globals['_ATTEMPTENDED']._serialized_end=1796
-  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_start=1752
-  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_end=1796
-  _globals['_NODEENDED']._serialized_start=1799
-  _globals['_NODEENDED']._serialized_end=1949
-  _globals['_NODEWAITING']._serialized_start=1951
-  _globals['_NODEWAITING']._serialized_end=2044
-  _globals['_CANCELREQUESTED']._serialized_start=2046
-  _globals['_CANCELREQUESTED']._serialized_end=2080
-  _globals['_CANCELRECEIPT']._serialized_start=2082
-  _globals['_CANCELRECEIPT']._serialized_end=2154
-  _globals['_USAGEREPORTED']._serialized_start=2156
-  _globals['_USAGEREPORTED']._serialized_end=2268
-  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_start=1752
-  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_end=1796
-  _globals['_EXECUTIONENDED']._serialized_start=2270
-  _globals['_EXECUTIONENDED']._serialized_end=2380
+  _globals['_EXECUTIONSUBMITTED']._serialized_end=1281
+  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_start=1236
+  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_end=1281
+  _globals['_GRAPHANALYSIS']._serialized_start=1283
+  _globals['_GRAPHANALYSIS']._serialized_end=1350
+  _globals['_ATTEMPTSTARTED']._serialized_start=1353
+  _globals['_ATTEMPTSTARTED']._serialized_end=1497
+  _globals['_ATTEMPTENDED']._serialized_start=1500
+  _globals['_ATTEMPTENDED']._serialized_end=1840
+  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_start=1796
+  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_end=1840
+  _globals['_NODEENDED']._serialized_start=1843
+  _globals['_NODEENDED']._serialized_end=1993
+  _globals['_NODEWAITING']._serialized_start=1995
+  _globals['_NODEWAITING']._serialized_end=2088
+  _globals['_CANCELREQUESTED']._serialized_start=2090
+  _globals['_CANCELREQUESTED']._serialized_end=2124
+  _globals['_CANCELRECEIPT']._serialized_start=2126
+  _globals['_CANCELRECEIPT']._serialized_end=2198
+  _globals['_USAGEREPORTED']._serialized_start=2200
+  _globals['_USAGEREPORTED']._serialized_end=2312
+  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_start=1796
+  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_end=1840
+  _globals['_EXECUTIONENDED']._serialized_start=2314
+  _globals['_EXECUTIONENDED']._serialized_end=2424
 # @@protoc_insertion_point(module_scope)

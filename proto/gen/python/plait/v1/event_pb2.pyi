@@ -112,7 +112,7 @@ class Event(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ...) -> None: ...
 
 class ExecutionSubmitted(_message.Message):
-    __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count")
+    __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count", "parent_span_id", "tracestate")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,8 @@ class ExecutionSubmitted(_message.Message):
     ANALYSIS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     NODE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     execution_id: str
     graph_name: str
     graph_digest: str
@@ -138,7 +140,9 @@ class ExecutionSubmitted(_message.Message):
     analysis_digest: str
     traceparent: str
     node_count: int
-    def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ...) -> None: ...
+    parent_span_id: str
+    tracestate: str
+    def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ..., parent_span_id: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class GraphAnalysis(_message.Message):
     __slots__ = ("levels", "remaining", "guarded")

@@ -295,7 +295,7 @@ class Welcome(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., ping_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., payload_bytes_max: _Optional[int] = ..., server_instance_id: _Optional[str] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("token", "execution_id", "node_path", "attempt", "type", "input", "time_left", "traceparent", "idempotency_key", "run")
+    __slots__ = ("token", "execution_id", "node_path", "attempt", "type", "input", "time_left", "traceparent", "idempotency_key", "run", "tracestate", "branch")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_PATH_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +306,8 @@ class Assign(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_FIELD_NUMBER: _ClassVar[int]
     token: str
     execution_id: str
     node_path: str
@@ -316,7 +318,9 @@ class Assign(_message.Message):
     traceparent: str
     idempotency_key: str
     run: int
-    def __init__(self, token: _Optional[str] = ..., execution_id: _Optional[str] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., type: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., run: _Optional[int] = ...) -> None: ...
+    tracestate: str
+    branch: str
+    def __init__(self, token: _Optional[str] = ..., execution_id: _Optional[str] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., type: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., run: _Optional[int] = ..., tracestate: _Optional[str] = ..., branch: _Optional[str] = ...) -> None: ...
 
 class Recorded(_message.Message):
     __slots__ = ("token", "result")
