@@ -13,6 +13,7 @@ from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
 from plait_server.core.events import Event
+from plait_server.core.execution import Execution
 from plait_server.core.states import CancelStage
 from plait_server.errors import PlaitError, leaves_of
 from plait_server.ports.workers import Assignment, AttemptKey, Report
@@ -63,7 +64,7 @@ class Recorder:
     def __init__(self) -> None:
         self.said: list[tuple[str, str, str]] = []
 
-    def events_durable(self, namespace: str, execution_id: str, events: Sequence[Event]) -> None:
+    def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
         raise AssertionError
 
     def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:

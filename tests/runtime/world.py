@@ -199,8 +199,8 @@ class Recorder:
         self.said: list[tuple[AttemptKey, str, str]] = []
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
 
-    def events_durable(self, namespace: str, execution_id: str, events: Sequence[Event]) -> None:
-        self.events += [(execution_id, event) for event in events]
+    def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
+        self.events += [(execution.execution_id, event) for event in events]
         self.on_events(events)
 
     def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:

@@ -9,14 +9,32 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from plait_server.core.events import Event
+from plait_server.core.execution import Execution
 from plait_server.ports.workers import AttemptKey
 
 
 class Observer(Protocol):
     """Watches the server."""
 
-    def events_durable(self, namespace: str, execution_id: str, events: Sequence[Event]) -> None:
-        """Take note of events of an execution that became durable, in order; each is seen once."""
+    def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
+        """Take note of events of an execution that became durable, in order; each is seen once.
+
+        The execution is the runtime's: the events are the newest of its state, and it goes on afterwards.
+        """
 
     def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
         """Take note of a worker's progress, log line or heartbeat of an attempt."""
+
+
+class Retelling(Protocol):
+    """Hears again what happened before a start, of the executions that were open then.
+
+    What an observer held in memory was lost with the process, and nobody knows how much that was.
+    """
+
+    async def event_again(self, namespace: str, execution: Execution, event: Event) -> None:
+        """Take note of an event; the execution is as it was right after it.
+
+        Called for each event of an execution from its first, in order, and for one execution after another. It
+        may wait, for a bounded time: nothing else waits for it.
+        """

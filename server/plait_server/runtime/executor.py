@@ -375,7 +375,7 @@ class Executor:
         self._committed.set()
         if encoded:
             self.feed.publish(encoded, is_ended=self.execution.is_ended)
-            self._context.observer.events_durable(self.namespace, self.execution.execution_id, events)
+            self._context.observer.events_durable(self.namespace, self.execution, events)
         self._settling += calls
 
     def _row(self, events: Sequence[Event]) -> ExecutionRow | None:

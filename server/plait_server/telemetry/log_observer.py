@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from plait_server.core.events import Event, ExecutionEnded
+from plait_server.core.execution import Execution
 from plait_server.ports.workers import AttemptKey
 
 logger = logging.getLogger(__name__)
@@ -28,14 +29,14 @@ _ESCAPES: Final = str.maketrans(
 class LogObserver:
     """An observer that logs."""
 
-    def events_durable(self, namespace: str, execution_id: str, events: Sequence[Event]) -> None:
+    def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
         """Log the end of an execution."""
         last = events[-1]
         if isinstance(last.detail, ExecutionEnded) and last.execution_state is not None:
             logger.info(
                 "execution %s/%s ended: %s%s",
                 namespace,
-                execution_id,
+                execution.execution_id,
                 last.execution_state.name,
                 f" ({last.reason})" if last.reason else "",
             )

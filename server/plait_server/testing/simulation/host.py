@@ -52,7 +52,7 @@ STOP_S_MAX: Final = 60.0
 class _NoObserver:
     """Looks away: what the simulation must know it reads from the store."""
 
-    def events_durable(self, namespace: str, execution_id: str, events: object) -> None:
+    def events_durable(self, namespace: str, execution: object, events: object) -> None:
         pass
 
     def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
