@@ -45,6 +45,7 @@ from plait_server.runtime.committer import Committer
 from plait_server.runtime.context import Context
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
+from plait_server.telemetry.logs import log_to
 
 logger = logging.getLogger(__name__)
 
@@ -182,11 +183,7 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
         config: How to run.
         announce: Called with each line for the person who started it.
     """
-    logging.basicConfig(
-        level=config.log_level,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
-    )
+    log_to(sys.stderr, config.log_level)
     gc.freeze()  # What was imported stays.
     gc.set_threshold(*GC_THRESHOLDS)
     failures: list[BaseException] = []

@@ -15,15 +15,16 @@ from plait_server.adapters.workers.said import (
     Quota,
     Sayings,
 )
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.workers import Assignment, AttemptKey
 from tests.adapters.workers_streams import Recorder, a_hub
 
 KEY = AttemptKey("default", "x", 1, "a", 1)
+ASSIGNMENT = Assignment(KEY, "w", "w.1", "t", "null", "", 0, 0.0, "", "", "0", recovered=False)
 
 
 def say(sayings: Sayings, quota: Quota, lines: int, text: str = "line") -> None:
     for _ in range(lines):
-        sayings.say(quota, KEY, "INFO", text)
+        sayings.say(quota, ASSIGNMENT, "INFO", text)
 
 
 async def test_lines_over_the_quota_are_dropped_and_counted(autojump_clock: MockClock) -> None:

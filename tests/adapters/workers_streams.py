@@ -67,8 +67,8 @@ class Recorder:
     def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
         raise AssertionError
 
-    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
-        self.said.append((key.node_path, kind, text))
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
+        self.said.append((assignment.key.node_path, kind, text))
 
 
 class Attempt:

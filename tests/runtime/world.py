@@ -203,8 +203,8 @@ class Recorder:
         self.events += [(execution.execution_id, event) for event in events]
         self.on_events(events)
 
-    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
-        self.said.append((key, kind, text))
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
+        self.said.append((assignment.key, kind, text))
 
 
 async def succeed(assignment: Assignment) -> Report:

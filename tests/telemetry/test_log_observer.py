@@ -1,32 +1,59 @@
-"""The log: what workers say stays one line each, and steers no terminal."""
+"""What is logged of executions and of what workers say, and with which fields (B3)."""
 
 from __future__ import annotations
 
 import pytest
 
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.log_fields import LOG_FIELDS
+from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.telemetry.log_observer import LogObserver
 
-KEY = AttemptKey("default", "x", 1, "a", 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        ("half done", "half done"),
-        ("prêt à 100 % ✓", "prêt à 100 % ✓"),
-        ("a\n2026-01-01 INFO forged", "a\\n2026-01-01 INFO forged"),
-        ("a\r\x0b\x0c\x00", "a\\r\\x0b\\x0c\\x00"),
-        ("\x1b[2J\x9b31m\x7f", "\\x1b[2J\\x9b31m\\x7f"),
-        ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
-        ("\u202egnp.exe\u2066", "\\u202egnp.exe\\u2066"),
-    ],
-    ids=["plain", "other scripts", "newline", "controls", "escapes", "separators", "direction"],
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+ASSIGNMENT = Assignment(
+    key=AttemptKey("default", "x", 1, "a", 2),
+    worker_id="w",
+    worker_instance_id="w.1",
+    type="work",
+    input_json="null",
+    input_digest="",
+    input_size_bytes=4,
+    time_left_s=0.0,
+    traceparent=f"00-{TRACE}-{SPAN}-01",
+    tracestate="",
+    branch="0-001",
+    recovered=False,
 )
-def test_what_a_worker_says_is_one_line_without_escape_sequences(
-    text: str, written: str, caplog: pytest.LogCaptureFixture
-) -> None:
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, object]]]:
+    """Return level, message and fields of each line."""
+    return [
+        (
+            record.levelname,
+            record.getMessage(),
+            {name: vars(record)[name] for name in LOG_FIELDS if name in vars(record)},
+        )
+        for record in caplog.records
+    ]
+
+
+def test_what_a_worker_says_has_the_fields_of_its_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """B3."""
     caplog.set_level("INFO")
-    LogObserver().worker_said(KEY, "INFO", text)
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line == f"default/x a attempt 1: INFO: {written}"
+    LogObserver().worker_said(ASSIGNMENT, "WARNING", "half done")
+    fields = {
+        "namespace": "default",
+        "execution": "x",
+        "node": "a",
+        "branch": "0-001",
+        "attempt": 2,
+        "trace": TRACE,
+        "span": SPAN,
+    }
+    assert lines_of(caplog) == [("INFO", "worker w: WARNING: half done", fields)]
+
+
+def test_nothing_is_logged_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
+    LogObserver().worker_said(ASSIGNMENT, "WARNING", "half done")
+    assert caplog.records == []

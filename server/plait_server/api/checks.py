@@ -15,6 +15,7 @@ from plait_server.encoding.event_codec import seconds_of_duration
 from plait_server.encoding.fingerprint import fingerprint_of
 from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
 from plait_server.ports.journal import RequestRecord
+from plait_server.ports.log_fields import LogFields, key_fields
 
 DEFAULT_NAMESPACE: Final = "default"
 PAGE_SIZE: Final = 100
@@ -120,6 +121,14 @@ class Checks:
         if len(value) > _REASON_CHARS_MAX:
             self.add("reason", f"must be at most {_REASON_CHARS_MAX} characters")
         return value
+
+
+def request_fields(request: Message | None) -> LogFields:
+    """Return the fields of a log line about a request: the execution that it names, if it names one."""
+    namespace = getattr(request, "namespace", "") or DEFAULT_NAMESPACE
+    execution_id = getattr(request, "execution_id", "")
+    is_valid = _ID.fullmatch(namespace) and _ID.fullmatch(execution_id)
+    return key_fields((namespace, execution_id)) if is_valid else {}
 
 
 def request_record(method: str, request_id: str, request: Message, execution_id: str) -> RequestRecord | None:

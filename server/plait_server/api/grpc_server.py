@@ -20,9 +20,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from plait_server.api.call import Call, CallerGone
+from plait_server.api.checks import request_fields
 from plait_server.api.error_table import row_of, status_of
 from plait_server.api.health import HealthServicer
-from plait_server.api.methods import Method, MethodKind
+from plait_server.api.methods import PARSED_BYTES_MAX, Method, MethodKind
 from plait_server.api.reflection import REFLECTION_SERVICES, ReflectionServicer
 from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
 from plait_server.errors import (
@@ -203,7 +204,7 @@ def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grp
                 answer = await method.function(method.read(content), _call(method, context))
                 return _encode(answer)
 
-            return await _guarded(serve, calls, method, context, new_id) or b""
+            return await _guarded(serve, calls, method, context, new_id, content) or b""
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
@@ -213,7 +214,7 @@ def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grp
             async def serve() -> None:
                 await method.function(method.parse(content), _call(method, context), _sender(context))
 
-            await _guarded(serve, calls, method, context, new_id)
+            await _guarded(serve, calls, method, context, new_id, content)
 
         return grpc.unary_stream_rpc_method_handler(server_stream)
 
@@ -238,6 +239,7 @@ async def _guarded(
     method: Method,
     context: _Context,
     new_id: Callable[[], str],
+    content: bytes = b"",
 ) -> T | None:
     """Cross into trio, and turn errors into statuses; None if the caller is gone and cannot be told."""
     try:
@@ -254,9 +256,9 @@ async def _guarded(
         elif all(isinstance(error, trio.Cancelled) for error in errors):
             raise
         else:
-            await _abort_bug(context, method, group, new_id())
+            await _abort_bug(context, method, group, new_id(), content)
     except Exception as error:  # noqa: BLE001 # the boundary: no traceback reaches a user
-        await _abort_bug(context, method, error, new_id())
+        await _abort_bug(context, method, error, new_id(), content)
     return None  # Else `abort` has raised.
 
 
@@ -267,8 +269,18 @@ async def _end(context: _Context, method: Method, error: PlaitError | CallerGone
         await _abort(context, error)
 
 
-async def _abort_bug(context: _Context, method: Method, error: BaseException, error_id: str) -> None:
-    logger.error("%s failed by a bug, error id %s", method.path, error_id, exc_info=error)
+async def _abort_bug(
+    context: _Context, method: Method, error: BaseException, error_id: str, content: bytes
+) -> None:
+    # What names an execution carries no graph, and so is small.
+    request = method.parse(content) if len(content) <= PARSED_BYTES_MAX else None
+    logger.error(
+        "%s failed by a bug, error id %s",
+        method.path,
+        error_id,
+        exc_info=error,
+        extra=request_fields(request),
+    )
     text = f"Plait has a bug; please report it with the error id {error_id}, which its log explains"
     await _abort(context, InvariantViolated(text, error_id=error_id))
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from plait_server.core.events import Event
 from plait_server.core.execution import Execution
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.workers import Assignment
 
 
 class Observer(Protocol):
@@ -22,7 +22,7 @@ class Observer(Protocol):
         The execution is the runtime's: the events are the newest of its state, and it goes on afterwards.
         """
 
-    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
         """Take note of a worker's progress, log line or heartbeat of an attempt."""
 
 

@@ -10,6 +10,7 @@ import trio
 
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import DamagedRow, Journal
+from plait_server.ports.log_fields import key_fields
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Quarantine:
     def add(self, key: Key, error: EventDamaged) -> None:
         """Quarantine an execution."""
         if key not in self._errors:
-            logger.error("execution %s of %s is quarantined: %s", key[1], key[0], error)
+            logger.error("the execution is quarantined: %s", error, extra=key_fields(key))
             self._errors[key] = error
 
     def add_row(self, row: DamagedRow) -> None:

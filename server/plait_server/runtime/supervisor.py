@@ -44,6 +44,7 @@ from plait_server.ports.journal import (
     RequestRecord,
     SequenceConflict,
 )
+from plait_server.ports.log_fields import execution_fields
 from plait_server.ports.workers import AttemptKey, Report
 from plait_server.runtime.building import build_execution
 from plait_server.runtime.contents import Contents
@@ -355,7 +356,8 @@ class Supervisor:
         try:
             exit_ = await executor.run()
         except* ExecutionDropped as group:
-            logger.warning("execution %s is read again: %s", key[1], group.exceptions[0])
+            fields = execution_fields(key[0], executor.execution)
+            logger.warning("the execution is read again: %s", group.exceptions[0], extra=fields)
             # Who looks for it meanwhile waits until it is there again.
             self._loading[key] = trio.Event()
         except* EventDamaged as group:

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
 
 from plait_server.core.events import Event, ExecutionEnded
 from plait_server.core.execution import Execution
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.log_fields import assignment_fields, execution_fields
+from plait_server.ports.workers import Assignment
 
 logger = logging.getLogger(__name__)
-
-_UNPRINTED: Final = (
-    *range(0x20),
-    *range(
-        0x7F, 0xA0
-    ),  # DEL, and the second set of control characters, some of which begin an escape sequence
-    *range(0x200E, 0x2010),
-    *range(0x2028, 0x202F),  # line separators, and what turns the direction of writing
-    *range(0x2066, 0x206A),
-)
-_ESCAPES: Final = str.maketrans(
-    {chr(code): chr(code).encode("unicode_escape").decode() for code in _UNPRINTED}
-)
 
 
 class LogObserver:
@@ -34,26 +21,15 @@ class LogObserver:
         last = events[-1]
         if isinstance(last.detail, ExecutionEnded) and last.execution_state is not None:
             logger.info(
-                "execution %s/%s ended: %s%s",
-                namespace,
+                "execution %s ended: %s%s",
                 execution.execution_id,
                 last.execution_state.name,
                 f" ({last.reason})" if last.reason else "",
+                extra=execution_fields(namespace, execution),
             )
 
-    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
         """Log what a worker said of an attempt."""
-        logger.info(
-            "%s/%s %s attempt %d: %s: %s",
-            key.namespace,
-            key.execution_id,
-            key.node_path,
-            key.attempt,
-            kind,
-            one_line(text),
-        )
-
-
-def one_line(text: str) -> str:
-    """Write a text that is not ours so that it stays one line of the log, and steers no terminal."""
-    return text.translate(_ESCAPES)
+        if logger.isEnabledFor(logging.INFO):
+            fields = assignment_fields(assignment)
+            logger.info("worker %s: %s: %s", assignment.worker_id, kind, text, extra=fields)

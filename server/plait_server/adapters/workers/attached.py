@@ -48,6 +48,7 @@ from plait_server.core.states import AttemptOutcome, CancelStage
 from plait_server.encoding.worker_failure import worker_code
 from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, SlowConsumer, WorkerIdInUse
 from plait_server.ports.capacity import Capacity
+from plait_server.ports.log_fields import assignment_fields, attempt_fields
 from plait_server.ports.observer import Observer
 from plait_server.ports.seams import Seams
 from plait_server.ports.workers import (
@@ -322,7 +323,7 @@ class AttachedWorkers:
                 case Said():
                     held = worker.held.get(event.token)
                     if held is not None:
-                        self._sayings.say(worker.quota, held.assignment.key, event.kind, event.text)
+                        self._sayings.say(worker.quota, held.assignment, event.kind, event.text)
                 case Used():
                     held = worker.held.get(event.token)
                     if held is not None:
@@ -478,9 +479,7 @@ class AttachedWorkers:
         for held in list(worker.held.values()):
             if held.reason or held.done.is_set():
                 continue
-            logger.warning(
-                "attempt %s is lost with worker %s", held.assignment.key.node_path, worker.worker_id
-            )
+            logger.warning("lost with worker %s", worker.worker_id, extra=assignment_fields(held.assignment))
             held.lose(worker.worker_id, self._lease_s)
         self._forget(worker)
 
@@ -491,7 +490,8 @@ class AttachedWorkers:
 
 
 def _drop(key: AttemptKey, report: Report, worker_id: str) -> None:
-    logger.warning("a report of %s (%s) by %s came before the server", key, report.outcome, worker_id)
+    text = "a report (%s) by worker %s came before the server"
+    logger.warning(text, report.outcome.name, worker_id, extra=attempt_fields(key))
 
 
 async def _nothing_is_current(key: AttemptKey) -> bool:

@@ -12,7 +12,7 @@ import trio
 
 from plait_server.core.limits import KIB
 from plait_server.ports.observer import Observer
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.workers import Assignment
 
 LINES_A_SECOND: Final = 100
 LINES_AT_ONCE: Final = 1_000
@@ -70,12 +70,12 @@ class Sayings:
         self._observer = observer
         self._all = Quota(ALL_TIMES)
 
-    def say(self, quota: Quota, key: AttemptKey, kind: str, text: str) -> None:
+    def say(self, quota: Quota, assignment: Assignment, kind: str, text: str) -> None:
         """Hand on a line of an attempt, or drop it.
 
         Args:
             quota: That of the attempt's worker.
-            key: The attempt.
+            assignment: The attempt.
             kind: What it is, or its level.
             text: The line.
         """
@@ -88,4 +88,4 @@ class Sayings:
             quota.dropped = 0
         quota.take(size)
         self._all.take(size)
-        self._observer.worker_said(key, kind, text)
+        self._observer.worker_said(assignment, kind, text)

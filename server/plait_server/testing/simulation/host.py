@@ -31,7 +31,7 @@ from plait_server.errors import (
 )
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.sampler import FollowCaller
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.workers import Assignment
 from plait_server.testing.simulation.bounds import check_answer, check_frame
 from plait_server.testing.simulation.frames import FrameChecks
 from plait_server.testing.simulation.network import ConnectionLost, Direction, Link, ServerUnreachable
@@ -55,7 +55,7 @@ class _NoObserver:
     def events_durable(self, namespace: str, execution: object, events: object) -> None:
         pass
 
-    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
         pass
 
 

@@ -1,0 +1,60 @@
+"""The fields of a log line: the execution, node, branch, attempt, trace and span that it is about (B3).
+
+Each line passes those that exist as `extra`, so that they are attributes of its record; whoever formats
+records finds them under the names of `LOG_FIELDS`. They are passed explicitly, since one trio task (the
+committer's, a worker's stream, the allocator's callbacks) acts for many executions in turn, and a context
+variable would name the wrong one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from plait_server.core.events import Event
+from plait_server.core.execution import Execution
+from plait_server.core.trace import SpanIds
+from plait_server.ports.workers import Assignment, AttemptKey
+
+LOG_FIELDS: Final = ("namespace", "execution", "node", "branch", "attempt", "trace", "span")
+"""The names, in the order in which they are written."""
+
+LogFields: TypeAlias = dict[str, str | int]
+"""Name -> value; none of the values is empty."""
+
+
+def execution_fields(namespace: str, execution: Execution) -> LogFields:
+    """Return the fields of a line about an execution; the span is its own."""
+    return key_fields((namespace, execution.execution_id)) | _trace_fields(execution.traceparent)
+
+
+def event_fields(namespace: str, execution: Execution, event: Event) -> LogFields:
+    """Return the fields of a line about a node's event; the span is the attempt's if it has one, else the node's."""
+    spans = SpanIds(namespace, execution.execution_id, event.run)
+    path, attempt = event.node_path, event.attempt
+    fields = execution_fields(namespace, execution) | {"node": path, "branch": event.branch}
+    if attempt:
+        fields["attempt"] = attempt
+    return fields | {"span": (spans.attempt(path, attempt) if attempt else spans.node(path)).hex()}
+
+
+def key_fields(key: tuple[str, str]) -> LogFields:
+    """Return the fields of a line about an execution of which only the key is known: namespace and id."""
+    return {"namespace": key[0], "execution": key[1]}
+
+
+def attempt_fields(key: AttemptKey) -> LogFields:
+    """Return the fields of a line about an attempt of which only the key is known."""
+    return key_fields((key.namespace, key.execution_id)) | {"node": key.node_path, "attempt": key.attempt}
+
+
+def assignment_fields(assignment: Assignment) -> LogFields:
+    """Return the fields of a line about an attempt at a worker; the span is the attempt's."""
+    branch: LogFields = {"branch": assignment.branch} if assignment.branch else {}
+    return attempt_fields(assignment.key) | branch | _trace_fields(assignment.traceparent)
+
+
+def _trace_fields(traceparent: str) -> LogFields:
+    if not traceparent:
+        return {}
+    _, trace_id, span_id, _ = traceparent.split("-", 3)
+    return {"trace": trace_id, "span": span_id}
