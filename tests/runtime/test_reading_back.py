@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from plait_server.adapters.journals.memory import MemoryStore
 from plait_server.bootstrap import _collect_no_garbage_until_whole
 from plait_server.core.states import ExecutionState
+from plait_server.runtime.recovery import replay
 from tests.runtime.world import NAMESPACE, Runtime, hangs, returns, running
 
 COUNT = 40
@@ -99,3 +100,17 @@ async def test_no_garbage_is_collected_until_all_is_read_back(autojump_clock: Mo
         await wait_all_tasks_blocked()
         assert not unread(again)
         assert gc.isenabled()
+
+
+async def test_a_replay_shows_the_execution_right_after_each_event(autojump_clock: MockClock) -> None:
+    async with running(scripts={"a": returns("1"), "b": returns("2")}) as runtime:
+        await runtime.submit("a -> b")
+        ended = await runtime.wait_ended()
+        journal = runtime.journal.inner.namespace(NAMESPACE)
+        sequences, events = [], []
+        async for execution, event in replay(journal, "x"):
+            sequences.append(execution.sequence)
+            events.append(event)
+    assert events == runtime.events()
+    assert sequences == [event.sequence for event in events]
+    assert execution.digest() == ended.digest()

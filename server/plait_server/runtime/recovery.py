@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Final
 
-from plait_server.core.events import ExecutionSubmitted
+from plait_server.core.events import Event, ExecutionSubmitted
 from plait_server.core.execution import Execution
 from plait_server.core.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import decode_event
@@ -27,29 +28,47 @@ async def load_execution(journal: NamespaceJournal, execution_id: str) -> Execut
         JournalUnavailable: the store does not answer.
     """
     execution: Execution | None = None
-    after = 0
-    while True:
-        page = await journal.read(execution_id, after=after, events_max=PAGE_EVENTS, bytes_max=PAGE_BYTES)
-        for content in page.events:
-            event = decode_event(content)
-            if execution is None:
-                if not isinstance(event.detail, ExecutionSubmitted):
-                    message = (
-                        "the first event of this execution is not its submission; restore it from a backup"
-                    )
-                    raise EventDamaged(message)
-                execution = await _begin(journal, event.detail)
-            execution.apply(event)
-        after += len(page.events)
-        if after >= page.last_sequence or not page.events:
-            break
+    async for execution, _ in replay(journal, execution_id):  # noqa: B007 # the last one counts
+        pass
     if execution is None:
         message = "this execution has no events; restore it from a backup"
         raise EventDamaged(message)
     return execution
 
 
-async def _begin(journal: NamespaceJournal, submitted: ExecutionSubmitted) -> Execution:
+async def replay(
+    journal: NamespaceJournal, execution_id: str
+) -> AsyncGenerator[tuple[Execution, Event], None]:
+    """Read an execution back event by event; whoever stops before the end closes it (`contextlib.aclosing`).
+
+    Yields:
+        The execution, always the same object, as it was right after the event, and the event; up to the newest.
+
+    Raises:
+        ExecutionNotFound: there is none of this id in this namespace.
+        EventDamaged: an event, the graph or its analysis is damaged, or of a newer version.
+        JournalUnavailable: the store does not answer.
+    """
+    execution: Execution | None = None
+    after = 0
+    while True:
+        page = await journal.read(execution_id, after=after, events_max=PAGE_EVENTS, bytes_max=PAGE_BYTES)
+        for content in page.events:
+            event = decode_event(content)
+            if execution is None:
+                execution = await _begin(journal, event)
+            execution.apply(event)
+            yield execution, event
+        after += len(page.events)
+        if after >= page.last_sequence or not page.events:
+            return
+
+
+async def _begin(journal: NamespaceJournal, first: Event) -> Execution:
+    submitted = first.detail
+    if not isinstance(submitted, ExecutionSubmitted):
+        message = "the first event of this execution is not its submission; restore it from a backup"
+        raise EventDamaged(message)
     if submitted.semantics_version > SEMANTICS_VERSION:
         message = (
             f"this execution runs under semantics {submitted.semantics_version}; upgrade Plait to read it"
