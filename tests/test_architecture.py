@@ -97,7 +97,7 @@ LAYERS: Mapping[str, Layer] = {
         *("core", "ports", "encoding", "runtime"),
         others=CONTRACT | {"google.rpc", "grpc", "grpc_health", "grpc_reflection", "trio"},
     ),
-    "telemetry": layer("core", "ports"),
+    "telemetry": layer("core", "ports", others=frozenset({"opentelemetry.proto", "trio"})),
     "testing": layer(
         # The simulator runs the whole server, so it puts one together.
         *("core", "encoding", "ports", "runtime", "adapters", "api", "bootstrap", "config"),

@@ -66,6 +66,7 @@ from plait_server.core.states import (
 from plait_server.core.validation import ExpressionNames, validate
 from tests.core.evaluator import joined, sink_outputs
 
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 Question = JudgeEdges | MakeInput | FindValue | MakeOutput
 
 _N = NodeState
@@ -138,7 +139,7 @@ class Driver:
         self._node_states = {node.id: NodeState.IDLE for node in graph.nodes}
         self._edge_states = [EdgeState.UNRESOLVED] * len(graph.edges)
         self._terminal: Event | None = None
-        submitted = ExecutionSubmitted("e1", graph.name, "", "", NULL, {}, 1, "", len(graph.nodes))
+        submitted = ExecutionSubmitted("e1", graph.name, "", "", NULL, {}, 1, TRACEPARENT, len(graph.nodes))
         event = Event(1, 0.0, 1, "", 0, "0", None, ExecutionState.QUEUED, "", submitted)
         self.machine.apply(event)
         self.replica.apply(event)
@@ -163,8 +164,12 @@ class Driver:
 
     def grant(self, path: str) -> None:
         """Grant permits and a worker to a node, offered or not."""
+        self.grant_after(path, 0.0)
+
+    def grant_after(self, path: str, queue_s: float) -> None:
+        """Grant them after a wait of so many seconds, which must have passed."""
         self.offered.pop(path, None)
-        self._step(Granted(path, f"worker-{path}", "instance", 0.0))
+        self._step(Granted(path, f"worker-{path}", "instance", queue_s))
 
     def succeed(self, *paths: str, output: str = "null") -> None:
         """Let the present attempts of nodes succeed, one after the other."""

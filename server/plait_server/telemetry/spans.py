@@ -1,0 +1,445 @@
+"""The trace of an execution as a fold over its events (B2): which spans each event completes.
+
+Rules
+1. A span is a function of the journal. It is made of what no later event of its run changes, so that it is the
+   same, to the bit, made live when its end became durable, after a crash, or for an export years later.
+2. The spans of an attempt, of its wait in the queue, and of a node are completed when they end. Those of
+   branches, of the execution, and of nodes that were put back to idle are completed by the end of the run.
+3. A span holds the spans below it, whatever the wall clock did meanwhile: its times reach over theirs.
+4. Every node that ended has a span, skipped ones too. One that never began and has not ended has none, and so has
+   a branch without nodes that have one.
+
+The tree is execution > branch > node > attempt. Branch 0 is the execution's own span. The wait before an attempt
+lies under the node, if it took 1 ms or more.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from plait_server.core.branches import MAIN
+from plait_server.core.critical_path import critical_path_in_slices
+from plait_server.core.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
+from plait_server.core.execution import ROOT_BRANCH, Execution
+from plait_server.core.failures import Failure
+from plait_server.core.graph import JoinMode, Task
+from plait_server.core.joins import Verdict
+from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.slices import ITEMS_PER_SLICE
+from plait_server.core.states import AttemptOutcome, EdgeState, ExecutionState, NodeState, Reason
+from plait_server.core.trace import SpanIds, read_trace_context
+
+QUEUE_SHOWN_S: Final = 0.001
+"""A shorter wait for capacity has no span of its own."""
+MESSAGE_CHARS_MAX: Final = 1_000
+"""What a span shows of a failure's message; the whole of it is in the journal."""
+LINKS_MAX: Final = 128
+"""Links of a span; what the specification of OpenTelemetry takes where nothing else is said."""
+EVENTS_MAX: Final = 128
+
+Attribute: TypeAlias = tuple[str, str | int | float]
+Attributes: TypeAlias = tuple[Attribute, ...]
+
+
+class SpanKind(enum.IntEnum):
+    """The part a span plays. Values are those of OTLP."""
+
+    INTERNAL = 1
+    SERVER = 2
+    CLIENT = 3
+    PRODUCER = 4
+    CONSUMER = 5
+
+
+class SpanEvent(NamedTuple):
+    """Something that happened within a span."""
+
+    name: str
+    time_ns: int
+    attributes: Attributes
+
+
+class Trace(NamedTuple):
+    """What all spans of one run of an execution have in common."""
+
+    trace_id: bytes
+    flags: int
+    tracestate: str
+    attributes: Attributes
+
+
+class Span(NamedTuple):
+    """One span, completed."""
+
+    trace: Trace
+    span_id: bytes
+    parent_id: bytes
+    """Empty for an execution whose caller named no span."""
+    name: str
+    kind: SpanKind
+    start_ns: int
+    """Since 1970."""
+    end_ns: int
+    attributes: Attributes
+    """Besides those of the trace."""
+    events: tuple[SpanEvent, ...] = ()
+    links: tuple[bytes, ...] = ()
+    """Ids of spans of the same trace."""
+    links_dropped: int = 0
+    events_dropped: int = 0
+    error: str | None = None
+    """What went wrong; None if the span is no failure."""
+    has_remote_parent: bool = False
+
+
+class _Bounds(NamedTuple):
+    """When something began and ended, in ns."""
+
+    start: int
+    end: int
+
+
+class SpanFold:
+    """Makes the spans of executions, event by event. Keeps nothing but the names of the execution it made last."""
+
+    def __init__(self) -> None:
+        self._latest: _Run | None = None
+
+    def after(self, namespace: str, execution: Execution, event: Event) -> Iterator[Span | None]:
+        """Make the spans that an event completes, the inner ones first.
+
+        Args:
+            namespace: The execution's.
+            execution: As it was right after the event, or later in the same run.
+            event: An event of it.
+
+        Yields:
+            Spans; and None now and then, where a long computation may be interrupted.
+        """
+        match event.detail:
+            case AttemptEnded() | NodeEnded() | ExecutionEnded():
+                pass
+            case _:
+                return
+        latest = self._latest
+        if latest is None or latest.execution is not execution or latest.run != event.run:
+            latest = self._latest = _Run(namespace, execution, event.run)
+        yield from latest.after(event)
+
+
+class _Run:
+    """One run of an execution, whose spans are made."""
+
+    def __init__(self, namespace: str, execution: Execution, run: int) -> None:
+        self.execution = execution
+        self.run = run
+        self._ids = SpanIds(namespace, execution.execution_id, run)
+        context = read_trace_context(execution.traceparent, execution.tracestate)
+        assert context is not None  # the server wrote it
+        self._trace = Trace(
+            bytes.fromhex(context.trace_id),
+            context.flags,
+            context.tracestate,
+            (
+                ("plait.namespace", namespace),
+                ("plait.execution.id", execution.execution_id),
+                ("plait.run", run),
+            ),
+        )
+
+    def after(self, event: Event) -> Iterator[Span | None]:
+        """Make the spans that an event completes."""
+        if not event.node_path:
+            yield from self._end()
+            return
+        record = self.execution.record(event.node_path)
+        if isinstance(event.detail, AttemptEnded):
+            yield from self._attempt(record, record.attempts[event.attempt - 1])
+        if event.node_state is not None and event.node_state.is_ended:
+            yield self._node(record)
+
+    # Attempts.
+
+    def _attempts(self, record: NodeRecord) -> Sequence[AttemptRecord]:
+        if self.run == 1:
+            return record.attempts
+        return [attempt for attempt in record.attempts if attempt.run == self.run]
+
+    def _attempt(self, record: NodeRecord, attempt: AttemptRecord) -> Iterator[Span]:
+        outcome = attempt.outcome
+        assert outcome is not None  # it has ended
+        node_type, path, number = _type_of(record), record.path, attempt.number
+        node_id = self._ids.node(path)
+        where: Attributes = (
+            ("plait.node.path", path),
+            ("plait.node.type", node_type),
+            ("plait.branch.id", self.execution.scope_of(path).branch(record.index)),
+            ("plait.attempt.number", number),
+        )
+        bounds = _attempt_bounds(attempt)
+        if attempt.queue_s >= QUEUE_SHOWN_S:
+            yield Span(
+                self._trace,
+                self._ids.queue(path, number),
+                node_id,
+                f"queue {node_type}",
+                SpanKind.INTERNAL,
+                _queue_start(attempt),
+                bounds.start,
+                where,
+            )
+        is_error = outcome in _FAILED_OUTCOMES
+        failure = attempt.failure if is_error else None
+        yield Span(
+            self._trace,
+            self._ids.attempt(path, number),
+            node_id,
+            f"attempt {node_type}",
+            SpanKind.CLIENT,
+            bounds.start,
+            bounds.end,
+            (
+                *where,
+                ("plait.attempt.outcome", outcome.name),
+                ("plait.worker.id", attempt.worker_id),
+                ("plait.worker.instance_id", attempt.worker_instance_id),
+                ("plait.queue_s", attempt.queue_s),
+                *_error_type(failure),
+            ),
+            _exception(failure, bounds.end),
+            error=_error(failure, outcome.name) if is_error else None,
+        )
+
+    # Nodes.
+
+    def _node(self, record: NodeRecord) -> Span:
+        scope = self.execution.scope_of(record.path)
+        branch = scope.branches.node_branch[record.index]
+        bounds = self._node_bounds(scope, record)
+        node_type = _type_of(record)
+        attempts = self._attempts(record)
+        is_error = record.state in _FAILED_STATES
+        failure = record.failure if is_error else None
+        links, links_dropped = self._links(scope, record)
+        retries = [attempt for attempt in attempts if attempt.retry_time_s]
+        return Span(
+            self._trace,
+            self._ids.node(record.path),
+            self._ids.branch(scope.path, branch),
+            f"node {node_type}",
+            SpanKind.INTERNAL,
+            bounds.start,
+            bounds.end,
+            _given(
+                ("plait.node.id", record.node.id),
+                ("plait.node.path", record.path),
+                ("plait.node.kind", _kind_of(record)),
+                ("plait.node.type", node_type),
+                ("plait.node.level", scope.analysis.levels[record.index]),
+                ("plait.branch.id", scope.branches.path(branch)),
+                ("plait.branch.name", scope.branches.name(branch)),
+                ("plait.node.state", record.state.name),
+                ("plait.reason", record.reason),
+                ("plait.attempt.count", len(attempts)),
+                *_error_type(failure),
+            ),
+            (*map(_retry, retries[:EVENTS_MAX]), *_exception(failure, bounds.end)),
+            links,
+            links_dropped,
+            max(0, len(retries) - EVENTS_MAX),
+            _error(failure, record.state.name) if is_error else None,
+        )
+
+    def _links(self, scope: Scope, record: NodeRecord) -> tuple[tuple[bytes, ...], int]:
+        """Link a join to what fed it: the ACTIVE sources, of ANY the winner, in COLLECT the BROKEN ones too (B2.1)."""
+        if record.total < 2 or record.verdict is None or record.verdict.is_skip:
+            return (), 0
+        edges: Sequence[int] = record.active_edges
+        join = record.node.join
+        if join is not None and join.mode is JoinMode.COLLECT:
+            states = scope.edge_states
+            edges = [
+                edge
+                for edge in scope.adjacency.incoming[record.index]
+                if states[edge] is EdgeState.ACTIVE or states[edge] is EdgeState.BROKEN
+            ]
+        links = tuple(self._ids.node(scope.source(edge).path) for edge in edges[:LINKS_MAX])
+        return links, len(edges) - len(links)
+
+    def _node_bounds(self, scope: Scope, record: NodeRecord) -> _Bounds:
+        attempts = self._attempts(record)
+        if not attempts:
+            end = _ns(record.ended_s if record.state.is_ended else self.execution.ended_s)
+            start_s = record.started_s or self._ready_s(scope, record)
+            return _Bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
+        start = min(map(_queue_start, attempts))
+        end = max(_attempt_bounds(attempt).end for attempt in attempts)
+        return _Bounds(start, max(end, _ns(record.ended_s)))
+
+    def _ready_s(self, scope: Scope, record: NodeRecord) -> float | None:
+        """Tell since when a task that ended before it began had been ready, in seconds; None if it was not."""
+        if (
+            record.verdict is not Verdict.RUN
+            or not isinstance(record.node.kind, Task)
+            or record.reason == Reason.LOCKED
+        ):
+            return None
+        ends = [scope.source(edge).ended_s for edge in record.active_edges]
+        return max(ends, default=self.execution.started_s)
+
+    # The end of the run.
+
+    def _end(self) -> Iterator[Span | None]:
+        bounds: dict[int, _Bounds]
+        whole = _Bounds(_ns(self.execution.created_s), _ns(self.execution.ended_s))
+        length_s = work_s = 0.0
+        for scope in self.execution.scopes.values():
+            bounds = {}
+            for count, record in enumerate(scope.records):
+                if count % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
+                    yield None
+                has_begun = self._attempts(record) or record.started_s
+                if not (record.state.is_ended or has_begun):
+                    continue
+                if not record.state.is_ended:
+                    yield self._node(record)
+                branch = scope.branches.node_branch[record.index]
+                of_node = self._node_bounds(scope, record)
+                bounds[branch] = _around(bounds.get(branch, of_node), of_node)
+            # A branch has a higher number than the one above it.
+            for branch in sorted(bounds, reverse=True):
+                parent = scope.branches.parent(branch)
+                if parent is not None:
+                    bounds[parent] = _around(bounds.get(parent, bounds[branch]), bounds[branch])
+            for branch, of_branch in bounds.items():
+                if branch == MAIN and not scope.path:
+                    whole = _around(whole, of_branch)
+                else:
+                    yield self._branch(scope, branch, of_branch)
+            work = critical_path_in_slices(scope, self.run)
+            while True:
+                try:
+                    next(work)
+                    yield None
+                except StopIteration as stop:
+                    length_s, of_scope_s = stop.value
+                    work_s += of_scope_s
+                    break
+        yield self._whole(whole, length_s, work_s)
+
+    def _branch(self, scope: Scope, branch: int, bounds: _Bounds) -> Span:
+        parent = scope.branches.parent(branch)
+        name = scope.branches.name(branch)
+        return Span(
+            self._trace,
+            self._ids.branch(scope.path, branch),
+            self._ids.branch(scope.path, parent or MAIN),
+            "branch",
+            SpanKind.INTERNAL,
+            bounds.start,
+            bounds.end,
+            _given(("plait.branch.id", scope.branches.path(branch)), ("plait.branch.name", name)),
+        )
+
+    def _whole(self, bounds: _Bounds, length_s: float, work_s: float) -> Span:
+        execution = self.execution
+        state = execution.state
+        assert state is not None  # it has ended
+        graph = execution.root.graph
+        elapsed_s = execution.ended_s - execution.started_s
+        is_error = state in (ExecutionState.FAILED, ExecutionState.TIMED_OUT)
+        failure = execution.failure if is_error else None
+        return Span(
+            self._trace,
+            self._ids.execution(),
+            bytes.fromhex(execution.parent_span_id),
+            "execution",
+            SpanKind.CONSUMER,
+            bounds.start,
+            bounds.end,
+            _given(
+                ("plait.graph.name", graph.name),
+                ("plait.execution.state", state.name),
+                ("plait.reason", execution.reason),
+                ("plait.node.count", len(graph.nodes)),
+                ("plait.limit", graph.policy.max_concurrency),
+                ("plait.branch.id", ROOT_BRANCH),
+                ("plait.critical_path_s", round(length_s, 6)),
+                ("plait.node_time_s", round(work_s, 6)),
+                ("plait.speedup", round(work_s / elapsed_s, 3) if elapsed_s > 0 else ""),
+                *_error_type(failure),
+            ),
+            _exception(failure, bounds.end),
+            error=_error(failure, execution.reason or state.name) if is_error else None,
+            has_remote_parent=bool(execution.parent_span_id),
+        )
+
+
+_FAILED_OUTCOMES: Final = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST)
+_FAILED_STATES: Final = (NodeState.FAILED, NodeState.TIMED_OUT)
+
+
+def _around(first: _Bounds, second: _Bounds) -> _Bounds:
+    return _Bounds(min(first.start, second.start), max(first.end, second.end))
+
+
+def _ns(time_s: float) -> int:
+    """Return a time in ns. Events carry microseconds, and a float of today holds no more."""
+    return round(time_s * 1e6) * 1_000
+
+
+def _attempt_bounds(attempt: AttemptRecord) -> _Bounds:
+    start = _ns(attempt.started_s)
+    return _Bounds(start, max(start, _ns(attempt.ended_s)))
+
+
+def _queue_start(attempt: AttemptRecord) -> int:
+    return _ns(attempt.started_s) - _ns(attempt.queue_s)
+
+
+def _kind_of(record: NodeRecord) -> str:
+    return type(record.node.kind).__name__.lower()
+
+
+def _type_of(record: NodeRecord) -> str:
+    kind = record.node.kind
+    return kind.type if isinstance(kind, Task) else _kind_of(record)
+
+
+def _given(*attributes: Attribute) -> Attributes:
+    """Leave out those that have nothing to say."""
+    return tuple(attribute for attribute in attributes if attribute[1] != "")
+
+
+def _error_type(failure: Failure | None) -> Attributes:
+    return (("error.type", failure.code),) if failure is not None else ()
+
+
+def _error(failure: Failure | None, otherwise: str) -> str:
+    """Say what went wrong; a timeout that is taken for no failure has nothing more to say."""
+    if failure is None:
+        return otherwise
+    return f"{failure.code}: {failure.message}"[:MESSAGE_CHARS_MAX]
+
+
+def _exception(failure: Failure | None, time_ns: int) -> tuple[SpanEvent, ...]:
+    """Tell of a failure as the semantic conventions tell of exceptions."""
+    if failure is None:
+        return ()
+    return (SpanEvent("exception", time_ns, _told(failure)),)
+
+
+def _told(failure: Failure) -> Attributes:
+    return ("exception.type", failure.code), ("exception.message", failure.message[:MESSAGE_CHARS_MAX])
+
+
+def _retry(attempt: AttemptRecord) -> SpanEvent:
+    """Tell of an attempt after which another was due."""
+    failure = attempt.failure
+    delay_s = round(max(0.0, attempt.retry_time_s - attempt.ended_s), 6)
+    attributes: Attributes = (("plait.attempt.number", attempt.number), ("plait.retry_delay_s", delay_s))
+    if failure is not None:
+        attributes += _told(failure)
+    return SpanEvent("retry", _attempt_bounds(attempt).end, attributes)

@@ -1,0 +1,312 @@
+"""The trace of an execution (B2, B2.1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait_server.core.states import CancelStage
+from plait_server.telemetry import spans as spans_module
+from plait_server.telemetry.spans import SpanKind
+from tests.core.driver import TRACEPARENT, Driver
+from tests.core.graph_text import build
+from tests.telemetry.tracing import Tree, label, trace_of
+
+
+def run(*lines: str) -> Driver:
+    d = Driver(build(*lines))
+    d.now_s = 1_000.0  # a clock that shows 0 says of a node that it never began
+    return d.start()
+
+
+def ended(driver: Driver) -> Tree:
+    """Return the trace of an execution that has ended, whose spans nest."""
+    assert driver.execution.is_ended
+    tree = trace_of(driver)
+    tree.check_nesting()
+    return tree
+
+
+def test_tree_is_execution_branch_node_attempt() -> None:
+    """B2: execution > branch > node > attempt; nested branches are below their parents."""
+    d = run("a -> b; a -> c; c -> d; c -> e; b, d, e -> f")
+    for path in "abcdef":
+        d.advance(1)
+        d.succeed(path)
+    tree = ended(d)
+    assert {label(span): tree.parent(label(span)) for span in tree if span.name != "execution"} == {
+        "a": "execution",
+        "attempt a 1": "a",
+        "branch 0-001": "execution",
+        "branch 0-002": "execution",
+        "branch 0-002-001": "branch 0-002",
+        "branch 0-002-002": "branch 0-002",
+        "b": "branch 0-001",
+        "attempt b 1": "b",
+        "c": "branch 0-002",
+        "attempt c 1": "c",
+        "d": "branch 0-002-001",
+        "attempt d 1": "d",
+        "e": "branch 0-002-002",
+        "attempt e 1": "e",
+        "f": "execution",
+        "attempt f 1": "f",
+    }
+    assert [
+        span.name for span in tree if label(span) in ("execution", "branch 0-001", "a", "attempt a 1")
+    ] == [
+        "attempt t",
+        "node t",
+        "branch",
+        "execution",
+    ]
+
+
+def test_spans_are_written_when_they_end() -> None:
+    """B2: node and attempt spans are written when they end, branch and execution spans at the end of the run."""
+    d = run("a -> b; a -> c")
+    d.succeed("a", "b")
+    assert trace_of(d).labels() == ["attempt a 1", "a", "attempt b 1", "b"]
+    d.succeed("c")
+    assert trace_of(d).labels()[4:] == ["attempt c 1", "c", "branch 0-001", "branch 0-002", "execution"]
+
+
+def test_join_links_to_its_active_sources() -> None:
+    """B2.1: links: a join's ACTIVE sources."""
+    d = run("s -> a when=true; s -> b when=false; a, b -> j; s -> j")
+    d.succeed("s", "a", "j")
+    assert ended(d).links("j") == ["s", "a"] or ended(d).links("j") == ["a", "s"]
+    assert ended(d).links("a") == []
+
+
+def test_any_links_to_its_winner() -> None:
+    """B2.1: ANY its winner."""
+    d = run("a, b, c -> j", "node j join=ANY")
+    d.fail("a")
+    d.succeed("b")
+    d.succeed("j")
+    d.advance(1)
+    tree = ended(d)
+    assert tree.links("j") == ["b"]
+    loser = tree.get("c")
+    assert (loser.error, dict(loser.attributes)["plait.reason"]) == (None, "RACE_LOST")
+
+
+def test_collect_links_to_broken_sources_too() -> None:
+    """B2.1: COLLECT the BROKEN ones as well; DEAD ones never."""
+    d = run("s -> a; s -> b; s -> c when=false; a, b, c -> j", "node j join=COLLECT")
+    d.succeed("s")
+    d.fail("a")
+    d.succeed("b", "j")
+    assert ended(d).links("j") == ["a", "b"]
+
+
+def test_failed_join_links_to_what_it_had() -> None:
+    d = run("a, b -> j", "node j join=QUORUM:2", "policy CONTINUE")
+    d.succeed("a")
+    d.fail("b")
+    tree = ended(d)
+    assert tree.links("j") == ["a"]
+    assert (tree.get("j").error or "").startswith("QUORUM_UNREACHABLE: ")
+    assert dict(tree.get("j").attributes)["error.type"] == "QUORUM_UNREACHABLE"
+
+
+def test_many_links_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans_module, "LINKS_MAX", 2)
+    d = run("a, b, c -> j")
+    d.succeed("a", "b", "c", "j")
+    tree = trace_of(d)
+    assert tree.links("j") == ["a", "b"]
+    assert tree.get("j").links_dropped == 1
+
+
+def test_attempts_of_a_retried_node_each_have_a_span() -> None:
+    """B2: retries are marked: each attempt with its failure, the node with an event for each."""
+    d = run("node a retry=3")
+    d.fail("a", "UNAVAILABLE")
+    d.advance(1)
+    d.fail("a", "ABORTED")
+    d.advance(5)
+    d.succeed("a")
+    tree = ended(d)
+    assert [tree.get(f"attempt a {number}").error for number in (1, 2, 3)] == [
+        "UNAVAILABLE: a failed",
+        "ABORTED: a failed",
+        None,
+    ]
+    assert dict(tree.get("attempt a 2").attributes)["error.type"] == "ABORTED"
+    (exception,) = tree.get("attempt a 1").events
+    assert exception.name == "exception"
+    assert dict(exception.attributes) == {
+        "exception.type": "UNAVAILABLE",
+        "exception.message": "a failed",
+    }
+    node = tree.get("a")
+    assert node.error is None
+    assert dict(node.attributes)["plait.attempt.count"] == 3
+    assert [event.name for event in node.events] == ["retry", "retry"]
+    assert dict(node.events[1].attributes)["exception.type"] == "ABORTED"
+    assert dict(node.events[1].attributes)["plait.attempt.number"] == 2
+
+
+def test_status_is_an_error_for_failures_alone() -> None:
+    """B2.1: never for losers, aborted, cancelled, skipped or locked nodes."""
+    d = run("a -> x; node b; l -> m", "node l locked", "node c")
+    d.fail("a")
+    tree = ended(d)
+    assert tree.get("execution").error == "INTERNAL: a failed"
+    assert tree.get("a").error == "INTERNAL: a failed"
+    assert tree.get("attempt b 1").error is None
+    assert dict(tree.get("attempt b 1").attributes)["plait.attempt.outcome"] == "ABORTED"
+    assert dict(tree.get("b").attributes)["plait.node.state"] == "IDLE"
+    assert dict(tree.get("b").attributes)["plait.reason"] == "SIBLING_FAILED"
+    assert tree.get("l").error is None
+    assert dict(tree.get("l").attributes)["plait.reason"] == "LOCKED"
+    assert [label(span) for span in tree if span.error is not None] == ["attempt a 1", "a", "execution"]
+
+
+def test_lost_attempt_is_an_error_and_its_node_is_not() -> None:
+    """B2.1: status ERROR is for FAILED, TIMED_OUT and LOST."""
+    d = run("node a")
+    d.lose("a")
+    d.succeed("a")
+    tree = ended(d)
+    assert tree.get("attempt a 1").error is not None
+    assert dict(tree.get("attempt a 1").attributes)["plait.attempt.outcome"] == "LOST"
+    assert tree.get("a").error is None
+
+
+def test_skipped_node_has_a_span_of_no_length() -> None:
+    """B2.1: a skipped node has a span too."""
+    d = run("a -> b when=false; b -> c")
+    d.advance(2)
+    d.succeed("a")
+    tree = ended(d)
+    for path in "bc":
+        span = tree.get(path)
+        assert span.start_ns == span.end_ns == 1_002_000_000_000
+        assert dict(span.attributes)["plait.node.state"] == "SKIPPED"
+        assert dict(span.attributes)["plait.reason"] == "DEAD_PATH"
+        assert span.error is None
+
+
+def test_node_that_never_began_has_none_nor_a_branch_without_nodes() -> None:
+    """B2.1: a node that never began may have none, a branch without nodes neither."""
+    d = run("node a; b -> c; b -> d")
+    d.fail("a")
+    assert {"c", "d", "branch 0-002-001", "branch 0-002-002"}.isdisjoint(ended(d).labels())
+    assert {"branch 0-001", "branch 0-002"} <= set(ended(d).labels())
+
+
+def test_wait_in_the_queue_lies_under_the_node() -> None:
+    """B2.1: the queue wait lies under the node, if it took 1 ms or more."""
+    d = Driver(build("node a"), grants=False).start()
+    d.grant_after("a", 0.25)
+    d.advance(1)
+    d.succeed("a")
+    tree = ended(d)
+    wait = tree.get("queue a 1")
+    assert tree.parent("queue a 1") == "a"
+    assert (wait.name, wait.end_ns - wait.start_ns) == ("queue t", 250_000_000)
+    assert wait.end_ns == tree.get("attempt a 1").start_ns
+    assert tree.get("a").start_ns == wait.start_ns
+    assert dict(tree.get("attempt a 1").attributes)["plait.queue_s"] == 0.25
+    short = Driver(build("node a"), grants=False).start()
+    short.grant_after("a", 0.0009)
+    short.succeed("a")
+    assert "queue a 1" not in ended(short).labels()
+
+
+def test_cancelled_before_it_began_a_task_shows_how_long_it_waited() -> None:
+    d = Driver(build("a -> b"), grants=False).start()
+    d.grant("a")
+    d.advance(1)
+    d.succeed("a")
+    d.advance(2)
+    d.cancel()
+    tree = ended(d)
+    assert (tree.get("b").start_ns, tree.get("b").end_ns) == (1_000_000_000, 3_000_000_000)
+
+
+def test_cancelled_execution_is_no_error() -> None:
+    d = run("a -> b")
+    d.advance(1)
+    d.cancel()
+    for stage in (CancelStage.DELIVERED, CancelStage.ACKNOWLEDGED, CancelStage.EXITED):
+        d.advance(1)
+        d.receipt("a", stage)
+    tree = ended(d)
+    assert [span for span in tree if span.error is not None] == []
+    assert dict(tree.get("execution").attributes)["plait.execution.state"] == "CANCELLED"
+    assert tree.get("attempt a 1").end_ns == 1_001_000_000_000
+    assert tree.get("execution").end_ns == 1_004_000_000_000
+
+
+def test_timed_out_execution_is_an_error() -> None:
+    d = run("policy timeout=2; a -> b")
+    d.advance(3)
+    tree = ended(d)
+    assert tree.get("execution").error == "EXECUTION_TIMEOUT"
+    assert tree.get("a").error is None
+
+
+def test_execution_span_tells_how_parallel_it_was() -> None:
+    """On the execution: node count, limit, outcome, critical path, sum of node times, speed-up over sequential."""
+    d = run("a -> c; b -> c")
+    d.advance(2)
+    d.succeed("b")
+    d.advance(1)
+    d.succeed("a")
+    d.advance(1)
+    d.succeed("c")
+    span = ended(d).get("execution")
+    has = dict(span.attributes)
+    assert span.name == "execution"
+    assert span.kind is SpanKind.CONSUMER
+    assert (has["plait.node.count"], has["plait.limit"], has["plait.execution.state"]) == (3, 10, "SUCCEEDED")
+    assert (has["plait.critical_path_s"], has["plait.node_time_s"], has["plait.speedup"]) == (4.0, 6.0, 1.5)
+
+
+def test_backoff_counts_as_work_and_waiting_does_not() -> None:
+    d = Driver(build("node a retry=2"), grants=False).start()
+    d.grant_after("a", 3.0)
+    d.fail("a", "UNAVAILABLE", jitter=1.0)
+    d.advance(2)
+    d.grant_after("a", 0.0)
+    d.advance(4)
+    d.succeed("a")
+    has = dict(ended(d).get("execution").attributes)
+    backoff_s = d.execution.record("a").attempts[0].retry_time_s
+    assert has["plait.node_time_s"] == has["plait.critical_path_s"] == backoff_s + 4.0
+
+
+def test_all_spans_share_the_trace() -> None:
+    d = run("a -> b; a -> c")
+    d.succeed("a", "b", "c")
+    traces = {span.trace for span in ended(d)}
+    (trace,) = traces
+    assert trace.trace_id.hex() == TRACEPARENT[3:35]
+    assert dict(trace.attributes) == {"plait.namespace": "n", "plait.execution.id": "e1", "plait.run": 1}
+
+
+def test_clock_that_jumps_back_turns_no_span_round() -> None:
+    """Rule 3: a span holds the spans below it, whatever the wall clock did meanwhile."""
+    d = run("a -> b; a -> c; b, c -> d")
+    d.advance(100)
+    d.succeed("a")
+    d.now_s = 10.0
+    d.succeed("b")
+    d.now_s = 200.0
+    d.succeed("c")
+    d.now_s = 1.0
+    d.succeed("d")
+    ended(d)
+
+
+def test_engine_nodes_have_their_kind_for_a_type() -> None:
+    d = run("node c kind=condition:true; node w kind=delay:5; c -true-> w; c -false-> x")
+    d.advance(6)
+    tree = ended(d)
+    assert tree.get("c").name == "node condition"
+    wait = tree.get("w")
+    assert (wait.name, wait.end_ns - wait.start_ns) == ("node delay", 5_000_000_000)
+    assert dict(wait.attributes)["plait.node.level"] == 1
