@@ -1,0 +1,174 @@
+"""Writes the spans of executions, off the way of what they tell of.
+
+The runtime calls `events_durable` in the midst of its step, which puts the events into a queue. A task makes spans
+of them and encodes these, some at a time, so that no other task waits long for its turn; a batch goes to the
+exporter when it is full or has waited for a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from plait_server.core.events import Event
+from plait_server.core.execution import Execution
+from plait_server.core.trace import read_trace_context
+from plait_server.ports.workers import AttemptKey
+from plait_server.telemetry.span_encoding import SpanEncoder
+from plait_server.telemetry.spans import Span, SpanFold
+
+EVENTS_MAX: Final = 200_000
+"""Events that wait to become spans, over all executions: twice those of the largest graph at its end. They hold
+their executions in memory."""
+SPANS_PER_SLICE: Final = 128
+"""About 1 ms of making and encoding spans, after which others have their turn."""
+BATCH_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A collector takes 4 MiB by default."""
+
+
+class SpanSink(Protocol):
+    """Takes batches of encoded spans."""
+
+    def put_nowait(self, request: bytes, span_count: int) -> None:
+        """Take a TracesData of so many spans; if there is no room, drop it and count it."""
+
+    async def wait_room(self) -> None:
+        """Wait until there is room, for a bounded time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanObserverStatistics:
+    """A snapshot of what was observed."""
+
+    events_waiting: int
+    events_dropped: int
+    """Events that became no spans, because too many waited."""
+    spans: int
+    """Spans made so far."""
+
+
+class SpanObserver:
+    """An observer that writes spans. `run` is started once, by the process's nursery.
+
+    Args:
+        encoder: Collects the spans of a batch.
+        sink: Takes the batches.
+        batch_spans_max: Spans of a batch.
+        batch_wait_s: How long the first span of a batch waits for others, in seconds.
+    """
+
+    def __init__(
+        self, encoder: SpanEncoder, sink: SpanSink, *, batch_spans_max: int, batch_wait_s: float
+    ) -> None:
+        self._encoder = encoder
+        self._sink = sink
+        self._batch_spans_max = batch_spans_max
+        self._batch_wait_s = batch_wait_s
+        self._fold = SpanFold()
+        self._fold_again = SpanFold()
+        self._queue: deque[tuple[str, Execution, Sequence[Event]]] = deque()
+        self._events_waiting = 0
+        self._events_dropped = 0
+        self._spans = 0
+        self._batch_bytes = 0
+        self._batch_due_s = float("inf")
+        self._wake = trio.Event()
+        self._making = self._make()
+
+    def __repr__(self) -> str:
+        return f"<SpanObserver {self._events_waiting} events waiting, {self._spans} spans made>"
+
+    def statistics(self) -> SpanObserverStatistics:
+        """Take a snapshot."""
+        return SpanObserverStatistics(
+            events_waiting=self._events_waiting, events_dropped=self._events_dropped, spans=self._spans
+        )
+
+    # What the runtime calls.
+
+    def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
+        """Let the events of a sampled execution become spans, soon."""
+        if not _is_sampled(execution):
+            return
+        if self._events_waiting + len(events) > EVENTS_MAX:
+            self._events_dropped += len(events)
+            return
+        self._queue.append((namespace, execution, events))
+        self._events_waiting += len(events)
+        self._wake.set()
+
+    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
+        """Take note of nothing: what workers say is no span."""
+
+    async def event_again(self, namespace: str, execution: Execution, event: Event) -> None:
+        """Make the spans of an event from before the start again; wait for room rather than drop them."""
+        if not _is_sampled(execution):
+            return
+        for span in self._fold_again.after(namespace, execution, event):
+            if span is None or self._add(span):
+                await self._sink.wait_room()
+                await trio.lowlevel.checkpoint()
+
+    # The task.
+
+    async def run(self) -> None:
+        """Make spans until cancelled."""
+        while True:
+            if not self._queue:
+                with trio.CancelScope(deadline=self._batch_due_s):
+                    await self._wake.wait()
+            self._wake = trio.Event()
+            await self._make_due()
+            if trio.current_time() >= self._batch_due_s:
+                self._hand_over()
+
+    async def finish(self) -> None:
+        """Make the spans of all events that came, and hand over what there is."""
+        await self._make_due()
+        self._hand_over()
+
+    async def _make_due(self) -> None:
+        count = 0
+        # If this is cancelled between two spans, the next call goes on with the second.
+        for span in self._making:
+            if span is not None:
+                self._add(span)
+                count += 1
+            if span is None or count >= SPANS_PER_SLICE:
+                count = 0
+                await trio.lowlevel.checkpoint()
+        self._making = self._make()
+
+    def _make(self) -> Iterator[Span | None]:
+        while self._queue:
+            namespace, execution, events = self._queue.popleft()
+            for event in events:
+                self._events_waiting -= 1
+                yield from self._fold.after(namespace, execution, event)
+
+    def _add(self, span: Span) -> bool:
+        """Add a span to the batch; tell whether the batch was full with it."""
+        if not len(self._encoder):
+            self._batch_due_s = trio.current_time() + self._batch_wait_s
+        self._batch_bytes += self._encoder.add(span)
+        self._spans += 1
+        is_full = len(self._encoder) >= self._batch_spans_max or self._batch_bytes > BATCH_BYTES_MAX
+        if is_full:
+            self._hand_over()
+        return is_full
+
+    def _hand_over(self) -> None:
+        self._batch_due_s = float("inf")
+        self._batch_bytes = 0
+        count = len(self._encoder)
+        if count:
+            self._sink.put_nowait(self._encoder.take(), count)
+
+
+def _is_sampled(execution: Execution) -> bool:
+    context = read_trace_context(execution.traceparent)
+    return context is not None and context.is_sampled
