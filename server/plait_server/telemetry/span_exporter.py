@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 import trio
 
 from plait_server.ports.span_sender import SendFailed, Sent, SpanSender
-from plait_server.telemetry.log_observer import one_line
+from plait_server.telemetry.logs import one_line
 
 logger = logging.getLogger(__name__)
 
