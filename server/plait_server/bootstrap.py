@@ -36,7 +36,7 @@ from plait_server.errors import PlaitError, StoreLost, leaves_of
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.graph_requests import GraphRequests
 from plait_server.ports.journal import Journal
-from plait_server.ports.observer import Observer
+from plait_server.ports.observer import Observer, Retelling
 from plait_server.ports.sampler import FollowCaller, Sampler
 from plait_server.ports.seams import Seams
 from plait_server.runtime.allocator import Allocator
@@ -71,6 +71,7 @@ class World:
     observer: Observer
     sampler: Sampler
     config: ServerConfig
+    retelling: Retelling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,7 @@ async def assemble(world: World) -> Server:
         seams=world.seams,
         observer=world.observer,
         sampler=world.sampler,
+        retelling=world.retelling,
         allocator=allocator,
         committer=committer,
     )

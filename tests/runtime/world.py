@@ -21,6 +21,7 @@ from plait_server.core.failures import Failure
 from plait_server.core.graph import Graph
 from plait_server.core.payload import Payload
 from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.trace import TraceContext
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.graph_codec import graph_to_proto
 from plait_server.errors import JournalUnavailable
@@ -45,6 +46,8 @@ from plait_server.runtime.context import Context
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
+from plait_server.telemetry.observers import Observers
+from plait_server.telemetry.span_observer import SpanObserver
 from tests.core.graph_text import build
 
 NAMESPACE: Final = "default"
@@ -322,13 +325,21 @@ class ScriptedWorkers:
 class Runtime:
     """A server's runtime and its world. `running` starts one."""
 
-    def __init__(self, store: MemoryStore, workers: ScriptedWorkers, seams: Seams, offload: Offload) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        workers: ScriptedWorkers,
+        seams: Seams,
+        offload: Offload,
+        spans: SpanObserver | None,
+    ) -> None:
         self.store = store
         self.gate = Gate()
         self.journal = GatedJournal(store, self.gate)
         self.workers = workers
         self.seams = seams
         self.observer = Recorder()
+        self.spans = spans
         self.allocator = Allocator(server_limit=1_000, type_limits={})
         self.committer = Committer(self.journal)
         self.context = Context(
@@ -337,8 +348,9 @@ class Runtime:
             evaluator=CelEvaluator(),
             offload=offload,
             seams=seams,
-            observer=self.observer,
+            observer=self.observer if spans is None else Observers(self.observer, spans),
             sampler=FollowCaller(),
+            retelling=spans,
             allocator=self.allocator,
             committer=self.committer,
         )
@@ -350,7 +362,13 @@ class Runtime:
         self.allocator.attach_worker(NAMESPACE, "w", "w.1", slots, types or {"t": 0})
 
     async def submit(
-        self, graph: Graph | str, *, id: str = "x", input: str = "null", request: RequestRecord | None = None
+        self,
+        graph: Graph | str,
+        *,
+        id: str = "x",
+        input: str = "null",
+        caller: TraceContext | None = None,
+        request: RequestRecord | None = None,
     ) -> Execution:
         graph = build(graph) if isinstance(graph, str) else graph
         analysis = analyze(graph, build_adjacency(graph))
@@ -361,7 +379,7 @@ class Runtime:
                 graph=checked_graph(graph_to_proto(graph), graph, analysis),
                 input_json=input,
                 labels={},
-                caller=None,
+                caller=caller,
                 request=request,
             )
         )
@@ -417,10 +435,11 @@ async def running(
     offload: Offload | None = None,
     slots: int = 100,
     reads_yield: bool = False,
+    spans: SpanObserver | None = None,
 ) -> AsyncGenerator[Runtime]:
     """Run a runtime with a worker of type `t`; it ends with the block, or by `crash`."""
     runtime = Runtime(
-        store or MemoryStore(), ScriptedWorkers(scripts), seams or Seams(), offload or InlineOffload()
+        store or MemoryStore(), ScriptedWorkers(scripts), seams or Seams(), offload or InlineOffload(), spans
     )
     runtime.gate.reads_yield = reads_yield
     if slots:
@@ -442,6 +461,8 @@ async def _run(runtime: Runtime) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(runtime.committer.run)
                 nursery.start_soon(runtime.supervisor.run)
+                if runtime.spans is not None:
+                    nursery.start_soon(runtime.spans.run)
     except* JournalUnavailable:
         if not runtime.has_crashed:
             raise

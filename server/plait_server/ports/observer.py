@@ -32,9 +32,10 @@ class Retelling(Protocol):
     What an observer held in memory was lost with the process, and nobody knows how much that was.
     """
 
-    async def event_again(self, namespace: str, execution: Execution, event: Event) -> None:
-        """Take note of an event; the execution is as it was right after it.
+    async def event_again(self, namespace: str, execution: Execution, event: Event) -> bool:
+        """Take note of an event, the execution being as it was right after it; tell whether to go on with it.
 
         Called for each event of an execution from its first, in order, and for one execution after another. It
         may wait, for a bounded time: nothing else waits for it.
         """
+        ...

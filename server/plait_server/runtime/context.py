@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.journal import Journal
-from plait_server.ports.observer import Observer
+from plait_server.ports.observer import Observer, Retelling
 from plait_server.ports.sampler import Sampler
 from plait_server.ports.seams import Seams
 from plait_server.ports.workers import Workers
@@ -25,5 +25,7 @@ class Context:
     seams: Seams
     observer: Observer
     sampler: Sampler
+    retelling: Retelling | None
+    """Who wants to hear again of what was open at the start."""
     allocator: Allocator
     committer: Committer

@@ -56,6 +56,7 @@ from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.resting import Resting
+from plait_server.runtime.retelling import tell_again
 from plait_server.runtime.slicing import in_slices
 from plait_server.runtime.submission import Submission
 from plait_server.runtime.view import View
@@ -98,6 +99,8 @@ class Supervisor:
         self._whole = trio.Event()
         self._slept = trio.Event()
         self._begun = trio.Event()
+        self._found_open: list[Claim] = []
+        """What was open at the start, if somebody wants to hear of it again."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {len(self._live)} live, {len(self._asleep)} asleep>"
@@ -137,6 +140,9 @@ class Supervisor:
                 nursery.start_soon(
                     self.quarantine.verify_rows, self._context.journal, self._live.__contains__
                 )
+                if self._context.retelling is not None:
+                    claims, self._found_open = self._found_open, []
+                    await tell_again(self._context.journal, self._context.retelling, claims)
                 await trio.sleep_forever()
             finally:
                 # Streams of workers may outlive it by some steps, and start nothing any more.
@@ -405,6 +411,8 @@ class Supervisor:
                     continue
                 key = claim.namespace, claim.execution_id
                 self._epochs[key] = claim.owner_epoch
+                if self._context.retelling is not None:
+                    self._found_open.append(claim)
                 is_due = claim.row.due_time_s is None or claim.row.due_time_s <= now_s
                 (self._unread if is_due else self._asleep)[key] = claim
             await trio.lowlevel.checkpoint()

@@ -17,7 +17,7 @@ import trio
 from plait_server.core.events import Event
 from plait_server.core.execution import Execution
 from plait_server.core.trace import read_trace_context
-from plait_server.ports.workers import AttemptKey
+from plait_server.ports.workers import Assignment
 from plait_server.telemetry.span_encoding import SpanEncoder
 from plait_server.telemetry.spans import Span, SpanFold
 
@@ -101,17 +101,18 @@ class SpanObserver:
         self._events_waiting += len(events)
         self._wake.set()
 
-    def worker_said(self, key: AttemptKey, kind: str, text: str) -> None:
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
         """Take note of nothing: what workers say is no span."""
 
-    async def event_again(self, namespace: str, execution: Execution, event: Event) -> None:
+    async def event_again(self, namespace: str, execution: Execution, event: Event) -> bool:
         """Make the spans of an event from before the start again; wait for room rather than drop them."""
         if not _is_sampled(execution):
-            return
+            return False
         for span in self._fold_again.after(namespace, execution, event):
             if span is None or self._add(span):
                 await self._sink.wait_room()
                 await trio.lowlevel.checkpoint()
+        return True
 
     # The task.
 

@@ -1,0 +1,30 @@
+"""Several observers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plait_server.core.events import Event
+from plait_server.core.execution import Execution
+from plait_server.ports.observer import Observer
+from plait_server.ports.workers import Assignment
+
+
+class Observers:
+    """Tells each of several observers, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def __repr__(self) -> str:
+        return f"<Observers {self._observers!r}>"
+
+    def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.events_durable(namespace, execution, events)
+
+    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.worker_said(assignment, kind, text)
