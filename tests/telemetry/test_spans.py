@@ -9,7 +9,7 @@ from plait_server.telemetry import spans as spans_module
 from plait_server.telemetry.spans import SpanKind
 from tests.core.driver import TRACEPARENT, Driver
 from tests.core.graph_text import build
-from tests.telemetry.tracing import Tree, label, trace_of
+from tests.telemetry.tracing import Tree, attributes, label, trace_of
 
 
 def run(*lines: str) -> Driver:
@@ -88,7 +88,7 @@ def test_any_links_to_its_winner() -> None:
     tree = ended(d)
     assert tree.links("j") == ["b"]
     loser = tree.get("c")
-    assert (loser.error, dict(loser.attributes)["plait.reason"]) == (None, "RACE_LOST")
+    assert (loser.error, attributes(loser)["plait.reason"]) == (None, "RACE_LOST")
 
 
 def test_collect_links_to_broken_sources_too() -> None:
@@ -107,7 +107,7 @@ def test_failed_join_links_to_what_it_had() -> None:
     tree = ended(d)
     assert tree.links("j") == ["a"]
     assert (tree.get("j").error or "").startswith("QUORUM_UNREACHABLE: ")
-    assert dict(tree.get("j").attributes)["error.type"] == "QUORUM_UNREACHABLE"
+    assert attributes(tree.get("j"))["error.type"] == "QUORUM_UNREACHABLE"
 
 
 def test_many_links_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_attempts_of_a_retried_node_each_have_a_span() -> None:
         "ABORTED: a failed",
         None,
     ]
-    assert dict(tree.get("attempt a 2").attributes)["error.type"] == "ABORTED"
+    assert attributes(tree.get("attempt a 2"))["error.type"] == "ABORTED"
     (exception,) = tree.get("attempt a 1").events
     assert exception.name == "exception"
     assert dict(exception.attributes) == {
@@ -142,7 +142,7 @@ def test_attempts_of_a_retried_node_each_have_a_span() -> None:
     }
     node = tree.get("a")
     assert node.error is None
-    assert dict(node.attributes)["plait.attempt.count"] == 3
+    assert attributes(node)["plait.attempt.count"] == 3
     assert [event.name for event in node.events] == ["retry", "retry"]
     assert dict(node.events[1].attributes)["exception.type"] == "ABORTED"
     assert dict(node.events[1].attributes)["plait.attempt.number"] == 2
@@ -156,11 +156,11 @@ def test_status_is_an_error_for_failures_alone() -> None:
     assert tree.get("execution").error == "INTERNAL: a failed"
     assert tree.get("a").error == "INTERNAL: a failed"
     assert tree.get("attempt b 1").error is None
-    assert dict(tree.get("attempt b 1").attributes)["plait.attempt.outcome"] == "ABORTED"
-    assert dict(tree.get("b").attributes)["plait.node.state"] == "IDLE"
-    assert dict(tree.get("b").attributes)["plait.reason"] == "SIBLING_FAILED"
+    assert attributes(tree.get("attempt b 1"))["plait.attempt.outcome"] == "ABORTED"
+    assert attributes(tree.get("b"))["plait.node.state"] == "IDLE"
+    assert attributes(tree.get("b"))["plait.reason"] == "SIBLING_FAILED"
     assert tree.get("l").error is None
-    assert dict(tree.get("l").attributes)["plait.reason"] == "LOCKED"
+    assert attributes(tree.get("l"))["plait.reason"] == "LOCKED"
     assert [label(span) for span in tree if span.error is not None] == ["attempt a 1", "a", "execution"]
 
 
@@ -171,7 +171,7 @@ def test_lost_attempt_is_an_error_and_its_node_is_not() -> None:
     d.succeed("a")
     tree = ended(d)
     assert tree.get("attempt a 1").error is not None
-    assert dict(tree.get("attempt a 1").attributes)["plait.attempt.outcome"] == "LOST"
+    assert attributes(tree.get("attempt a 1"))["plait.attempt.outcome"] == "LOST"
     assert tree.get("a").error is None
 
 
@@ -184,8 +184,8 @@ def test_skipped_node_has_a_span_of_no_length() -> None:
     for path in "bc":
         span = tree.get(path)
         assert span.start_ns == span.end_ns == 1_002_000_000_000
-        assert dict(span.attributes)["plait.node.state"] == "SKIPPED"
-        assert dict(span.attributes)["plait.reason"] == "DEAD_PATH"
+        assert attributes(span)["plait.node.state"] == "SKIPPED"
+        assert attributes(span)["plait.reason"] == "DEAD_PATH"
         assert span.error is None
 
 
@@ -209,7 +209,7 @@ def test_wait_in_the_queue_lies_under_the_node() -> None:
     assert (wait.name, wait.end_ns - wait.start_ns) == ("queue t", 250_000_000)
     assert wait.end_ns == tree.get("attempt a 1").start_ns
     assert tree.get("a").start_ns == wait.start_ns
-    assert dict(tree.get("attempt a 1").attributes)["plait.queue_s"] == 0.25
+    assert attributes(tree.get("attempt a 1"))["plait.queue_s"] == 0.25
     short = Driver(build("node a"), grants=False).start()
     short.grant_after("a", 0.0009)
     short.succeed("a")
@@ -236,7 +236,7 @@ def test_cancelled_execution_is_no_error() -> None:
         d.receipt("a", stage)
     tree = ended(d)
     assert [span for span in tree if span.error is not None] == []
-    assert dict(tree.get("execution").attributes)["plait.execution.state"] == "CANCELLED"
+    assert attributes(tree.get("execution"))["plait.execution.state"] == "CANCELLED"
     assert tree.get("attempt a 1").end_ns == 1_001_000_000_000
     assert tree.get("execution").end_ns == 1_004_000_000_000
 
@@ -259,7 +259,7 @@ def test_execution_span_tells_how_parallel_it_was() -> None:
     d.advance(1)
     d.succeed("c")
     span = ended(d).get("execution")
-    has = dict(span.attributes)
+    has = attributes(span)
     assert span.name == "execution"
     assert span.kind is SpanKind.CONSUMER
     assert (has["plait.node.count"], has["plait.limit"], has["plait.execution.state"]) == (3, 10, "SUCCEEDED")
@@ -274,7 +274,7 @@ def test_backoff_counts_as_work_and_waiting_does_not() -> None:
     d.grant_after("a", 0.0)
     d.advance(4)
     d.succeed("a")
-    has = dict(ended(d).get("execution").attributes)
+    has = attributes(ended(d).get("execution"))
     backoff_s = d.execution.record("a").attempts[0].retry_time_s
     assert has["plait.node_time_s"] == has["plait.critical_path_s"] == backoff_s + 4.0
 
@@ -309,4 +309,4 @@ def test_engine_nodes_have_their_kind_for_a_type() -> None:
     assert tree.get("c").name == "node condition"
     wait = tree.get("w")
     assert (wait.name, wait.end_ns - wait.start_ns) == ("node delay", 5_000_000_000)
-    assert dict(wait.attributes)["plait.node.level"] == 1
+    assert attributes(wait)["plait.node.level"] == 1

@@ -43,8 +43,14 @@ class Tree:
                 assert span.end_ns <= parent.end_ns, label(span)
 
 
+def attributes(span: Span) -> dict[str, str | int | float]:
+    found = dict((*span.shared, *span.attributes))
+    assert len(found) == len(span.shared) + len(span.attributes)
+    return found
+
+
 def label(span: Span) -> str:
-    has = dict(span.attributes)
+    has = attributes(span)
     kind = span.name.partition(" ")[0]
     match kind:
         case "execution":

@@ -20,6 +20,8 @@ ResourceValue: TypeAlias = str | bool | int | float
 PLAIN_SPAN_BYTES: Final = 512
 """A span without failure, events and links has less, unless its ids are very long. To ask for its size costs as much
 as to encode it."""
+HEADS_MAX: Final = 256
+"""Beginnings of spans that are kept: a trace has some for each type and worker."""
 _HAS_REMOTE_BIT: Final = 0x100
 """Tells that the next bit of a span's or a link's flags means something (trace.proto, SpanFlags)."""
 _IS_REMOTE_BIT: Final = 0x200
@@ -60,7 +62,8 @@ class SpanEncoder:
         self._data = data
         self._spans = scope_spans.spans
         self._trace: Trace | None = None
-        self._common = b""
+        self._heads: dict[tuple[str, Attributes], bytes] = {}
+        """What spans of the trace begin with, by name and shared attributes."""
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -79,20 +82,25 @@ class SpanEncoder:
         """Add a span; return about how many bytes it has."""
         if span.trace is not self._trace:
             self._trace = span.trace
-            self._common = self._encode_common(span.trace)
+            self._heads.clear()
+        key = span.name, span.shared
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
+            head = self._heads[key] = self._encode_head(span)
         message = self._spans.add()
-        message.MergeFromString(self._common)
+        message.MergeFromString(head)
         message.span_id = span.span_id
         message.parent_span_id = span.parent_id
-        message.name = span.name
-        message.kind = int(span.kind)  # type: ignore[assignment] # the numbers are OTLP's
         message.start_time_unix_nano = span.start_ns
         message.end_time_unix_nano = span.end_ns
         if span.has_remote_parent:
             message.flags |= _IS_REMOTE_BIT
-        room = self._limits.attributes_max - len(span.trace.attributes)
-        self._set(message, span.attributes[: max(0, room)])
-        message.dropped_attributes_count = max(0, len(span.attributes) - max(0, room))
+        self._set(message, span.attributes)
+        if len(message.attributes) > self._limits.attributes_max:
+            message.dropped_attributes_count = len(message.attributes) - self._limits.attributes_max
+            del message.attributes[self._limits.attributes_max :]
         if span.error is not None:
             message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
             message.status.message = span.error
@@ -103,13 +111,17 @@ class SpanEncoder:
         is_plain = span.error is None and not span.events and not span.links
         return PLAIN_SPAN_BYTES if is_plain else message.ByteSize()
 
-    def _encode_common(self, trace: Trace) -> bytes:
+    def _encode_head(self, span: Span) -> bytes:
+        trace = span.trace
         message = trace_pb2.Span(
             trace_id=trace.trace_id,
             trace_state=trace.tracestate,
             flags=trace.flags | _HAS_REMOTE_BIT,
+            name=span.name,
+            kind=int(span.kind),  # type: ignore[arg-type] # the numbers are OTLP's
         )
         self._set(message, trace.attributes)
+        self._set(message, span.shared)
         return message.SerializeToString()
 
     def _set(self, message: trace_pb2.Span | trace_pb2.Span.Event, attributes: Attributes) -> None:

@@ -82,8 +82,10 @@ class Span(NamedTuple):
     start_ns: int
     """Since 1970."""
     end_ns: int
+    shared: Attributes
+    """Those that many spans of the trace have, too; they are encoded once."""
     attributes: Attributes
-    """Besides those of the trace."""
+    """Its own."""
     events: tuple[SpanEvent, ...] = ()
     links: tuple[bytes, ...] = ()
     """Ids of spans of the same trace."""
@@ -99,6 +101,17 @@ class _Bounds(NamedTuple):
 
     start: int
     end: int
+
+
+class _Place(NamedTuple):
+    """A node, and where its spans are."""
+
+    scope: Scope
+    record: NodeRecord
+    node_id: bytes
+    """That of its own span."""
+    branch: int
+    branch_path: str
 
 
 class SpanFold:
@@ -154,11 +167,16 @@ class _Run:
         if not event.node_path:
             yield from self._end()
             return
-        record = self.execution.record(event.node_path)
+        place = self._place(self.execution.record(event.node_path))
         if isinstance(event.detail, AttemptEnded):
-            yield from self._attempt(record, record.attempts[event.attempt - 1])
+            yield from self._attempt(place, place.record.attempts[event.attempt - 1])
         if event.node_state is not None and event.node_state.is_ended:
-            yield self._node(record)
+            yield self._node(place)
+
+    def _place(self, record: NodeRecord) -> _Place:
+        scope = self.execution.scope_of(record.path)
+        branch = scope.branches.node_branch[record.index]
+        return _Place(scope, record, self._ids.node(record.path), branch, scope.branches.path(branch))
 
     # Attempts.
 
@@ -167,56 +185,52 @@ class _Run:
             return record.attempts
         return [attempt for attempt in record.attempts if attempt.run == self.run]
 
-    def _attempt(self, record: NodeRecord, attempt: AttemptRecord) -> Iterator[Span]:
+    def _attempt(self, place: _Place, attempt: AttemptRecord) -> Iterator[Span]:
         outcome = attempt.outcome
         assert outcome is not None  # it has ended
-        node_type, path, number = _type_of(record), record.path, attempt.number
-        node_id = self._ids.node(path)
-        where: Attributes = (
-            ("plait.node.path", path),
-            ("plait.node.type", node_type),
-            ("plait.branch.id", self.execution.scope_of(path).branch(record.index)),
-            ("plait.attempt.number", number),
-        )
+        path, number = place.record.path, attempt.number
+        node_type = _type_of(place.record)
+        shared: Attributes = ("plait.node.type", node_type), ("plait.attempt.number", number)
+        own: Attributes = ("plait.node.path", path), ("plait.branch.id", place.branch_path)
         bounds = _attempt_bounds(attempt)
         if attempt.queue_s >= QUEUE_SHOWN_S:
             yield Span(
                 self._trace,
                 self._ids.queue(path, number),
-                node_id,
+                place.node_id,
                 f"queue {node_type}",
                 SpanKind.INTERNAL,
                 _queue_start(attempt),
                 bounds.start,
-                where,
+                shared,
+                own,
             )
         is_error = outcome in _FAILED_OUTCOMES
         failure = attempt.failure if is_error else None
         yield Span(
             self._trace,
             self._ids.attempt(path, number),
-            node_id,
+            place.node_id,
             f"attempt {node_type}",
             SpanKind.CLIENT,
             bounds.start,
             bounds.end,
             (
-                *where,
+                *shared,
                 ("plait.attempt.outcome", outcome.name),
                 ("plait.worker.id", attempt.worker_id),
                 ("plait.worker.instance_id", attempt.worker_instance_id),
-                ("plait.queue_s", attempt.queue_s),
                 *_error_type(failure),
             ),
+            (*own, ("plait.queue_s", attempt.queue_s)),
             _exception(failure, bounds.end),
             error=_error(failure, outcome.name) if is_error else None,
         )
 
     # Nodes.
 
-    def _node(self, record: NodeRecord) -> Span:
-        scope = self.execution.scope_of(record.path)
-        branch = scope.branches.node_branch[record.index]
+    def _node(self, place: _Place) -> Span:
+        scope, record, branch = place.scope, place.record, place.branch
         bounds = self._node_bounds(scope, record)
         node_type = _type_of(record)
         attempts = self._attempts(record)
@@ -224,26 +238,29 @@ class _Run:
         failure = record.failure if is_error else None
         links, links_dropped = self._links(scope, record)
         retries = [attempt for attempt in attempts if attempt.retry_time_s]
+        branch_name = scope.branches.name(branch)
         return Span(
             self._trace,
-            self._ids.node(record.path),
+            place.node_id,
             self._ids.branch(scope.path, branch),
             f"node {node_type}",
             SpanKind.INTERNAL,
             bounds.start,
             bounds.end,
-            _given(
-                ("plait.node.id", record.node.id),
-                ("plait.node.path", record.path),
+            (
                 ("plait.node.kind", _kind_of(record)),
                 ("plait.node.type", node_type),
-                ("plait.node.level", scope.analysis.levels[record.index]),
-                ("plait.branch.id", scope.branches.path(branch)),
-                ("plait.branch.name", scope.branches.name(branch)),
                 ("plait.node.state", record.state.name),
-                ("plait.reason", record.reason),
                 ("plait.attempt.count", len(attempts)),
+                *((("plait.reason", record.reason),) if record.reason else ()),
                 *_error_type(failure),
+            ),
+            (
+                ("plait.node.id", record.node.id),
+                ("plait.node.path", record.path),
+                ("plait.branch.id", place.branch_path),
+                ("plait.node.level", scope.analysis.levels[record.index]),
+                *((("plait.branch.name", branch_name),) if branch_name else ()),
             ),
             (*map(_retry, retries[:EVENTS_MAX]), *_exception(failure, bounds.end)),
             links,
@@ -274,6 +291,9 @@ class _Run:
             end = _ns(record.ended_s if record.state.is_ended else self.execution.ended_s)
             start_s = record.started_s or self._ready_s(scope, record)
             return _Bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
+        if len(attempts) == 1:  # as nearly all
+            (attempt,) = attempts
+            return _Bounds(_queue_start(attempt), max(_attempt_bounds(attempt).end, _ns(record.ended_s)))
         start = min(map(_queue_start, attempts))
         end = max(_attempt_bounds(attempt).end for attempt in attempts)
         return _Bounds(start, max(end, _ns(record.ended_s)))
@@ -304,7 +324,7 @@ class _Run:
                 if not (record.state.is_ended or has_begun):
                     continue
                 if not record.state.is_ended:
-                    yield self._node(record)
+                    yield self._node(self._place(record))
                 branch = scope.branches.node_branch[record.index]
                 of_node = self._node_bounds(scope, record)
                 bounds[branch] = _around(bounds.get(branch, of_node), of_node)
@@ -340,6 +360,7 @@ class _Run:
             SpanKind.INTERNAL,
             bounds.start,
             bounds.end,
+            (),
             _given(("plait.branch.id", scope.branches.path(branch)), ("plait.branch.name", name)),
         )
 
@@ -359,6 +380,7 @@ class _Run:
             SpanKind.CONSUMER,
             bounds.start,
             bounds.end,
+            (),
             _given(
                 ("plait.graph.name", graph.name),
                 ("plait.execution.state", state.name),
