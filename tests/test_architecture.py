@@ -128,7 +128,8 @@ DOORS: Mapping[str, str] = {
 
 # The SDKs stand on the base dependencies alone: whoever installs them gets neither the server nor trio.
 SDKS: Mapping[str, frozenset[str]] = {
-    "workers/python/plait_worker": CONTRACT | {"grpc", "plait_worker"},
+    # OpenTelemetry's API is used if it is there, its SDK if tracing is asked for; both do without.
+    "workers/python/plait_worker": CONTRACT | {"grpc", "opentelemetry", "plait_worker"},
     # PyYAML and google.rpc come with an extra; the client does without them, and says so where it cannot.
     "clients/python/plait_client": CONTRACT | {"google.rpc", "grpc", "plait_client", "yaml"},
 }

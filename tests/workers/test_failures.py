@@ -129,6 +129,7 @@ def test_failure_of_its_own_keeps_what_it_says() -> None:
         details_json='{"a":1}',
         retryable=False,
         retry_after_s=1.5,
+        exception="NodeFailure",
     )
 
 

@@ -11,11 +11,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from plait_worker.context import Context
 from plait_worker.failures import FailureReport
@@ -33,6 +34,9 @@ from plait_worker.session_events import (
     Welcomed,
 )
 from plait_worker.threads import HandlerThreads
+
+if TYPE_CHECKING:
+    from plait_worker.spans import HandlerSpan, HandlerTracer
 
 logger = logging.getLogger("plait_worker")
 
@@ -58,11 +62,13 @@ class CancelledBy(enum.Enum):
 class _Running:
     __slots__ = (
         "assigned",
+        "cancel_reason",
         "cancelled_by",
         "context",
         "handler",
         "is_cancellable",
         "is_told_stubborn",
+        "span",
         "task",
         "timer",
         "tray",
@@ -74,6 +80,10 @@ class _Running:
         self.tray = tray
         self.context = context
         self.cancelled_by: CancelledBy | None = None
+        # Of the first cancel: CANCELLED, RACE_LOST, ... of the server's, else DEADLINE or DRAIN.
+        self.cancel_reason = ""
+        # The handler's, once that runs.
+        self.span: HandlerSpan | None = None
         self.task: asyncio.Task[None] | None = None
         # Until its deadline; once it is cancelled, until it is cancelled again.
         self.timer: asyncio.TimerHandle | None = None
@@ -92,6 +102,7 @@ class Attempts:
         threads: run handlers that are plain functions.
         inputs: fetches inputs by digest.
         on_queued: called when the session has something to send.
+        tracer: makes the spans of handlers; None: there are none.
     """
 
     def __init__(
@@ -102,8 +113,10 @@ class Attempts:
         threads: HandlerThreads,
         inputs: Inputs,
         on_queued: Callable[[], None],
+        tracer: HandlerTracer | None = None,
     ) -> None:
         self._session = session
+        self._tracer = tracer
         self._handlers = handlers
         # Looked up once a type, not at every attempt.
         self._is_async = {type_: handler.is_async for type_, handler in handlers.items()}
@@ -130,7 +143,7 @@ class Attempts:
                 case Assigned():
                     self._start(event)
                 case CancelRequested():
-                    self.cancel(event.token, CancelledBy.SERVER, event.grace_s)
+                    self.cancel(event.token, CancelledBy.SERVER, event.grace_s, event.reason)
                 case Welcomed():
                     self._payload_bytes_max = event.payload_bytes_max or PAYLOAD_BYTES_MAX
                 case Recorded() | ProtocolError():
@@ -158,8 +171,8 @@ class Attempts:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        logger.error("a bug of the worker's own, please report: %r", error, exc_info=error)
         running = self._running.get(token)
+        logger.error("a bug of the worker's own, please report: %r", error, exc_info=error)
         if running is not None:
             self._forget(running)
         if token in self._session.running:
@@ -167,13 +180,14 @@ class Attempts:
             self._session.fail(token, "INTERNAL", f"a bug of the worker's own, please report: {error!r}")
             self._on_queued()
 
-    def cancel(self, token: str, by: CancelledBy, grace_s: float = 0.0) -> None:
+    def cancel(self, token: str, by: CancelledBy, grace_s: float = 0.0, reason: str = "") -> None:
         """Cancel the handler of an attempt; nothing happens if it has ended.
 
         Args:
             token: names the attempt.
             by: who cancels it.
             grace_s: how long the handler has to end before it is cancelled again; 0: a usual time.
+            reason: why; empty: the name of who cancels it.
         """
         running = self._running.get(token)
         if running is None:
@@ -182,6 +196,7 @@ class Attempts:
         running.cancelled_by = by
         running.context.cancelled.set()
         if is_first:
+            running.cancel_reason = reason or by.name
             if running.is_cancellable and running.task is not None:
                 running.task.cancel()
             if running.timer is not None:
@@ -219,6 +234,7 @@ class Attempts:
             running.tray.empty_into(self._session)
             self._forget(running)
             self._session.hand_back(token, code, message)
+            self._end_span(running, None)
             if running.task is not None:
                 # A thread cannot be ended, but it is not waited for any longer.
                 running.task.cancel()
@@ -241,20 +257,28 @@ class Attempts:
 
     async def _run(self, running: _Running) -> None:
         outcome: str | FailureReport | InputUnavailable | None = None
-        if running.cancelled_by is None:
-            try:
-                outcome = await self._call(running)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if running.cancelled_by is None:
-                    if task is not None and task.cancelling():
-                        # The whole worker is being torn down.
-                        raise
-                    message = "the handler raised CancelledError though nobody had cancelled it"
-                    outcome = FailureReport(code="CANCELLED_BY_WORKER", message=message)
-            except InputUnavailable as problem:
-                outcome = problem
-        self._finish(running, outcome)
+        try:
+            if running.cancelled_by is None:
+                outcome = await self._outcome_of(running)
+            self._finish(running, outcome)
+        finally:
+            # After the result is on its way: the program's span processors may take their time.
+            self._end_span(running, outcome)
+
+    async def _outcome_of(self, running: _Running) -> str | FailureReport | InputUnavailable | None:
+        try:
+            return await self._call(running)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if running.cancelled_by is not None:
+                return None
+            if task is not None and task.cancelling():
+                # The whole worker is being torn down.
+                raise
+            message = "the handler raised CancelledError though nobody had cancelled it"
+            return FailureReport(code="CANCELLED_BY_WORKER", message=message)
+        except InputUnavailable as problem:
+            return problem
 
     async def _call(self, running: _Running) -> str | FailureReport:
         assigned = running.assigned
@@ -262,15 +286,39 @@ class Attempts:
         running.is_cancellable = True
         if assigned.input_digest is not None:
             input_json = await self._inputs.fetch(assigned.input_digest)
-        handler = running.handler
         if self._is_async[assigned.type]:
-            return await handler.call(running.context, input_json, self._payload_bytes_max)
+            self._begin_span(running)
+            try:
+                return await running.handler.call(running.context, input_json, self._payload_bytes_max)
+            finally:
+                if running.span is not None:
+                    running.span.stop()
         running.is_cancellable = False
-        call = functools.partial(handler.call_in_thread, running.context, input_json, self._payload_bytes_max)
-        outcome = await asyncio.wrap_future(self._threads.submit(call))
+        # In a context of its own: what the handler leaves there is not for the next one in that thread.
+        context = contextvars.copy_context()
+        future = self._threads.submit(lambda: context.run(self._call_in_thread, running, input_json))
+        outcome = await asyncio.wrap_future(future)
         if isinstance(outcome, asyncio.CancelledError):
             raise outcome
         return outcome
+
+    def _call_in_thread(
+        self, running: _Running, input_json: str | None
+    ) -> str | FailureReport | asyncio.CancelledError:
+        self._begin_span(running)
+        outcome = running.handler.call_in_thread(running.context, input_json, self._payload_bytes_max)
+        if running.span is not None:
+            running.span.stop()
+        return outcome
+
+    def _begin_span(self, running: _Running) -> None:
+        if self._tracer is not None:
+            running.span = self._tracer.begin(running.assigned)
+
+    def _end_span(self, running: _Running, outcome: object) -> None:
+        span, running.span = running.span, None
+        if span is not None:
+            span.end(outcome, running.cancel_reason)
 
     def _finish(self, running: _Running, outcome: str | FailureReport | InputUnavailable | None) -> None:
         token = running.assigned.token

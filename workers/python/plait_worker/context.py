@@ -91,8 +91,21 @@ class Context:
 
     @property
     def traceparent(self) -> str:
-        """The W3C traceparent of the attempt's span, the parent of the handler's spans; may be empty."""
+        """The W3C traceparent of the attempt's span, the parent of the handler's spans; may be empty.
+
+        Where OpenTelemetry is installed, the handler runs in a span below it, and need not do anything.
+        """
         return self._assigned.traceparent
+
+    @property
+    def tracestate(self) -> str:
+        """The W3C tracestate that goes with `traceparent`; may be empty."""
+        return self._assigned.tracestate
+
+    @property
+    def branch(self) -> str:
+        """The path of the node's branch, such as `0-002`; `0` is the execution's own."""
+        return self._assigned.branch
 
     @property
     def time_left(self) -> timedelta | None:

@@ -107,6 +107,10 @@ class FailureReport:
     """The exceptions behind this one."""
     result_problem: hub.ResultProblem = hub.RESULT_PROBLEM_UNSPECIFIED
     """What is wrong with the result, if that is why the attempt fails; the server then gives the code."""
+    exception: str = ""
+    """The name of the exception's class; empty if there was none. For the handler's span, as is what follows."""
+    traceback: str = ""
+    """The final lines of its traceback; empty for a failure that the handler meant."""
 
 
 def report_of(error: BaseException) -> FailureReport:
@@ -136,6 +140,7 @@ def _report_of_failure(error: NodeFailure) -> FailureReport:
         retryable=None if error.retryable is None else bool(error.retryable),
         retry_after_s=None if error.retry_after is None else error.retry_after.total_seconds(),
         causes=_causes_of(error, CAUSES_MAX),
+        exception=type(error).__qualname__,
     )
 
 
@@ -144,11 +149,15 @@ def _report_of_exception(error: BaseException) -> FailureReport:
     if not isinstance(error, Exception):
         # SystemExit and its like: whoever raises them means to end more than the attempt.
         summary = cut(f"{summary}; {_NOT_THE_WORKER}", FAILURE_MESSAGE_BYTES_MAX)
+    exception = type(error).__qualname__
+    shown = _traceback_of(error)
     return FailureReport(
         code=UNKNOWN,
         message=summary,
-        details_json=encode_value({"exception": type(error).__qualname__, "traceback": _traceback_of(error)}),
+        details_json=encode_value({"exception": exception, "traceback": shown}),
         causes=_causes_of(error, CAUSES_MAX),
+        exception=exception,
+        traceback=shown,
     )
 
 

@@ -18,6 +18,9 @@ from typing import Final
 import grpc
 import grpc.aio
 
+# By name: what OpenTelemetry's instrumentation puts in their place later would have every stream pass an interceptor.
+from grpc.aio import insecure_channel, secure_channel
+
 from plait_worker.attempts import Attempts, CancelledBy
 from plait_worker.connection import CHANNEL_OPTIONS, LEASE_DEFAULT_S, Connection
 from plait_worker.event_loop import run_in_loop
@@ -29,6 +32,7 @@ from plait_worker.limits import SLOTS_MAX
 from plait_worker.session import SessionEvent, SessionStatistics, Welcomed, WorkerSession
 from plait_worker.signals import first_signal_calls
 from plait_worker.threads import DaemonThreads, HandlerThreads
+from plait_worker.tracing import load_tracer, untraced
 
 logger = logging.getLogger("plait_worker")
 
@@ -244,6 +248,7 @@ class Worker:
             threads=threads,
             inputs=Inputs(channel, session.namespace, self._jitter),
             on_queued=connection.wake,
+            tracer=load_tracer(session.namespace, session.worker_id),
         )
 
         def carry_out(events: Sequence[SessionEvent]) -> None:
@@ -255,7 +260,8 @@ class Worker:
         refusals: Sequence[BaseException] = ()
         try:
             async with asyncio.TaskGroup() as tasks:
-                driving = tasks.create_task(connection.run(carry_out))
+                with untraced():
+                    driving = tasks.create_task(connection.run(carry_out))
                 await stopping.wait()
                 await _leave(session, connection, attempts, self._drain_timeout_s)
                 await asyncio.wait([driving], timeout=CLOSE_S)
@@ -321,8 +327,8 @@ def _check_address(connect: str) -> None:
 
 def _channel(connect: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
     if credentials is None:
-        return grpc.aio.insecure_channel(connect, CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(connect, credentials, CHANNEL_OPTIONS)
+        return insecure_channel(connect, CHANNEL_OPTIONS)
+    return secure_channel(connect, credentials, CHANNEL_OPTIONS)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

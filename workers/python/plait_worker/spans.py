@@ -1,0 +1,151 @@
+"""The spans of handlers, by OpenTelemetry's API. Imported by `tracing` alone, and only if the API is installed.
+
+Whatever is behind the API (samplers, span processors) is the program's: what it raises is logged once, and fails no
+attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from plait_worker.failures import FailureReport
+from plait_worker.session_events import Assigned
+
+logger = logging.getLogger("plait_worker")
+
+TIMEOUT_REASONS: Final = frozenset({"DEADLINE", "TIMED_OUT"})
+"""The reasons of a cancel that are failures: of the attempt, its span says the same."""
+
+# The name in the module is private, and the plain one older; instrumentation looks for both.
+_SUPPRESSED_KEYS: Final = (
+    getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"),
+    "suppress_instrumentation",
+)
+_W3C: Final = TraceContextTextMapPropagator()
+
+
+class HandlerSpan:
+    """The span of one handler."""
+
+    __slots__ = ("_end_ns", "_span", "_tracer")
+
+    def __init__(self, span: trace.Span, tracer: HandlerTracer) -> None:
+        self._span = span
+        self._tracer = tracer
+        self._end_ns: int | None = None
+
+    def stop(self) -> None:
+        """Note that the handler has ended now."""
+        self._end_ns = time.time_ns()
+
+    def end(self, outcome: object, cancel_reason: str) -> None:
+        """End the span where it was stopped.
+
+        Args:
+            outcome: the handler's result or failure; anything else if it has none.
+            cancel_reason: why the attempt was cancelled; empty if it was not.
+        """
+        try:
+            if self._span.is_recording():
+                self._describe(outcome, cancel_reason)
+            self._span.end(self._end_ns)
+        except Exception as error:  # noqa: BLE001 - code of the program's.
+            self._tracer.tell_problem(error)
+
+    def _describe(self, outcome: object, cancel_reason: str) -> None:
+        span = self._span
+        if cancel_reason:
+            span.set_attribute("plait.cancel.reason", cancel_reason)
+        is_timeout = cancel_reason in TIMEOUT_REASONS
+        if isinstance(outcome, FailureReport):
+            exception: dict[str, AttributeValue] = {
+                "exception.type": outcome.exception or outcome.code,
+                "exception.message": outcome.message,
+            }
+            if outcome.traceback:
+                exception["exception.stacktrace"] = outcome.traceback
+            span.add_event("exception", exception)
+            # What a cancelled handler raises is how it ended, not a failure.
+            if not cancel_reason or is_timeout:
+                span.set_attribute("error.type", outcome.code)
+                span.set_status(trace.StatusCode.ERROR, outcome.message)
+        elif is_timeout and not isinstance(outcome, str):
+            span.set_attribute("error.type", "DEADLINE_EXCEEDED")
+            span.set_status(trace.StatusCode.ERROR, "the attempt's time ran out")
+
+
+class HandlerTracer:
+    """Makes the spans of one worker's handlers. Open to every thread.
+
+    Args:
+        namespace: the namespace served.
+        worker_id: the worker's id.
+    """
+
+    def __init__(self, namespace: str, worker_id: str) -> None:
+        # Of the provider that is set when a span begins: this is a proxy until there is one.
+        self._tracer = trace.get_tracer("plait_worker")
+        self._attributes: dict[str, AttributeValue] = {
+            "plait.namespace": namespace,
+            "plait.worker.id": worker_id,
+        }
+        self._has_told = False
+
+    def begin(self, assigned: Assigned) -> HandlerSpan | None:
+        """Begin the span of an attempt's handler, and make it current in the caller's context.
+
+        The context is to be the handler's own: the span stays current in it. Nothing of the worker's own context is
+        left there, neither a span in which `Worker.run` was called nor what keeps instrumentation off.
+
+        Returns:
+            The span, to be ended by the caller; None if there is none.
+        """
+        parent = otel_context.Context()
+        try:
+            carrier = {"traceparent": assigned.traceparent, "tracestate": assigned.tracestate}
+            parent = _W3C.extract({name: text for name, text in carrier.items() if text}, parent)
+            attributes = self._attributes | {
+                "plait.execution.id": assigned.execution_id,
+                "plait.run": assigned.run,
+                "plait.node.path": assigned.node_path,
+                "plait.node.type": assigned.type,
+                "plait.attempt.number": assigned.attempt,
+            }
+            if assigned.branch:
+                attributes["plait.branch.id"] = assigned.branch
+            name = f"handle {assigned.type}"
+            span = self._tracer.start_span(name, parent, kind=trace.SpanKind.SERVER, attributes=attributes)
+        except Exception as error:  # noqa: BLE001 - as in HandlerSpan.end.
+            otel_context.attach(parent)
+            self.tell_problem(error)
+            return None
+        otel_context.attach(trace.set_span_in_context(span, parent))
+        return HandlerSpan(span, self)
+
+    def tell_problem(self, error: Exception) -> None:
+        """Log once that spans cannot be made."""
+        if not self._has_told:
+            self._has_told = True
+            logger.warning("spans of handlers are lost: OpenTelemetry raised %r", error, exc_info=error)
+
+
+@contextmanager
+def suppressed_instrumentation() -> Generator[None, None, None]:
+    """Have instrumentation leave alone what is called in this context."""
+    context = otel_context.get_current()
+    for key in _SUPPRESSED_KEYS:
+        context = otel_context.set_value(key, True, context)
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
