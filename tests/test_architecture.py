@@ -94,7 +94,8 @@ LAYERS: Mapping[str, Layer] = {
     # The sessions of attached workers read and write frames, which are messages of the contract.
     "adapters": layer("core", "ports", "encoding", others=CONTRACT | {"apsw", "cel_expr_python", "trio"}),
     "api": layer(
-        *("core", "ports", "encoding", "runtime"),
+        # Traces are written again for those who ask.
+        *("core", "ports", "encoding", "runtime", "telemetry"),
         others=CONTRACT | {"google.rpc", "grpc", "grpc_health", "grpc_reflection", "trio"},
     ),
     "telemetry": layer("core", "ports", others=frozenset({"opentelemetry.proto", "trio"})),

@@ -27,6 +27,7 @@ from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
 from plait_server.api.grpc_server import serve_grpc, standard_methods
 from plait_server.api.health import HealthServicer
+from plait_server.api.insight import InsightServicer
 from plait_server.api.methods import Method, methods_of
 from plait_server.api.pages import PageTokens
 from plait_server.api.system import ServerFacts, SystemServicer
@@ -46,6 +47,7 @@ from plait_server.runtime.context import Context
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
 from plait_server.telemetry.logs import log_to
+from plait_server.telemetry.span_encoding import SpanEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +157,9 @@ async def assemble(world: World) -> Server:
     servicers = {
         "graph": GraphServicer(world.graph_requests),
         "execution": executions,
+        "insight": InsightServicer(
+            supervisor, world.journal, lambda: SpanEncoder({"service.name": "plait"}, version)
+        ),
         "worker_hub": worker_hub,
         "system": SystemServicer(facts),
     }

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait.v1 import event_pb2, execution_pb2, execution_service_pb2, graph_pb2, state_pb2
 from plait_client import (
@@ -194,6 +195,23 @@ def test_a_server_that_is_not_there_is_said_with_the_remedy() -> None:
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
+def test_a_trace_is_exported_and_the_same_each_time(client: Client) -> None:
+    """B2.1."""
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    traceparent = f"00-{trace_id}-00f067aa0ba902b7-00"
+    id_ = client.submit(one("test.echo"), traceparent=traceparent).execution_id
+    client.wait(id_)
+    (part,) = client.export_trace(id_)
+    assert list(client.export_trace(id_)) == [part]
+    (of_resource,) = trace_pb2.TracesData.FromString(part).resource_spans
+    spans = of_resource.scope_spans[0].spans
+    assert {span.trace_id.hex() for span in spans} == {trace_id}
+    assert spans[-1].name == "execution"
+    with pytest.raises(NotFound) as caught:
+        list(client.export_trace("nobody"))
+    assert caught.value.reason == "EXECUTION_NOT_FOUND"
+
+
 def test_the_async_client_does_the_same(address: str) -> None:
     async def talk() -> None:
         async with AsyncClient(address, namespace="default") as client:
@@ -203,6 +221,8 @@ def test_the_async_client_does_the_same(address: str) -> None:
             ended = await client.wait(id_)
             assert await client.payload(ended.output) == "x" * 100_000
             assert [event async for event in client.events(id_)] == events
+            (part,) = [part async for part in client.export_trace(id_)]
+            assert trace_pb2.TracesData.FromString(part).resource_spans
             assert [node.path async for node in client.nodes(id_)] == ["only"]
             assert (await client.node(id_, "only")).attempt_count == 1
             assert id_ in [execution.execution_id async for execution in client.list()]

@@ -19,6 +19,7 @@ from plait.v1 import (
     execution_service_pb2_grpc,
     graph_service_pb2,
     graph_service_pb2_grpc,
+    insight_service_pb2_grpc,
     payload_pb2,
     system_service_pb2,
     system_service_pb2_grpc,
@@ -81,6 +82,7 @@ class AsyncClient:
             self._channel = grpc.aio.secure_channel(address, credentials, CHANNEL_OPTIONS)
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
+        self._insight = insight_service_pb2_grpc.InsightServiceStub(self._channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
         self._requests = Requests(namespace)
@@ -262,6 +264,31 @@ class AsyncClient:
                 return b"".join([part.chunk async for part in call]).decode()
             except grpc.RpcError as failure:
                 await self._pause(tries, failure)
+
+    async def export_trace(self, execution_id: str) -> AsyncIterator[bytes]:
+        """Stream the trace of an execution, as it was sent to a collector or would have been.
+
+        Yields parts, each an OpenTelemetry TracesData in binary form, which is what a collector takes as an
+        ExportTraceServiceRequest. The ids are the same each time. Of an open execution come the spans of what has
+        ended. A stream that breaks after its first part raises: the spans would come twice.
+        """
+        tries = self._patience.tries(time.monotonic)
+        has_begun = False
+        while True:
+            call = self._insight.ExportTrace(self._requests.trace(execution_id))
+            try:
+                async for part in call:
+                    tries.succeeded()
+                    has_begun = True
+                    yield part.traces_data
+            except grpc.RpcError as failure:
+                if has_begun:
+                    raise error_of(failure, self.address) from failure
+                await self._pause(tries, failure)
+            else:
+                return
+            finally:
+                call.cancel()
 
     async def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphResponse:
         """Check a graph; an invalid one is an answer, not an error."""

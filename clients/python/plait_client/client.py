@@ -17,6 +17,7 @@ from plait.v1 import (
     execution_service_pb2_grpc,
     graph_service_pb2,
     graph_service_pb2_grpc,
+    insight_service_pb2_grpc,
     payload_pb2,
     system_service_pb2,
     system_service_pb2_grpc,
@@ -100,6 +101,7 @@ class Client:
             self._channel = grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
+        self._insight = insight_service_pb2_grpc.InsightServiceStub(self._channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
         self._requests = Requests(namespace)
@@ -273,6 +275,31 @@ class Client:
                 return b"".join([part.chunk for part in call]).decode()
             except grpc.RpcError as failure:
                 self._pause(tries, failure)
+
+    def export_trace(self, execution_id: str) -> Iterator[bytes]:
+        """Stream the trace of an execution, as it was sent to a collector or would have been.
+
+        Yields parts, each an OpenTelemetry TracesData in binary form, which is what a collector takes as an
+        ExportTraceServiceRequest. The ids are the same each time. Of an open execution come the spans of what has
+        ended. A stream that breaks after its first part raises: the spans would come twice.
+        """
+        tries = self._patience.tries(time.monotonic)
+        has_begun = False
+        while True:
+            call = self._insight.ExportTrace(self._requests.trace(execution_id))
+            try:
+                for part in call:
+                    tries.succeeded()
+                    has_begun = True
+                    yield part.traces_data
+            except grpc.RpcError as failure:
+                if has_begun:
+                    raise error_of(failure, self.address) from failure
+                self._pause(tries, failure)
+            else:
+                return
+            finally:
+                call.cancel()
 
     def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphResponse:
         """Check a graph; an invalid one is an answer, not an error."""

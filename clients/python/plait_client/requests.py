@@ -15,6 +15,7 @@ from plait.v1 import (
     execution_service_pb2,
     graph_pb2,
     graph_service_pb2,
+    insight_service_pb2,
     payload_pb2,
     state_pb2,
     worker_hub_service_pb2,
@@ -169,6 +170,10 @@ class Requests:
             reason=reason,
             request_id=request_id or uuid.uuid4().hex,
         )
+
+    def trace(self, execution_id: str) -> insight_service_pb2.ExportTraceRequest:
+        """Ask for a trace."""
+        return insight_service_pb2.ExportTraceRequest(namespace=self._namespace, execution_id=execution_id)
 
     def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphRequest:
         """Ask for a check."""

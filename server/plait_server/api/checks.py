@@ -123,6 +123,18 @@ class Checks:
         return value
 
 
+def target_of(namespace: str, execution_id: str) -> tuple[str, str]:
+    """Check the namespace and the id that name an execution, and return them.
+
+    Raises:
+        InvalidRequest: one is not valid.
+    """
+    checks = Checks()
+    target = checks.namespace(namespace), checks.execution_id(execution_id)
+    checks.finish()
+    return target
+
+
 def request_fields(request: Message | None) -> LogFields:
     """Return the fields of a log line about a request: the execution that it names, if it names one."""
     namespace = getattr(request, "namespace", "") or DEFAULT_NAMESPACE

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Final
 
 import trio
-from google.protobuf.message import Message
 
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
-from plait_server.api.call import Call, Send
-from plait_server.api.checks import Checks, request_record
+from plait_server.api.call import Call, Send, send_in_time
+from plait_server.api.checks import Checks, request_record, target_of
 from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
 from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
@@ -27,7 +26,6 @@ from plait_server.errors import (
     Overloaded,
     PayloadNotFound,
     SequenceOutOfRange,
-    SlowConsumer,
 )
 from plait_server.ports.graph_requests import GraphRequests, Want
 from plait_server.ports.journal import DamagedRow, Journal, ListedExecution, RequestRecord
@@ -41,8 +39,6 @@ WAIT_S_MAX: Final = 3_600.0
 POLL_S_MAX: Final = 60.0
 HEARTBEAT_S: Final = 15.0
 """Proxies commonly drop a stream that was silent for 60 s."""
-SLOW_S: Final = 60.0
-"""A watcher that takes nothing for so long is told to come back."""
 PAGE_EVENTS: Final = 1_000
 ROWS_READ_MAX: Final = 50
 CHUNK_BYTES: Final = 64 * 1024
@@ -110,7 +106,7 @@ class ExecutionServicer:
     async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
         """Show one execution."""
         del call
-        namespace, execution_id = _target(request.namespace, request.execution_id)
+        namespace, execution_id = target_of(request.namespace, request.execution_id)
         try:
             late_usage = await LateUsage.read(self._journal.namespace(namespace), execution_id)
             view = await self._supervisor.view(namespace, execution_id)
@@ -169,7 +165,7 @@ class ExecutionServicer:
     async def get_node(self, request: Pb.GetNodeRequest, call: Call) -> Pb.GetNodeResponse:
         """Show one node of an execution."""
         del call
-        namespace, execution_id = _target(request.namespace, request.execution_id)
+        namespace, execution_id = target_of(request.namespace, request.execution_id)
         late_usage = await LateUsage.read(self._journal.namespace(namespace), execution_id)
         view = await self._supervisor.view(namespace, execution_id)
         record = view.execution.find(request.node_path)
@@ -197,7 +193,7 @@ class ExecutionServicer:
             raise PayloadNotFound(digest=digest)
         for begin in range(0, len(content), CHUNK_BYTES):
             # A reader that stands still would keep up to 16 MiB in memory.
-            await _send_in_time(send, Pb.GetPayloadResponse(chunk=content[begin : begin + CHUNK_BYTES]))
+            await send_in_time(send, Pb.GetPayloadResponse(chunk=content[begin : begin + CHUNK_BYTES]))
 
     async def wait_execution(self, request: Pb.WaitExecutionRequest, call: Call) -> Pb.WaitExecutionResponse:
         """Wait for the end of an execution and show it."""
@@ -264,7 +260,7 @@ class ExecutionServicer:
                 view_of = partial(self._supervisor.view, namespace, execution_id)
                 after, parts = await write_snapshot(namespace, view_of)
                 for part in parts:
-                    await _send_in_time(send, part)
+                    await send_in_time(send, part)
             elif after < 0:
                 after = view.execution.sequence
             await self._follow(namespace, execution_id, after, send)
@@ -334,35 +330,21 @@ class ExecutionServicer:
                 events = await self._read(namespace, view, after, PAGE_EVENTS)
                 if events:
                     after += len(events)
-                    await _send_in_time(send, join_events(events))
+                    await send_in_time(send, join_events(events))
                     continue
                 if not is_caught_up:
                     is_caught_up = True
                     caught_up = Pb.CaughtUp(sequence=after)
-                    await _send_in_time(send, Pb.WatchExecutionResponse(caught_up=caught_up))
+                    await send_in_time(send, Pb.WatchExecutionResponse(caught_up=caught_up))
                     continue
                 if view.execution.is_ended:
                     end = Pb.WatchEnd(sequence=after, run=view.execution.run)
-                    await _send_in_time(send, Pb.WatchExecutionResponse(end=end))
+                    await send_in_time(send, Pb.WatchExecutionResponse(end=end))
                     return
             with trio.move_on_after(HEARTBEAT_S) as waited:
                 await self._wait_changed(view)
             if waited.cancelled_caught:
-                await _send_in_time(send, Pb.WatchExecutionResponse(heartbeat=Pb.Heartbeat(sequence=after)))
-
-
-def _target(namespace: str, execution_id: str) -> tuple[str, str]:
-    checks = Checks()
-    target = checks.namespace(namespace), checks.execution_id(execution_id)
-    checks.finish()
-    return target
-
-
-async def _send_in_time(send: Send, message: Message | bytes) -> None:
-    with trio.move_on_after(SLOW_S) as waited:
-        await send(message)
-    if waited.cancelled_caught:
-        raise SlowConsumer
+                await send_in_time(send, Pb.WatchExecutionResponse(heartbeat=Pb.Heartbeat(sequence=after)))
 
 
 def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> Iterator[execution_pb2.ExecutionNode]:

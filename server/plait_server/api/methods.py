@@ -17,13 +17,20 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from plait.v1 import execution_service_pb2, graph_service_pb2, system_service_pb2, worker_hub_service_pb2
+from plait.v1 import (
+    execution_service_pb2,
+    graph_service_pb2,
+    insight_service_pb2,
+    system_service_pb2,
+    worker_hub_service_pb2,
+)
 from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, KIB, MESSAGE_BYTES_MAX
 from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
 
 SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
     "graph": graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"],
     "execution": execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
+    "insight": insight_service_pb2.DESCRIPTOR.services_by_name["InsightService"],
     "worker_hub": worker_hub_service_pb2.DESCRIPTOR.services_by_name["WorkerHubService"],
     "system": system_service_pb2.DESCRIPTOR.services_by_name["SystemService"],
 }

@@ -20,14 +20,25 @@ async def in_slices(work: Slices[T]) -> T:
     After each slice the loop is left alone for as long as the slice took, up to 5 ms: calls, and gRPC's own
     thread, get through in between. In virtual time no slice takes any, and all is done at once.
     """
-    begun_s = trio.current_time()
+    pacing = Pacing()
     while True:
         try:
             next(work)
         except StopIteration as stop:
             value: T = stop.value
             return value
-        taken_s = trio.current_time() - begun_s
+        await pacing.pause_if_due()
+
+
+class Pacing:
+    """Lets others run between the steps of a long computation, as `in_slices` does."""
+
+    def __init__(self) -> None:
+        self._begun_s = trio.current_time()
+
+    async def pause_if_due(self) -> None:
+        """Leave the loop alone for a while, if the computation has had it for 5 ms."""
+        taken_s = trio.current_time() - self._begun_s
         if taken_s >= SLICE_S:
             await trio.sleep(min(taken_s, SLICE_S))
-            begun_s = trio.current_time()
+            self._begun_s = trio.current_time()

@@ -49,7 +49,8 @@ class InsightServiceServicer(object):
     def ExportTrace(self, request, context):
         """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
         open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-        RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s.
+        DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
+        traces that are being written leave it no turn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,8 @@ class InsightServiceStub:
     ExportTrace: _grpc.UnaryStreamMultiCallable[_insight_service_pb2.ExportTraceRequest, _insight_service_pb2.ExportTraceResponse]
     """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
     open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-    RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s.
+    DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
+    traces that are being written leave it no turn.
     """
 
 @_typing.type_check_only
@@ -47,7 +48,8 @@ class InsightServiceAsyncStub(InsightServiceStub):
     ExportTrace: _aio.UnaryStreamMultiCallable[_insight_service_pb2.ExportTraceRequest, _insight_service_pb2.ExportTraceResponse]  # type: ignore[assignment]
     """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
     open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-    RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s.
+    DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
+    traces that are being written leave it no turn.
     """
 
 class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +63,8 @@ class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_insight_service_pb2.ExportTraceResponse], _abc.AsyncIterator[_insight_service_pb2.ExportTraceResponse]]:
         """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
         open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-        RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s.
+        DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
+        traces that are being written leave it no turn.
         """
 
 def add_InsightServiceServicer_to_server(servicer: InsightServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
