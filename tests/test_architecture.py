@@ -132,7 +132,8 @@ SDKS: Mapping[str, frozenset[str]] = {
     # OpenTelemetry's API is used if it is there, its SDK if tracing is asked for; both do without.
     "workers/python/plait_worker": CONTRACT | {"grpc", "opentelemetry", "plait_worker"},
     # PyYAML and google.rpc come with an extra; the client does without them, and says so where it cannot.
-    "clients/python/plait_client": CONTRACT | {"google.rpc", "grpc", "plait_client", "yaml"},
+    # OpenTelemetry is asked for the current span if the program has imported it.
+    "clients/python/plait_client": CONTRACT | {"google.rpc", "grpc", "opentelemetry", "plait_client", "yaml"},
 }
 
 MODULE_LINES_MAX = 500

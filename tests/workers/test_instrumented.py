@@ -17,9 +17,9 @@ from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 
 from plait_worker import Context, Worker
 from plait_worker import worker as worker_module
+from tests.spans import TRACE, TRACEPARENT, Spans, provide_spans, span_id, trace_id
 from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
 from tests.workers.serving import finish, make_worker, serving
-from tests.workers.spans import TRACE, TRACEPARENT, Spans, provide_spans, span_id, trace_id
 
 METHOD = "/studio.Renderer/Render"
 

@@ -16,9 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import Context, NodeFailure, Worker, tracing
-from tests.workers.scripted_hub import ScriptedHub, Stream, assign, cancel, duration, recorded, run
-from tests.workers.serving import finish, make_worker, serving
-from tests.workers.spans import (
+from tests.spans import (
     ATTEMPT,
     TRACE,
     TRACEPARENT,
@@ -29,6 +27,8 @@ from tests.workers.spans import (
     span_id,
     trace_id,
 )
+from tests.workers.scripted_hub import ScriptedHub, Stream, assign, cancel, duration, recorded, run
+from tests.workers.serving import finish, make_worker, serving
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from plait.v1 import (
     worker_hub_service_pb2,
     worker_hub_service_pb2_grpc,
 )
+from plait_client.caller_trace import caller_trace
 from plait_client.channel import (
     CHANNEL_OPTIONS,
     DEFAULT_ADDRESS,
@@ -116,6 +117,7 @@ class AsyncClient:
         execution_id: str = "",
         labels: Mapping[str, str] | None = None,
         traceparent: str = "",
+        tracestate: str = "",
     ) -> execution_pb2.Execution:
         """Have a graph carried out. What this returns is durable.
 
@@ -126,7 +128,9 @@ class AsyncClient:
                 and kept over the tries of this call.
             execution_id: the execution's id; empty: the server makes one.
             labels: labels of the execution.
-            traceparent: the W3C traceparent of the caller's span.
+            traceparent: the W3C traceparent of the span that is to be the parent; empty: the current span, if the
+                program uses OpenTelemetry. One that is not valid is not sent.
+            tracestate: the W3C tracestate that goes with `traceparent`.
 
         Raises:
             GraphFileError: the graph file cannot be read as a graph.
@@ -134,8 +138,10 @@ class AsyncClient:
             AlreadyExists: the request id was used with other content, or the execution id is taken.
         """
         request = self._requests.submit(graph, input, request_id, execution_id, labels)
-        metadata = (("traceparent", traceparent),) if traceparent else ()
-        return (await self._call(self._executions.SubmitGraph, request, metadata=metadata)).execution
+        trace = caller_trace(traceparent, tracestate)
+        with trace.as_parent():
+            answer = await self._call(self._executions.SubmitGraph, request, metadata=trace.metadata)
+        return answer.execution
 
     async def get(self, execution_id: str) -> execution_pb2.Execution:
         """Show an execution."""
