@@ -170,9 +170,21 @@ def test_lost_attempt_is_an_error_and_its_node_is_not() -> None:
     d.lose("a")
     d.succeed("a")
     tree = ended(d)
-    assert tree.get("attempt a 1").error is not None
-    assert attributes(tree.get("attempt a 1"))["plait.attempt.outcome"] == "LOST"
+    lost = tree.get("attempt a 1")
+    assert (lost.error or "").startswith("WORKER_LOST")
+    assert attributes(lost)["error.type"] == "WORKER_LOST"
+    assert attributes(lost)["plait.attempt.outcome"] == "LOST"
     assert tree.get("a").error is None
+
+
+def test_timeout_that_is_no_failure_is_an_error_with_a_code() -> None:
+    """B2.1, E1: status ERROR is for TIMED_OUT, and its code is the node's reason (S2.1)."""
+    d = run("node a attempt_timeout=1 on_timeout=CONTINUE")
+    d.advance(2)
+    tree = ended(d)
+    for span in (tree.get("a"), tree.get("attempt a 1")):
+        assert span.error == attributes(span)["error.type"] == "DEADLINE_EXCEEDED"
+    assert tree.get("execution").error is None
 
 
 def test_skipped_node_has_a_span_of_no_length() -> None:

@@ -23,7 +23,7 @@ from plait_server.core.branches import MAIN
 from plait_server.core.critical_path import critical_path_in_slices
 from plait_server.core.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
 from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.failures import Failure
+from plait_server.core.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
 from plait_server.core.graph import JoinMode, Task
 from plait_server.core.joins import Verdict
 from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
@@ -207,6 +207,7 @@ class _Run:
             )
         is_error = outcome in _FAILED_OUTCOMES
         failure = attempt.failure if is_error else None
+        code = _code(failure, _CODES.get(outcome, "")) if is_error else ""
         yield Span(
             self._trace,
             self._ids.attempt(path, number),
@@ -220,11 +221,11 @@ class _Run:
                 ("plait.attempt.outcome", outcome.name),
                 ("plait.worker.id", attempt.worker_id),
                 ("plait.worker.instance_id", attempt.worker_instance_id),
-                *_error_type(failure),
+                *_error_type(code),
             ),
             (*own, ("plait.queue_s", attempt.queue_s)),
             _exception(failure, bounds.end),
-            error=_error(failure, outcome.name) if is_error else None,
+            error=_error(failure, code) if is_error else None,
         )
 
     # Nodes.
@@ -236,6 +237,7 @@ class _Run:
         attempts = self._attempts(record)
         is_error = record.state in _FAILED_STATES
         failure = record.failure if is_error else None
+        code = _code(failure, record.reason or record.state.name) if is_error else ""
         links, links_dropped = self._links(scope, record)
         retries = [attempt for attempt in attempts if attempt.retry_time_s]
         branch_name = scope.branches.name(branch)
@@ -253,7 +255,7 @@ class _Run:
                 ("plait.node.state", record.state.name),
                 ("plait.attempt.count", len(attempts)),
                 *((("plait.reason", record.reason),) if record.reason else ()),
-                *_error_type(failure),
+                *_error_type(code),
             ),
             (
                 ("plait.node.id", record.node.id),
@@ -266,7 +268,7 @@ class _Run:
             links,
             links_dropped,
             max(0, len(retries) - EVENTS_MAX),
-            _error(failure, record.state.name) if is_error else None,
+            _error(failure, code) if is_error else None,
         )
 
     def _links(self, scope: Scope, record: NodeRecord) -> tuple[tuple[bytes, ...], int]:
@@ -372,6 +374,7 @@ class _Run:
         elapsed_s = execution.ended_s - execution.started_s
         is_error = state in (ExecutionState.FAILED, ExecutionState.TIMED_OUT)
         failure = execution.failure if is_error else None
+        code = _code(failure, execution.reason or state.name) if is_error else ""
         return Span(
             self._trace,
             self._ids.execution(),
@@ -391,16 +394,18 @@ class _Run:
                 ("plait.critical_path_s", round(length_s, 6)),
                 ("plait.node_time_s", round(work_s, 6)),
                 ("plait.speedup", round(work_s / elapsed_s, 3) if elapsed_s > 0 else ""),
-                *_error_type(failure),
+                *_error_type(code),
             ),
             _exception(failure, bounds.end),
-            error=_error(failure, execution.reason or state.name) if is_error else None,
+            error=_error(failure, code) if is_error else None,
             has_remote_parent=bool(execution.parent_span_id),
         )
 
 
 _FAILED_OUTCOMES: Final = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST)
 _FAILED_STATES: Final = (NodeState.FAILED, NodeState.TIMED_OUT)
+_CODES: Final = {AttemptOutcome.TIMED_OUT: DEADLINE_EXCEEDED, AttemptOutcome.LOST: WORKER_LOST}
+"""Codes of attempts whose end is no failure of the execution."""
 
 
 def _around(first: _Bounds, second: _Bounds) -> _Bounds:
@@ -435,15 +440,18 @@ def _given(*attributes: Attribute) -> Attributes:
     return tuple(attribute for attribute in attributes if attribute[1] != "")
 
 
-def _error_type(failure: Failure | None) -> Attributes:
-    return (("error.type", failure.code),) if failure is not None else ()
+def _code(failure: Failure | None, otherwise: str) -> str:
+    """Return the code of what went wrong; a timeout that is taken for no failure (E1) has one, too."""
+    return otherwise if failure is None else failure.code
 
 
-def _error(failure: Failure | None, otherwise: str) -> str:
-    """Say what went wrong; a timeout that is taken for no failure has nothing more to say."""
-    if failure is None:
-        return otherwise
-    return f"{failure.code}: {failure.message}"[:MESSAGE_CHARS_MAX]
+def _error_type(code: str) -> Attributes:
+    return (("error.type", code),) if code else ()
+
+
+def _error(failure: Failure | None, code: str) -> str:
+    """Say what went wrong."""
+    return code if failure is None else f"{code}: {failure.message}"[:MESSAGE_CHARS_MAX]
 
 
 def _exception(failure: Failure | None, time_ns: int) -> tuple[SpanEvent, ...]:
