@@ -193,6 +193,6 @@ async def test_a_graph_that_fails_everywhere_gets_few_lines(
     )
     assert len([line for line in lines if line.startswith("WARNING")]) == NODE_LINES_MAX - 1
     assert (
-        f"INFO {50 - NODE_LINES_MAX + 1} more nodes at once forked or failed: `plait events` lists them"
+        f"INFO {50 - NODE_LINES_MAX + 1} more nodes at once forked or failed: `plait watch` shows them"
         in lines
     )

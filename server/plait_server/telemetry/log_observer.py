@@ -55,7 +55,7 @@ class LogObserver:
             fields = execution_fields(namespace, execution)
             if left_out:
                 logger.info(
-                    "%d more nodes at once forked or failed: `plait events` lists them",
+                    "%d more nodes at once forked or failed: `plait watch` shows them",
                     left_out,
                     extra=fields,
                 )
