@@ -23,7 +23,7 @@ class Process:
 
     def __init__(self, log: Path, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.log = log
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PLAIT_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLAIT_", "OTEL_"))}
         with log.open("ab") as stderr:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
