@@ -22,8 +22,8 @@ def address() -> Generator[str]:
 def run(address: str) -> Run:
     """Run a command against the server."""
 
-    def run_there(*arguments: str, stdin: str = "") -> CompletedProcess[str]:
-        return live.plait(*arguments, stdin=stdin, env={"PLAIT_SERVER": address})
+    def run_there(*arguments: str, stdin: str = "", **more: str) -> CompletedProcess[str]:
+        return live.plait(*arguments, stdin=stdin, env={"PLAIT_SERVER": address} | more)
 
     return run_there
 

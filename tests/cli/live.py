@@ -75,5 +75,7 @@ def first_line(running: subprocess.Popen[str]) -> str:
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLAIT_", "OTEL_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PLAIT_", "OTEL_", "TRACE"))
+    }
     return kept | dict(more or {})

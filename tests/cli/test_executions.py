@@ -44,6 +44,16 @@ def test_submit_ends_with_1_when_the_execution_failed(run: Run, graph_file: Grap
     assert "\x1b" not in done.stdout
 
 
+def test_submit_is_a_child_of_the_span_that_the_environment_names(run: Run, graph_file: GraphFile) -> None:
+    """B2: the steps of a traced pipeline find their parent in TRACEPARENT and TRACESTATE."""
+    trace_id, span_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    variables = {"TRACEPARENT": f"00-{trace_id}-{span_id}-01", "TRACESTATE": "a=b"}
+    done = run("submit", graph_file("test.echo"), "--watch", "--json", **variables)
+    first = json.loads(done.stdout.splitlines()[0])["executionSubmitted"]
+    assert (first["parentSpanId"], first["tracestate"]) == (span_id, "a=b")
+    assert first["traceparent"].split("-")[1] == trace_id
+
+
 def test_watch_tells_a_line_an_event(run: Run, graph_file: GraphFile) -> None:
     done = run("submit", graph_file("test.echo"), "--id", "watched", "--watch", "--input", "[1]")
     assert done.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -75,12 +76,21 @@ def submit_command(
     target: Target,
     as_json: bool,
 ) -> int:
-    """Have the graph in FILE (YAML or JSON, - for stdin) carried out; write the execution's id."""
+    """Have the graph in FILE (YAML or JSON, - for stdin) carried out; write the execution's id.
+
+    TRACEPARENT and TRACESTATE, if set, name the span whose child the execution is.
+    """
     graph = read_graph_file(file)
     with target.open() as client:
         try:
             execution = client.submit(
-                graph, input=input, request_id=request_id, execution_id=execution_id, labels=labels
+                graph,
+                input=input,
+                request_id=request_id,
+                execution_id=execution_id,
+                labels=labels,
+                traceparent=os.environ.get("TRACEPARENT", ""),
+                tracestate=os.environ.get("TRACESTATE", ""),
             )
         except InvalidArgument as error:
             if error.reason != "INVALID_GRAPH":
