@@ -187,15 +187,15 @@ def test_timeout_that_is_no_failure_is_an_error_with_a_code() -> None:
     assert tree.get("execution").error is None
 
 
-def test_skipped_node_has_a_span_of_no_length() -> None:
-    """B2.1: a skipped node has a span too."""
+def test_skipped_node_has_the_shortest_span_there_is() -> None:
+    """B2.1: a skipped node has a span too. One of no length would be taken for an error by Jaeger."""
     d = run("a -> b when=false; b -> c")
     d.advance(2)
     d.succeed("a")
     tree = ended(d)
     for path in "bc":
         span = tree.get(path)
-        assert span.start_ns == span.end_ns == 1_002_000_000_000
+        assert (span.start_ns, span.end_ns) == (1_002_000_000_000, 1_002_000_000_001)
         assert attributes(span)["plait.node.state"] == "SKIPPED"
         assert attributes(span)["plait.reason"] == "DEAD_PATH"
         assert span.error is None
@@ -298,6 +298,14 @@ def test_all_spans_share_the_trace() -> None:
     (trace,) = traces
     assert trace.trace_id.hex() == TRACEPARENT[3:35]
     assert dict(trace.attributes) == {"plait.namespace": "n", "plait.execution.id": "e1", "plait.run": 1}
+
+
+def test_no_span_lasts_no_time_however_quick_the_execution_was() -> None:
+    """Rule 3; `check_nesting` looks."""
+    d = run("node a kind=condition:true; a -true-> b; a -false-> c; node b kind=condition:true")
+    ends = [(span.start_ns, span.end_ns) for span in ended(d) if span.name != "execution"]
+    assert ends == [(1_000_000_000_000, 1_000_000_000_001)] * 5
+    assert ended(d).get("execution").end_ns == 1_000_000_000_001
 
 
 def test_clock_that_jumps_back_turns_no_span_round() -> None:

@@ -36,7 +36,7 @@ class Tree:
     def check_nesting(self) -> None:
         """Parents exist, and hold what is below them."""
         for span in self.spans:
-            assert span.start_ns <= span.end_ns, label(span)
+            assert span.start_ns < span.end_ns, label(span)
             if span.name != "execution":
                 parent = self.by_id[span.parent_id]
                 assert parent.start_ns <= span.start_ns, label(span)

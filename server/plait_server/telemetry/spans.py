@@ -5,7 +5,8 @@ Rules
    same, to the bit, made live when its end became durable, after a crash, or for an export years later.
 2. The spans of an attempt, of its wait in the queue, and of a node are completed when they end. Those of
    branches, of the execution, and of nodes that were put back to idle are completed by the end of the run.
-3. A span holds the spans below it, whatever the wall clock did meanwhile: its times reach over theirs.
+3. A span holds the spans below it, whatever the wall clock did meanwhile: its times reach over theirs. It lasts at
+   least 1 ns: Jaeger takes one of no length for one of negative length, and lengthens it, past the end of its parent.
 4. Every node that ended has a span, skipped ones too. One that never began and has not ended has none, and so has
    a branch without nodes that have one.
 
@@ -292,7 +293,7 @@ class _Run:
         if not attempts:
             end = _ns(record.ended_s if record.state.is_ended else self.execution.ended_s)
             start_s = record.started_s or self._ready_s(scope, record)
-            return _Bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
+            return _bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
         if len(attempts) == 1:  # as nearly all
             (attempt,) = attempts
             return _Bounds(_queue_start(attempt), max(_attempt_bounds(attempt).end, _ns(record.ended_s)))
@@ -315,7 +316,7 @@ class _Run:
 
     def _end(self) -> Iterator[Span | None]:
         bounds: dict[int, _Bounds]
-        whole = _Bounds(_ns(self.execution.created_s), _ns(self.execution.ended_s))
+        whole = _bounds(_ns(self.execution.created_s), _ns(self.execution.ended_s))
         length_s = work_s = 0.0
         for scope in self.execution.scopes.values():
             bounds = {}
@@ -408,6 +409,10 @@ _CODES: Final = {AttemptOutcome.TIMED_OUT: DEADLINE_EXCEEDED, AttemptOutcome.LOS
 """Codes of attempts whose end is no failure of the execution."""
 
 
+def _bounds(start_ns: int, end_ns: int) -> _Bounds:
+    return _Bounds(start_ns, max(start_ns + 1, end_ns))
+
+
 def _around(first: _Bounds, second: _Bounds) -> _Bounds:
     return _Bounds(min(first.start, second.start), max(first.end, second.end))
 
@@ -418,8 +423,7 @@ def _ns(time_s: float) -> int:
 
 
 def _attempt_bounds(attempt: AttemptRecord) -> _Bounds:
-    start = _ns(attempt.started_s)
-    return _Bounds(start, max(start, _ns(attempt.ended_s)))
+    return _bounds(_ns(attempt.started_s), _ns(attempt.ended_s))
 
 
 def _queue_start(attempt: AttemptRecord) -> int:
