@@ -92,7 +92,10 @@ LAYERS: Mapping[str, Layer] = {
     "ports": layer("core", others=CONTRACT),
     "runtime": layer("core", "ports", "encoding", others=frozenset({"trio"})),
     # The sessions of attached workers read and write frames, which are messages of the contract.
-    "adapters": layer("core", "ports", "encoding", others=CONTRACT | {"apsw", "cel_expr_python", "trio"}),
+    "adapters": layer(
+        *("core", "ports", "encoding"),
+        others=CONTRACT | {"apsw", "cel_expr_python", "google.rpc", "grpc", "httpx", "opentelemetry", "trio"},
+    ),
     "api": layer(
         # Traces are written again for those who ask.
         *("core", "ports", "encoding", "runtime", "telemetry"),

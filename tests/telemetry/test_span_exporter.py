@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -27,7 +27,7 @@ def exporter(
 
 
 @asynccontextmanager
-async def running(made: SpanExporter) -> AsyncIterator[None]:
+async def running(made: SpanExporter) -> AsyncGenerator[None]:
     async with trio.open_nursery() as nursery:
         await nursery.start(made.run)
         yield

@@ -1,0 +1,1 @@
+"""Sends spans by OTLP, as the OTEL_ variables say."""

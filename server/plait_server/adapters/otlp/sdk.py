@@ -1,0 +1,77 @@
+"""What comes from OpenTelemetry's SDK, which reads the environment itself: the resource and the sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import Sampler as SdkSampler
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, set_span_in_context
+from opentelemetry.trace.span import TraceFlags, TraceState
+
+from plait_server.core.trace import TraceContext
+from plait_server.ports.sampler import Sampling
+
+_NO_LIMITS = dict.fromkeys(
+    (
+        *("max_attributes", "max_events", "max_links", "max_span_attributes"),
+        *("max_event_attributes", "max_link_attributes", "max_attribute_length", "max_span_attribute_length"),
+    ),
+    SpanLimits.UNSET,
+)
+"""The SDK raises for a variable of a limit that is empty or no number; `settings` reads them, as is specified."""
+
+
+class EnvironmentSampler:
+    """The sampler that OTEL_TRACES_SAMPLER names; by default the caller decides, and everything else is sampled."""
+
+    def __init__(self, sampler: SdkSampler) -> None:
+        self._sampler = sampler
+
+    def __repr__(self) -> str:
+        return f"<EnvironmentSampler {self._sampler.get_description()}>"
+
+    def sample(self, trace_id: str, caller: TraceContext | None, attributes: Mapping[str, str]) -> Sampling:
+        """Decide about the trace of one execution."""
+        context = Context()
+        state = TraceState()
+        if caller is not None:
+            state = TraceState.from_header([caller.tracestate])
+            parent = SpanContext(
+                int(trace_id, 16),
+                int(caller.span_id, 16),
+                is_remote=True,
+                trace_flags=TraceFlags(caller.flags),
+                trace_state=state,
+            )
+            context = set_span_in_context(NonRecordingSpan(parent), context)
+        result = self._sampler.should_sample(
+            context, int(trace_id, 16), "execution", SpanKind.CONSUMER, dict(attributes), ()
+        )
+        found = result.trace_state if result.trace_state is not None else TraceState()
+        # What the sampler leaves alone is handed on as it came: the SDK reads less than the recommendation allows.
+        given = caller.tracestate if caller is not None else ""
+        is_sampled = result.decision is Decision.RECORD_AND_SAMPLE
+        return Sampling(is_sampled, given if found == state else found.to_header())
+
+
+def sampler_of_environment() -> EnvironmentSampler:
+    """Make the sampler that the environment names."""
+    provider = TracerProvider(
+        resource=Resource.get_empty(), span_limits=SpanLimits(**_NO_LIMITS), shutdown_on_exit=False
+    )
+    return EnvironmentSampler(provider.sampler)
+
+
+def resource_of_environment(defaults: Mapping[str, str]) -> dict[str, str | bool | int | float]:
+    """Return the attributes of the resource: the environment's before `defaults` before those of the SDK."""
+    of_environment = OTELResourceDetector().detect().attributes
+    attributes = Resource.create({**defaults, **of_environment}).attributes
+    return {
+        key: value if isinstance(value, str | bool | int | float) else str(value)
+        for key, value in attributes.items()
+        if value is not None
+    }

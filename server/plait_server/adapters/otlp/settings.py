@@ -1,0 +1,321 @@
+"""Reads OpenTelemetry's environment variables, as its specification says.
+
+The specification: https://opentelemetry.io/docs/specs/otel/protocol/exporter/ and
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/. An empty variable counts as not
+set. Durations are whole milliseconds. What cannot be parsed, or is out of range, is ignored with a warning; where that
+would send spans elsewhere, or less safely than was meant, `InvalidSetting` is raised instead. Values may be secrets,
+so warnings name variables and never quote headers.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+logger = logging.getLogger(__name__)
+
+TRACES_PATH: Final = "v1/traces"
+HTTP_PORT: Final = 4318
+"""Where collectors take OTLP over HTTP by convention; 4317 is gRPC's."""
+INTEGER_MAX: Final = 2**31 - 1
+SPAN_BYTES: Final = 512
+"""What the queue allows for a span on the average."""
+QUEUE_BYTES_MIN: Final = 8 * 2**20
+
+_PREFIX: Final = "OTEL_EXPORTER_OTLP_"
+_TRACES_PREFIX: Final = "OTEL_EXPORTER_OTLP_TRACES_"
+_HEADER_NAME: Final = re.compile(r"[0-9a-z_.-]+")
+"""What gRPC takes; HTTP allows a few characters more that nobody uses."""
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+_OWN_HEADERS: Final = frozenset({"content-encoding", "content-length", "content-type", "host", "te"})
+
+
+class InvalidSetting(ValueError):
+    """A variable names something that cannot be used."""
+
+
+class OtlpProtocol(enum.Enum):
+    """How OTLP is spoken."""
+
+    GRPC = "grpc"
+    HTTP = "http/protobuf"
+
+
+_EXPORTERS: Final[Mapping[str, OtlpProtocol | None]] = {
+    "otlp": None,
+    # What OpenTelemetry's Python SDK calls them.
+    "otlp_proto_grpc": OtlpProtocol.GRPC,
+    "otlp_proto_http": OtlpProtocol.HTTP,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanLimitSettings:
+    """What a span may hold; beyond it is cut off and counted."""
+
+    attributes_max: int = 128
+    attribute_chars_max: int | None = None
+    """None: any number."""
+    events_max: int = 128
+    links_max: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtlpSettings:
+    """Where spans go, and how."""
+
+    protocol: OtlpProtocol
+    endpoint: str
+    """An http:// or https:// URL without credentials for HTTP; for gRPC a target as gRPC names it, such as
+    `localhost:4317`."""
+    is_secure: bool
+    """Whether the collector is spoken to by TLS."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Names in lower case."""
+    timeout_s: float = 10.0
+    """How long a request may take; infinite if the variable is 0."""
+    has_gzip: bool = False
+    certificate_file: str | None = None
+    """Trusted certificates (PEM); None: those of the system."""
+    client_key_file: str | None = None
+    client_certificate_file: str | None = None
+    delay_s: float = 1.0
+    """How long a span waits for others to be sent with."""
+    queue_spans_max: int = 65_536
+    batch_spans_max: int = 2_048
+    limits: SpanLimitSettings = SpanLimitSettings()
+
+    @property
+    def queue_bytes_max(self) -> int:
+        """How many bytes may be queued."""
+        return max(QUEUE_BYTES_MIN, self.queue_spans_max * SPAN_BYTES)
+
+    def describe(self) -> str:
+        """Say where spans go, without headers and credentials."""
+        if self.protocol is OtlpProtocol.GRPC:
+            return f"{self.endpoint} by OTLP over gRPC{'' if self.is_secure else ' without TLS'}"
+        return f"{self.url} by OTLP over HTTP"
+
+    @property
+    def url(self) -> str:
+        """The endpoint of HTTP as it may be shown: without a query, which may hold a key."""
+        return self.endpoint.partition("?")[0]
+
+
+def read_settings(environ: Mapping[str, str]) -> OtlpSettings | None:
+    """Read where a server sends its spans; None if it is not to.
+
+    Raises:
+        InvalidSetting: a variable names an endpoint or files that cannot be used.
+    """
+    variables = _Variables(environ)
+    if variables.boolean("OTEL_SDK_DISABLED"):
+        return None
+    exporters = _read_exporters(variables)
+    if exporters is None:
+        if not variables.text(_PREFIX + "ENDPOINT") and not variables.text(_TRACES_PREFIX + "ENDPOINT"):
+            return None
+        exporters = ["otlp"]
+    known = [name for name in exporters if name in _EXPORTERS]
+    unknown = [name for name in exporters if name not in _EXPORTERS and name != "none"]
+    if unknown:
+        variables.warn("OTEL_TRACES_EXPORTER", f"{', '.join(unknown)!r} is not supported; otlp is")
+    return _read(variables, _EXPORTERS[known[0]]) if known else None
+
+
+def read_settings_for(endpoint: str, environ: Mapping[str, str]) -> OtlpSettings:
+    """Read how spans are sent to an endpoint that was given by hand, as if OTEL_EXPORTER_OTLP_ENDPOINT named it.
+
+    Raises:
+        InvalidSetting: the endpoint, or a file that a variable names, cannot be used.
+    """
+    named = {**environ, _PREFIX + "ENDPOINT": endpoint, _TRACES_PREFIX + "ENDPOINT": ""}
+    return _read(_Variables(named), None)
+
+
+def _read_exporters(variables: _Variables) -> list[str] | None:
+    text = variables.text("OTEL_TRACES_EXPORTER")
+    if not text:
+        return None
+    return [name for part in text.split(",") if (name := part.strip().lower())]
+
+
+def _read(variables: _Variables, protocol: OtlpProtocol | None) -> OtlpSettings:
+    generic = variables.text(_PREFIX + "ENDPOINT")
+    own = variables.text(_TRACES_PREFIX + "ENDPOINT")
+    given = own or generic
+    protocol = _read_protocol(variables) or protocol or _usual_protocol(given)
+    headers: dict[str, str] = {}
+    if protocol is OtlpProtocol.GRPC:
+        endpoint, is_secure = _grpc_target(given or "http://localhost:4317", variables, headers)
+    else:
+        parts = _read_url(own or generic or f"http://localhost:{HTTP_PORT}", headers)
+        path = parts.path if own else f"{parts.path.rstrip('/')}/{TRACES_PATH}"
+        endpoint = parts._replace(path=path or "/").geturl()
+        is_secure = parts.scheme == "https"
+    queue_spans_max = variables.integer("OTEL_BSP_MAX_QUEUE_SIZE", 65_536, least=1)
+    batch_spans_max = variables.integer("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 2_048, least=1)
+    key, certificate = variables.signal("CLIENT_KEY"), variables.signal("CLIENT_CERTIFICATE")
+    if bool(key) != bool(certificate):
+        raise InvalidSetting(f"set both {_PREFIX}CLIENT_KEY and {_PREFIX}CLIENT_CERTIFICATE, or neither")
+    return OtlpSettings(
+        protocol=protocol,
+        endpoint=endpoint,
+        is_secure=is_secure,
+        headers=tuple({**headers, **_read_headers(variables)}.items()),
+        timeout_s=variables.signal_milliseconds("TIMEOUT", 10_000) / 1_000 or math.inf,
+        has_gzip=_read_compression(variables),
+        certificate_file=variables.signal("CERTIFICATE") or None,
+        client_key_file=key or None,
+        client_certificate_file=certificate or None,
+        delay_s=variables.integer("OTEL_BSP_SCHEDULE_DELAY", 1_000) / 1_000,
+        queue_spans_max=queue_spans_max,
+        batch_spans_max=min(batch_spans_max, queue_spans_max),
+        limits=_read_limits(variables),
+    )
+
+
+def _read_limits(variables: _Variables) -> SpanLimitSettings:
+    attributes_max = variables.integer("OTEL_ATTRIBUTE_COUNT_LIMIT", 128)
+    chars_max = variables.optional_integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+    own_chars_max = variables.optional_integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+    return SpanLimitSettings(
+        attributes_max=variables.integer("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", attributes_max),
+        attribute_chars_max=chars_max if own_chars_max is None else own_chars_max,
+        events_max=variables.integer("OTEL_SPAN_EVENT_COUNT_LIMIT", 128),
+        links_max=variables.integer("OTEL_SPAN_LINK_COUNT_LIMIT", 128),
+    )
+
+
+def _read_protocol(variables: _Variables) -> OtlpProtocol | None:
+    name, text = variables.named_signal("PROTOCOL")
+    try:
+        return OtlpProtocol(text.lower()) if text else None
+    except ValueError:
+        variables.warn(name, f"{text!r} is not supported; grpc and http/protobuf are")
+        return None
+
+
+def _usual_protocol(endpoint: str) -> OtlpProtocol:
+    """Return what an endpoint speaks, if nobody said so.
+
+    The specification leaves the default to us. gRPC is that of OpenTelemetry's Python SDK, by which workers send; an
+    endpoint that is HTTP's by convention would answer none of it.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        is_http = parts.port == HTTP_PORT or parts.path.rstrip("/").endswith(f"/{TRACES_PATH}")
+    except ValueError:
+        return OtlpProtocol.GRPC  # Whoever reads it says what is wrong.
+    return OtlpProtocol.HTTP if is_http and parts.scheme in {"http", "https"} else OtlpProtocol.GRPC
+
+
+def _grpc_target(endpoint: str, variables: _Variables, headers: dict[str, str]) -> tuple[str, bool]:
+    """Return the target and whether it is spoken to by TLS: the scheme decides, or INSECURE if there is none."""
+    scheme = endpoint.partition("://")[0].lower() if "://" in endpoint else ""
+    if scheme not in {"http", "https"}:
+        return endpoint, not variables.signal_boolean("INSECURE")
+    parts = _read_url(endpoint, headers)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if scheme == 'https' else 80)}", scheme == "https"
+
+
+def _read_url(url: str, headers: dict[str, str]) -> SplitResult:
+    """Read a URL; credentials in it become a header."""
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+        parts = SplitResult("", "", "", "", "")
+    if not is_usable or not url.isascii() or not url.isprintable() or " " in url:
+        shown = re.sub(r"//.*@", "//", url.partition("?")[0])
+        raise InvalidSetting(f"the OTLP endpoint {shown!r} is not a URL such as http://localhost:{HTTP_PORT}")
+    credentials, _, address = parts.netloc.rpartition("@")
+    if credentials:
+        headers["authorization"] = f"Basic {base64.b64encode(unquote(credentials).encode()).decode()}"
+    return parts._replace(netloc=address, fragment="")
+
+
+def _read_compression(variables: _Variables) -> bool:
+    name, text = variables.named_signal("COMPRESSION")
+    if text.lower() not in {"", "none", "gzip"}:
+        variables.warn(name, f"{text!r} is not supported; gzip and none are")
+    return text.lower() == "gzip"
+
+
+def _read_headers(variables: _Variables) -> dict[str, str]:
+    """Read `name=value` pairs, separated by commas, URL-encoded (W3C Baggage)."""
+    name, text = variables.named_signal("HEADERS")
+    headers: dict[str, str] = {}
+    for number, member in enumerate(text.split(","), start=1):
+        if not member.strip():
+            continue
+        key, separator, value = (unquote(part).strip() for part in member.partition("="))
+        key = key.lower()
+        is_valid = bool(separator and _HEADER_NAME.fullmatch(key) and _HEADER_VALUE.fullmatch(value))
+        if not is_valid or key in _OWN_HEADERS or key.startswith("grpc-") or key.endswith("-bin"):
+            variables.warn(
+                name, f"header {number} is ignored; write NAME=VALUE, URL-encoded, as in api-key=a%20b"
+            )
+            continue
+        headers[key] = value
+    return headers
+
+
+class _Variables:
+    """The environment, read by type."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str:
+        return self._environ.get(name, "").strip()
+
+    def warn(self, name: str, problem: str) -> None:
+        logger.warning("%s: %s", name, problem)
+
+    def boolean(self, name: str) -> bool:
+        text = self.text(name).lower()
+        if text not in {"", "true", "false"}:
+            self.warn(name, f"{text!r} is neither true nor false; it counts as false")
+        return text == "true"
+
+    def integer(self, name: str, default: int, *, least: int = 0) -> int:
+        found = self.optional_integer(name, least=least)
+        return default if found is None else found
+
+    def optional_integer(self, name: str, *, least: int = 0) -> int | None:
+        text = self.text(name)
+        if not text:
+            return None
+        if text.isascii() and text.isdigit() and len(text) <= len(str(INTEGER_MAX)):
+            value = int(text)
+            if least <= value <= INTEGER_MAX:
+                return value
+        self.warn(name, f"{text!r} is not an integer of {least} to {INTEGER_MAX}; it is ignored")
+        return None
+
+    # Those of traces take precedence over those of all signals.
+
+    def named_signal(self, option: str) -> tuple[str, str]:
+        own = _TRACES_PREFIX + option
+        text = self.text(own)
+        return (own, text) if text else (_PREFIX + option, self.text(_PREFIX + option))
+
+    def signal(self, option: str) -> str:
+        return self.named_signal(option)[1]
+
+    def signal_boolean(self, option: str) -> bool:
+        return self.boolean(self.named_signal(option)[0])
+
+    def signal_milliseconds(self, option: str, default: int) -> int:
+        own = self.optional_integer(_TRACES_PREFIX + option)
+        return self.integer(_PREFIX + option, default) if own is None else own
