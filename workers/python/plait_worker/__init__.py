@@ -5,6 +5,7 @@
 
 from plait_worker.context import Context
 from plait_worker.failures import NodeFailure, WorkerRefused
+from plait_worker.logs import AttemptFilter
 from plait_worker.worker import Worker
 
-__all__ = ["Context", "NodeFailure", "Worker", "WorkerRefused"]
+__all__ = ["AttemptFilter", "Context", "NodeFailure", "Worker", "WorkerRefused"]

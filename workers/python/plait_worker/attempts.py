@@ -23,6 +23,7 @@ from plait_worker.failures import FailureReport
 from plait_worker.handlers import Handler
 from plait_worker.inputs import Inputs, InputUnavailable
 from plait_worker.limits import PAYLOAD_BYTES_MAX
+from plait_worker.logs import LogFields, attempt_fields, enter_attempt, one_line
 from plait_worker.reports import ReportRoom, ReportTray
 from plait_worker.session import WorkerSession
 from plait_worker.session_events import (
@@ -172,7 +173,8 @@ class Attempts:
         if task.cancelled() or (error := task.exception()) is None:
             return
         running = self._running.get(token)
-        logger.error("a bug of the worker's own, please report: %r", error, exc_info=error)
+        fields = {} if running is None else self._fields(running)
+        logger.error("a bug of the worker's own, please report: %r", error, exc_info=error, extra=fields)
         if running is not None:
             self._forget(running)
         if token in self._session.running:
@@ -218,6 +220,7 @@ class Attempts:
                 "let CancelledError pass"
                 if self._is_async[running.assigned.type]
                 else "look at context.cancelled now and then",
+                extra=self._fields(running),
             )
         if running.is_cancellable and running.task is not None:
             running.task.cancel()
@@ -256,6 +259,7 @@ class Attempts:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def _run(self, running: _Running) -> None:
+        enter_attempt(self._session.namespace, running.assigned)
         outcome: str | FailureReport | InputUnavailable | None = None
         try:
             if running.cancelled_by is None:
@@ -350,14 +354,8 @@ class Attempts:
             assigned.execution_id,
             assigned.attempt,
             report.code,
-            _one_line(report.message),
-            extra={
-                "execution_id": assigned.execution_id,
-                "node_path": assigned.node_path,
-                "attempt": assigned.attempt,
-                "traceparent": assigned.traceparent,
-                "code": report.code,
-            },
+            one_line(" ".join(report.message[:LOGGED_CHARS_MAX].split())),
+            extra=self._fields(running) | {"code": report.code},
         )
         self._session.fail(
             assigned.token,
@@ -370,6 +368,9 @@ class Attempts:
             result_problem=report.result_problem,
         )
 
+    def _fields(self, running: _Running) -> LogFields:
+        return attempt_fields(self._session.namespace, running.assigned)
+
     def _forget(self, running: _Running) -> None:
         del self._running[running.assigned.token]
         if running.timer is not None:
@@ -379,9 +380,3 @@ class Attempts:
     def _look_ended(self) -> None:
         if all(running.is_told_stubborn for running in self._running.values()):
             self._ended.set()
-
-
-def _one_line(text: str) -> str:
-    """Write what a handler said so that it takes one line and moves no cursor."""
-    shown = " ".join(text[:LOGGED_CHARS_MAX].split())
-    return "".join(char if char.isprintable() else "?" for char in shown)

@@ -17,6 +17,7 @@ from typing import Final
 
 from plait_worker.event_loop import run_in_loop
 from plait_worker.failures import WorkerRefused
+from plait_worker.logs import log_to_stderr
 from plait_worker.targets import BadTarget, explain_import, load_worker
 
 logger = logging.getLogger("plait_worker")
@@ -46,7 +47,6 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         worker_id: the worker's id; None: its own.
         ordinal: added to the id, as `-` and the number; 0: nothing is added.
     """
-    log_to_stderr()
     parent = _Parent()
     try:
         worker = load_worker(target)
@@ -54,26 +54,20 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         return parent.say_end(EXIT_BAD_TARGET, str(error))
     except BaseException as error:  # noqa: BLE001 - whatever a module raises, it cannot be imported.
         return parent.say_end(EXIT_BAD_TARGET, explain_import(target, error))
+    # After the import: the module may have set up logging itself.
+    log_to_stderr()
     parent.say_ready()
     own_id = worker.worker_id if worker_id is None else worker_id
     full_id = f"{own_id}-{ordinal}" if ordinal else own_id
+    code, text = 0, ""
     try:
         # After twice the lease the server has long given to others what it ran.
         run_in_loop(worker.run(connect, namespace=namespace, worker_id=full_id), lambda: 2.0 * worker.lease_s)
     except WorkerRefused as error:
-        return parent.say_end(EXIT_REFUSED, str(error))
+        code, text = EXIT_REFUSED, str(error)
     except ValueError as error:
-        return parent.say_end(EXIT_BAD_TARGET, str(error))
-    return parent.say_end(0)
-
-
-def log_to_stderr() -> None:
-    """Write the SDK's log to stderr, unless the program has set up logging itself."""
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        code, text = EXIT_BAD_TARGET, str(error)
+    return parent.say_end(code, text)
 
 
 class _Parent:

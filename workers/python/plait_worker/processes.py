@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from plait_worker.backoff import Backoff
-from plait_worker.child import END, READY, log_to_stderr
+from plait_worker.child import END, READY
+from plait_worker.logs import log_to_stderr
 
 logger = logging.getLogger("plait_worker")
 
