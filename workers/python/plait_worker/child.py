@@ -16,6 +16,7 @@ import time
 from typing import Final
 
 from plait_worker.event_loop import run_in_loop
+from plait_worker.exporting import export_spans
 from plait_worker.failures import WorkerRefused
 from plait_worker.logs import log_to_stderr
 from plait_worker.targets import BadTarget, explain_import, load_worker
@@ -54,8 +55,9 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         return parent.say_end(EXIT_BAD_TARGET, str(error))
     except BaseException as error:  # noqa: BLE001 - whatever a module raises, it cannot be imported.
         return parent.say_end(EXIT_BAD_TARGET, explain_import(target, error))
-    # After the import: the module may have set up logging itself.
+    # After the import: the module may have set up logging and tracing itself.
     log_to_stderr()
+    flush_spans = export_spans(os.environ, is_first=ordinal <= 1)
     parent.say_ready()
     own_id = worker.worker_id if worker_id is None else worker_id
     full_id = f"{own_id}-{ordinal}" if ordinal else own_id
@@ -67,6 +69,7 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         code, text = EXIT_REFUSED, str(error)
     except ValueError as error:
         code, text = EXIT_BAD_TARGET, str(error)
+    flush_spans()
     return parent.say_end(code, text)
 
 
@@ -102,5 +105,7 @@ class _Parent:
 def _exit_late(code: int) -> None:
     # Python waits for threads that are no daemons.
     time.sleep(EXIT_S)
-    logger.warning("threads of handlers still run; the process ends without them")
+    logger.warning(
+        "threads of handlers still run, or what they left for the exit; the process ends without them"
+    )
     os._exit(code)

@@ -1,0 +1,245 @@
+"""Tests of how `python -m plait_worker` sends spans, with real processes and collectors."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from plait_worker.exporting import otlp_protocol
+from tests.spans import TRACE, TRACEPARENT
+from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
+
+SOURCE = """
+import logging
+import os
+import sys
+
+from plait_worker import Context, Worker, exporting
+
+exporting.FLUSH_S = float(os.environ.get("FLUSH_S", exporting.FLUSH_S))
+if "MISSING" in os.environ:
+    sys.modules[os.environ["MISSING"]] = None
+if "OWN" in os.environ:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+    provider = TracerProvider()
+    exporter = ConsoleSpanExporter(formatter=lambda span: span.name + " of its own")
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+
+worker = Worker(worker_id="render")
+
+
+@worker.node("t")
+async def work(context: Context, input: object) -> None: ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory with the module of a worker, and an environment that asks for nothing."""
+    (tmp_path / "traced_worker.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+class Collector:
+    """What a collector was sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
+
+    def spans(self) -> list[tuple[str, str, str]]:
+        """List service, name and trace of each span."""
+        return [
+            (
+                next(
+                    each.value.string_value for each in part.resource.attributes if each.key == "service.name"
+                ),
+                span.name,
+                span.trace_id.hex(),
+            )
+            for request in self.requests
+            for part in request.resource_spans
+            for scope in part.scope_spans
+            for span in scope.spans
+        ]
+
+
+class GrpcCollector(Collector, trace_service_pb2_grpc.TraceServiceServicer):
+    def Export(
+        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> trace_service_pb2.ExportTraceServiceResponse:
+        self.requests.append(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@contextmanager
+def grpc_collector() -> Generator[tuple[Collector, int]]:
+    collector = GrpcCollector()
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call] # Generated without types.
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield collector, port
+        server.stop(None).wait()
+
+
+@contextmanager
+def http_collector() -> Generator[tuple[Collector, int]]:
+    collector = Collector()
+
+    class Take(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.requests.append(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Take) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield collector, server.server_address[1]
+        server.shutdown()
+        serving.join()
+
+
+def work_and_drain(*arguments: str) -> tuple[str, str]:
+    """Have a worker process run an attempt, and drain it; return its stdout and its stderr."""
+    said: list[bytes] = []
+
+    async def test() -> None:
+        async with ScriptedHub() as server:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "plait_worker", "traced_worker:worker"),
+                *("--connect", server.address, *arguments),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            streams = [await server.next_stream() for _ in range(int(arguments[-1]) if arguments else 1)]
+            for stream in streams:
+                await stream.greet()
+            await streams[0].send(assign("a", traceparent=TRACEPARENT))
+            await streams[0].expect("complete")
+            await streams[0].send(recorded("a"))
+            process.send_signal(signal.SIGTERM)
+            for stream in streams:
+                await stream.expect_end(skipping=("drain",))
+            said.extend(await process.communicate())
+            assert process.returncode == 0, said
+
+    run(test)
+    return said[0].decode(), said[1].decode()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("collector", "protocol", "named"),
+    [(grpc_collector, "", ""), (http_collector, "http/protobuf", "studio")],
+    ids=["grpc", "http"],
+)
+def test_spans_are_sent_before_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch,
+    collector: Callable[[], AbstractContextManager[tuple[Collector, int]]],
+    protocol: str,
+    named: str,
+) -> None:
+    with collector() as (collected, port):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        if named:
+            monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"service.name={named}")
+        _, errors = work_and_drain()
+    assert collected.spans() == [(named or "plait-worker", "handle t", TRACE)]
+    assert "WARNING" not in errors
+
+
+@pytest.mark.usefixtures("folder")
+def test_provider_of_the_worker_s_module_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN", "1")
+    with grpc_collector() as (collected, port):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        output, errors = work_and_drain()
+    assert output == "handle t of its own"
+    assert collected.requests == []
+    assert "WARNING" not in errors
+
+
+@pytest.mark.usefixtures("folder")
+def test_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLUSH_S", "0.01")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        _, errors = work_and_drain()
+    assert "the collector did not take the last spans within 0.01 s" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("missing", ["opentelemetry.sdk", "opentelemetry"])
+def test_missing_sdk_is_told_once(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setenv("MISSING", missing)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    _, errors = work_and_drain("--processes", "2")
+    (told,) = [line for line in errors.splitlines() if "WARNING" in line]
+    assert "spans are not sent: " in told
+    assert "pip install 'plait[otel]'" in told
+
+
+@pytest.mark.usefixtures("folder")
+def test_setting_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    _, errors = work_and_drain()
+    assert "may be grpc or http/protobuf, not http/json" in errors
+
+
+@pytest.mark.parametrize(
+    ("environ", "protocol"),
+    [
+        ({}, None),
+        ({"ENDPOINT": "http://c:4317"}, "grpc"),
+        ({"TRACES_ENDPOINT": "https://c"}, "grpc"),
+        ({"ENDPOINT": "http://c:4318"}, "http/protobuf"),
+        ({"ENDPOINT": "http://c:4318", "PROTOCOL": "grpc"}, "grpc"),
+        ({"TRACES_ENDPOINT": "https://c/otlp/v1/traces"}, "http/protobuf"),
+        ({"ENDPOINT": "c:4318"}, "grpc"),
+        ({"ENDPOINT": "http://c", "PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/protobuf"}, "http/protobuf"),
+        ({"EXPORTER": "otlp"}, "grpc"),
+        ({"EXPORTER": "console, OTLP"}, "grpc"),
+        ({"EXPORTER": "otlp_proto_http"}, "http/protobuf"),
+        ({"EXPORTER": "none", "ENDPOINT": "http://c:4317"}, None),
+        ({"EXPORTER": "console", "ENDPOINT": "http://c:4317"}, None),
+        ({"DISABLED": "TRUE", "ENDPOINT": "http://c:4317"}, None),
+        ({"DISABLED": "false", "ENDPOINT": "http://c:4317"}, "grpc"),
+        ({"ENDPOINT": " "}, None),
+    ],
+    ids=str,
+)
+def test_environment_says_whether_and_how_spans_are_sent(
+    environ: dict[str, str], protocol: str | None
+) -> None:
+    names = {"DISABLED": "OTEL_SDK_DISABLED", "EXPORTER": "OTEL_TRACES_EXPORTER"}
+    full = {names.get(name, f"OTEL_EXPORTER_OTLP_{name}"): text for name, text in environ.items()}
+    assert otlp_protocol(full) == protocol
