@@ -194,7 +194,7 @@ def test_ctrl_c_ends_the_watch_and_not_the_execution(run: Run, graph_file: Graph
     run("cancel", "goes-on")
 
 
-@pytest.mark.parametrize("command", ["get", "nodes", "watch", "cancel"])
+@pytest.mark.parametrize("command", ["get", "nodes", "watch", "trace", "cancel"])
 def test_an_unknown_execution_is_a_matter_of_usage(run: Run, command: str) -> None:
     done = run(command, "nobody")
     assert (done.returncode, done.stdout) == (2, "")

@@ -26,13 +26,26 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for command in ("serve", "worker", "submit", "watch", "get", "list", "nodes", "cancel"):
         assert f"  {command} " in text
-    for command in ("validate", "plan", "workers", "sim", "bench"):
+    for command in ("validate", "plan", "workers", "trace", "sim", "bench"):
         assert f"  {command} " in text
 
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "worker", "submit", "watch", "get", "list", "nodes", "cancel", "validate", "plan", "workers"],
+    [
+        "serve",
+        "worker",
+        "submit",
+        "watch",
+        "get",
+        "list",
+        "nodes",
+        "cancel",
+        "validate",
+        "plan",
+        "workers",
+        "trace",
+    ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

@@ -19,6 +19,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "get": ("showing", "Show an execution."),
     "list": ("showing", "List executions, newest first."),
     "nodes": ("showing", "List the nodes of an execution."),
+    "trace": ("tracing", "Draw the trace of an execution, or send it to a collector again."),
     "cancel": ("submitting", "Cancel an execution."),
     "validate": ("graphs", "Check graph files, without a server."),
     "plan": ("graphs", "Show what a graph would do, without a server."),

@@ -17,6 +17,7 @@ _EXTRAS: Final[Mapping[str, str]] = {
     "cel_expr_python": "cli",
     "click": "cli",
     "google.rpc": "cli",
+    "opentelemetry": "cli",
     "yaml": "cli",
     "apsw": "server",
     "grpc_health": "server",

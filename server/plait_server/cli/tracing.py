@@ -1,0 +1,105 @@
+"""`plait trace`: the trace of an execution, drawn or written again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+from google.protobuf import json_format
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from plait.v1 import execution_pb2
+from plait_client import has_ended
+from plait_server.cli.connecting import Target, json_option, server_options
+from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.summary import elapsed, failure_lines, state_of
+from plait_server.cli.text import color_of, colored, complain, dim, duration, echo, one_line
+from plait_server.cli.trace_tree import TraceTree
+
+_ID_FIELDS: Final = ("traceId", "spanId", "parentSpanId")
+
+
+@click.command("trace")
+@click.argument("execution_id", metavar="ID")
+@click.option("--all", "shows_all", is_flag=True, help="Draw every span, however many there are.")
+@server_options
+@json_option
+def trace_command(*, execution_id: str, shows_all: bool, target: Target, as_json: bool) -> int:
+    """Draw the trace of an execution, sampled or not, as a tree.
+
+    With --json write it as OTLP's JSON, which collectors take, too: a TracesData a line.
+    """
+    with target.open() as client:
+        execution = client.get(execution_id)
+        parts = map(trace_pb2.TracesData.FromString, client.export_trace(execution_id))
+        if as_json:
+            for part in parts:
+                echo(_otlp_json(part))
+        else:
+            tree = TraceTree()
+            for part in parts:
+                tree.add(part)
+            for line in _head(execution, tree):
+                echo(line)
+            if len(tree):
+                echo()
+            for line in tree.lines(shows_all=shows_all):
+                echo(line)
+    _tell_of_open(execution)
+    return ExitCode.SUCCESS
+
+
+def _tell_of_open(execution: execution_pb2.Execution) -> None:
+    if not has_ended(execution):
+        complain(f"{execution.execution_id} is {state_of(execution)}: what has not ended is missing")
+
+
+def _head(execution: execution_pb2.Execution, tree: TraceTree) -> Iterator[str]:
+    state = state_of(execution)
+    yield _line("execution", execution.execution_id)
+    if execution.graph_name:
+        yield _line("graph", one_line(execution.graph_name))
+    yield _line(
+        "state",
+        colored(state, color_of(state)) + (f"  {one_line(execution.reason)}" if execution.reason else ""),
+    )
+    if execution.HasField("failure"):
+        yield _line("failure", next(failure_lines(execution.failure)))
+    span = tree.execution()
+    if has_ended(execution) and span is not None:
+        length_s, work_s = _seconds(span, "plait.critical_path_s"), _seconds(span, "plait.node_time_s")
+        speedup = span.get("plait.speedup", "")
+        yield _line("took", f"{elapsed(execution)}, critical path {duration(length_s)}")
+        if speedup:
+            yield _line(
+                "speed-up", f"{float(speedup):.2f}, {duration(work_s)} of nodes in {elapsed(execution)}"
+            )
+    # 00-TRACE-SPAN-FLAGS
+    _, trace_id, _, flags = (
+        execution.traceparent.split("-", 3) if execution.traceparent.count("-") == 3 else [""] * 4
+    )
+    yield _line("trace", f"{one_line(trace_id)}{'' if flags == '01' else ', not sampled'}")
+
+
+def _seconds(attributes: dict[str, str], key: str) -> float:
+    return float(attributes.get(key, "0"))
+
+
+def _line(name: str, text: str) -> str:
+    return f"{dim(name.ljust(10))} {text}"
+
+
+def _otlp_json(data: trace_pb2.TracesData) -> str:
+    """Write OTLP's JSON: that of protobuf, but for ids in hexadecimal digits and enums as numbers."""
+    written: dict[str, Any] = json_format.MessageToDict(data, use_integers_for_enums=True)
+    for of_resource in written.get("resourceSpans", []):
+        for of_scope in of_resource.get("scopeSpans", []):
+            for span in of_scope.get("spans", []):
+                for named in (span, *span.get("links", [])):
+                    for field in _ID_FIELDS:
+                        if field in named:
+                            named[field] = base64.b64decode(named[field]).hex()
+    return json.dumps(written, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,110 @@
+"""`plait trace` against a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from plait_server.core.trace import SpanIds, own_trace_id
+
+Run = Callable[..., CompletedProcess[str]]
+
+GRAPH = """
+name: traced
+policy: {on_failure: continue}
+nodes:
+  - {id: start, task: {type: test.echo}}
+  - id: bad
+    task: {type: test.fail}
+    retry: {max_attempts: 2, initial_backoff: 0.01s, retryable_codes: [OUT_OF_PAPER]}
+  - {id: good, task: {type: test.echo}}
+  - {id: never, task: {type: test.echo}}
+  - {id: last, task: {type: test.echo}, join: {mode: collect}}
+edges:
+  - {source: start, target: bad, branch_name: quick one}
+  - {source: start, target: good}
+  - {source: start, target: never, when: "false"}
+  - {source: bad, target: last}
+  - {source: good, target: last}
+"""
+
+
+def submit(run: Run, tmp_path: Path, execution_id: str) -> None:
+    path = tmp_path / "traced.yaml"
+    path.write_text(GRAPH)
+    assert run("submit", str(path), "--id", execution_id, "--wait").returncode == 0
+
+
+def without_times(text: str) -> list[str]:
+    """Return the lines of a tree without what differs from run to run: its times, and waits in the queue."""
+    lines = [line[20:] for line in text.partition("\n\n")[2].splitlines()]
+    return [re.sub(r" {2,}", "  ", line).strip() for line in lines if not line.endswith("queue")]
+
+
+def test_trace_draws_the_tree_of_an_execution(run: Run, tmp_path: Path) -> None:
+    """B2."""
+    submit(run, tmp_path, "traced")
+    done = run("trace", "traced")
+    assert (done.returncode, done.stderr) == (0, "")
+    head = dict(line.split(maxsplit=1) for line in done.stdout.partition("\n\n")[0].splitlines())
+    assert head["graph"] == "traced"
+    assert head["state"] == "SUCCEEDED"
+    assert re.fullmatch(r"\S+ m?s, critical path \S+ m?s", head["took"])
+    assert re.fullmatch(r"\d+\.\d\d, \S+ m?s of nodes in \S+ m?s", head["speed-up"])
+    assert head["trace"] == own_trace_id("default", "traced")
+    failed = r"FAILED  OUT_OF_PAPER: the tray is \x1b[31mempty\nfill it"
+    lines = [line.lstrip("├└│─ ") for line in without_times(done.stdout)]
+    # Which branch begins in the earlier millisecond is chance.
+    assert sorted(lines) == sorted(
+        [
+            "execution  SUCCEEDED",
+            "start  SUCCEEDED",
+            "attempt 1  SUCCEEDED  at live",
+            "branch 0-001 (quick one)",
+            f"bad  {failed}",
+            "attempt 1  FAILED  OUT_OF_PAPER  at live",
+            "attempt 2  FAILED  OUT_OF_PAPER  at live",
+            "branch 0-002",
+            "good  SUCCEEDED",
+            "attempt 1  SUCCEEDED  at live",
+            "branch 0-003",
+            "never  SKIPPED  DEAD_PATH",
+            "last  SUCCEEDED  after bad, good",
+            "attempt 1  SUCCEEDED  at live",
+        ]
+    )
+    assert lines[:2] == ["execution  SUCCEEDED", "start  SUCCEEDED"]
+    assert lines[-2] == "last  SUCCEEDED  after bad, good"
+    assert run("trace", "traced").stdout == done.stdout
+
+
+def test_trace_writes_what_collectors_take_as_json(run: Run, tmp_path: Path) -> None:
+    """B2.1: the ids follow from the execution."""
+    submit(run, tmp_path, "as-otlp")
+    done = run("trace", "as-otlp", "--json")
+    assert run("trace", "as-otlp", "--json").stdout == done.stdout
+    (data,) = map(json.loads, done.stdout.splitlines())
+    (of_scope,) = data["resourceSpans"][0]["scopeSpans"]
+    ids = SpanIds("default", "as-otlp", 1)
+    assert {span["traceId"] for span in of_scope["spans"]} == {own_trace_id("default", "as-otlp")}
+    (last,) = (span for span in of_scope["spans"] if span["spanId"] == ids.node("last").hex())
+    assert last["parentSpanId"] == ids.execution().hex()
+    assert [link["spanId"] for link in last["links"]] == [ids.node("bad").hex(), ids.node("good").hex()]
+    assert of_scope["spans"][-1]["kind"] == 5
+
+
+def test_trace_of_an_open_execution_says_what_is_missing(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "open.yaml"
+    path.write_text("nodes: [{id: a, delay: {duration: 1h}}, {id: b, transform: {}}]")
+    run("submit", str(path), "--id", "open")
+    done = run("trace", "open")
+    assert (done.returncode, done.stderr) == (0, "open is RUNNING: what has not ended is missing\n")
+    assert without_times(done.stdout) == [
+        "execution  has not ended",
+        "└─ branch 0-002  has not ended",
+        "└─ b  SUCCEEDED  transform",
+    ]
+    run("cancel", "open")
