@@ -9,8 +9,8 @@ class DeafRoom:
     def ask(self, tray: ReportTray) -> None: ...
 
 
-def make_context() -> Context:
-    assigned = Assigned(
+def make_assigned() -> Assigned:
+    return Assigned(
         token="a",
         execution_id="e",
         node_path="n",
@@ -25,4 +25,7 @@ def make_context() -> Context:
         branch="0",
         idempotency_key="k",
     )
-    return Context(assigned, worker_id="w", tray=ReportTray("a", DeafRoom()), clock=lambda: 0.0)
+
+
+def make_context() -> Context:
+    return Context(make_assigned(), worker_id="w", tray=ReportTray("a", DeafRoom()), clock=lambda: 0.0)

@@ -3,25 +3,42 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Generator
 
 import pytest
 
 from plait_worker import watchdog
 from plait_worker.event_loop import run_in_loop
+from plait_worker.logs import enter_attempt
+from tests.workers.contexts import make_assigned
+
+
+@pytest.fixture(autouse=True)
+def ended_watches() -> Generator[None]:
+    """No watch of one test speaks in the next."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "plait-watchdog":
+            thread.join()
 
 
 def test_blocked_loop_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOOK_S", 0.0)
     monkeypatch.setattr(watchdog, "BLOCKED_S", 0.0)
     told = threading.Event()
-    messages: list[str] = []
+    records: list[logging.LogRecord] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-            told.set()
+            # The loop may be slow to begin, too.
+            if hasattr(record, "execution"):
+                records.append(record)
+                told.set()
 
     async def block() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        enter_attempt(task, "default", make_assigned())
         told.wait()
 
     listener = Listener()
@@ -30,8 +47,11 @@ def test_blocked_loop_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         run_in_loop(block())
     finally:
         watchdog.logger.removeHandler(listener)
-    assert messages[0].startswith("the event loop is blocked ")
-    assert "a handler that blocks is declared with def, not async def" in messages[0]
+    message = records[0].getMessage()
+    assert message.startswith("the event loop is blocked ")
+    assert "a handler that blocks is declared with def, not async def" in message
+    fields = vars(records[0])
+    assert (fields["execution"], fields["node"], fields["attempt"]) == ("e", "n", 1)
 
 
 def test_place_is_the_handlers_own() -> None:

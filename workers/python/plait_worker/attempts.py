@@ -259,7 +259,8 @@ class Attempts:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def _run(self, running: _Running) -> None:
-        enter_attempt(self._session.namespace, running.assigned)
+        if running.task is not None:
+            enter_attempt(running.task, self._session.namespace, running.assigned)
         outcome: str | FailureReport | InputUnavailable | None = None
         try:
             if running.cancelled_by is None:

@@ -6,10 +6,12 @@ starts itself inherits it if it runs in `contextvars.copy_context()`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from contextvars import ContextVar
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from plait_worker.session_events import Assigned
 
@@ -37,9 +39,22 @@ _TRACEPARENT_PARTS: Final = 4
 _attempt: ContextVar[tuple[str, Assigned] | None] = ContextVar("plait_attempt", default=None)
 
 
-def enter_attempt(namespace: str, assigned: Assigned) -> None:
-    """Have what is logged in the caller's context name an attempt."""
-    _attempt.set((namespace, assigned))
+# The same for its task: the watchdog cannot look into the task's context.
+_attempt_of_task: WeakKeyDictionary[asyncio.Task[Any], tuple[str, Assigned]] = WeakKeyDictionary()
+
+
+def enter_attempt(task: asyncio.Task[Any], namespace: str, assigned: Assigned) -> None:
+    """Have what is logged in an attempt's task name the attempt. Called in that task."""
+    attempt = namespace, assigned
+    _attempt.set(attempt)
+    _attempt_of_task[task] = attempt
+
+
+def running_fields(loop: asyncio.AbstractEventLoop) -> LogFields:
+    """Return the fields of a line about the attempt whose task a loop runs at the moment. Open to every thread."""
+    task = asyncio.current_task(loop)
+    attempt = None if task is None else _attempt_of_task.get(task)
+    return {} if attempt is None else attempt_fields(*attempt)
 
 
 def attempt_fields(namespace: str, assigned: Assigned) -> LogFields:

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from plait_worker.logs import running_fields
+
 logger = logging.getLogger("plait_worker")
 
 LOOK_S: Final = 5.0
@@ -68,12 +70,15 @@ def _watch(
             "the event loop is blocked %s: a handler that blocks is declared with def, not async def, so that"
             " it runs in a thread",
             place_of(thread_id),
+            extra=running_fields(loop),
         )
         # One more look before the end: the whole process may have been stopped for a while.
         while not answered.wait(1.0) and not is_over.is_set():
             if blocked_max_s is not None and time.monotonic() - begun_s > blocked_max_s():
                 logger.error(
-                    "the event loop is blocked %s for too long; the process ends", place_of(thread_id)
+                    "the event loop is blocked %s for too long; the process ends",
+                    place_of(thread_id),
+                    extra=running_fields(loop),
                 )
                 os._exit(EXIT_BLOCKED)
 
