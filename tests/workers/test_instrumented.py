@@ -25,8 +25,12 @@ METHOD = "/studio.Renderer/Render"
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Generator[Spans]:
-    spans = provide_spans(monkeypatch)
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+    return provide_spans(monkeypatch)
+
+
+@pytest.fixture
+def instrumented() -> Generator[None]:
     instruments: list[Callable[[], Any]] = [
         GrpcAioInstrumentorClient,
         GrpcInstrumentorClient,
@@ -37,7 +41,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Generator[Spans]:
     for instrumentor in instrumentors:
         # That of SQLAlchemy does not name the newest version yet, and works with it.
         instrumentor.instrument(skip_dep_check=True)
-    yield spans
+    yield
     for instrumentor in instrumentors:
         instrumentor.uninstrument()
 
@@ -127,6 +131,7 @@ async def run_one(worker: Worker, *, input_by_digest: str = "") -> None:
         await finish(worker, stream, task)
 
 
+@pytest.mark.usefixtures("instrumented")
 @pytest.mark.parametrize("add_handler", [add_coroutine, add_function], ids=["coroutine", "function"])
 def test_calls_of_a_handler_nest_below_its_span(
     spans: Spans, services: Services, add_handler: Callable[[Worker, Services], None]
@@ -142,6 +147,16 @@ def test_calls_of_a_handler_nest_below_its_span(
     assert services.traceparents == [f"00-{TRACE}-{span_id(span)}-01" for span in called]
 
 
+@pytest.mark.usefixtures("instrumented")
+def test_trace_goes_on_where_nothing_is_recorded(services: Services) -> None:
+    """A worker without a provider is no gap: the services that its handlers call continue the trace."""
+    worker = make_worker()
+    add_coroutine(worker, services)
+    run(lambda: run_one(worker))
+    assert services.traceparents == [TRACEPARENT] * 2
+
+
+@pytest.mark.usefixtures("instrumented")
 @pytest.mark.parametrize("is_replaced", [False, True], ids=["instrumented later", "instrumented before"])
 def test_worker_s_own_calls_make_no_spans(
     spans: Spans, services: Services, monkeypatch: pytest.MonkeyPatch, is_replaced: bool

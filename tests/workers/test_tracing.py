@@ -448,7 +448,21 @@ def test_what_a_span_processor_raises_fails_no_attempt(
     )
 
 
-# Without OpenTelemetry.
+# Without a provider, and without OpenTelemetry.
+
+
+def test_span_that_nobody_can_see_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.propagate", raising=False)
+    worker = make_worker()
+    seen: list[trace.SpanContext] = []
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None:
+        seen.append(trace.get_current_span().get_span_context())
+
+    with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=False))):
+        run_attempts(worker, assign("a", traceparent=TRACEPARENT))
+    assert seen == [trace.INVALID_SPAN_CONTEXT]
 
 
 def test_worker_does_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ attempt.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -110,6 +111,9 @@ class HandlerTracer:
             The span, to be ended by the caller; None if there is none.
         """
         parent = otel_context.Context()
+        if not _is_of_use():
+            otel_context.attach(parent)
+            return None
         try:
             carrier = {"traceparent": assigned.traceparent, "tracestate": assigned.tracestate}
             parent = _W3C.extract({name: text for name, text in carrier.items() if text}, parent)
@@ -136,6 +140,16 @@ class HandlerTracer:
         if not self._has_told:
             self._has_told = True
             logger.warning("spans of handlers are lost: OpenTelemetry raised %r", error, exc_info=error)
+
+
+def _is_of_use() -> bool:
+    """Whether spans are recorded, or a trace may be handed on: all that does so imports `propagate`.
+
+    Looked at for each handler, for a program may set up OpenTelemetry late; it saves 5 us of 6.
+    """
+    return "opentelemetry.propagate" in sys.modules or not isinstance(
+        trace.get_tracer_provider(), trace.ProxyTracerProvider
+    )
 
 
 @contextmanager
