@@ -148,6 +148,20 @@ async def test_what_was_told_before_a_crash_is_told_again_in_the_background(
     assert len(collector.spans) == 3 * 301 + 1
 
 
+async def test_what_is_told_again_goes_out_without_any_news(autojump_clock: MockClock) -> None:
+    """B2.1: spans from before a crash wait no longer than others, though nothing happens that would wake the task."""
+    collector = Collector()
+    store = MemoryStore()
+    scripts = {"b": returns("1", 1_000.0)}
+    async with running(store, scripts=scripts) as runtime:
+        await runtime.submit("a -> b")
+        await trio.sleep(5)
+        runtime.crash()
+    async with running(store, scripts=scripts, spans=observer(collector)) as runtime:
+        await trio.sleep(1.5)
+        assert collector.names() == ["attempt t", "node t"]
+
+
 async def test_too_many_events_cost_spans_and_no_memory(autojump_clock: MockClock) -> None:
     collector = Collector()
     spans = observer(collector)

@@ -155,6 +155,7 @@ class SpanObserver:
         """Add a span to the batch; tell whether the batch was full with it."""
         if not len(self._encoder):
             self._batch_due_s = trio.current_time() + self._batch_wait_s
+            self._wake.set()  # `run` may wait without a deadline, while `event_again` adds spans.
         self._batch_bytes += self._encoder.add(span)
         self._spans += 1
         is_full = len(self._encoder) >= self._batch_spans_max or self._batch_bytes > BATCH_BYTES_MAX
