@@ -100,6 +100,15 @@ def test_collect_links_to_broken_sources_too() -> None:
     assert ended(d).links("j") == ["a", "b"]
 
 
+def test_source_with_several_edges_is_linked_to_once() -> None:
+    d = run(
+        "node c kind=condition:broken on_error=TOLERATE; c -true-> j; c -false-> j; b -> j",
+        "node j join=COLLECT",
+    )
+    d.succeed("b", "j")
+    assert ended(d).links("j") == ["c", "b"]
+
+
 def test_failed_join_links_to_what_it_had() -> None:
     d = run("a, b -> j", "node j join=QUORUM:2", "policy CONTINUE")
     d.succeed("a")
@@ -237,6 +246,36 @@ def test_cancelled_before_it_began_a_task_shows_how_long_it_waited() -> None:
     d.cancel()
     tree = ended(d)
     assert (tree.get("b").start_ns, tree.get("b").end_ns) == (1_000_000_000, 3_000_000_000)
+
+
+def test_task_is_ready_when_the_last_edge_of_its_join_resolved() -> None:
+    """The wait of a task that never began starts when its join was decided, by whatever edge."""
+    d = Driver(build("a -> b; x -> b when=false"), grants=False)
+    d.now_s = 1.0
+    d.start()
+    d.grant("a")
+    d.grant("x")
+    d.advance(1)
+    d.succeed("a")
+    d.advance(2)
+    d.succeed("x")
+    d.advance(4)
+    d.cancel()
+    tree = ended(d)
+    assert (tree.get("b").start_ns, tree.get("b").end_ns) == (4_000_000_000, 8_000_000_000)
+
+
+def test_join_that_runs_with_nothing_but_failures_is_ready_when_the_last_came() -> None:
+    d = Driver(build("a -> j", "node j join=COLLECT"), grants=False)
+    d.now_s = 1.0
+    d.start()
+    d.grant("a")
+    d.advance(3)
+    d.fail("a")
+    d.advance(4)
+    d.cancel()
+    tree = ended(d)
+    assert (tree.get("j").start_ns, tree.get("j").end_ns) == (4_000_000_000, 8_000_000_000)
 
 
 def test_cancelled_execution_is_no_error() -> None:

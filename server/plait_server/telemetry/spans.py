@@ -25,7 +25,7 @@ from plait_server.core.critical_path import critical_path_in_slices
 from plait_server.core.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
 from plait_server.core.execution import ROOT_BRANCH, Execution
 from plait_server.core.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
-from plait_server.core.graph import JoinMode, Task
+from plait_server.core.graph import DEFAULT_JOIN, JoinMode, Task
 from plait_server.core.joins import Verdict
 from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
 from plait_server.core.slices import ITEMS_PER_SLICE
@@ -285,8 +285,9 @@ class _Run:
                 for edge in scope.adjacency.incoming[record.index]
                 if states[edge] is EdgeState.ACTIVE or states[edge] is EdgeState.BROKEN
             ]
-        links = tuple(self._ids.node(scope.source(edge).path) for edge in edges[:LINKS_MAX])
-        return links, len(edges) - len(links)
+        # Several edges may come from one source.
+        sources = list(dict.fromkeys(scope.source(edge).path for edge in edges))
+        return tuple(map(self._ids.node, sources[:LINKS_MAX])), max(0, len(sources) - LINKS_MAX)
 
     def _node_bounds(self, scope: Scope, record: NodeRecord) -> _Bounds:
         attempts = self._attempts(record)
@@ -309,7 +310,10 @@ class _Run:
             or record.reason == Reason.LOCKED
         ):
             return None
-        ends = [scope.source(edge).ended_s for edge in record.active_edges]
+        edges: Sequence[int] = record.active_edges
+        if (record.node.join or DEFAULT_JOIN).mode in (JoinMode.ALL, JoinMode.COLLECT):
+            edges = scope.adjacency.incoming[record.index]  # These wait for every edge.
+        ends = [scope.source(edge).ended_s for edge in edges]
         return max(ends, default=self.execution.started_s)
 
     # The end of the run.
