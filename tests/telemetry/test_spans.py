@@ -248,6 +248,21 @@ def test_cancelled_before_it_began_a_task_shows_how_long_it_waited() -> None:
     assert (tree.get("b").start_ns, tree.get("b").end_ns) == (1_000_000_000, 3_000_000_000)
 
 
+def test_node_that_was_put_back_ends_then() -> None:
+    """E4: under STOP_DISPATCH others run on; a delay and a backoff that were put back do not."""
+    d = run("policy STOP_DISPATCH; node w kind=delay:9; node r retry=2; node slow; node f")
+    d.advance(1)
+    d.fail("r", "UNAVAILABLE")
+    d.advance(0.25)
+    d.fail("f")
+    d.advance(5)
+    d.succeed("slow")
+    tree = ended(d)
+    assert (tree.get("w").end_ns, tree.get("r").end_ns) == (1_001_250_000_000, 1_001_250_000_000)
+    assert tree.get("execution").end_ns == 1_006_250_000_000
+    assert dict(tree.get("execution").attributes)["plait.node_time_s"] == 1.25 + 1.0 + 1.25 + 6.25
+
+
 def test_task_is_ready_when_the_last_edge_of_its_join_resolved() -> None:
     """The wait of a task that never began starts when its join was decided, by whatever edge."""
     d = Driver(build("a -> b; x -> b when=false"), grants=False)

@@ -49,7 +49,8 @@ def node_work_s(record: NodeRecord, run: int) -> float:
     """Return how long a node worked in a run, in seconds; 0 for one that never began."""
     attempts = [attempt for attempt in record.attempts if attempt.run == run]
     if not attempts:
-        return max(0.0, record.ended_s - record.started_s) if record.started_s else 0.0
+        end_s = record.ended_s or record.idled_s
+        return max(0.0, end_s - record.started_s) if record.started_s else 0.0
     work_s = sum(max(0.0, attempt.ended_s - attempt.started_s) for attempt in attempts)
     for attempt, later in itertools.pairwise(attempts):
         if attempt.retry_time_s:

@@ -277,6 +277,7 @@ def _fingerprint(record: NodeRecord) -> str:
             record.origin,
             record.started_s,
             record.ended_s,
+            record.idled_s,
             record.due_s,
             attempts,
         ),

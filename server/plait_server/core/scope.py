@@ -103,6 +103,7 @@ class NodeRecord:
         "due_s",
         "ended_s",
         "failure",
+        "idled_s",
         "index",
         "input",
         "lost",
@@ -150,6 +151,8 @@ class NodeRecord:
         self.origin = -1
         """Position among the scope's failures of the earliest that FAILED it or broke it; -1 if none did."""
         self.started_s = self.ended_s = self.due_s = 0.0
+        self.idled_s = 0.0
+        """When it was put back to idle."""
         self.sequence = 0
         """That of the newest event about it."""
 
@@ -324,6 +327,7 @@ class Scope:
     def apply_idled(self, record: NodeRecord, reason: str, time_s: float) -> None:
         """Take in that a node was put back to idle."""
         self._change(record, NodeState.IDLE, reason, time_s)
+        record.idled_s = time_s
 
     def apply_ended(
         self,

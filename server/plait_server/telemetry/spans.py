@@ -291,16 +291,17 @@ class _Run:
 
     def _node_bounds(self, scope: Scope, record: NodeRecord) -> _Bounds:
         attempts = self._attempts(record)
+        left_s = record.ended_s if record.state.is_ended else record.idled_s
         if not attempts:
-            end = _ns(record.ended_s if record.state.is_ended else self.execution.ended_s)
+            end = _ns(left_s)
             start_s = record.started_s or self._ready_s(scope, record)
             return _bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
         if len(attempts) == 1:  # as nearly all
             (attempt,) = attempts
-            return _Bounds(_queue_start(attempt), max(_attempt_bounds(attempt).end, _ns(record.ended_s)))
+            return _Bounds(_queue_start(attempt), max(_attempt_bounds(attempt).end, _ns(left_s)))
         start = min(map(_queue_start, attempts))
         end = max(_attempt_bounds(attempt).end for attempt in attempts)
-        return _Bounds(start, max(end, _ns(record.ended_s)))
+        return _Bounds(start, max(end, _ns(left_s)))
 
     def _ready_s(self, scope: Scope, record: NodeRecord) -> float | None:
         """Tell since when a task that ended before it began had been ready, in seconds; None if it was not."""
