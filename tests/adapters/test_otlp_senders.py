@@ -344,6 +344,24 @@ async def test_http_retry_after_is_seconds_or_a_date(text: str, seconds: float |
             assert outcome.retry_after_s == seconds
 
 
+async def test_http_takes_no_web_page_for_a_success() -> None:
+    """Many a server answers whatever it is asked with its front page."""
+    sink = Sink()
+    sink.answer = lambda _: Answer(body=b"<html>", headers={"content-type": "text/html; charset=utf-8"})
+    with open_http_sink(sink):
+        for outcome in await send_both_ways(settings_for("http/protobuf", sink.port)):
+            assert isinstance(outcome, SendFailed)
+            assert "is no collector" in str(outcome)
+
+
+async def test_http_at_a_port_of_grpc_says_so() -> None:
+    sink = Sink()
+    with open_grpc_sink(sink):
+        async with sending(settings_for("http/protobuf", sink.port)) as sender:
+            with pytest.raises(SendFailed, match="it may speak gRPC"):
+                await sender.send(REQUEST)
+
+
 # The exporter and a sender together.
 
 

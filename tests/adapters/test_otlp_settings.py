@@ -171,6 +171,7 @@ def test_an_endpoint_by_hand_takes_the_other_variables() -> None:
     found = read_settings_for("http://a:4318", environ)
     assert (found.endpoint, found.headers) == ("http://a:4318/v1/traces", (("key", "x"),))
     assert read_settings_for("http://a:4317", {}).endpoint == "a:4317"
+    assert read_settings_for("http://a:1/v1/traces", environ).endpoint == "http://a:1/v1/traces"
 
 
 # How.

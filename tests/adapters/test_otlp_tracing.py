@@ -10,6 +10,7 @@ import pytest
 
 from plait_server.adapters.otlp.grpc_sender import GrpcSender
 from plait_server.adapters.otlp.http_sender import HttpSender
+from plait_server.adapters.otlp.sdk import resource_of_environment
 from plait_server.adapters.otlp.tracing import Tracing, open_tracing
 from plait_server.core.trace import TraceContext
 from plait_server.ports.sampler import Sampling
@@ -174,3 +175,10 @@ async def test_the_sender_is_of_the_protocol(
         assert isinstance(sender, kind)
         await sender.aclose()
         await sender.aclose()
+
+
+def test_no_id_of_the_server_is_made_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans that are sent again after a restart would be another server's."""
+    assert "service.instance.id" not in resource_of_environment({})
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one")
+    assert resource_of_environment({"service.instance.id": "two"})["service.instance.id"] == "one"

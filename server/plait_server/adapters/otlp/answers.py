@@ -81,9 +81,12 @@ def read_http_answer(url: str, status: int, headers: Mapping[str, str], content:
     Raises:
         SendFailed: the collector did not take the request.
     """
-    is_protobuf = headers.get("content-type", "").partition(";")[0].strip().lower() == PROTOBUF
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_protobuf = content_type == PROTOBUF
     is_whole = len(content) <= ANSWER_BYTES_MAX and "content-encoding" not in headers
     if 200 <= status < 300:
+        if content_type == "text/html":  # A page for people, by a server that answers whatever it is asked.
+            raise SendFailed(f"{url} answered with a web page; it is no collector", is_retryable=False)
         # Some take protobuf and answer with JSON; whether they rejected a part is then not known.
         return read_answer(content) if is_protobuf and is_whole else Sent()
     message = f"{url} answered {status}"

@@ -9,7 +9,7 @@ import httpx
 import trio
 
 from plait_server.adapters.otlp.answers import ANSWER_BYTES_MAX, PROTOBUF, read_http_answer
-from plait_server.adapters.otlp.settings import OtlpSettings
+from plait_server.adapters.otlp.settings import HTTP_PORT, OtlpSettings
 from plait_server.adapters.otlp.tls import tls_context
 from plait_server.ports.span_sender import SendFailed, Sent
 
@@ -63,9 +63,10 @@ class HttpSender:
                 answer = await _read_bounded(response)
                 return read_http_answer(self._shown, response.status_code, response.headers, answer)
         except httpx.TransportError as error:
-            raise SendFailed(
-                f"{self._shown} cannot be reached: {_reason(error)}", is_retryable=True
-            ) from error
+            text = f"{self._shown} cannot be reached: {_reason(error)}"
+            if isinstance(error, httpx.RemoteProtocolError):
+                text += f" (it may speak gRPC; OTLP over HTTP mostly has port {HTTP_PORT})"
+            raise SendFailed(text, is_retryable=True) from error
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -24,6 +24,8 @@ _NO_LIMITS = dict.fromkeys(
 )
 """The SDK raises for a variable of a limit that is empty or no number; `settings` reads them, as is specified."""
 
+_INSTANCE_ID = "service.instance.id"
+
 
 class EnvironmentSampler:
     """The sampler that OTEL_TRACES_SAMPLER names; by default the caller decides, and everything else is sampled."""
@@ -67,11 +69,14 @@ def sampler_of_environment() -> EnvironmentSampler:
 
 
 def resource_of_environment(defaults: Mapping[str, str]) -> dict[str, str | bool | int | float]:
-    """Return the attributes of the resource: the environment's before `defaults` before those of the SDK."""
-    of_environment = OTELResourceDetector().detect().attributes
-    attributes = Resource.create({**defaults, **of_environment}).attributes
+    """Return the attributes of the resource: the environment's before `defaults` before those of the SDK.
+
+    The SDK's own `service.instance.id` is left out: it is made by chance at each start.
+    """
+    named = {**defaults, **OTELResourceDetector().detect().attributes}
+    attributes = Resource.create(named).attributes
     return {
         key: value if isinstance(value, str | bool | int | float) else str(value)
         for key, value in attributes.items()
-        if value is not None
+        if value is not None and (key != _INSTANCE_ID or key in named)
     }

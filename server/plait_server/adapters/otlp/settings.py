@@ -131,12 +131,19 @@ def read_settings(environ: Mapping[str, str]) -> OtlpSettings | None:
 
 
 def read_settings_for(endpoint: str, environ: Mapping[str, str]) -> OtlpSettings:
-    """Read how spans are sent to an endpoint that was given by hand, as if OTEL_EXPORTER_OTLP_ENDPOINT named it.
+    """Read how spans are sent to an endpoint that was given by hand.
+
+    It is read as OTEL_EXPORTER_OTLP_ENDPOINT would be, unless it names the path of traces itself.
 
     Raises:
         InvalidSetting: the endpoint, or a file that a variable names, cannot be used.
     """
-    named = {**environ, _PREFIX + "ENDPOINT": endpoint, _TRACES_PREFIX + "ENDPOINT": ""}
+    is_whole = endpoint.rstrip("/").endswith(f"/{TRACES_PATH}")
+    named = {
+        **environ,
+        _PREFIX + "ENDPOINT": "" if is_whole else endpoint,
+        _TRACES_PREFIX + "ENDPOINT": endpoint if is_whole else "",
+    }
     return _read(_Variables(named), None)
 
 
