@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib.metadata
 import logging
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -19,6 +21,7 @@ from plait_server.adapters.expressions.offload import ProcessOffload
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_backup import serve_backups
+from plait_server.adapters.otlp.tracing import Tracing, open_tracing
 from plait_server.adapters.requests.pool import PooledGraphRequests
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
@@ -40,14 +43,18 @@ from plait_server.ports.journal import Journal
 from plait_server.ports.observer import Observer, Retelling
 from plait_server.ports.sampler import FollowCaller, Sampler
 from plait_server.ports.seams import Seams
+from plait_server.ports.span_sender import SpanLimits
 from plait_server.runtime.allocator import Allocator
-from plait_server.runtime.asyncio_bridge import open_loop
+from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.context import Context
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
 from plait_server.telemetry.logs import log_to
-from plait_server.telemetry.span_encoding import SpanEncoder
+from plait_server.telemetry.observers import Observers
+from plait_server.telemetry.span_encoding import ResourceValue, SpanEncoder
+from plait_server.telemetry.span_exporter import SpanExporter
+from plait_server.telemetry.span_observer import SpanObserver
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +64,8 @@ collector take a quarter of the server's time on a fan-out of 1,000 nodes (4,700
 3,100-4,300). The middle generation is looked through in parts of 250,000 objects, 0.03 s each."""
 
 
+FLUSH_S: Final = 3.0
+"""How long a server that stops sends spans that are left."""
 RENEW_S: Final = 1.0
 """How often an idle server looks whether the store is still its own."""
 
@@ -74,6 +83,9 @@ class World:
     sampler: Sampler
     config: ServerConfig
     retelling: Retelling | None = None
+    resource: Mapping[str, ResourceValue] = field(default_factory=lambda: {"service.name": "plait"})
+    """Who spans say that they are of."""
+    span_limits: SpanLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +170,7 @@ async def assemble(world: World) -> Server:
         "graph": GraphServicer(world.graph_requests),
         "execution": executions,
         "insight": InsightServicer(
-            supervisor, world.journal, lambda: SpanEncoder({"service.name": "plait"}, version)
+            supervisor, world.journal, lambda: SpanEncoder(world.resource, version, world.span_limits)
         ),
         "worker_hub": worker_hub,
         "system": SystemServicer(facts),
@@ -196,7 +208,8 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
     failures: list[BaseException] = []
     try:
         config.check_address()
-        trio.run(_serve, config, announce)
+        tracing = open_tracing(version_of_plait())  # Before the loop runs, for the SDK uses threads.
+        trio.run(_serve, config, tracing, announce)
     except* PlaitError as group:
         failures = leaves_of(group)
     # Whoever waited for the store tells the same.
@@ -205,7 +218,7 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
     return 1 if failures else 0
 
 
-async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
+async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callable[[str], None]) -> None:
     is_local = config.is_local  # Looks a name up, so not when calls are served.
     seams = SystemSeams()
     journal = _open_journal(config, seams.new_id())
@@ -224,6 +237,8 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
             sampler=FollowCaller(),
             config=config,
         )
+        if tracing is not None:
+            world = await stack.enter_async_context(_traced(world, tracing))
         server = await assemble(world)
         health = HealthServicer()
         async with trio.open_nursery() as nursery:
@@ -240,6 +255,8 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 announce(f"Plait {version_of_plait()} listens on {host}:{port}")
                 announce(_access(f"{host}:{port}", is_local=is_local))
+                if tracing is not None:
+                    announce(f"  traces  go to {tracing.describe()}")
                 async for _ in signals:
                     break
             announce("Plait stops; executions go on when it is started again.")
@@ -253,6 +270,43 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None]) -> None:
             done.wait_p50_s,
             done.wait_p99_s,
         )
+
+
+@asynccontextmanager
+async def _traced(world: World, tracing: Tracing) -> AsyncGenerator[World]:
+    """Add the sending of spans to a world; it outlives the server, and ends with what can be sent in a short time."""
+    settings = tracing.settings
+    # The same after a restart: a span that is written twice is one span only if its resource is equal, too.
+    instance_id = hashlib.sha256(b"service.instance.id\0" + await world.journal.key()).digest()
+    resource = {"service.instance.id": str(uuid.UUID(bytes=instance_id[:16], version=5)), **tracing.resource}
+    exporter = SpanExporter(
+        tracing.open_sender(callable_from_trio),
+        world.seams.random,
+        spans_max=settings.queue_spans_max,
+        bytes_max=settings.queue_bytes_max,
+        timeout_s=settings.timeout_s,
+    )
+    spans = SpanObserver(
+        SpanEncoder(resource, version_of_plait(), settings.limits),
+        exporter,
+        batch_spans_max=settings.batch_spans_max,
+        batch_wait_s=settings.delay_s,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exporter.run)
+        nursery.start_soon(spans.run)
+        yield replace(
+            world,
+            observer=Observers(world.observer, spans),
+            retelling=spans,
+            sampler=tracing.sampler,
+            resource=resource,
+            span_limits=settings.limits,
+        )
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_S):
+            await spans.finish()
+            await exporter.flush(FLUSH_S)
+        nursery.cancel_scope.cancel()
 
 
 async def _collect_no_garbage_until_whole(supervisor: Supervisor) -> None:

@@ -10,10 +10,10 @@ from plait_server.adapters.otlp.settings import (
     InvalidSetting,
     OtlpProtocol,
     OtlpSettings,
-    SpanLimitSettings,
     read_settings,
     read_settings_for,
 )
+from plait_server.ports.span_sender import SpanLimits
 
 GRPC, HTTP = OtlpProtocol.GRPC, OtlpProtocol.HTTP
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -182,7 +182,7 @@ def test_the_defaults() -> None:
     assert (found.headers, found.timeout_s, found.has_gzip, found.delay_s) == ((), 10, False, 1)
     assert (found.queue_spans_max, found.batch_spans_max) == (65_536, 2_048)
     assert found.queue_bytes_max == 32 * 2**20
-    assert found.limits == SpanLimitSettings()
+    assert found.limits == SpanLimits()
 
 
 def test_headers_are_decoded() -> None:
@@ -224,22 +224,22 @@ def test_a_header_that_cannot_be_sent_is_ignored_and_not_quoted(
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "1000"}, "queue_spans_max", 1_000),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "1000"}, "batch_spans_max", 1_000),
         ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512"}, "batch_spans_max", 512),
-        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "9"}, "limits", SpanLimitSettings(attributes_max=9)),
+        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "9"}, "limits", SpanLimits(attributes_max=9)),
         (
             {"OTEL_ATTRIBUTE_COUNT_LIMIT": "9", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "10"},
-            *("limits", SpanLimitSettings(attributes_max=10)),
+            *("limits", SpanLimits(attributes_max=10)),
         ),
         (
             {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "99"},
-            *("limits", SpanLimitSettings(attribute_chars_max=99)),
+            *("limits", SpanLimits(attribute_chars_max=99)),
         ),
         (
             {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "99"},
-            *("limits", SpanLimitSettings(attribute_chars_max=0)),
+            *("limits", SpanLimits(attribute_chars_max=0)),
         ),
         (
             {"OTEL_SPAN_EVENT_COUNT_LIMIT": "1", "OTEL_SPAN_LINK_COUNT_LIMIT": "2"},
-            *("limits", SpanLimitSettings(events_max=1, links_max=2)),
+            *("limits", SpanLimits(events_max=1, links_max=2)),
         ),
     ],
     ids=str,

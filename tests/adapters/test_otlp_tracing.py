@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tracing() -> Tracing:
-    found = open_tracing("1.2.3", "server-1")
+    found = open_tracing("1.2.3")
     assert found is not None
     return found
 
@@ -99,7 +100,7 @@ def test_the_tracestate_of_a_caller_is_handed_on(tracestate: str) -> None:
 def test_the_resource_by_default() -> None:
     resource = tracing().resource
     assert (resource["service.name"], resource["service.version"]) == ("plait", "1.2.3")
-    assert resource["service.instance.id"] == "server-1"
+    assert resource["host.name"] == socket.gethostname()
     assert resource["telemetry.sdk.language"] == "python"
 
 
@@ -118,7 +119,7 @@ def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_nothing_set_means_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
-    assert open_tracing("1.2.3", "server-1") is None
+    assert open_tracing("1.2.3") is None
 
 
 @pytest.mark.parametrize("value", ["", "many"])
@@ -131,7 +132,7 @@ def test_an_endpoint_that_cannot_be_used_is_warned_about(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:b")
-    assert open_tracing("1.2.3", "server-1") is None
+    assert open_tracing("1.2.3") is None
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("spans are not sent: the OTLP endpoint 'http://a:b' is not a URL")
 
@@ -145,7 +146,7 @@ def test_a_certificate_that_cannot_be_used_is_warned_about(
         file.write_text(content)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:4317")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(file))
-    assert open_tracing("1.2.3", "server-1") is None
+    assert open_tracing("1.2.3") is None
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"spans are not sent: cannot use the certificate or key of {file}")
 
@@ -160,7 +161,7 @@ def test_without_the_extra_one_warning_names_it(
     for module in ("sdk", "http_sender"):
         monkeypatch.delitem(sys.modules, f"plait_server.adapters.otlp.{module}", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
-    assert open_tracing("1.2.3", "server-1") is None
+    assert open_tracing("1.2.3") is None
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == f"spans are not sent, because {missing} is not installed; run: pip install 'plait[otel]'"
 

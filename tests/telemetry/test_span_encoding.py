@@ -5,7 +5,8 @@ from __future__ import annotations
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from plait_server.telemetry.span_encoding import PLAIN_SPAN_BYTES, SpanEncoder, SpanLimits
+from plait_server.ports.span_sender import SpanLimits
+from plait_server.telemetry.span_encoding import PLAIN_SPAN_BYTES, SpanEncoder
 from plait_server.telemetry.spans import Span, SpanEvent, SpanKind, Trace
 
 TRACE = Trace(bytes(range(16)), 1, "a=b", (("plait.namespace", "n"), ("plait.run", 1)))

@@ -16,6 +16,17 @@ class Sent:
     """Why, or a warning if all were taken; the collector's own text."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanLimits:
+    """What a span may hold; beyond it is cut off and counted. The defaults are those of OpenTelemetry."""
+
+    attributes_max: int = 128
+    attribute_chars_max: int | None = None
+    """None: any number."""
+    events_max: int = 128
+    links_max: int = 128
+
+
 class SendFailed(Exception):
     """A request did not reach a collector, or was refused.
 

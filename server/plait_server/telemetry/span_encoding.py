@@ -7,13 +7,13 @@ Spans come a trace at a time, so what they have in common is encoded once and me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from plait_server.telemetry.spans import EVENTS_MAX, LINKS_MAX, Attributes, Span, Trace
+from plait_server.ports.span_sender import SpanLimits
+from plait_server.telemetry.spans import Attributes, Span, Trace
 
 ResourceValue: TypeAlias = str | bool | int | float
 
@@ -25,17 +25,6 @@ HEADS_MAX: Final = 256
 _HAS_REMOTE_BIT: Final = 0x100
 """Tells that the next bit of a span's or a link's flags means something (trace.proto, SpanFlags)."""
 _IS_REMOTE_BIT: Final = 0x200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanLimits:
-    """How much a span may hold."""
-
-    attributes_max: int = 128
-    attribute_chars_max: int | None = None
-    """None: any number."""
-    events_max: int = EVENTS_MAX
-    links_max: int = LINKS_MAX
 
 
 class SpanEncoder:

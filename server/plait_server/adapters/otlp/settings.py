@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from plait_server.ports.span_sender import SpanLimits
+
 logger = logging.getLogger(__name__)
 
 TRACES_PATH: Final = "v1/traces"
@@ -57,17 +59,6 @@ _EXPORTERS: Final[Mapping[str, OtlpProtocol | None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpanLimitSettings:
-    """What a span may hold; beyond it is cut off and counted."""
-
-    attributes_max: int = 128
-    attribute_chars_max: int | None = None
-    """None: any number."""
-    events_max: int = 128
-    links_max: int = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OtlpSettings:
     """Where spans go, and how."""
 
@@ -90,7 +81,7 @@ class OtlpSettings:
     """How long a span waits for others to be sent with."""
     queue_spans_max: int = 65_536
     batch_spans_max: int = 2_048
-    limits: SpanLimitSettings = SpanLimitSettings()
+    limits: SpanLimits = field(default_factory=SpanLimits)
 
     @property
     def queue_bytes_max(self) -> int:
@@ -189,11 +180,11 @@ def _read(variables: _Variables, protocol: OtlpProtocol | None) -> OtlpSettings:
     )
 
 
-def _read_limits(variables: _Variables) -> SpanLimitSettings:
+def _read_limits(variables: _Variables) -> SpanLimits:
     attributes_max = variables.integer("OTEL_ATTRIBUTE_COUNT_LIMIT", 128)
     chars_max = variables.optional_integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")
     own_chars_max = variables.optional_integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
-    return SpanLimitSettings(
+    return SpanLimits(
         attributes_max=variables.integer("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", attributes_max),
         attribute_chars_max=chars_max if own_chars_max is None else own_chars_max,
         events_max=variables.integer("OTEL_SPAN_EVENT_COUNT_LIMIT", 128),
