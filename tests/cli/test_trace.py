@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
+
 from plait_server.core.trace import SpanIds, own_trace_id
+from tests.adapters.otlp_sinks import Answer, Sink, open_grpc_sink, open_http_sink
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -108,3 +112,54 @@ def test_trace_of_an_open_execution_says_what_is_missing(run: Run, tmp_path: Pat
         "└─ b  SUCCEEDED  transform",
     ]
     run("cancel", "open")
+
+
+def test_trace_is_sent_to_a_collector_again(run: Run, tmp_path: Path) -> None:
+    """B2.1: equal each time."""
+    submit(run, tmp_path, "sent")
+    for opener in (open_grpc_sink, open_http_sink):
+        sink = Sink()
+        with opener(sink):
+            endpoint = f"http://127.0.0.1:{sink.port}{'/v1/traces' if opener is open_http_sink else ''}"
+            done = run("trace", "sent", "--otlp", endpoint)
+            assert run("trace", "sent", "--otlp", endpoint).returncode == 0
+        first, second = sink.requests
+        assert first == second
+        (of_scope,) = trace_pb2.TracesData.FromString(first).resource_spans[0].scope_spans
+        ids = SpanIds("default", "sent", 1)
+        assert of_scope.spans[-1].span_id == ids.execution()
+        where = f"127.0.0.1:{sink.port} by OTLP over gRPC without TLS"
+        if opener is open_http_sink:
+            where = f"{endpoint} by OTLP over HTTP"
+        told = f"sent {len(of_scope.spans)} spans to {where}\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+
+
+def test_what_a_collector_does_not_take_is_told(run: Run, tmp_path: Path) -> None:
+    submit(run, tmp_path, "not-taken")
+    sink = Sink()
+    with open_grpc_sink(sink):
+        endpoint = f"http://127.0.0.1:{sink.port}"
+        sink.answer = lambda _: Answer(rejected=2, message="too \x1b[31mold")
+        done = run("trace", "not-taken", "--otlp", endpoint)
+        assert (done.returncode, done.stderr) == (
+            5,
+            "the collector did not take 2 of them: too \\x1b[31mold\n",
+        )
+        sink.answer = lambda _: Answer(code=grpc.StatusCode.PERMISSION_DENIED, message="who\x1b[2J?")
+        done = run("trace", "not-taken", "--otlp", endpoint)
+        assert (done.returncode, done.stdout) == (5, "")
+        told = f"plait: 127.0.0.1:{sink.port} answered PERMISSION_DENIED: who\\x1b[2J?\n"
+        assert done.stderr == told
+    # It is gone now.
+    done = run("trace", "not-taken", "--otlp", endpoint)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith(f"plait: 127.0.0.1:{sink.port} answered UNAVAILABLE: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_endpoint_that_is_none_is_a_matter_of_usage(run: Run, tmp_path: Path) -> None:
+    done = run("trace", "nobody", "--otlp", "http://:0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not a URL such as" in done.stderr
+    assert run("trace", "nobody", "--otlp", "localhost:4317", "--json").returncode == 2

@@ -7,8 +7,10 @@ import grpc
 from plait_client import errors as client_errors
 from plait_client.graph_file import GraphFileError
 from plait_server import errors as server_errors
+from plait_server.adapters.otlp.settings import InvalidSetting
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.text import one_line
+from plait_server.ports.span_sender import SendFailed
 
 _BY_CALLER = (
     client_errors.NotFound,
@@ -27,6 +29,10 @@ def explain(error: Exception) -> tuple[ExitCode, str]:
             return ExitCode.INVALID_GRAPH, str(error)
         case server_errors.PlaitError():
             return ExitCode.FAILED, str(error)
+        case InvalidSetting():
+            return ExitCode.USAGE, one_line(str(error))
+        case SendFailed():
+            return ExitCode.FAILED, one_line(str(error))
         case OSError():
             name = f"{error.filename}: " if error.filename else ""
             return ExitCode.FAILED, f"{name}{error.strerror or error}"

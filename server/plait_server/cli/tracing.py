@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import click
@@ -13,48 +15,109 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait.v1 import execution_pb2
 from plait_client import has_ended
+from plait_server.adapters.otlp.send_once import send_once
+from plait_server.adapters.otlp.settings import OtlpSettings, read_settings_for
 from plait_server.cli.connecting import Target, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.summary import elapsed, failure_lines, state_of
-from plait_server.cli.text import color_of, colored, complain, dim, duration, echo, one_line
+from plait_server.cli.text import color_of, colored, complain, count, dim, duration, echo, one_line
 from plait_server.cli.trace_tree import TraceTree
+from plait_server.ports.span_sender import SendFailed
 
+_REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A collector takes 4 MiB by default."""
 _ID_FIELDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
 @click.command("trace")
 @click.argument("execution_id", metavar="ID")
 @click.option("--all", "shows_all", is_flag=True, help="Draw every span, however many there are.")
+@click.option(
+    "--otlp",
+    metavar="ENDPOINT",
+    help="Send the trace to a collector instead, such as http://localhost:4317; the OTEL_EXPORTER_OTLP_ variables "
+    "say how.",
+)
 @server_options
 @json_option
-def trace_command(*, execution_id: str, shows_all: bool, target: Target, as_json: bool) -> int:
+def trace_command(
+    *, execution_id: str, shows_all: bool, otlp: str | None, target: Target, as_json: bool
+) -> int:
     """Draw the trace of an execution, sampled or not, as a tree.
 
     With --json write it as OTLP's JSON, which collectors take, too: a TracesData a line.
     """
+    if otlp is not None and (as_json or shows_all):
+        raise click.UsageError("--otlp goes with neither --json nor --all")
+    code = ExitCode.SUCCESS
     with target.open() as client:
+        settings = read_settings_for(otlp, os.environ) if otlp is not None else None
         execution = client.get(execution_id)
-        parts = map(trace_pb2.TracesData.FromString, client.export_trace(execution_id))
-        if as_json:
+        parts = client.export_trace(execution_id)
+        if settings is not None:
+            code = _send(settings, parts)
+        elif as_json:
             for part in parts:
-                echo(_otlp_json(part))
+                echo(_otlp_json(trace_pb2.TracesData.FromString(part)))
         else:
             tree = TraceTree()
             for part in parts:
-                tree.add(part)
+                tree.add(trace_pb2.TracesData.FromString(part))
             for line in _head(execution, tree):
                 echo(line)
             if len(tree):
                 echo()
             for line in tree.lines(shows_all=shows_all):
                 echo(line)
-    _tell_of_open(execution)
-    return ExitCode.SUCCESS
-
-
-def _tell_of_open(execution: execution_pb2.Execution) -> None:
     if not has_ended(execution):
         complain(f"{execution.execution_id} is {state_of(execution)}: what has not ended is missing")
+    return code
+
+
+def _send(settings: OtlpSettings, parts: Iterable[bytes]) -> ExitCode:
+    """Send a trace to a collector, and say how much of it went there."""
+    user_agent = f"plait-trace/{importlib.metadata.version('plait')}"
+    sent = rejected = 0
+    reason = ""
+    for request, span_count in _requests(parts):
+        try:
+            answer = send_once(settings, request, user_agent)
+        except SendFailed:
+            if sent:
+                complain(
+                    f"{count(sent, 'span')} had been sent; to send all again does no harm: the ids are the same"
+                )
+            raise
+        sent += span_count
+        rejected += min(max(0, answer.rejected), span_count)
+        reason = reason or answer.message
+    echo(f"sent {count(sent, 'span')} to {settings.describe()}")
+    if reason or rejected:
+        complain(
+            f"the collector did not take {rejected:,} of them: {one_line(reason)}"
+            if rejected
+            else one_line(reason)
+        )
+    return ExitCode.FAILED if rejected else ExitCode.SUCCESS
+
+
+def _requests(parts: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Join parts into requests; return each with the number of its spans."""
+    request, span_count = bytearray(), 0
+    for part in parts:
+        if request and len(request) + len(part) > _REQUEST_BYTES_MAX:
+            yield bytes(request), span_count
+            request, span_count = bytearray(), 0
+        # Messages of protobuf that follow each other are one message, with the lists of both.
+        request += part
+        span_count += _count_spans(trace_pb2.TracesData.FromString(part))
+    if request:
+        yield bytes(request), span_count
+
+
+def _count_spans(data: trace_pb2.TracesData) -> int:
+    scopes = [of_scope for of_resource in data.resource_spans for of_scope in of_resource.scope_spans]
+    return sum(len(of_scope.spans) for of_scope in scopes)
 
 
 def _head(execution: execution_pb2.Execution, tree: TraceTree) -> Iterator[str]:
