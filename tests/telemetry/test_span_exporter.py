@@ -253,7 +253,22 @@ async def test_a_flush_to_a_collector_that_hangs_ends_in_time(
         made.put_nowait(b"", 3)
         await made.flush(2)
         assert trio.current_time() == pytest.approx(2)
-    assert lines(caplog) == ["3 spans were not sent before the end"]
+    assert lines(caplog) == [
+        "at the end 3 spans were left; 0 had been dropped and 0 rejected since the start"
+    ]
+
+
+async def test_what_was_lost_is_told_at_the_end(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exporter(ScriptedSender(fails(AWAY)))
+    async with running(made):
+        made.put_nowait(b"", 3)
+        await trio.sleep(0.5)
+        await made.flush(2)
+    assert lines(caplog)[1:] == [
+        "at the end 0 spans were left; 3 had been dropped and 0 rejected since the start"
+    ]
 
 
 # What it says.
@@ -329,7 +344,7 @@ async def test_what_a_collector_says_is_one_short_line(
     async with running(made):
         made.put_nowait(b"", 1)
         await wait_all_tasks_blocked()
-    (line,) = lines(caplog)
+    line, _ = lines(caplog)
     assert "a\\nb\\x1b[2J" in line
     assert len(line) < 1_000
 

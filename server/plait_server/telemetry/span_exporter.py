@@ -142,8 +142,13 @@ class SpanExporter:
                 nursery.start_soon(self._trouble.log, self.statistics)
                 task_status.started()
         finally:
-            if self._held:
-                logger.warning("%d spans were not sent before the end", self._held)
+            if self._held or self._trouble.has_begun:
+                logger.warning(
+                    "at the end %d spans were left; %d had been dropped and %d rejected since the start",
+                    self._held,
+                    self._dropped,
+                    self._rejected,
+                )
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
                 await self._sender.aclose()
 

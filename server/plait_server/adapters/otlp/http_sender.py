@@ -47,7 +47,7 @@ class HttpSender:
             headers["content-encoding"] = "gzip"
         self._client = httpx.AsyncClient(
             headers=headers,
-            verify=tls_context(settings) if settings.is_secure else False,
+            verify=tls_context(settings) if settings.is_secure else True,
             follow_redirects=False,
             timeout=None,  # noqa: S113 -- The port's: who sends has a deadline for all of it.
         )
