@@ -24,9 +24,8 @@ EXPORTS_MAX: Final = 4
 """Traces written at once: each holds an execution in memory, of up to 300 MB."""
 TURN_S: Final = 10.0
 """How long an export waits for its turn: those before it may be read slowly."""
-PART_BYTES: Final = 128 * KIB
-"""Where a part ends. Its spans are counted by what most of them have at most; with the longest ids they have three
-times that, and the span of 128 retries with long messages has 600 KiB: less than 1 MiB in all."""
+PART_BYTES: Final = 256 * KIB
+"""Where a part ends: with the span that reaches it, which may have 600 KiB (128 retries with long messages)."""
 
 Pb = insight_service_pb2
 

@@ -17,9 +17,9 @@ from plait_server.telemetry.spans import Attributes, Span, Trace
 
 ResourceValue: TypeAlias = str | bool | int | float
 
-PLAIN_SPAN_BYTES: Final = 512
-"""A span without failure, events and links has less, unless its ids are very long. To ask for its size costs as much
-as to encode it."""
+OWN_BYTES_MAX: Final = 640
+"""What a span has at most besides its beginning, if it has neither failure nor events nor links: ids, times, and a
+path, a node's id, a branch and its name of up to 128 bytes. To ask for its size would cost as much as to encode it."""
 HEADS_MAX: Final = 256
 """Beginnings of spans that are kept: a trace has some for each type and worker."""
 _HAS_REMOTE_BIT: Final = 0x100
@@ -68,7 +68,7 @@ class SpanEncoder:
         return content
 
     def add(self, span: Span) -> int:
-        """Add a span; return about how many bytes it has."""
+        """Add a span; return how many bytes it has at most."""
         if span.trace is not self._trace:
             self._trace = span.trace
             self._heads.clear()
@@ -98,7 +98,7 @@ class SpanEncoder:
         if span.links:
             self._add_links(message, span)
         is_plain = span.error is None and not span.events and not span.links
-        return PLAIN_SPAN_BYTES if is_plain else message.ByteSize()
+        return len(head) + OWN_BYTES_MAX if is_plain else message.ByteSize()
 
     def _encode_head(self, span: Span) -> bytes:
         trace = span.trace
