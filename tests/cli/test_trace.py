@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait_server.core.trace import SpanIds, own_trace_id
 from tests.adapters.otlp_sinks import Answer, Sink, open_grpc_sink, open_http_sink
+from tests.cli import live
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -163,3 +164,41 @@ def test_an_endpoint_that_is_none_is_a_matter_of_usage(run: Run, tmp_path: Path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "is not a URL such as" in done.stderr
     assert run("trace", "nobody", "--otlp", "localhost:4317", "--json").returncode == 2
+
+
+def test_what_is_sent_again_is_what_was_sent_live(tmp_path: Path) -> None:
+    """B2.1: equal, to the bit, whatever was sent together; so is the resource."""
+    path, store = tmp_path / "traced.yaml", str(tmp_path / "plait.db")
+    path.write_text(GRAPH)
+    sent, again = Sink(), Sink()
+    with open_grpc_sink(sent), open_grpc_sink(again):
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sent.port}"}
+        serve = ("serve", "--listen", "127.0.0.1:0", "--store", store, "--create")
+        # When it stops, the server sends what it has not sent yet.
+        with live.process(*serve, env=env) as server:
+            address = live.first_line(server).split()[-1]
+            with live.worker(address):
+                live.plait("submit", str(path), "--id", "x", "--wait", "--server", address)
+            live.plait("trace", "x", "--server", address, "--otlp", f"http://127.0.0.1:{again.port}")
+    assert len(spans_of(sent.requests)) > 10
+    assert bytes_of(again.requests) == bytes_of(sent.requests)
+    resources = [
+        of_resource.resource
+        for request in (*sent.requests, *again.requests)
+        for of_resource in trace_pb2.TracesData.FromString(request).resource_spans
+    ]
+    assert all(resource == resources[0] for resource in resources)
+
+
+def spans_of(requests: Sequence[bytes]) -> list[trace_pb2.Span]:
+    return [
+        span
+        for request in requests
+        for of_resource in trace_pb2.TracesData.FromString(request).resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
+
+
+def bytes_of(requests: Sequence[bytes]) -> list[bytes]:
+    return sorted(span.SerializeToString() for span in spans_of(requests))
