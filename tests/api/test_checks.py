@@ -10,6 +10,7 @@ from plait_server.api.checks import (
     PAGE_SIZE,
     PAGE_SIZE_MAX,
     Checks,
+    request_fields,
     request_record,
 )
 from plait_server.core.limits import LABELS_MAX, PAYLOAD_BYTES_MAX
@@ -176,3 +177,13 @@ def test_the_order_of_fields_and_unknown_fields_change_no_fingerprint(request: S
 @given(submits, submits)
 def test_other_content_has_another_fingerprint(one: Submit, other: Submit) -> None:
     assert (fingerprint(one) == fingerprint(other)) is (one == other)
+
+
+def test_a_log_line_names_the_execution_of_its_request() -> None:
+    """B3."""
+    request = execution_service_pb2.GetExecutionRequest
+    assert request_fields(request(execution_id="x")) == {"namespace": "default", "execution": "x"}
+    assert request_fields(request(namespace="n", execution_id="x")) == {"namespace": "n", "execution": "x"}
+    for other in (None, request(), request(execution_id="x execution=y"), request(namespace="\n")):
+        assert request_fields(other) == {}
+    assert request_fields(execution_service_pb2.ListExecutionsRequest()) == {}

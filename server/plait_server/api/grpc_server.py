@@ -34,6 +34,7 @@ from plait_server.errors import (
     ShuttingDown,
     leaves_of,
 )
+from plait_server.ports.log_fields import LogFields
 from plait_server.runtime.asyncio_bridge import callable_from_asyncio, callable_from_trio
 from plait_server.runtime.pacing import Gate
 
@@ -245,14 +246,13 @@ async def _guarded(
     try:
         return await callable_from_asyncio(calls.serve)(serve, method.kind)
     except (PlaitError, CallerGone) as error:
-        await _end(context, method, error)
+        await _end(context, method, error, content)
     except BaseExceptionGroup as group:
         errors = leaves_of(group)
         known = [error for error in errors if isinstance(error, (PlaitError, CallerGone))]
         if known and all(isinstance(error, (PlaitError, CallerGone, trio.Cancelled)) for error in errors):
-            await _end(
-                context, method, next((each for each in known if isinstance(each, CallerGone)), known[0])
-            )
+            first = next((each for each in known if isinstance(each, CallerGone)), known[0])
+            await _end(context, method, first, content)
         elif all(isinstance(error, trio.Cancelled) for error in errors):
             raise
         else:
@@ -262,9 +262,11 @@ async def _guarded(
     return None  # Else `abort` has raised.
 
 
-async def _end(context: _Context, method: Method, error: PlaitError | CallerGone) -> None:
+async def _end(context: _Context, method: Method, error: PlaitError | CallerGone, content: bytes) -> None:
     if isinstance(error, CallerGone):
-        logger.debug("%s: the caller left while it was written to", method.path)
+        if logger.isEnabledFor(logging.DEBUG):
+            fields = _subject(method, content)
+            logger.debug("%s: the caller left while it was written to", method.path, extra=fields)
     else:
         await _abort(context, error)
 
@@ -272,17 +274,16 @@ async def _end(context: _Context, method: Method, error: PlaitError | CallerGone
 async def _abort_bug(
     context: _Context, method: Method, error: BaseException, error_id: str, content: bytes
 ) -> None:
-    # What names an execution carries no graph, and so is small.
-    request = method.parse(content) if len(content) <= PARSED_BYTES_MAX else None
-    logger.error(
-        "%s failed by a bug, error id %s",
-        method.path,
-        error_id,
-        exc_info=error,
-        extra=request_fields(request),
-    )
+    fields = _subject(method, content)
+    logger.error("%s failed by a bug, error id %s", method.path, error_id, exc_info=error, extra=fields)
     text = f"Plait has a bug; please report it with the error id {error_id}, which its log explains"
     await _abort(context, InvariantViolated(text, error_id=error_id))
+
+
+def _subject(method: Method, content: bytes) -> LogFields:
+    """Return the fields of a log line about a call whose request was read before."""
+    # What names an execution carries no graph, and so is small.
+    return request_fields(method.parse(content) if len(content) <= PARSED_BYTES_MAX else None)
 
 
 async def _abort(context: _Context, error: PlaitError) -> None:
