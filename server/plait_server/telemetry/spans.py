@@ -337,7 +337,9 @@ class _Run:
                 of_node = self._node_bounds(scope, record)
                 bounds[branch] = _around(bounds.get(branch, of_node), of_node)
             # A branch has a higher number than the one above it.
-            for branch in sorted(bounds, reverse=True):
+            for count, branch in enumerate(sorted(bounds, reverse=True)):
+                if count % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
+                    yield None
                 parent = scope.branches.parent(branch)
                 if parent is not None:
                     bounds[parent] = _around(bounds.get(parent, bounds[branch]), bounds[branch])
