@@ -17,7 +17,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from plait_worker.exporting import otlp_protocol
+from plait_worker.exporting import export_spans, otlp_protocol
 from tests.spans import TRACE, TRACEPARENT
 from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
 
@@ -48,11 +48,16 @@ worker = Worker(worker_id="render")
 async def work(context: Context, input: object) -> None: ...
 """
 
+POLL_S = 0.01
+"""How often a server looks whether it is to end."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current directory with the module of a worker, and an environment that asks for nothing."""
     (tmp_path / "traced_worker.py").write_text(SOURCE)
+    # No test depends on how fast it is.
+    monkeypatch.setenv("FLUSH_S", "30")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
@@ -118,7 +123,7 @@ def http_collector() -> Generator[tuple[Collector, int]]:
         def log_message(self, format: str, *arguments: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Take) as server:
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=(POLL_S,))
         serving.start()
         yield collector, server.server_address[1]
         server.shutdown()
@@ -197,9 +202,8 @@ def test_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("missing", ["opentelemetry.sdk", "opentelemetry"])
-def test_missing_sdk_is_told_once(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setenv("MISSING", missing)
+def test_missing_sdk_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MISSING", "opentelemetry.sdk")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     _, errors = work_and_drain("--processes", "2")
     (told,) = [line for line in errors.splitlines() if "WARNING" in line]
@@ -207,12 +211,15 @@ def test_missing_sdk_is_told_once(monkeypatch: pytest.MonkeyPatch, missing: str)
     assert "pip install 'plait[otel]'" in told
 
 
-@pytest.mark.usefixtures("folder")
-def test_setting_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-    _, errors = work_and_drain()
-    assert "may be grpc or http/protobuf, not http/json" in errors
+def test_missing_api_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    export_spans({"OTEL_TRACES_EXPORTER": "otlp"})()
+    assert "pip install 'plait[otel]'" in caplog.text
+
+
+def test_setting_that_cannot_be_used_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    export_spans({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})()
+    assert "may be grpc or http/protobuf, not http/json" in caplog.text
 
 
 @pytest.mark.parametrize(

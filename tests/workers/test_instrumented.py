@@ -21,6 +21,8 @@ from tests.spans import TRACE, TRACEPARENT, Spans, provide_spans, span_id, trace
 from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
 from tests.workers.serving import finish, make_worker, serving
 
+POLL_S = 0.01
+"""How often a server looks whether it is to end."""
 METHOD = "/studio.Renderer/Render"
 
 
@@ -73,7 +75,7 @@ def services() -> Generator[Services]:
         return request
 
     with ThreadPoolExecutor(1) as threads, ThreadingHTTPServer(("127.0.0.1", 0), Answer) as http:
-        answering = threading.Thread(target=http.serve_forever)
+        answering = threading.Thread(target=http.serve_forever, args=(POLL_S,))
         answering.start()
         rpc = grpc.server(threads)
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
