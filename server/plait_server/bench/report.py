@@ -118,7 +118,8 @@ def as_table(found: Found, *, is_quick: bool) -> str:
         f"{_unit(ceiling.value)} {_text(median(values))} ({_unit(ceiling.per)}: {_text(medians[ceiling.per])})"
         for ceiling, values in found.ceilings.items()
     ]
-    lines.append(f"{'':10} ceilings: {', '.join(beside)}")
+    if beside:
+        lines.append(f"{'':10} ceilings: {', '.join(beside)}")
     lines += [
         f"{'':10} required: {each}: {_judged(found, each)}" for each in shape.requirements if not is_quick
     ]

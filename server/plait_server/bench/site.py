@@ -50,6 +50,11 @@ class Server:
         self.address = read_line(process).split()[-1]
 
     @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
     def cpu_s(self) -> float | None:
         """What it has used so far, user and system; None where there is no /proc."""
         try:
@@ -79,9 +84,9 @@ class Server:
         """Stop it as SIGTERM does, and return what it says of its commits: `commit_p50_ms`, `commit_p99_ms`."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(_STOP_S)
-        found = _COMMITS.search(self._log.read_text(encoding="utf-8"))
+        found = _COMMITS.search(self.log)
         if found is None:
-            raise BenchFailed(f"the server said nothing of its commits:\n{self._log.read_text()[-2_000:]}")
+            raise BenchFailed(f"the server said nothing of its commits:\n{self.log[-2_000:]}")
         return {"commit_p50_ms": float(found[1]) * 1000, "commit_p99_ms": float(found[2]) * 1000}
 
 
@@ -106,12 +111,14 @@ class Meter:
 
 
 @contextlib.contextmanager
-def run_server(site: Site, store: Path | None = None) -> Generator[Server]:
+def run_server(
+    site: Site, store: Path | None = None, *, environment: Mapping[str, str] | None = None
+) -> Generator[Server]:
     """Start a server on a store of the site; it is killed at the exit."""
     path = site.store() if store is None else store
     log = path.with_suffix(".log")
     arguments = ["serve", "--listen", "127.0.0.1:0", "--store", str(path), "--create"]
-    with run_process("plait_server", *arguments, log=log) as process:
+    with run_process("plait_server", *arguments, log=log, environment=environment) as process:
         yield Server(process, log)
 
 
@@ -137,7 +144,11 @@ def run_process(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, **(environment or {})},
+            # Only what is to be traced is.
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
+                **(environment or {}),
+            },
             # Ctrl-C is for the bench, which ends its processes itself, with whatever they have started.
             start_new_session=True,
         )
