@@ -162,6 +162,29 @@ async def test_a_batch_is_given_up_after_a_bounded_time(autojump_clock: MockCloc
         assert sender.times[-1] < GIVE_UP_S
 
 
+async def test_those_that_wait_are_given_up_with_the_others(autojump_clock: MockClock) -> None:
+    """A collector that is away for long holds up those who wait for room no longer than that."""
+    made = exporter(ScriptedSender(fails(AWAY)))
+    async with running(made):
+        for _ in range(100):
+            made.put_nowait(b"", 1)
+        await made.wait_room()
+        assert trio.current_time() < GIVE_UP_S + 50 / REQUESTS_MAX * PAUSE_MAX_S
+
+
+async def test_a_batch_that_waited_for_long_is_tried_once(autojump_clock: MockClock) -> None:
+    sender = ScriptedSender(never_answers)
+    made = exporter(sender, timeout_s=GIVE_UP_S + 1)
+    async with running(made):
+        for number in range(REQUESTS_MAX + 1):
+            made.put_nowait(b"%d" % number, 1)
+        await trio.sleep(GIVE_UP_S)
+        sender.answer = takes
+        await trio.sleep(10)
+    assert [request for _, request in sender.asked][REQUESTS_MAX:] == [b"%d" % REQUESTS_MAX]
+    assert (made.statistics().sent, made.statistics().dropped) == (1, REQUESTS_MAX)
+
+
 async def test_a_refusal_for_good_is_not_tried_again_and_others_wait(autojump_clock: MockClock) -> None:
     """A collector that refuses everything at once is not asked without end."""
     sender = ScriptedSender(fails(REFUSED))

@@ -5,13 +5,13 @@ The rules:
 - `put_nowait` never waits and never fails. The queue is bounded in spans and in bytes, and what is being sent
   counts with what is queued. A batch that finds no room is dropped: the newest, as the OpenTelemetry SDK does.
 - A request that fails is sent again if OTLP allows it, after a pause that doubles each time, with jitter, or is
-  as long as the collector asks for. After `GIVE_UP_S` its batch is dropped. A batch that is refused for good is
-  dropped at once, and the pause is made all the same, so that a collector that refuses everything is not asked
-  without end.
+  as long as the collector asks for. A batch that was put `GIVE_UP_S` ago is tried once more, and then dropped.
+  One that is refused for good is dropped at once. The pause is made all the same, so that a collector that refuses
+  everything is not asked without end.
 - A few requests are under way at once (`REQUESTS_MAX`): on a busy loop an answer takes many of its turns, and a
   collector may be far away.
 - Trouble is logged once when it begins and once when it is over, with the number of spans that it cost. It is over
-  when a request succeeded and for `QUIET_S` nothing failed and nothing was dropped.
+  when a request succeeded and for `QUIET_S` nothing failed and nothing was dropped. The end counts as well.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class SpanExporterStatistics:
 class _Batch(NamedTuple):
     request: bytes
     span_count: int
+    give_up_s: float
+    """When it is not tried again, by trio's clock."""
 
 
 class SpanExporter:
@@ -125,7 +127,7 @@ class SpanExporter:
             return
         self._held += span_count
         self._held_bytes += len(request)
-        self._queue.append(_Batch(request, span_count))
+        self._queue.append(_Batch(request, span_count, trio.current_time() + GIVE_UP_S))
         self._arrived.unpark()
 
     async def wait_room(self) -> None:
@@ -169,11 +171,10 @@ class SpanExporter:
             while not self._queue:
                 await self._arrived.park()
             batch = self._queue.popleft()
-            give_up_s = trio.current_time() + GIVE_UP_S
             while (failure := await self._send(batch)) is not None:
                 failures += 1
                 pause_s = self._pause_s(failures, failure.retry_after_s)
-                is_over = trio.current_time() + pause_s >= give_up_s or self._flushing.is_set()
+                is_over = trio.current_time() + pause_s >= batch.give_up_s or self._flushing.is_set()
                 if is_over or not failure.is_retryable:
                     self._release(batch)
                     self._drop(batch.span_count, str(failure))
