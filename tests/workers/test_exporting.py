@@ -1,6 +1,7 @@
 """Tests of how `python -m plait_worker` sends spans, with real processes and collectors."""
 
 import asyncio
+import importlib.metadata
 import os
 import signal
 import socket
@@ -71,16 +72,15 @@ class Collector:
     def __init__(self) -> None:
         self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
 
+    def resource(self) -> dict[str, str]:
+        """Return what the first request says of who sends it."""
+        attributes = self.requests[0].resource_spans[0].resource.attributes
+        return {each.key: each.value.string_value for each in attributes}
+
     def spans(self) -> list[tuple[str, str, str]]:
         """List service, name and trace of each span."""
         return [
-            (
-                next(
-                    each.value.string_value for each in part.resource.attributes if each.key == "service.name"
-                ),
-                span.name,
-                span.trace_id.hex(),
-            )
+            (self.resource()["service.name"], span.name, span.trace_id.hex())
             for request in self.requests
             for part in request.resource_spans
             for scope in part.scope_spans
@@ -177,6 +177,8 @@ def test_spans_are_sent_before_the_process_ends(
             monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"service.name={named}")
         _, errors = work_and_drain()
     assert collected.spans() == [(named or "plait-worker", "handle t", TRACE)]
+    assert collected.resource()["host.name"] == socket.gethostname()
+    assert collected.resource()["service.version"] == importlib.metadata.version("plait")
     assert "WARNING" not in errors
 
 

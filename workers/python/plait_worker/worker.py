@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import inspect
 import logging
 import random
@@ -33,6 +32,7 @@ from plait_worker.session import SessionEvent, SessionStatistics, Welcomed, Work
 from plait_worker.signals import first_signal_calls
 from plait_worker.threads import DaemonThreads, HandlerThreads
 from plait_worker.tracing import load_tracer, untraced
+from plait_worker.version import sdk_version
 
 logger = logging.getLogger("plait_worker")
 
@@ -220,7 +220,7 @@ class Worker:
             types={type_: handler.max_concurrency for type_, handler in self._handlers.items()},
             slots=self.slots,
             labels=self._labels,
-            sdk=_sdk(),
+            sdk=f"plait-python/{sdk_version()}".rstrip("/"),
         )
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
@@ -342,11 +342,3 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) ->
 def _host_id() -> str:
     """Make an id of the machine's name."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:128] or "worker"
-
-
-def _sdk() -> str:
-    try:
-        return f"plait-python/{importlib.metadata.version('plait')}"
-    except importlib.metadata.PackageNotFoundError:
-        # Run from the sources, without an installation.
-        return "plait-python"
