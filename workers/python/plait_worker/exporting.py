@@ -16,6 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from plait_worker.version import sdk_version
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -127,12 +129,15 @@ def _export(protocol: str) -> Callable[[], None]:
 
 def _own_resource() -> dict[str, str]:
     """Say what the environment may say better."""
-    resource = {"service.name": SERVICE_NAME, "host.name": socket.gethostname()}
+    resource = {
+        "service.name": SERVICE_NAME,
+        "service.version": sdk_version(),
+        "host.name": socket.gethostname(),
+    }
     # Jaeger 1 knows by the address, and Jaeger 2 by the name, which spans are of one host, and so of one clock.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-        probe.connect(
-            ("192.0.2.1", 9)
-        )  # of the block that is kept for documentation (RFC 5737); nothing is sent
+        # Of the block that is kept for documentation (RFC 5737); nothing is sent.
+        probe.connect(("192.0.2.1", 9))
         resource["ip"] = str(probe.getsockname()[0])
     return resource
 
