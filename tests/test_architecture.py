@@ -104,8 +104,8 @@ LAYERS: Mapping[str, Layer] = {
     "telemetry": layer("core", "ports", others=frozenset({"opentelemetry.proto", "trio"})),
     "testing": layer(
         # The simulator runs the whole server, so it puts one together.
-        *("core", "encoding", "ports", "runtime", "adapters", "api", "bootstrap", "config"),
-        others=CONTRACT | {"plait_worker", "trio"},
+        *("core", "encoding", "ports", "runtime", "adapters", "api", "telemetry", "bootstrap", "config"),
+        others=CONTRACT | {"opentelemetry.proto", "plait_worker", "trio"},
     ),
     # The package itself holds a docstring.
     "__init__": Layer(),

@@ -98,6 +98,7 @@ class Server:
     workers: AttachedWorkers
     supervisor: Supervisor
     executions: ExecutionServicer
+    insight: InsightServicer
     worker_hub: WorkerHubServicer
     methods: list[Method]
 
@@ -165,13 +166,14 @@ async def assemble(world: World) -> Server:
         attempts_max=config.server_limit,
     )
     executions = ExecutionServicer(supervisor, world.journal, world.graph_requests, page_tokens)
+    insight = InsightServicer(
+        supervisor, world.journal, lambda: SpanEncoder(world.resource, version, world.span_limits)
+    )
     worker_hub = WorkerHubServicer(workers, page_tokens)
     servicers = {
         "graph": GraphServicer(world.graph_requests),
         "execution": executions,
-        "insight": InsightServicer(
-            supervisor, world.journal, lambda: SpanEncoder(world.resource, version, world.span_limits)
-        ),
+        "insight": insight,
         "worker_hub": worker_hub,
         "system": SystemServicer(facts),
     }
@@ -182,6 +184,7 @@ async def assemble(world: World) -> Server:
         workers=workers,
         supervisor=supervisor,
         executions=executions,
+        insight=insight,
         worker_hub=worker_hub,
         methods=methods_of(servicers),
     )

@@ -14,8 +14,12 @@ from plait_server.core import edges, joins
 from plait_server.core.edges import EdgeRow, Effect
 from plait_server.core.graph import Join
 from plait_server.core.states import EdgeState
+from plait_server.core.trace import SpanIds
+from plait_server.runtime import supervisor
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.grant import Grant
+from plait_server.telemetry import spans
+from plait_server.telemetry.span_observer import SpanObserver
 from plait_server.testing import sim
 from plait_server.testing.simulation.coverage import NOT_REACHED, wanted_rows
 from plait_server.testing.simulation.run import simulate
@@ -125,6 +129,35 @@ def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Feed, "read", skip)
     assert "A3" in checks_that_fail(20)
+
+
+def test_a_span_of_another_parent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flat(self: SpanIds, scope_path: str, branch: int) -> bytes:
+        return self.execution()
+
+    monkeypatch.setattr(SpanIds, "branch", flat)
+    assert checks_that_fail(5) & {"B2", "B2.1"}
+
+
+def test_a_link_that_is_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "LINKS_MAX", 1)
+    assert "B2" in checks_that_fail(20)
+
+
+def test_spans_that_are_not_told_again_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(*_: object) -> None:
+        """Tell nothing."""
+
+    monkeypatch.setattr(supervisor, "tell_again", forget)
+    assert "B2.1" in checks_that_fail(10)
+
+
+def test_spans_that_a_stopping_server_forgets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(self: SpanObserver) -> None:
+        """Hand over nothing."""
+
+    monkeypatch.setattr(SpanObserver, "finish", forget)
+    assert "B2.1" in checks_that_fail(40)
 
 
 def test_a_failure_is_readable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,10 @@ handlers, the clients, and what goes wrong.
 - `host`: the machine that the server runs on, which crashes and starts it again;
 - `workers` and `scripts`: worker processes around `plait_worker.session`, and what their handlers do;
 - `graphs`: random graphs, of expressions whose values are known without CEL;
-- `clients`: submitters, watchers and others, who check what they are told;
+- `clients`: submitters, watchers and others, who check what they are told; `callers`: whose trace they submit in;
+- `collector`: where spans are sent, and the tracing of each start of the server, with a tap;
 - `faults`: what goes wrong, and when;
 - `judge` and `checks`: each journal, held against `plait_server.testing.slow_model`, and what clients were promised;
+- `span_law`, `span_compare` and `span_checks`: what spans there must be, whether they are right, and whether they came;
 - `coverage`: which rows of the tables were seen.
 """

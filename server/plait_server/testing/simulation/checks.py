@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from plait_server.core.events import (
@@ -22,7 +22,11 @@ from plait_server.core.scope import Scope
 from plait_server.core.states import AttemptOutcome, CancelStage, NodeState
 from plait_server.encoding.event_codec import decode_event, encode_event
 from plait_server.testing.simulation.clients import Client
+from plait_server.testing.simulation.collector import Collector
 from plait_server.testing.simulation.judge import Judge, LawBroken
+from plait_server.testing.simulation.span_checks import missing_span
+from plait_server.testing.simulation.span_compare import problem_of
+from plait_server.testing.simulation.span_law import Pb, SpanLaw
 from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import SimulationFailure
 from plait_server.testing.slow_model import SlowModel
@@ -33,11 +37,15 @@ class Checks:
 
     Args:
         records: What is durable.
+        collector: What came to the collector of traces.
         spent: (execution, node path, attempt) -> tokens that its handler used.
     """
 
-    def __init__(self, records: Records, spent: Mapping[tuple[str, str, int], str]) -> None:
+    def __init__(
+        self, records: Records, collector: Collector, spent: Mapping[tuple[str, str, int], str]
+    ) -> None:
         self._records = records
+        self._collector = collector
         self._spent = spent
         self.rows: Counter[str] = Counter()
 
@@ -47,9 +55,22 @@ class Checks:
     def check(self, clients: Sequence[Client]) -> SimulationFailure | None:
         """Check everything; gives the first failure."""
         try:
+            by_execution = {client.execution_id: client for client in clients}
+            unexplained = dict.fromkeys(self._collector.spans)
             for durable in self._records.executions.values():
-                self._check_execution(durable)
+                client = by_execution.get(durable.execution_id)
+                law = (
+                    SpanLaw(durable.graph, durable.execution_id, client.caller)
+                    if client is not None
+                    else None
+                )
+                self._check_execution(durable, law)
+                if client is not None and law is not None:
+                    for span_id in self._check_spans(durable, law, client):
+                        unexplained.pop(span_id, None)
             self._check_promises(clients)
+            for span_id in unexplained:
+                raise SimulationFailure("B2", f"a span came of nothing: {self._collector.spans[span_id]!r}")
         except SimulationFailure as failure:
             return failure
         return None
@@ -72,7 +93,7 @@ class Checks:
         if len(executions) != len(clients):
             raise SimulationFailure("K3", f"{len(clients)} submissions made {len(executions)} executions")
 
-    def _check_execution(self, durable: Durable) -> None:
+    def _check_execution(self, durable: Durable, law: SpanLaw | None) -> None:
         def fail(check: str, message: str) -> SimulationFailure:
             return SimulationFailure(check, message, durable.execution_id)
 
@@ -94,6 +115,8 @@ class Checks:
                 judge.follow(event)
             except LawBroken as broken:
                 raise fail(broken.args[0], f"event {number}: {broken.args[1]}") from broken
+            if law is not None:
+                law.follow(event, judge.model)
             replayed.apply(event)
             problem = _compare(judge.model, replayed.root) if judge.is_caught_up else ""
             if problem:
@@ -109,6 +132,35 @@ class Checks:
         problem = _receipt_problem(durable)
         if problem:
             raise fail("C1", problem)
+
+    def _check_spans(self, durable: Durable, law: SpanLaw, client: Client) -> Iterable[bytes]:
+        """Check the trace of an execution; returns the ids of what may have come of it."""
+        expected = law.spans()
+        self.rows.update(law.rows)
+        exported = {span_id: Pb.FromString(content) for span_id, content in client.exported.items()}
+        problem = problem_of(expected, exported, durable.execution_id, client.caller)
+        if problem:
+            raise SimulationFailure("B2", problem, durable.execution_id)
+        first = durable.events[0].detail
+        assert isinstance(first, ExecutionSubmitted)  # A1, which was checked
+        if first.traceparent != client.caller.traceparent(durable.execution_id):
+            raise SimulationFailure("B2", f"its span is {first.traceparent}", durable.execution_id)
+        if not client.caller.is_sampled:
+            return ()
+        is_told_again = durable.written[0].start < durable.written[-1].start
+        self.rows["span: an execution told again after a crash"] += is_told_again
+        for span_id, content in client.exported.items():
+            came = self._collector.spans.get(span_id, content)
+            if came != content:
+                raise SimulationFailure(
+                    "B2",
+                    f"a span was sent as {Pb.FromString(came)} and exported as {exported[span_id]}",
+                    durable.execution_id,
+                )
+        problem = missing_span(durable, expected, self._collector)
+        if problem:
+            raise SimulationFailure("B2.1", problem, durable.execution_id)
+        return expected
 
     def _usage_problem(self, replayed: Execution) -> str:
         """U1: each attempt counts once, with all that it used if its own report ended it; totals are the sum."""

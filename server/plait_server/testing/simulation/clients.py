@@ -6,14 +6,16 @@ id, or after the last sequence that it received.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import trio
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
+from opentelemetry.proto.trace.v1 import trace_pb2
 
-from plait.v1 import execution_pb2, execution_service_pb2, payload_pb2
+from plait.v1 import execution_pb2, execution_service_pb2, insight_service_pb2, payload_pb2
 from plait_server.api.call import Call
 from plait_server.core.execution import Execution
 from plait_server.core.graph import Graph
@@ -28,6 +30,7 @@ from plait_server.errors import (
     SlowConsumer,
 )
 from plait_server.testing.simulation.bounds import check_event, check_frame
+from plait_server.testing.simulation.callers import choose_caller
 from plait_server.testing.simulation.graphs import EXECUTION_INPUT
 from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.network import ConnectionLost
@@ -60,6 +63,9 @@ class Client:
         self._chance = world.chance("client", name)
         self.name: Final = name
         self.graph: Final = graph
+        self.caller: Final = choose_caller(world.chance("caller", name))
+        self.exported: Final[dict[bytes, bytes]] = {}
+        """Id -> span, of the trace as it was written again after the end."""
         self.execution_id = ""
         """Empty until the submission was acknowledged."""
         self.is_done = trio.Event()
@@ -94,6 +100,7 @@ class Client:
             nursery.start_soon(self._inspect)
             await self._wait()
             self.is_done.set()
+        await self.again(self._export)
         self.is_finished.set()
 
     # Calls.
@@ -130,7 +137,10 @@ class Client:
         try:
             answer = await self.again(
                 lambda: self.host.call(
-                    lambda server: server.executions.submit_graph, request, lose_answer=self._loses()
+                    lambda server: server.executions.submit_graph,
+                    request,
+                    lose_answer=self._loses(),
+                    metadata=dict(self.caller.headers),
                 )
             )
         except PlaitError as error:
@@ -214,6 +224,23 @@ class Client:
         self.check_shown(answer.execution)
 
     # Looking.
+
+    async def _export(self) -> None:
+        """Let the trace be written again (B2)."""
+        self.exported.clear()
+
+        async def receive(message: Message | bytes) -> None:
+            check_frame(self.world, "ExportTrace", message)
+            assert isinstance(message, insight_service_pb2.ExportTraceResponse)
+            for resource in trace_pb2.TracesData.FromString(message.traces_data).resource_spans:
+                for span in itertools.chain.from_iterable(scope.spans for scope in resource.scope_spans):
+                    if span.span_id in self.exported:
+                        self.fail("B2", f"the span {span.span_id.hex()} was exported twice")
+                    self.exported[span.span_id] = span.SerializeToString()
+            await trio.lowlevel.checkpoint()
+
+        request = insight_service_pb2.ExportTraceRequest(execution_id=self.execution_id)
+        await self.host.stream(lambda server: server.insight.export_trace, request, receive)
 
     async def _inspect(self) -> None:
         """Look at the execution now and then."""

@@ -21,6 +21,7 @@ from plait_server.core.states import (
     NodeState,
     Treatment,
 )
+from plait_server.testing.simulation.collector import Mood
 from plait_server.testing.simulation.faults import Fault
 from plait_server.testing.simulation.scripts import Act
 from plait_server.testing.simulation.store import Durable, Records
@@ -41,6 +42,27 @@ _CLIENTS: Final = (
     "a slow watcher was sent away",
     "handler ignores its cancel",
     "handler ends after its cancel",
+)
+
+_SPANS: Final = (
+    "a branch",
+    "a branch with a name",
+    "a join that links",
+    "a wait for capacity",
+    "a retry",
+    "an error",
+    "a loser",
+    "a skipped node",
+    "a node that was put back",
+    "a node without a span",
+    "a caller's trace",
+    "an execution that is not sampled",
+    "an execution told again after a crash",
+)
+"""What traces have, and what may lack (B2, B2.1)."""
+_COLLECTOR: Final = (
+    "a span comes again",
+    *(mood.value for mood in Mood if mood is not Mood.WELL),
 )
 
 _QUEUED_BY_EVENT: Final = (
@@ -122,7 +144,8 @@ def _all_rows() -> Iterator[str]:
     yield from (f"code: {code}" for code in ("POISON", "EXPRESSION", "DEADLINE_EXCEEDED", "INVALID_RESULT"))
     yield from (f"fault: {fault.value}" for fault in Fault)
     yield from (f"fault: {act.value}" for act in Act)
-    yield from (f"fault: {what}" for what in _CLIENTS)
+    yield from (f"fault: {what}" for what in (*_CLIENTS, *_COLLECTOR))
+    yield from (f"span: {what}" for what in _SPANS)
 
 
 _ALL: Final = tuple(_all_rows())

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import trio
 
 from plait_server.errors import JournalUnavailable, PlaitError
+from plait_server.testing.simulation.collector import Mood
 from plait_server.testing.simulation.host import Generation, Host
 from plait_server.testing.simulation.store import Break, BreakPoint
 from plait_server.testing.simulation.workers import Worker
@@ -37,6 +38,18 @@ class Fault(enum.Enum):
     WORKER_DRAINS = "a worker drains"
     CREDIT_CHANGES = "a worker changes its credit"
     CLOCK_JUMPS = "the wall clock jumps"
+    COLLECTOR_AWAY = "the collector of traces goes away"
+    COLLECTOR_SLOW = "the collector of traces becomes slow"
+    COLLECTOR_REFUSES = "the collector of traces refuses everything"
+    COLLECTOR_TAKES_SOME = "the collector of traces takes a part"
+
+
+_MOODS: Final = {
+    Fault.COLLECTOR_AWAY: Mood.AWAY,
+    Fault.COLLECTOR_SLOW: Mood.SLOW,
+    Fault.COLLECTOR_REFUSES: Mood.REFUSES,
+    Fault.COLLECTOR_TAKES_SOME: Mood.TAKES_SOME,
+}
 
 
 class _Planned(NamedTuple):
@@ -83,6 +96,7 @@ class Faults:
         world = self._world
         world.note("everything is healed")
         world.healed.set()
+        self._host.collector.turn(Mood.WELL, for_s=0.0)
         self._recovery.clear()
         self._host.downtime_s = lambda: 0.3
         self._host.frame_delay_s = 0.02
@@ -98,12 +112,12 @@ class Faults:
 
     def _make_plan(self, within_s: float) -> list[_Planned]:
         chance = self._chance
-        if chance.random() < 0.15:
-            return []  # Most of what may go wrong goes wrong without any help.
-        kinds = list(Fault)
+        kinds = [fault for fault in Fault if fault not in _MOODS]
         if chance.random() < 0.5:
             kinds = chance.sample(kinds, 4)
-        faults = chance.choices(kinds, k=chance.randint(1, FAULTS_MAX))
+        # Most of what may go wrong goes wrong without any help.
+        faults = chance.choices(kinds, k=0 if chance.random() < 0.15 else chance.randint(1, FAULTS_MAX))
+        faults += chance.choices(list(_MOODS), k=chance.choice((0, 0, 1, 2)))
         return sorted(_Planned(chance.random() * chance.choice((6.0, within_s)), fault) for fault in faults)
 
     async def _put_in(self, fault: Fault) -> None:
@@ -133,6 +147,9 @@ class Faults:
             case Fault.CLOCK_JUMPS:
                 self._count(fault)
                 self._world.wall_offset_s += chance.choice((-1.0, 1.0, -30.0, 45.0, 3_600.0, -3_600.0))
+            case _ if fault in _MOODS:
+                self._count(fault)
+                host.collector.turn(_MOODS[fault], for_s=chance.choice((2.0, 15.0, 60.0)))
             case Fault.WORKER_DIES | Fault.WORKER_DIES_SILENTLY | Fault.WORKER_DRAINS | Fault.CREDIT_CHANGES:
                 self._disturb_worker(fault)
             case _:

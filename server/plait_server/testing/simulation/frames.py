@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_server.core.commands import Taken
+from plait_server.core.events import ExecutionSubmitted
 from plait_server.core.states import AttemptOutcome, NodeState
-from plait_server.testing.simulation.store import Durable, Records
+from plait_server.core.trace import SpanIds
+from plait_server.testing.simulation.store import NAMESPACE, Durable, Records
 from plait_server.testing.simulation.world import World
 
 _BY_WORKER = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.RETURNED)
@@ -54,6 +56,8 @@ class FrameChecks:
             durable.execution_id,
         ):
             self._fail(durable, f"{where} has another attempt's token")
+        elif (assign.traceparent, assign.tracestate) != _trace_of(durable, node_path, attempt):
+            self._world.fail("B2", f"{where} names the span {assign.traceparent}", durable.execution_id)
 
     def _check_recorded(self, recorded: hub.Recorded) -> None:
         found = self._find(recorded.token, "recorded")
@@ -83,3 +87,12 @@ class FrameChecks:
 
     def _fail(self, durable: Durable, message: str) -> None:
         self._world.fail("A2", message, durable.execution_id)
+
+
+def _trace_of(durable: Durable, node_path: str, attempt: int) -> tuple[str, str]:
+    """Return what the worker of an attempt is told of the trace: its span is a child of the attempt's (B2)."""
+    first = durable.events[0].detail
+    assert isinstance(first, ExecutionSubmitted)
+    version, trace_id, _, flags = first.traceparent.split("-")
+    span_id = SpanIds(NAMESPACE, durable.execution_id, 1).attempt(node_path, attempt).hex()
+    return f"{version}-{trace_id}-{span_id}-{flags}", first.tracestate

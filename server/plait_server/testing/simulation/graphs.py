@@ -195,7 +195,13 @@ def _edges(chance: Random, kinds: Sequence[Kind]) -> list[Edge]:
                 when = chance.choice(_ERROR_WHENS if is_error else _PLAIN_WHENS)
             edges.setdefault(
                 (source, target, handle),
-                Edge(source=f"n{source}", target=f"n{target}", handle=handle, when=when),
+                Edge(
+                    source=f"n{source}",
+                    target=f"n{target}",
+                    handle=handle,
+                    when=when,
+                    branch_name=chance.choice(("", "", "", "left", "right")),
+                ),
             )
     return list(edges.values())
 

@@ -31,8 +31,8 @@ from plait_server.errors import (
 )
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.sampler import FollowCaller
-from plait_server.ports.workers import Assignment
 from plait_server.testing.simulation.bounds import check_answer, check_frame
+from plait_server.testing.simulation.collector import Collector, Tracing
 from plait_server.testing.simulation.frames import FrameChecks
 from plait_server.testing.simulation.network import ConnectionLost, Direction, Link, ServerUnreachable
 from plait_server.testing.simulation.store import Stores, TappedJournal
@@ -49,25 +49,18 @@ STOP_S_MAX: Final = 60.0
 """A server that was asked to stop has ended after the grace time of cancels that are under way, and some more."""
 
 
-class _NoObserver:
-    """Looks away: what the simulation must know it reads from the store."""
-
-    def events_durable(self, namespace: str, execution: object, events: object) -> None:
-        pass
-
-    def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
-        pass
-
-
 class Generation:
     """One start of the server."""
 
-    def __init__(self, number: int, journal: TappedJournal) -> None:
+    def __init__(self, number: int, journal: TappedJournal, tracing: Tracing) -> None:
         self.number: Final = number
         self.journal: Final = journal
+        self.tracing: Final = tracing
         self.server: Server | None = None
         """None until it takes calls."""
         self.scope = trio.CancelScope()
+        self.stopping = trio.CancelScope()
+        """Cancelled when the server is asked to stop; its tracing goes on a while."""
         self.is_dead = False
         self.links: dict[int, Link] = {}
         self.calls: dict[int, trio.CancelScope] = {}
@@ -84,6 +77,7 @@ class Host:
     ) -> None:
         self._world = world
         self._stores = stores
+        self.collector: Final = Collector(world)
         self._config = config
         self._evaluator = evaluator
         self._offload = offload
@@ -131,6 +125,7 @@ class Host:
             return
         self._world.note(f"server {generation.number} crashes")
         generation.is_dead = True
+        generation.tracing.ended_s = trio.current_time()
         self.generation = None
         generation.journal.crash()
         self._break_connections(generation)
@@ -146,7 +141,8 @@ class Host:
         self.generation = None
         # As serve_grpc does at its end: calls and streams are cancelled, then the parts.
         self._break_connections(generation)
-        generation.scope.cancel()
+        generation.tracing.ended_s = trio.current_time()
+        generation.stopping.cancel()
         await trio.lowlevel.checkpoint()
 
     async def stop(self) -> None:
@@ -165,7 +161,7 @@ class Host:
 
     async def _live(self, nursery: trio.Nursery) -> None:
         self.starts += 1
-        generation = Generation(self.starts, self._stores.open(f"server-{self.starts}"))
+        generation = Generation(self.starts, self._stores.open(self.starts), self.collector.open())
         self.generation = generation
         self._down = trio.Event()
         self._world.note(f"server {generation.number} starts")
@@ -174,25 +170,14 @@ class Host:
         await self._down.wait()
 
     async def _serve(self, generation: Generation) -> None:
-        world = self._world
         try:
             with generation.scope:
-                server = await assemble(
-                    ServerWorld(
-                        journal=generation.journal,
-                        evaluator=self._evaluator,
-                        offload=self._offload,
-                        graph_requests=InlineGraphRequests(self._evaluator),
-                        seams=world,
-                        observer=_NoObserver(),
-                        sampler=FollowCaller(),
-                        config=self._config,
-                    )
-                )
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(server.run)
-                    generation.server = server
-                    world.note(f"server {generation.number} is ready")
+                    await nursery.start(generation.tracing.run)
+                    with generation.stopping:
+                        await self._run_server(generation)
+                    await generation.tracing.finish()
+                    nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             self._take_error(generation, group)
         except (JournalUnavailable, JournalFull) as error:
@@ -200,6 +185,7 @@ class Host:
         finally:
             if not generation.is_dead:
                 generation.is_dead = True
+                generation.tracing.ended_s = min(generation.tracing.ended_s, trio.current_time())
                 generation.server = None
                 if self.generation is generation:
                     self.generation = None
@@ -207,6 +193,27 @@ class Host:
                 with trio.CancelScope(shield=True):
                     await generation.journal.aclose()
                 self._down.set()
+
+    async def _run_server(self, generation: Generation) -> None:
+        tracing = generation.tracing
+        server = await assemble(
+            ServerWorld(
+                journal=generation.journal,
+                evaluator=self._evaluator,
+                offload=self._offload,
+                graph_requests=InlineGraphRequests(self._evaluator),
+                seams=self._world,
+                observer=tracing.observer,
+                retelling=tracing.observer,
+                sampler=FollowCaller(),
+                config=self._config,
+            )
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run)
+            generation.server = server
+            tracing.ready_s = trio.current_time()
+            self._world.note(f"server {generation.number} is ready")
 
     def _take_error(self, generation: Generation, group: BaseExceptionGroup[BaseException]) -> None:
         """Look at what ended the server: it may be its store, and then must; anything else is a bug."""

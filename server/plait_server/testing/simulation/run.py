@@ -66,7 +66,7 @@ def simulate(seed: int) -> Result:
     except Exception as error:  # noqa: BLE001 # whatever the server raises is a failure of the seed
         failure = simulation.world.failure or SimulationFailure("the server runs", shown(error))
     records = simulation.stores.records
-    checks = Checks(records, simulation.world.spent)
+    checks = Checks(records, simulation.host.collector, simulation.world.spent)
     if failure is None:
         failure = checks.check(simulation.clients)
     simulation.stores.remove()
@@ -230,6 +230,8 @@ class Simulation:
         live = server.supervisor.statistics()
         if live.live or live.asleep or live.damaged:
             return f"the supervisor still has {live}"
+        if generation.tracing.held:
+            return f"{generation.tracing.held} spans are still to be sent"
         for worker in self.workers:
             if worker.process is not None and not worker.process.session.is_idle:
                 return f"{worker.process.session!r} still holds something"

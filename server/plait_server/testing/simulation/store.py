@@ -11,7 +11,9 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import trio
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
@@ -40,6 +42,15 @@ from plait_server.ports.journal import (
 NAMESPACE: Final = "default"
 
 
+class Written(NamedTuple):
+    """When an event became durable."""
+
+    start: int
+    """Which start of the server wrote it."""
+    time_s: float
+    """In virtual time."""
+
+
 class Durable:
     """What is durable of one execution, as events tell it, and its state by replay."""
 
@@ -49,6 +60,8 @@ class Durable:
         self.contents: list[bytes] = []
         """The events as they are stored."""
         self.events: list[Event] = []
+        self.written: list[Written] = []
+        """When each event became durable."""
         self.replayed: Final = execution
         """The state after the newest event, by replay alone."""
         self.states: dict[str, NodeState] = {}
@@ -63,9 +76,10 @@ class Durable:
     def __repr__(self) -> str:
         return f"<Durable {self.execution_id}, {len(self.events)} events>"
 
-    def take(self, content: bytes) -> None:
+    def take(self, content: bytes, start: int) -> None:
         """Take an event that became durable."""
         event = decode_event(content)
+        self.written.append(Written(start, trio.current_time()))
         self.contents.append(content)
         self.events.append(event)
         self.replayed.apply(event)
@@ -97,14 +111,14 @@ class Records:
     def __repr__(self) -> str:
         return f"<Records of {len(self.executions)} executions>"
 
-    def take(self, item: AppendItem) -> None:
-        """Take an item that became durable."""
+    def take(self, item: AppendItem, start: int) -> None:
+        """Take an item that a start of the server made durable."""
         self.contents.update(item.contents)
         durable = self.executions.get(item.execution_id)
         for content in item.events:
             if durable is None:
                 durable = self.executions[item.execution_id] = self._begin(content)
-            durable.take(content)
+            durable.take(content, start)
         if durable is not None:
             durable.audit.extend(item.audit)
         if item.request is not None:
@@ -170,9 +184,9 @@ class Stores:
         """Whether the store is a SQLite file."""
         return self._folder is not None
 
-    def open(self, owner: str) -> TappedJournal:
-        """Open the store, as a start of a server does."""
-        return TappedJournal(self.open_untapped(owner), self)
+    def open(self, start: int) -> TappedJournal:
+        """Open the store, as the n-th start of the server does."""
+        return TappedJournal(self.open_untapped(f"server-{start}"), self, start)
 
     def open_untapped(self, owner: str) -> SqliteJournal | MemoryJournal:
         """Open the store without a tap."""
@@ -189,8 +203,9 @@ class Stores:
 class TappedJournal:
     """A `Journal` that tells what became durable, and breaks where it is told to."""
 
-    def __init__(self, inner: SqliteJournal | MemoryJournal, stores: Stores) -> None:
+    def __init__(self, inner: SqliteJournal | MemoryJournal, stores: Stores, start: int) -> None:
         self._inner = inner
+        self._start = start
         self._stores = stores
         self._records = stores.records
         self.breaks: list[Break] = []
@@ -228,7 +243,7 @@ class TappedJournal:
         results = await self._inner.append_many(items)
         for item, result in zip(items, results, strict=True):
             if isinstance(result, Appended):
-                self._records.take(item)
+                self._records.take(item, self._start)
         self.come_to(BreakPoint.AFTER_APPEND)
         return results
 

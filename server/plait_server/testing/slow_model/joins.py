@@ -13,7 +13,7 @@ from plait_server.core.json_text import JsonValue
 from plait_server.core.states import EdgeState, NodeState, Reason
 from plait_server.testing.slow_model.edges import failure_value
 from plait_server.testing.slow_model.nodes import ModelNode, ModelScope, Verdict
-from plait_server.testing.slow_model.paths import edge_branches, edges_into, join_of
+from plait_server.testing.slow_model.paths import branches, edges_into, join_of
 
 RUN: Final = Verdict(NodeState.QUEUED)
 DEAD_PATH: Final = Verdict(NodeState.SKIPPED, Reason.DEAD_PATH)
@@ -84,7 +84,7 @@ def joined(scope: ModelScope, node: ModelNode) -> JsonValue:
 
 def collected(scope: ModelScope, node: ModelNode) -> JsonValue:
     """Return the object of COLLECT: its edges in order, without the DEAD ones (J4)."""
-    branches = edge_branches(scope.graph)
+    branch_of = branches(scope.graph).of_edges
     results: list[JsonValue] = []
     successes = 0
     for position in edges_into(scope.graph, node.node.id):
@@ -96,7 +96,7 @@ def collected(scope: ModelScope, node: ModelNode) -> JsonValue:
         results.append(
             {
                 "source": edge.source,
-                "branch": branches[position],
+                "branch": branch_of[position],
                 "success": success,
                 "data" if success else "error": _carried(scope, position),
             }

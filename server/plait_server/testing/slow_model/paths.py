@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from plait_server.core.graph import DEFAULT_JOIN, Edge, Graph, Join, JoinMode, Node
 
@@ -64,26 +65,45 @@ def is_guarded(graph: Graph, node_id: str) -> bool:
     )
 
 
-def edge_branches(graph: Graph) -> list[str]:
-    """Return the uncut branch of every edge (B1)."""
+class BranchTree(NamedTuple):
+    """The branches of a graph (B1), each by its uncut path."""
+
+    of_nodes: Mapping[str, str]
+    """By node id."""
+    of_edges: list[str]
+    """In graph order."""
+    opened: list[str]
+    """In the order in which they were opened, branch 0 first: a branch's place is its number."""
+    names: Mapping[str, str]
+    """Of those that a named edge opened."""
+
+
+def branches(graph: Graph) -> BranchTree:
+    """Return the branches of every node and edge (B1)."""
     level = levels(graph)
-    branch_of = [""] * len(graph.edges)
-    opened: dict[str, int] = {}
+    of_edges = [""] * len(graph.edges)
+    counts: dict[str, int] = {}
+    opened = ["0"]
+    names: dict[str, str] = {}
 
     def open_branch(parent: str) -> str:
-        opened[parent] = opened.get(parent, 0) + 1
-        return f"{parent}-{opened[parent]:03}"
+        counts[parent] = counts.get(parent, 0) + 1
+        opened.append(f"{parent}-{counts[parent]:03}")
+        return opened[-1]
 
     sources = [node.id for node in graph.nodes if not edges_into(graph, node.id)]
-    node_branch = {each: open_branch("0") if len(sources) > 1 else "0" for each in sources}
+    of_nodes = {each: open_branch("0") if len(sources) > 1 else "0" for each in sources}
     for node in sorted(graph.nodes, key=lambda node: level[node.id]):  # Equal levels stay in graph order.
-        if node.id not in node_branch:
-            node_branch[node.id] = _common([branch_of[edge] for edge in edges_into(graph, node.id)])
+        if node.id not in of_nodes:
+            of_nodes[node.id] = _common([of_edges[edge] for edge in edges_into(graph, node.id)])
         outgoing = edges_out_of(graph, node.id)
         for edge in outgoing:
-            forks = len(outgoing) > 1
-            branch_of[edge] = open_branch(node_branch[node.id]) if forks else node_branch[node.id]
-    return branch_of
+            of_edges[edge] = of_nodes[node.id]
+            if len(outgoing) > 1:
+                of_edges[edge] = open_branch(of_nodes[node.id])
+                if graph.edges[edge].branch_name:
+                    names[of_edges[edge]] = graph.edges[edge].branch_name
+    return BranchTree(of_nodes, of_edges, opened, names)
 
 
 def _common(branches: list[str]) -> str:

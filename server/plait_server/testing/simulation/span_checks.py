@@ -1,0 +1,52 @@
+"""Which spans must have come to the collector, and whether they did (B2.1).
+
+A span is due at a start of the server for one of two reasons: the event that completes it became durable then, or
+the execution was open when the server started, which tells again what was before. Each start must hand over what is
+due in time, and send it, unless it died first or the collector was in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from plait_server.testing.simulation.collector import BATCH_WAIT_S, WAY_S, Collector, Tracing
+from plait_server.testing.simulation.span_law import ExpectedSpan
+from plait_server.testing.simulation.store import Durable
+
+LATE_S: Final = BATCH_WAIT_S + 0.01
+"""The longest time between a durable event and the handing over of its spans."""
+SEND_S: Final = 2 * WAY_S + 0.01
+
+
+def missing_span(durable: Durable, expected: Mapping[bytes, ExpectedSpan], collector: Collector) -> str:
+    """Say which span of a sampled execution should have been sent and was not; empty if none."""
+    for span_id, span in expected.items():
+        for tracing, due_s in _due(durable, span.sequence, collector):
+            handed_s = tracing.handed.get(span_id)
+            if handed_s is None and tracing.is_stopped:
+                return (
+                    f"the span of {span.label} was not handed over by server {tracing.number}, which stopped"
+                )
+            if (handed_s if handed_s is not None else tracing.ended_s) > due_s + LATE_S:
+                return (
+                    f"the span of {span.label} was due at {due_s:.3f} at server {tracing.number}, "
+                    f"and handed over at {handed_s}"
+                )
+            if handed_s is None or span_id in collector.spans or span_id in tracing.troubled:
+                continue
+            had_time = tracing.is_stopped or tracing.ended_s > handed_s + SEND_S
+            if had_time and tracing.ended_s > tracing.trouble_until_s:
+                return f"the span of {span.label}, handed over by server {tracing.number}, did not arrive"
+    return ""
+
+
+def _due(durable: Durable, sequence: int, collector: Collector) -> Iterator[tuple[Tracing, float]]:
+    """Find the starts of the server at which the spans that an event completes are due, and from when on."""
+    written = durable.written[sequence - 1]
+    last_start = durable.written[-1].start
+    for tracing in collector.tracings[written.start - 1 : last_start]:
+        if tracing.number == written.start:
+            yield tracing, written.time_s
+        else:  # It was open when this one started.
+            yield tracing, max(tracing.ready_s, tracing.room_s)
