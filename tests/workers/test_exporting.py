@@ -18,7 +18,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from plait_worker.exporting import export_spans, otlp_protocol
+from plait_worker.exporting import export_spans, otlp_protocol, timeout_s
 from tests.spans import TRACE, TRACEPARENT
 from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
 
@@ -173,6 +173,7 @@ def test_spans_are_sent_before_the_process_ends(
     with collector() as (collected, port):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")
         if named:
             monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"service.name={named}")
         _, errors = work_and_drain()
@@ -252,3 +253,18 @@ def test_environment_says_whether_and_how_spans_are_sent(
     names = {"DISABLED": "OTEL_SDK_DISABLED", "EXPORTER": "OTEL_TRACES_EXPORTER"}
     full = {names.get(name, f"OTEL_EXPORTER_OTLP_{name}"): text for name, text in environ.items()}
     assert otlp_protocol(full) == protocol
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "2500"}, 2.5),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "2500", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "500"}, 0.5),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "0"}, 3600.0),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, None),
+    ],
+    ids=str,
+)
+def test_timeout_is_in_milliseconds_as_the_server_s(environ: dict[str, str], seconds: float | None) -> None:
+    assert timeout_s(environ) == seconds

@@ -26,9 +26,11 @@ logger = logging.getLogger("plait_worker")
 SERVICE_NAME: Final = "plait-worker"
 FLUSH_S: Final = 2.0
 """How long the last spans may hold the end of a process: its results are recorded, and others wait for its id."""
+TIMEOUT_MAX_S: Final = 3600.0
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_TIMEOUTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 _EXPORTERS: Final[Mapping[str, str]] = {
     "otlp": "",
     # What OpenTelemetry's Python SDK calls them.
@@ -54,7 +56,9 @@ def export_spans(environ: Mapping[str, str], *, is_first: bool = True) -> Callab
     """
     try:
         protocol = otlp_protocol(environ)
-        return _nothing if protocol is None or _has_provider() else _export(protocol)
+        if protocol is None or _has_provider():
+            return _nothing
+        return _export(protocol, timeout_s(environ))
     except ImportError as error:
         problem = f"{error}; pip install 'plait[otel]' brings what is missing"
     except Exception as error:  # noqa: BLE001 - of a foreign library, about variables that are not ours.
@@ -84,6 +88,16 @@ def otlp_protocol(environ: Mapping[str, str]) -> str | None:
     return protocol or _usual_protocol(endpoint)
 
 
+def timeout_s(environ: Mapping[str, str]) -> float | None:
+    """Return how long a request may take; None: as long as OpenTelemetry says.
+
+    The variables are in milliseconds, as the specification and the server have it; Python's exporters read seconds.
+    """
+    text = _text(environ, *_TIMEOUTS)
+    # 0 is no bound.
+    return int(text) / 1000 or TIMEOUT_MAX_S if text.isascii() and text.isdigit() else None
+
+
 def _usual_protocol(endpoint: str) -> str:
     """Return what an endpoint speaks, if nobody said so: gRPC, but for one that is HTTP's by convention."""
     parts = urlsplit(endpoint)
@@ -98,7 +112,7 @@ def _has_provider() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def _export(protocol: str) -> Callable[[], None]:
+def _export(protocol: str, timeout_s: float | None) -> Callable[[], None]:
     from opentelemetry import trace  # noqa: PLC0415 - as above.
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - as above.
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above.
@@ -106,7 +120,7 @@ def _export(protocol: str) -> Callable[[], None]:
 
     # What is given here wins over the environment.
     of_environment = OTELResourceDetector().detect().attributes
-    exporter = _exporter(protocol)
+    exporter = _exporter(protocol, timeout_s)
     provider = TracerProvider(
         resource=Resource.create({**_own_resource(), **of_environment}),
         # It would wait for 30 s; `flush` waits instead.
@@ -142,14 +156,14 @@ def _own_resource() -> dict[str, str]:
     return resource
 
 
-def _exporter(protocol: str) -> SpanExporter:
+def _exporter(protocol: str, timeout_s: float | None) -> SpanExporter:
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as by_grpc  # noqa: PLC0415 - as above.
 
-        return by_grpc.OTLPSpanExporter()
+        return by_grpc.OTLPSpanExporter(timeout=timeout_s)
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as by_http  # noqa: PLC0415 - as above.
 
-    return by_http.OTLPSpanExporter()
+    return by_http.OTLPSpanExporter(timeout=timeout_s)
 
 
 def _text(environ: Mapping[str, str], *names: str) -> str:
