@@ -120,6 +120,7 @@ LAYERS: Mapping[str, Layer] = {
 # The modules that may touch asyncio, each with its reason.
 DOORS: Mapping[str, str] = {
     "runtime/asyncio_bridge.py": "it is the crossing between trio and asyncio",
+    "runtime/burst_loop.py": "it is the asyncio loop of the crossing",
     "api/grpc_server.py": "grpc.aio lives on an asyncio loop",
     "bench/echo.py": "the ceiling is grpc.aio on plain asyncio",
     "bench/client.py": "the load must cost less than the server that it measures",

@@ -7,19 +7,24 @@ message.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar, cast
 
 import trio_asyncio
+
+from plait_server.runtime.burst_loop import BurstLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def open_loop() -> AbstractAsyncContextManager[object]:
+@asynccontextmanager
+async def open_loop() -> AsyncGenerator[None]:
     """Run an asyncio loop within trio; everything below needs it around."""
-    return cast("AbstractAsyncContextManager[object]", trio_asyncio.open_loop())
+    async with trio_asyncio.open_loop() as loop:
+        loop.__class__ = BurstLoop
+        yield
 
 
 def callable_from_asyncio(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
