@@ -197,15 +197,21 @@ class SpanLaw:
         mode = join_of(self._graph, node_id).mode
         if known.verdict.is_run:
             node.feeding = known.active
-            fed_s = [self._nodes[self._graph.edges[edge].source].left_s for edge in known.active]
-            # A QUORUM by rate may be decided by a DEAD edge: the journal does not say by which.
-            node.ready_s = max(fed_s) if mode is JoinMode.QUORUM and fed_s else time_s
+            node.ready_s = time_s
+            if mode is JoinMode.QUORUM:
+                # One by rate may be decided by a DEAD edge, and the journal does not say by which.
+                node.ready_s = max(self._ended_s(edge, time_s) for edge in known.active)
         incoming = edges_into(self._graph, node_id)
         if len(incoming) > 1 and known.verdict.state is not NodeState.SKIPPED:
             node.links = known.active
             if mode is JoinMode.COLLECT:
                 unlinked = (EdgeState.DEAD, EdgeState.UNRESOLVED)
                 node.links = tuple(edge for edge in incoming if model.scope.edges[edge] not in unlinked)
+
+    def _ended_s(self, edge: int, now_s: float) -> float:
+        """Return when an edge's source ended; the model may be ahead of the events of one instant."""
+        source = self._nodes[self._graph.edges[edge].source]
+        return source.left_s if source.state.is_ended else now_s
 
     # Saying.
 
