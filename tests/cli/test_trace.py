@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import grpc
+import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait_server.core.trace import SpanIds, own_trace_id
@@ -47,6 +48,19 @@ def without_times(text: str) -> list[str]:
     """Return the lines of a tree without what differs from run to run: its times, and waits in the queue."""
     lines = [line[20:] for line in text.partition("\n\n")[2].splitlines()]
     return [re.sub(r" {2,}", "  ", line).strip() for line in lines if not line.endswith("queue")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [("01", ""), ("03", ""), ("00", ", not sampled"), ("02", ", not sampled")]
+)
+def test_trace_tells_whether_it_was_sampled(run: Run, tmp_path: Path, flags: str, told: str) -> None:
+    """The second flag says that the trace id is random, and nothing of sampling."""
+    path = tmp_path / "one.yaml"
+    path.write_text("nodes: [{id: a, transform: }]")
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    submitted = run("submit", str(path), "--wait", TRACEPARENT=f"00-{trace_id}-00f067aa0ba902b7-{flags}")
+    shown = run("trace", submitted.stdout.split()[1]).stdout
+    assert f"trace      {trace_id}{told}\n" in shown
 
 
 def test_trace_draws_the_tree_of_an_execution(run: Run, tmp_path: Path) -> None:

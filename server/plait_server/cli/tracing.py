@@ -22,6 +22,7 @@ from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.summary import elapsed, failure_lines, state_of
 from plait_server.cli.text import color_of, colored, complain, count, dim, duration, echo, one_line
 from plait_server.cli.trace_tree import TraceTree
+from plait_server.core.trace import read_trace_context
 from plait_server.ports.span_sender import SendFailed
 
 _REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -140,11 +141,9 @@ def _head(execution: execution_pb2.Execution, tree: TraceTree) -> Iterator[str]:
             yield _line(
                 "speed-up", f"{float(speedup):.2f}, {duration(work_s)} of nodes in {elapsed(execution)}"
             )
-    # 00-TRACE-SPAN-FLAGS
-    _, trace_id, _, flags = (
-        execution.traceparent.split("-", 3) if execution.traceparent.count("-") == 3 else [""] * 4
-    )
-    yield _line("trace", f"{one_line(trace_id)}{'' if flags == '01' else ', not sampled'}")
+    context = read_trace_context(execution.traceparent)
+    if context is not None:
+        yield _line("trace", context.trace_id + ("" if context.is_sampled else ", not sampled"))
 
 
 def _seconds(attributes: dict[str, str], key: str) -> float:
