@@ -116,6 +116,9 @@ async def test_sources_start_together(caplog: pytest.LogCaptureFixture, autojump
     lines = await told(caplog, "a -> c; b -> c")
     assert lines[0] == "INFO executing 2 parallel branches from the start"
     assert len(lines) == 2
+    # Of the execution, as the other line is: it is about no node.
+    (_, _, first), (_, _, last) = lines_of(caplog)
+    assert first == last
 
 
 async def test_edges_that_are_not_taken_are_no_branches(

@@ -28,9 +28,11 @@ def execution_fields(namespace: str, execution: Execution) -> LogFields:
 
 
 def event_fields(namespace: str, execution: Execution, event: Event) -> LogFields:
-    """Return the fields of a line about a node's event; the span is the attempt's if it has one, else the node's."""
-    spans = SpanIds(namespace, execution.execution_id, event.run)
+    """Return the fields of a line about an event; the span is the attempt's if it has one, else the node's, if any."""
     path, attempt = event.node_path, event.attempt
+    if not path:
+        return execution_fields(namespace, execution)
+    spans = SpanIds(namespace, execution.execution_id, event.run)
     fields = execution_fields(namespace, execution) | {"node": path, "branch": event.branch}
     if attempt:
         fields["attempt"] = attempt
