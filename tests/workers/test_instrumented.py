@@ -41,8 +41,7 @@ def instrumented() -> Generator[None]:
     ]
     instrumentors = [instrument() for instrument in instruments]
     for instrumentor in instrumentors:
-        # That of SQLAlchemy does not name the newest version yet, and works with it.
-        instrumentor.instrument(skip_dep_check=True)
+        instrumentor.instrument()
     yield
     for instrumentor in instrumentors:
         instrumentor.uninstrument()
