@@ -178,7 +178,7 @@ def sim_command(*, seed: int, count: int, as_json: bool) -> int:
 @click.option("--quick", is_flag=True, help="One small round of each: to see that it works, not how fast.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, a line a shape.")
 def bench_command(*, shapes: tuple[str, ...], quick: bool, as_json: bool) -> int:
-    r"""Measure what this machine can do, and what the server makes of it.
+    """Measure what this machine can do, and what the server makes of it.
 
     Each shape runs on a server of its own, in turn with its ceilings: the echo of messages and the round
     trip of a call over bare gRPC, and a durable commit of SQLite. All together take about ten minutes.
@@ -195,10 +195,11 @@ def bench_command(*, shapes: tuple[str, ...], quick: bool, as_json: bool) -> int
     W    1,000 watchers of 1,000 nodes
     B    10,000 executions waiting, against none
     R    a start with 10,000 open executions
+    S    F-1000, C, L and T with all spans sent, against none
     H    T with 100,000 executions kept, against an empty store
 
     The exit code is 0 if every figure with a bound keeps it.
-    """
+    """  # noqa: D301 -- Click wants the character: what follows it is not wrapped.
     from plait_server.bench.run import UnknownShape, run  # noqa: PLC0415 -- Needs the server's extra.
 
     try:
