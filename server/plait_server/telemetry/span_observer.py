@@ -24,6 +24,8 @@ from plait_server.telemetry.spans import Span, SpanFold
 EVENTS_MAX: Final = 200_000
 """Events that wait to become spans, over all executions: twice those of the largest graph at its end. They hold
 their executions in memory."""
+GATHER_S: Final = 0.05
+"""How long events wait for others, in seconds: where steps are small, to wake up for each cost more than its spans."""
 SPANS_PER_SLICE: Final = 128
 """About 1 ms of making and encoding spans, after which others have their turn."""
 BATCH_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -119,9 +121,10 @@ class SpanObserver:
     async def run(self) -> None:
         """Make spans until cancelled."""
         while True:
-            if not self._queue:
-                with trio.CancelScope(deadline=self._batch_due_s):
+            with trio.CancelScope(deadline=self._batch_due_s):
+                if not self._queue:
                     await self._wake.wait()
+                await trio.sleep(GATHER_S)
             self._wake = trio.Event()
             await self._make_due()
             if trio.current_time() >= self._batch_due_s:
