@@ -1,6 +1,7 @@
 """What `./scripts/demo` runs: a server, a worker in two processes, a graph, and a picture at the end.
 
-Everything it does is done with commands that can be typed as well; it shows each of them.
+Everything it does is done with commands that can be typed as well; it shows each of them. With --jaeger it is traced,
+and is the caller whose span the execution's is a child of.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+from examples.jaeger import Jaeger, free_jaeger
 from google.protobuf.timestamp_pb2 import Timestamp
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import format_span_id, format_trace_id
 
 from plait.v1 import execution_pb2
 from plait_client import Client, PlaitError
@@ -34,6 +42,10 @@ EXECUTION_ID: Final = "contact-sheet"
 SUBJECTS: Final = ("a river delta at dawn", "aurora over a frozen lake", "autumn leaves in a storm")
 START_S: Final = 60.0
 """How long the server and the worker may take to be there; a second is usual."""
+JAEGER_START_S: Final = 30.0
+SPANS_S: Final = 20.0
+"""How long the last spans may take to come: workers send theirs every five seconds."""
+ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 STOP_S: Final = 15.0
 """How long they may take to end; then they are killed."""
 
@@ -69,6 +81,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="how many processes the worker has [2]")
     parser.add_argument("--directory", type=Path, help="where everything goes [build/demo/ and the time]")
     parser.add_argument("--keep", action="store_true", help="keep server and worker running until Ctrl-C")
+    parser.add_argument(
+        "--jaeger",
+        action="store_true",
+        help="trace it, and keep all running until Ctrl-C; the spans go to the collector that "
+        "OTEL_EXPORTER_OTLP_ENDPOINT names, else to a Jaeger that scripts/jaeger builds",
+    )
     options = parser.parse_args()
     os.chdir(ROOT)
     # So that a demo that is told to end stops what it has started.
@@ -77,7 +95,8 @@ def main() -> int:
         "%Y-%m-%dT%H-%M-%S"
     )
     try:
-        return run(directory, max(1, options.processes), keep=options.keep)
+        keep: bool = options.keep or options.jaeger
+        return run(directory, max(1, options.processes), keep=keep, is_traced=options.jaeger)
     except (DemoFailed, PlaitError) as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
@@ -86,11 +105,12 @@ def main() -> int:
         return 130
 
 
-def run(directory: Path, processes: int, *, keep: bool) -> int:
+def run(directory: Path, processes: int, *, keep: bool, is_traced: bool) -> int:
     """Run everything in a folder; gives the exit code. Whatever happens, nothing is left running."""
     directory.mkdir(parents=True, exist_ok=True)
     store = directory / "plait.db"
     with ExitStack() as stack:
+        jaeger = stack.enter_context(collector(directory)) if is_traced else None
         serve = ["plait", "serve", "--listen", "127.0.0.1:0", "--store", shown(store), "--create"]
         server = stack.enter_context(running("server", serve, directory))
         address = read_address(server)
@@ -107,27 +127,103 @@ def run(directory: Path, processes: int, *, keep: bool) -> int:
         input_path = directory / "input.json"
         input_path.write_text(json.dumps(input_, indent=2), encoding="utf-8")
         submit = ["plait", "submit", GRAPH, "--input", f"@{shown(input_path)}", "--id", EXECUTION_ID]
-        announce([*submit, "--watch", "--server", address])
-        print()
-        code = subprocess.call([*command(submit), "--watch", "--server", address])  # noqa: S603 -- Our own command.
-        print()
+        with demo_span() if is_traced else nullcontext("") as trace_id:
+            announce([*submit, "--watch", "--server", address])
+            print(flush=True)
+            code = subprocess.call([*command(submit), "--watch", "--server", address])  # noqa: S603 -- Our own command.
+            print()
         if code:
             print(f"The execution did not succeed. The logs: {shown(server.log)} {shown(workers.log)}")
             return code
         execution = client.get(EXECUTION_ID)
         tell(client, execution, processes)
+        if is_traced:
+            show_trace(jaeger, trace_id)
         look_further(store, address, keep=keep)
         if keep:
+            who = "Server and worker" if jaeger is None else "Server, worker and Jaeger"
+            print(f"\n{who} go on until Ctrl-C.", flush=True)
             # Until Ctrl-C, or the server's end.
             server.process.wait()
     return 0
 
 
 @contextmanager
-def running(name: str, arguments: Sequence[str], directory: Path) -> Generator[Part]:
+def collector(directory: Path) -> Generator[Jaeger | None]:
+    """See that there is a collector, and that all that is started later knows of it; None if it is the user's own."""
+    if any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
+        yield None
+        return
+    announce(["scripts/jaeger"])
+    built = subprocess.run(["scripts/jaeger"], stdout=subprocess.PIPE, text=True, check=False)  # noqa: S607 -- Our own.
+    if built.returncode:
+        raise DemoFailed(
+            f"there is no Jaeger; name a collector of yours: {ENDPOINT_VARIABLES[0]}=http://HOST:4317"
+        )
+    binary = built.stdout.strip()
+    print(f"  {binary}")
+    jaeger = free_jaeger()
+    with running("jaeger", jaeger.arguments(binary), directory, is_shown=False) as part:
+        end_s = time.monotonic() + JAEGER_START_S
+        while not jaeger.is_ready():
+            part.check()
+            if time.monotonic() > end_s:
+                raise DemoFailed(f"Jaeger did not start within {JAEGER_START_S:.0f} s; see {shown(part.log)}")
+            time.sleep(0.05)
+        print(f"  Jaeger takes spans on {jaeger.otlp} and shows them on {jaeger.api}")
+        print(f"$ export {ENDPOINT_VARIABLES[0]}={jaeger.endpoint}")
+        os.environ[ENDPOINT_VARIABLES[0]] = jaeger.endpoint
+        try:
+            yield jaeger
+        finally:
+            # Told to end it takes ten seconds, and it has nothing to lose.
+            part.process.kill()
+
+
+@contextmanager
+def demo_span() -> Generator[str]:
+    """Begin a span of our own, and have the commands that run meanwhile know of it; gives the id of its trace."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "demo"}))
+    # By gRPC or HTTP, wherever the variables say.
+    is_http = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").startswith("http")
+    provider.add_span_processor(SimpleSpanProcessor(HttpExporter() if is_http else GrpcExporter()))
+    with provider.get_tracer("demo").start_as_current_span("demo") as span:
+        context = span.get_span_context()
+        trace_id = format_trace_id(context.trace_id)
+        traceparent = f"00-{trace_id}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
+        print(f"$ export TRACEPARENT={traceparent}")
+        os.environ["TRACEPARENT"] = traceparent
+        yield trace_id
+    del os.environ["TRACEPARENT"]
+    provider.shutdown()
+
+
+def show_trace(jaeger: Jaeger | None, trace_id: str) -> None:
+    """Say where the trace is, and draw it if it can be read."""
+    if jaeger is None:
+        print(f"\nThe trace: {trace_id}, at the collector that {ENDPOINT_VARIABLES[0]} names")
+        return
+    trace = jaeger.wait_for_trace(trace_id, SPANS_S)
+    if trace is None:
+        raise DemoFailed(f"no span of the trace {trace_id} came to Jaeger")
+    print("\nThe trace, as Jaeger has it:\n")
+    for line in trace.lines():
+        print(f"  {line}".rstrip())
+    print(f"\nAll of it, as JSON: {jaeger.trace_address(trace_id)}")
+    print(
+        "To see it on Jaeger's pages, which this one lacks, start another one as docs/tracing.md says, then:"
+    )
+    print(f"  {ENDPOINT_VARIABLES[0]}=http://127.0.0.1:4317 ./scripts/demo --jaeger")
+
+
+@contextmanager
+def running(
+    name: str, arguments: Sequence[str], directory: Path, *, is_shown: bool = True
+) -> Generator[Part]:
     """Run a command beside this one, and see it ended."""
     log = directory / f"{name}.log"
-    announce(arguments)
+    if is_shown:
+        announce(arguments)
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(  # noqa: S603 -- Our own commands.
             command(arguments),
@@ -153,7 +249,8 @@ def running(name: str, arguments: Sequence[str], directory: Path) -> Generator[P
 
 def command(arguments: Sequence[str]) -> list[str]:
     """Give `plait ...` as it is run: with the Python that runs this."""
-    return [sys.executable, "-m", "plait_server", *arguments[1:]]
+    name, *rest = arguments
+    return [sys.executable, "-m", "plait_server", *rest] if name == "plait" else [name, *rest]
 
 
 def announce(arguments: Sequence[str]) -> None:
@@ -231,9 +328,8 @@ def look_further(store: Path, address: str, *, keep: bool) -> None:
     print(f"  {plait} get {EXECUTION_ID}{server}")
     print(f"  {plait} nodes {EXECUTION_ID}{server}")
     print(f"  {plait} watch {EXECUTION_ID} --json{server}")
+    print(f"  {plait} trace {EXECUTION_ID}{server}")
     print(f"  {plait} plan {GRAPH}")
-    if keep:
-        print("\nServer and worker go on until Ctrl-C.", flush=True)
 
 
 def between_s(start: Timestamp, end: Timestamp) -> float:

@@ -16,6 +16,7 @@ from PIL import Image
 from plait.v1 import state_pb2
 from plait_client import Client
 from tests.cli import live
+from tests.end_to_end.collectors import Sink, built_jaeger
 
 EXAMPLES = live.ROOT / "examples"
 SUCCEEDED = state_pb2.EXECUTION_STATE_SUCCEEDED
@@ -91,7 +92,7 @@ def test_the_same_prompt_gives_the_same_picture_and_another_another() -> None:
 
 
 def demo(*arguments: str) -> list[str]:
-    return [sys.executable, "examples/demo.py", *arguments]
+    return [sys.executable, "-m", "examples.demo", *arguments]
 
 
 @pytest.mark.slow
@@ -137,3 +138,42 @@ def test_the_demo_leaves_nothing_running_when_it_is_interrupted(tmp_path: Path) 
     assert running.returncode == 130
     done = live.plait("get", "contact-sheet", "--server", address)
     assert done.returncode == 4
+
+
+@pytest.mark.slow
+def test_the_traced_demo_shows_its_trace(tmp_path: Path) -> None:
+    """In a Jaeger if one is built, else at the collector that the environment names; and goes on until Ctrl-C."""
+    variables = {name: text for name, text in os.environ.items() if not name.startswith(("OTEL_", "TRACE"))}
+    sink = None if built_jaeger() else Sink()
+    if sink is not None:
+        variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = sink.endpoint
+    with subprocess.Popen(
+        demo("--jaeger", "--directory", str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=live.ROOT,
+        env=variables,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        lines: list[str] = []
+        for line in running.stdout:
+            lines.append(line)
+            if "go on until Ctrl-C" in line:
+                break
+        os.killpg(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=live.TIMEOUT_S)
+    assert running.returncode == 130, errors
+    shown = "".join(lines)
+    if sink is not None:
+        sink.close()
+        trace_id = shown.partition("The trace: ")[2][:32]
+        names = [span.name for span in sink.spans(trace_id)]
+        assert {"demo", "execution", "node image.generate", "handle image.generate"} <= set(names)
+    else:
+        _, _, trace = shown.partition("The trace, as Jaeger has it:")
+        words = [line.split(" ", 2)[:2] for line in map(str.strip, trace.splitlines()) if "█" in line]
+        assert words[:2] == [["demo", ""], ["execution", "contact-sheet"]]
+        assert sum(word[0] == "branch" for word in words) == 3
+        assert sum(word[0] == "handle" for word in words) == 7
