@@ -25,7 +25,7 @@ from tests.end_to_end.collectors import (
     running_collector,
     wait_for_trace,
 )
-from tests.end_to_end.processes import Process
+from tests.end_to_end.processes import ROOT, Process
 from tests.end_to_end.service import CALL_S, Service, outcome
 from tests.end_to_end.stage import Stage
 
@@ -397,6 +397,16 @@ def test_spans_say_what_they_are_of(everything: Execution) -> None:
         "plait.attempt.outcome": "SUCCEEDED",
         "plait.queue_s": attempt["plait.queue_s"],
     }
+
+
+def test_every_name_is_documented(everything: Execution) -> None:
+    documented = (ROOT / "docs/tracing.md").read_text(encoding="utf-8")
+    for span in everything.spans:
+        if span.service in (span_tree.SERVER, span_tree.WORKER):
+            words = [span.name.partition(" ")[0], *span.attributes, *(name for name, _ in span.events)]
+            assert [
+                word for word in words if f"`{word}`" not in documented and f"`{word} TYPE`" not in documented
+            ] == []
 
 
 def test_a_failure_shows_its_code_and_its_message(everything: Execution) -> None:
