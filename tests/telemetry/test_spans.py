@@ -218,6 +218,29 @@ def test_node_that_never_began_has_none_nor_a_branch_without_nodes() -> None:
     assert {"branch 0-001", "branch 0-002"} <= set(ended(d).labels())
 
 
+def test_branches_above_a_node_have_spans_though_nothing_on_them_began() -> None:
+    """B2: a loser far down ended, and the forks above it never began."""
+    lines = "f -> g; f -> x; g -> h; g -> y; h -> m; h -> z; m, s -> k; node t", "node k join=ANY"
+    d = Driver(build(*lines), grants=False).start()
+    d.grant("s")
+    d.succeed("s")
+    d.grant("t")
+    d.fail("t")
+    tree = ended(d)
+    assert dict(tree.get("m").attributes)["plait.reason"] == "RACE_LOST"
+    assert {"f", "g", "h"}.isdisjoint(tree.labels())
+    above = [tree.parent("m")]
+    while above[-1] != "execution":
+        above.append(tree.parent(above[-1]))
+    assert above == [
+        "branch 0-001-001-001-001",
+        "branch 0-001-001-001",
+        "branch 0-001-001",
+        "branch 0-001",
+        "execution",
+    ]
+
+
 def test_wait_in_the_queue_lies_under_the_node() -> None:
     """B2.1: the queue wait lies under the node, if it took 1 ms or more."""
     d = Driver(build("node a"), grants=False).start()

@@ -336,12 +336,12 @@ class _Run:
                 branch = scope.branches.node_branch[record.index]
                 of_node = self._node_bounds(scope, record)
                 bounds[branch] = _around(bounds.get(branch, of_node), of_node)
-            # A branch has a higher number than the one above it.
-            for count, branch in enumerate(sorted(bounds, reverse=True)):
-                if count % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
+            # A branch has a higher number than the one above it, on which no node need have begun.
+            for branch in range(max(bounds, default=MAIN), MAIN, -1):
+                if branch % ITEMS_PER_SLICE == 0:
                     yield None
                 parent = scope.branches.parent(branch)
-                if parent is not None:
+                if parent is not None and branch in bounds:
                     bounds[parent] = _around(bounds.get(parent, bounds[branch]), bounds[branch])
             for branch, of_branch in bounds.items():
                 if branch == MAIN and not scope.path:
