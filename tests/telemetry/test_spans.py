@@ -227,7 +227,7 @@ def test_branches_above_a_node_have_spans_though_nothing_on_them_began() -> None
     d.grant("t")
     d.fail("t")
     tree = ended(d)
-    assert dict(tree.get("m").attributes)["plait.reason"] == "RACE_LOST"
+    assert attributes(tree.get("m"))["plait.reason"] == "RACE_LOST"
     assert {"f", "g", "h"}.isdisjoint(tree.labels())
     above = [tree.parent("m")]
     while above[-1] != "execution":
