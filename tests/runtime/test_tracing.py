@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from opentelemetry.proto.trace.v1 import trace_pb2
 from trio.testing import MockClock
@@ -162,19 +163,29 @@ async def test_what_is_told_again_goes_out_without_any_news(autojump_clock: Mock
         assert collector.names() == ["attempt t", "node t"]
 
 
-async def test_too_many_events_cost_spans_and_no_memory(autojump_clock: MockClock) -> None:
-    collector = Collector()
-    spans = observer(collector)
+async def test_too_many_events_cost_spans_and_no_memory(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(span_observer, "EVENTS_MAX", 100)
+    spans = observer(Collector())
     async with running() as runtime:
         await runtime.submit("node a")
         execution = await runtime.wait_ended()
         events = runtime.events()
-    count = span_observer.EVENTS_MAX // len(events)
+    count = 100 // len(events)
     for _ in range(count + 10):
         spans.events_durable(NAMESPACE, execution, events)
     found = spans.statistics()
     assert found.events_waiting == count * len(events)
     assert found.events_dropped == 10 * len(events)
+    await spans.finish()
+    assert spans.statistics().events_waiting == 0
+    spans.events_durable(NAMESPACE, execution, events)
+    await spans.finish()
+    assert [record.getMessage() for record in caplog.records if record.name == span_observer.__name__] == [
+        "spans are lost: 100 events wait to be made into spans, and there is no room for more",
+        f"the events that waited have become spans; {10 * len(events)} others were dropped",
+    ]
 
 
 async def traced(graph: Graph) -> Collector:

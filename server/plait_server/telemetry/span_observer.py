@@ -1,12 +1,13 @@
-"""Writes the spans of executions, off the way of what they tell of.
+"""Makes the spans of executions in a task of its own, so that executions do not wait for it.
 
-The runtime calls `events_durable` in the midst of its step, which puts the events into a queue. A task makes spans
-of them and encodes these, some at a time, so that no other task waits long for its turn; a batch goes to the
-exporter when it is full or has waited for a while.
+The runtime calls `events_durable` in the middle of a step; this only queues the events. The task makes spans from
+them and encodes the spans, a slice at a time, so that other tasks run in between. A batch goes to the exporter when
+it is full or has waited for a while.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,45 +22,47 @@ from plait_server.ports.workers import Assignment
 from plait_server.telemetry.span_encoding import SpanEncoder
 from plait_server.telemetry.spans import Span, SpanFold
 
+logger = logging.getLogger(__name__)
+
 EVENTS_MAX: Final = 200_000
-"""Events that wait to become spans, over all executions: twice those of the largest graph at its end. They hold
-their executions in memory."""
+"""Events that may wait to be made into spans, over all executions: twice as many as the end of the largest graph
+causes at once. They keep their executions in memory."""
 GATHER_S: Final = 0.05
-"""How long events wait for others, in seconds: where steps are small, to wake up for each cost more than its spans."""
+"""How long events wait for others, in seconds. Waking up for each small step would cost more than its spans."""
 SPANS_PER_SLICE: Final = 128
-"""About 1 ms of making and encoding spans, after which others have their turn."""
+"""About 1 ms of making and encoding spans; other tasks run after it."""
 BATCH_BYTES_MAX: Final = 2 * 1024 * 1024
-"""A collector takes 4 MiB by default."""
+"""Half of what a collector accepts by default."""
 
 
 class SpanSink(Protocol):
     """Takes batches of encoded spans."""
 
     def put_nowait(self, request: bytes, span_count: int) -> None:
-        """Take a TracesData of so many spans; if there is no room, drop it and count it."""
+        """Take a TracesData of `span_count` spans; if there is no room, drop it and count it."""
 
     async def wait_room(self) -> None:
-        """Wait until there is room, for a bounded time."""
+        """Wait until there is room; the wait is bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanObserverStatistics:
-    """A snapshot of what was observed."""
+    """A snapshot of the queue, and of what has been made so far."""
 
     events_waiting: int
     events_dropped: int
-    """Events that became no spans, because too many waited."""
+    """Events whose spans were lost because too many events waited."""
     spans: int
     """Spans made so far."""
 
 
 class SpanObserver:
-    """An observer that writes spans. `run` is started once, by the process's nursery.
+    """An observer that makes spans. `run` is started once, by the process's nursery.
 
     Args:
         encoder: Collects the spans of a batch.
         sink: Takes the batches.
-        batch_spans_max: Spans of a batch.
+        batch_spans_max: Spans in a batch, at most.
         batch_wait_s: How long the first span of a batch waits for others, in seconds.
     """
 
@@ -75,6 +78,8 @@ class SpanObserver:
         self._queue: deque[tuple[str, Execution, Sequence[Event]]] = deque()
         self._events_waiting = 0
         self._events_dropped = 0
+        self._dropped_before: int | None = None
+        """How many events had been dropped before the queue last ran full; None if it has been emptied since."""
         self._spans = 0
         self._batch_bytes = 0
         self._batch_due_s = float("inf")
@@ -93,10 +98,14 @@ class SpanObserver:
     # What the runtime calls.
 
     def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
-        """Let the events of a sampled execution become spans, soon."""
+        """Queue the events of a sampled execution, to be made into spans."""
         if not _is_sampled(execution):
             return
         if self._events_waiting + len(events) > EVENTS_MAX:
+            if self._dropped_before is None:
+                self._dropped_before = self._events_dropped
+                text = "spans are lost: %d events wait to be made into spans, and there is no room for more"
+                logger.warning(text, self._events_waiting)
             self._events_dropped += len(events)
             return
         self._queue.append((namespace, execution, events))
@@ -104,10 +113,10 @@ class SpanObserver:
         self._wake.set()
 
     def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
-        """Take note of nothing: what workers say is no span."""
+        """Ignore it: what workers say is not in spans."""
 
     async def event_again(self, namespace: str, execution: Execution, event: Event) -> bool:
-        """Make the spans of an event from before the start again; wait for room rather than drop them."""
+        """Make again the spans of an event from before the start; wait for room rather than drop them."""
         if not _is_sampled(execution):
             return False
         for span in self._fold_again.after(namespace, execution, event):
@@ -131,13 +140,13 @@ class SpanObserver:
                 self._hand_over()
 
     async def finish(self) -> None:
-        """Make the spans of all events that came, and hand over what there is."""
+        """Make the spans of all queued events, and hand over the last batch."""
         await self._make_due()
         self._hand_over()
 
     async def _make_due(self) -> None:
         count = 0
-        # If this is cancelled between two spans, the next call goes on with the second.
+        # If this is cancelled between two spans, the next call continues with the second.
         for span in self._making:
             if span is not None:
                 self._add(span)
@@ -146,6 +155,10 @@ class SpanObserver:
                 count = 0
                 await trio.lowlevel.checkpoint()
         self._making = self._make()
+        if self._dropped_before is not None:
+            dropped = self._events_dropped - self._dropped_before
+            self._dropped_before = None
+            logger.warning("the events that waited have become spans; %d others were dropped", dropped)
 
     def _make(self) -> Iterator[Span | None]:
         while self._queue:
@@ -155,10 +168,10 @@ class SpanObserver:
                 yield from self._fold.after(namespace, execution, event)
 
     def _add(self, span: Span) -> bool:
-        """Add a span to the batch; tell whether the batch was full with it."""
+        """Add a span to the batch; return whether that filled it, and so handed it over."""
         if not len(self._encoder):
             self._batch_due_s = trio.current_time() + self._batch_wait_s
-            self._wake.set()  # `run` may wait without a deadline, while `event_again` adds spans.
+            self._wake.set()  # `run` may be waiting without a deadline: `event_again` adds spans, too.
         self._batch_bytes += self._encoder.add(span)
         self._spans += 1
         is_full = len(self._encoder) >= self._batch_spans_max or self._batch_bytes > BATCH_BYTES_MAX
