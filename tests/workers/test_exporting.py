@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from plait_server.adapters.otlp.settings import read_settings
 from plait_worker.exporting import export_spans, otlp_protocol, timeout_s
 from tests.spans import TRACE, TRACEPARENT
 from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
@@ -220,9 +222,15 @@ def test_missing_api_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     assert "pip install 'plait[otel]'" in caplog.text
 
 
-def test_setting_that_cannot_be_used_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    export_spans({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})()
-    assert "may be grpc or http/protobuf, not http/json" in caplog.text
+def test_protocol_that_is_not_supported_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    assert [otlp_protocol(environ, log_level=level) for level in (logging.WARNING, logging.DEBUG)] == [
+        "grpc"
+    ] * 2
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage() == (
+        "OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json' is not supported; grpc and http/protobuf are"
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,6 +247,15 @@ def test_setting_that_cannot_be_used_is_told(caplog: pytest.LogCaptureFixture) -
         ({"EXPORTER": "otlp"}, "grpc"),
         ({"EXPORTER": "console, OTLP"}, "grpc"),
         ({"EXPORTER": "otlp_proto_http"}, "http/protobuf"),
+        ({"EXPORTER": "otlp_proto_grpc", "ENDPOINT": "http://c:4318"}, "grpc"),
+        ({"EXPORTER": "none,otlp"}, "grpc"),
+        ({"EXPORTER": ","}, None),
+        ({"EXPORTER": ",", "ENDPOINT": "http://c:4318"}, "http/protobuf"),
+        ({"ENDPOINT": "http://c:4317", "PROTOCOL": "http/json"}, "grpc"),
+        ({"ENDPOINT": "http://c:4318", "PROTOCOL": "http/json"}, "http/protobuf"),
+        ({"ENDPOINT": "http://c", "PROTOCOL": "HTTP/protobuf"}, "http/protobuf"),
+        ({"ENDPOINT": "http://c", "PROTOCOL": "http/protobuf", "TRACES_PROTOCOL": "x"}, "grpc"),
+        ({"DISABLED": "1", "ENDPOINT": "http://c:4317"}, "grpc"),
         ({"EXPORTER": "none", "ENDPOINT": "http://c:4317"}, None),
         ({"EXPORTER": "console", "ENDPOINT": "http://c:4317"}, None),
         ({"DISABLED": "TRUE", "ENDPOINT": "http://c:4317"}, None),
@@ -250,9 +267,12 @@ def test_setting_that_cannot_be_used_is_told(caplog: pytest.LogCaptureFixture) -
 def test_environment_says_whether_and_how_spans_are_sent(
     environ: dict[str, str], protocol: str | None
 ) -> None:
+    """The worker and the server decide alike."""
     names = {"DISABLED": "OTEL_SDK_DISABLED", "EXPORTER": "OTEL_TRACES_EXPORTER"}
     full = {names.get(name, f"OTEL_EXPORTER_OTLP_{name}"): text for name, text in environ.items()}
     assert otlp_protocol(full) == protocol
+    settings = read_settings(full)
+    assert (settings.protocol.value if settings is not None else None) == protocol
 
 
 @pytest.mark.parametrize(

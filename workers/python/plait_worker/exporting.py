@@ -1,9 +1,9 @@
-"""Sends the spans of a worker's process to a collector by OTLP, as the variables of OpenTelemetry say.
+"""Sends the spans of a worker process to a collector by OTLP, as OpenTelemetry's environment variables say.
 
-For `python -m plait_worker` alone: a program that calls `Worker.run` sets its TracerProvider itself. It is done in
-the process that runs the handlers, for an exporter's thread does not survive a fork, and after the worker's module has
-been imported, which may have set a provider of its own. Whether traces are sent, and by which protocol, is what the
-server reads from the same variables; all else is OpenTelemetry's own reading of them.
+Only for `python -m plait_worker`: a program that calls `Worker.run` sets its own TracerProvider. The exporter is set
+up in the process that runs the handlers, since its thread does not survive a fork, and after the worker's module has
+been imported, since that may set a provider of its own. Whether spans are sent, by which protocol, and how long a
+request may take is decided here, as the server decides it; OpenTelemetry itself reads the other variables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger("plait_worker")
 
 SERVICE_NAME: Final = "plait-worker"
 FLUSH_S: Final = 2.0
-"""How long the last spans may hold the end of a process: its results are recorded, and others wait for its id."""
+"""How long the last spans may delay the exit of a process: its results are recorded, and others wait for its id."""
 TIMEOUT_MAX_S: Final = 3600.0
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -33,45 +33,47 @@ _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_P
 _TIMEOUTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 _EXPORTERS: Final[Mapping[str, str]] = {
     "otlp": "",
-    # What OpenTelemetry's Python SDK calls them.
+    # The names that OpenTelemetry's Python SDK uses.
     "otlp_proto_grpc": "grpc",
     "otlp_proto_http": "http/protobuf",
 }
+_SUPPORTED: Final = ("grpc", "http/protobuf")
 _HTTP_PORT: Final = 4318
 
 
-class _BadSetting(Exception):
-    """A variable has a value that cannot be used; the message says which."""
-
-
 def export_spans(environ: Mapping[str, str], *, is_first: bool = True) -> Callable[[], None]:
-    """Have the spans of this process sent, if the environment asks for it and the program has no provider of its own.
+    """Export the spans of this process, if the environment says so and the program has not set a TracerProvider.
 
     Args:
         environ: the environment.
-        is_first: whether this is the first of several processes, and so the one that tells what is wrong.
+        is_first: whether this is the first of several processes; only that one warns of what is wrong.
 
     Returns:
-        Sends what is left; to be called at the end. It takes at most 2 s.
+        A function that sends the remaining spans, to be called at the end; it takes at most 2 s.
     """
+    log_level = logging.WARNING if is_first else logging.DEBUG
     try:
-        protocol = otlp_protocol(environ)
+        protocol = otlp_protocol(environ, log_level=log_level)
         if protocol is None or _has_provider():
             return _nothing
         return _export(protocol, timeout_s(environ))
     except ImportError as error:
-        problem = f"{error}; pip install 'plait[otel]' brings what is missing"
+        problem = f"{error}; run: pip install 'plait[otel]'"
     except Exception as error:  # noqa: BLE001 - of a foreign library, about variables that are not ours.
         problem = str(error)
-    logger.log(logging.WARNING if is_first else logging.DEBUG, "spans are not sent: %s", problem)
+    logger.log(log_level, "spans are not sent: %s", problem)
     return _nothing
 
 
-def otlp_protocol(environ: Mapping[str, str]) -> str | None:
-    """Return how spans are to be sent, `grpc` or `http/protobuf`; None if they are not.
+def otlp_protocol(environ: Mapping[str, str], *, log_level: int = logging.WARNING) -> str | None:
+    """Return the protocol by which spans are sent, `grpc` or `http/protobuf`; None if they are not sent.
+
+    Args:
+        environ: the environment.
+        log_level: how a protocol that is not supported, and so ignored, is logged.
 
     Raises:
-        Exception: the variables name another protocol.
+        ValueError: the endpoint is not a URL.
     """
     if _text(environ, "OTEL_SDK_DISABLED").lower() == "true":
         return None
@@ -82,31 +84,34 @@ def otlp_protocol(environ: Mapping[str, str]) -> str | None:
     names = [name for name in listed if name in _EXPORTERS]
     if not names and (listed or not endpoint):
         return None
-    protocol = _text(environ, *_PROTOCOLS).lower() or (_EXPORTERS[names[0]] if names else "")
-    if protocol not in {"", "grpc", "http/protobuf"}:
-        raise _BadSetting(f"{' and '.join(_PROTOCOLS)} may be grpc or http/protobuf, not {protocol}")
-    return protocol or _usual_protocol(endpoint)
+    for name in _PROTOCOLS:
+        if text := _text(environ, name):
+            if text.lower() in _SUPPORTED:
+                return text.lower()
+            logger.log(log_level, "%s: %r is not supported; grpc and http/protobuf are", name, text)
+            break
+    return (_EXPORTERS[names[0]] if names else "") or _default_protocol(endpoint)
 
 
 def timeout_s(environ: Mapping[str, str]) -> float | None:
-    """Return how long a request may take; None: as long as OpenTelemetry says.
+    """Return how long a request may take; None leaves it to OpenTelemetry.
 
-    The variables are in milliseconds, as the specification and the server have it; Python's exporters read seconds.
+    The variables are in milliseconds by the specification, but OpenTelemetry's Python exporters read them as seconds.
     """
     text = _text(environ, *_TIMEOUTS)
-    # 0 is no bound.
+    # 0 means no limit.
     return int(text) / 1000 or TIMEOUT_MAX_S if text.isascii() and text.isdigit() else None
 
 
-def _usual_protocol(endpoint: str) -> str:
-    """Return what an endpoint speaks, if nobody said so: gRPC, but for one that is HTTP's by convention."""
+def _default_protocol(endpoint: str) -> str:
+    """Return the protocol of an endpoint if none is named: gRPC, unless its port or path is that of OTLP over HTTP."""
     parts = urlsplit(endpoint)
     is_http = parts.port == _HTTP_PORT or parts.path.rstrip("/").endswith("/v1/traces")
     return "http/protobuf" if is_http and parts.scheme in {"http", "https"} else "grpc"
 
 
 def _has_provider() -> bool:
-    """Whether the program has a provider, or `opentelemetry-instrument` has set one."""
+    """Return whether the program, or `opentelemetry-instrument`, has set a TracerProvider."""
     from opentelemetry import trace  # noqa: PLC0415 - OpenTelemetry may be missing.
 
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
@@ -118,19 +123,19 @@ def _export(protocol: str, timeout_s: float | None) -> Callable[[], None]:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above.
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - as above.
 
-    # What is given here wins over the environment.
+    # `Resource.create` prefers what it is given to the environment, so the environment's attributes are merged here.
     of_environment = OTELResourceDetector().detect().attributes
     exporter = _exporter(protocol, timeout_s)
     provider = TracerProvider(
         resource=Resource.create({**_own_resource(), **of_environment}),
-        # It would wait for 30 s; `flush` waits instead.
+        # That would wait for 30 s; `flush` waits instead.
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
     def flush() -> None:
-        # Its own bound is not kept while a request is under way.
+        # In a thread, since `shutdown` does not keep to its own time limit while a request is under way.
         closing = threading.Thread(target=provider.shutdown, name="plait-spans", daemon=True)
         closing.start()
         closing.join(FLUSH_S)
@@ -142,15 +147,15 @@ def _export(protocol: str, timeout_s: float | None) -> Callable[[], None]:
 
 
 def _own_resource() -> dict[str, str]:
-    """Say what the environment may say better."""
+    """Return the default attributes of the resource; those of the environment take precedence."""
     resource = {
         "service.name": SERVICE_NAME,
         "service.version": sdk_version(),
         "host.name": socket.gethostname(),
     }
-    # Jaeger 1 knows by the address, and Jaeger 2 by the name, which spans are of one host, and so of one clock.
+    # Jaeger 1 tells by the address, and Jaeger 2 by the host's name, which spans have the same clock.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-        # Of the block that is kept for documentation (RFC 5737); nothing is sent.
+        # An address of the block reserved for documentation (RFC 5737); nothing is sent.
         probe.connect(("192.0.2.1", 9))
         resource["ip"] = str(probe.getsockname()[0])
     return resource
@@ -167,7 +172,7 @@ def _exporter(protocol: str, timeout_s: float | None) -> SpanExporter:
 
 
 def _text(environ: Mapping[str, str], *names: str) -> str:
-    """Return the first of some variables that is set; one that is empty counts as not set."""
+    """Return the value of the first of these variables that is set and not empty; else an empty string."""
     return next((text for name in names if (text := environ.get(name, "").strip())), "")
 
 

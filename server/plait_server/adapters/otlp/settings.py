@@ -110,7 +110,7 @@ def read_settings(environ: Mapping[str, str]) -> OtlpSettings | None:
     if variables.boolean("OTEL_SDK_DISABLED"):
         return None
     exporters = _read_exporters(variables)
-    if exporters is None:
+    if not exporters:
         if not variables.text(_PREFIX + "ENDPOINT") and not variables.text(_TRACES_PREFIX + "ENDPOINT"):
             return None
         exporters = ["otlp"]
@@ -138,10 +138,8 @@ def read_settings_for(endpoint: str, environ: Mapping[str, str]) -> OtlpSettings
     return _read(_Variables(named), None)
 
 
-def _read_exporters(variables: _Variables) -> list[str] | None:
+def _read_exporters(variables: _Variables) -> list[str]:
     text = variables.text("OTEL_TRACES_EXPORTER")
-    if not text:
-        return None
     return [name for part in text.split(",") if (name := part.strip().lower())]
 
 
