@@ -80,7 +80,7 @@ class Trace:
     """The spans of a trace, as Jaeger's API shows them."""
 
     def __init__(self, spans: Sequence[Mapping[str, Any]]) -> None:
-        self._spans = sorted(spans, key=lambda span: (span["startTime"], -span["duration"]))
+        self._spans = sorted(spans, key=lambda span: (span["startTime"], _label(span)))
         ids = {span["spanID"] for span in spans}
         self._children: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for span in self._spans:
