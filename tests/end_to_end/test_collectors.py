@@ -70,6 +70,7 @@ def test_a_collector_has_every_span_when_the_server_has_stopped(protocol: str, l
     assert root.parent_span_id.hex() == TRACEPARENT.split("-")[2]
     assert len([span for span in spans if span.name == "node transform"]) == NODES
     assert TROUBLE not in process.stderr()
+    assert str(sink.port) not in process.stderr(), "a request is no news"
 
 
 def test_what_a_sampler_leaves_out_is_not_sent(log: Path) -> None:

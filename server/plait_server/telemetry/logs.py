@@ -49,6 +49,8 @@ def log_to(stream: TextIO, level: str) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=level, handlers=[handler])
+    # It has a line at INFO for each request, and so for each batch of spans.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def one_line(text: str) -> str:
