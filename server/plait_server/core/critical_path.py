@@ -1,8 +1,9 @@
-"""The critical path of a scope that ran: the chain of nodes, each fed by the one before, that worked longest.
+"""The critical path of a scope that ran: the chain of nodes, each fed by the one before, with the most work.
 
-Work is what a node would take if it were alone: its attempts and the backoffs between them, or its delay, but
-not its waits for capacity. No schedule could end the scope sooner than its critical path, and one node after the
-other would take the sum of all work (J. E. Kelley and M. R. Walker, "Critical-path planning and scheduling", 1959).
+The work of a node is the time that it would take if it ran alone: its attempts and the backoffs between them, or its
+delay, but not its waits for capacity. No schedule could finish the scope in less time than its critical path; running
+one node after the other would take the sum of all work (J. E. Kelley and M. R. Walker, "Critical-path planning and
+scheduling", 1959).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from plait_server.core.slices import Slices, batches
 
 
 class CriticalPath(NamedTuple):
-    """What a scope's work came to."""
+    """The work of a scope."""
 
     length_s: float
     """Seconds of work on the critical path."""
     work_s: float
-    """Seconds of work of all nodes."""
+    """Seconds of work of all nodes together."""
 
 
 def critical_path_in_slices(scope: Scope, run: int) -> Slices[CriticalPath]:
@@ -46,7 +47,7 @@ def critical_path_in_slices(scope: Scope, run: int) -> Slices[CriticalPath]:
 
 
 def node_work_s(record: NodeRecord, run: int) -> float:
-    """Return how long a node worked in a run, in seconds; 0 for one that never began."""
+    """Return the work of a node in a run, in seconds; 0 if it never began."""
     attempts = [attempt for attempt in record.attempts if attempt.run == run]
     if not attempts:
         end_s = record.ended_s or record.idled_s

@@ -1,8 +1,8 @@
-"""Trace context: who a trace's spans are, by W3C Trace Context (https://www.w3.org/TR/trace-context/).
+"""Trace context by W3C (https://www.w3.org/TR/trace-context/), and the ids of spans.
 
-The ids of spans follow from what they name, so that a trace can be written again from the journal, equal to
-the bit (B2): the first 8 bytes of a SHA-256 over execution, run and the rest. The trace id is the caller's; an
-execution whose caller has none makes one of its own name.
+A span's id is computed from what the span is of, so that a trace can be written again from the journal, equal to the
+bit (B2): it is the first 8 bytes of a SHA-256 over namespace, execution, run and the rest. The trace id is the
+caller's; if the caller has none, it is computed from the execution's id.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 _SAMPLED: Final = 1
 _KNOWN_FLAGS: Final = 3
-"""Sampled, and that the trace id is random (W3C level 2); other bits are not handed on."""
+"""The sampled flag and the random-trace-id flag (W3C level 2); other bits are not passed on."""
 TRACESTATE_CHARS_MAX: Final = 512
-"""What the recommendation asks to be handed on at least."""
+"""The recommendation asks to pass on at least this many."""
 TRACESTATE_MEMBERS_MAX: Final = 32
+"""The recommendation allows no more."""
 
 
 class TraceContext(NamedTuple):
-    """One span, named to others."""
+    """What identifies a span to other services."""
 
     trace_id: str
     """32 hexadecimal digits."""
@@ -34,22 +35,22 @@ class TraceContext(NamedTuple):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether its spans are to be recorded."""
+        """Whether the spans of the trace are to be recorded."""
         return bool(self.flags & _SAMPLED)
 
     @property
     def traceparent(self) -> str:
-        """The header that names it."""
+        """The `traceparent` header."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
     def child(self, span_id: str, *, is_sampled: bool, tracestate: str) -> TraceContext:
-        """Name a span of the same trace."""
+        """Return the context of another span of the same trace."""
         flags = self.flags & ~_SAMPLED | is_sampled
         return TraceContext(self.trace_id, span_id, flags, tracestate)
 
 
 def read_trace_context(traceparent: str, tracestate: str = "") -> TraceContext | None:
-    """Read the headers of a caller; None if the first is not valid. A `tracestate` that is not valid is dropped."""
+    """Read a caller's headers; None if `traceparent` is not valid. A `tracestate` that is not valid is dropped."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
@@ -76,31 +77,31 @@ class SpanIds:
         self._run = hashlib.sha256(f"{namespace}\0{execution_id}\0{run}".encode())
 
     def execution(self) -> bytes:
-        """Name the run's own span, which is that of branch 0."""
+        """Return the id of the run's own span, which is branch 0's as well."""
         return self._id("\0execution")
 
     def branch(self, scope_path: str, branch: int) -> bytes:
-        """Name the span of a branch, by its number in its scope."""
+        """Return the id of a branch's span; branches are numbered within their scope."""
         return self._id(f"\0branch\0{scope_path}\0{branch}") if branch or scope_path else self.execution()
 
     def node(self, node_path: str) -> bytes:
-        """Name the span of a node."""
+        """Return the id of a node's span."""
         return self._id(f"\0node\0{node_path}")
 
     def attempt(self, node_path: str, attempt: int) -> bytes:
-        """Name the span of an attempt."""
+        """Return the id of an attempt's span."""
         return self._id(f"\0attempt\0{node_path}\0{attempt}")
 
     def queue(self, node_path: str, attempt: int) -> bytes:
-        """Name the span of the wait before an attempt."""
+        """Return the id of the span of the wait before an attempt."""
         return self._id(f"\0queue\0{node_path}\0{attempt}")
 
     def _id(self, name: str) -> bytes:
-        whole = self._run.copy()
-        whole.update(name.encode())
-        return whole.digest()[:8]
+        hashed = self._run.copy()
+        hashed.update(name.encode())
+        return hashed.digest()[:8]
 
 
 def own_trace_id(namespace: str, execution_id: str) -> str:
-    """Name the trace of an execution whose caller has none."""
+    """Return the trace id of an execution whose caller has none, 32 hexadecimal digits."""
     return hashlib.sha256(f"trace\0{namespace}\0{execution_id}".encode()).hexdigest()[:32]

@@ -1,9 +1,8 @@
 """The fields of a log line: the execution, node, branch, attempt, trace and span that it is about (B3).
 
-Each line passes those that exist as `extra`, so that they are attributes of its record; whoever formats
-records finds them under the names of `LOG_FIELDS`. They are passed explicitly, since one trio task (the
-committer's, a worker's stream, the allocator's callbacks) acts for many executions in turn, and a context
-variable would name the wrong one.
+Each line passes the fields that it has as `extra`, so they are attributes of the record, under the names in
+`LOG_FIELDS`. They are passed explicitly: one trio task (the committer's, a worker's stream, the allocator's
+callbacks) acts for many executions in turn, so a context variable would name the wrong one.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from plait_server.core.trace import SpanIds
 from plait_server.ports.workers import Assignment, AttemptKey
 
 LOG_FIELDS: Final = ("namespace", "execution", "node", "branch", "attempt", "trace", "span")
-"""The names, in the order in which they are written."""
+"""The names of the fields, in the order in which they are written."""
 
 LogFields: TypeAlias = dict[str, str | int]
-"""Name -> value; none of the values is empty."""
+"""Name -> value; no value is empty."""
 
 
 def execution_fields(namespace: str, execution: Execution) -> LogFields:
-    """Return the fields of a line about an execution; the span is its own."""
+    """Return the fields of a line about an execution; the span is the execution's."""
     return key_fields((namespace, execution.execution_id)) | _trace_fields(execution.traceparent)
 
 
 def event_fields(namespace: str, execution: Execution, event: Event) -> LogFields:
-    """Return the fields of a line about an event; the span is the attempt's if it has one, else the node's, if any."""
+    """Return the fields of a line about an event; the span is the attempt's, else the node's, else the execution's."""
     path, attempt = event.node_path, event.attempt
     if not path:
         return execution_fields(namespace, execution)

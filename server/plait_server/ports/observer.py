@@ -27,15 +27,18 @@ class Observer(Protocol):
 
 
 class Retelling(Protocol):
-    """Hears again what happened before a start, of the executions that were open then.
+    """Is told again, after a start, the events of executions that were open at that time.
 
-    What an observer held in memory was lost with the process, and nobody knows how much that was.
+    What an observer had only in memory was lost with the process, and nobody knows how much that was.
     """
 
     async def event_again(self, namespace: str, execution: Execution, event: Event) -> bool:
-        """Take note of an event, the execution being as it was right after it; tell whether to go on with it.
+        """Take note of an event; the execution is as it was right after it.
 
-        Called for each event of an execution from its first, in order, and for one execution after another. It
-        may wait, for a bounded time: nothing else waits for it.
+        Called for all events of an execution in order, and for one execution after another. It may wait for a
+        bounded time: only the other events to be told again wait for it.
+
+        Returns:
+            Whether it wants the execution's further events.
         """
         ...

@@ -1,4 +1,4 @@
-"""The sampler port: whether the trace of an execution is recorded, decided once, when it is submitted."""
+"""The sampler port: decides whether the trace of an execution is recorded, once, when it is submitted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from plait_server.core.trace import TraceContext
 
 
 class Sampling(NamedTuple):
-    """A decision."""
+    """A sampler's decision."""
 
     is_sampled: bool
+    """Whether the trace is recorded."""
     tracestate: str
+    """The W3C tracestate of the execution's span; may be empty."""
 
 
 class Sampler(Protocol):
@@ -23,16 +25,16 @@ class Sampler(Protocol):
 
         Args:
             trace_id: 32 hexadecimal digits.
-            caller: The caller's span; None if it named none.
-            attributes: Those of the execution's span that are known at its beginning.
+            caller: The caller's trace context; None if it sent none.
+            attributes: The attributes of the execution's span that are known at its start.
         """
         ...
 
 
 class FollowCaller:
-    """A sampler that does as the caller does, and records what nobody has decided about."""
+    """A sampler that follows the caller's decision, and samples if there is no caller."""
 
     def sample(self, trace_id: str, caller: TraceContext | None, attributes: Mapping[str, str]) -> Sampling:
-        """Do as the caller does."""
+        """Follow the caller's decision."""
         del trace_id, attributes
         return Sampling(caller is None or caller.is_sampled, caller.tracestate if caller is not None else "")

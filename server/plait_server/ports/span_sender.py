@@ -1,4 +1,4 @@
-"""The span sender port: hands finished spans to a collector of traces."""
+"""The span sender port: sends finished spans to a collector."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What a collector said when it took a request: OTLP's partial success."""
+    """A collector's answer when it accepted a request: OTLP's partial success."""
 
     rejected: int = 0
-    """Spans that it did not take. The collector's own number: it may be negative, or more than were sent."""
+    """How many spans it rejected. The collector's own number: it may be negative, or more than were sent."""
     message: str = ""
-    """Why, or a warning if all were taken; the collector's own text."""
+    """Why, or a warning if it accepted all; the collector's own text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanLimits:
-    """What a span may hold; beyond it is cut off and counted. The defaults are those of OpenTelemetry."""
+    """How much a span may hold; the rest is dropped and counted. The defaults are OpenTelemetry's."""
 
     attributes_max: int = 128
     attribute_chars_max: int | None = None
-    """None: any number."""
+    """None: no limit."""
     events_max: int = 128
     links_max: int = 128
 
@@ -31,9 +31,9 @@ class SendFailed(Exception):
     """A request did not reach a collector, or was refused.
 
     Args:
-        message: What happened, and where; it may hold text of the collector.
+        message: What happened, and where; it may quote the collector.
         is_retryable: Whether the same request may succeed later.
-        retry_after_s: Seconds that the collector asks to be left alone; None if it does not say.
+        retry_after_s: How long the collector asks to wait before a retry, in seconds; None if it does not say.
     """
 
     def __init__(self, message: str, *, is_retryable: bool, retry_after_s: float | None = None) -> None:
@@ -43,15 +43,15 @@ class SendFailed(Exception):
 
 
 class SpanSender(Protocol):
-    """Sends requests to one collector; several may be under way at once."""
+    """Sends requests to one collector; several may be in flight at once."""
 
     async def send(self, request: bytes) -> Sent:
-        """Send an ExportTraceServiceRequest and wait for the answer, without a deadline of its own.
+        """Send an ExportTraceServiceRequest and wait for the answer. The caller sets the deadline.
 
-        A cancelled call is given up; the collector may have taken the request.
+        If it is cancelled, the collector may have accepted the request.
 
         Raises:
-            SendFailed: the collector did not take it.
+            SendFailed: the collector could not be reached, or refused the request.
         """
         ...
 

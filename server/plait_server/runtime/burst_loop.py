@@ -1,20 +1,20 @@
-"""An asyncio loop within trio that runs what is queued in one round of trio's scheduler.
+"""An asyncio loop within trio that runs all queued callbacks in one round of trio's scheduler.
 
 trio-asyncio 0.16 runs one callback a round, each under a cancel scope of its own, and a unary call of grpc.aio takes
-some twenty callbacks. This loop takes the first as trio-asyncio does, and then runs what is queued behind it.
+some twenty callbacks. This loop takes the first callback as trio-asyncio does, and then runs those queued behind it.
 
-1. Callbacks run in the order in which they were queued. A timer that is due goes first, as before.
-2. A round ends after `CALLBACKS_MAX` callbacks or `ROUND_S_MAX`, so that trio's tasks have their turns.
-3. What a callback queues may run in the same round.
-4. A callback that starts a trio task is waited for until the task runs, as before.
-5. What a callback raises goes where it went before. What is queued behind stays in the queue: stopping the loop is
-   an exception, and the rest is run while it closes.
+1. Callbacks run in the order in which they were queued. A timer that is due goes first, as in trio-asyncio.
+2. A round ends after `CALLBACKS_MAX` callbacks or `ROUND_S_MAX`, so that trio's tasks get to run.
+3. A callback that is queued by another may run in the same round.
+4. A callback that starts a trio task is waited for until the task runs, as in trio-asyncio.
+5. An exception of a callback propagates as in trio-asyncio. The callbacks behind it stay queued: stopping the loop is
+   an exception, and they run while it closes.
 
-It touches three of the loop's private parts (`_q_recv`, `_timers`, `_nursery`), for there are no others; to be removed
-when trio-asyncio does the same.
+It uses three private attributes of the loop (`_q_recv`, `_timers`, `_nursery`), since there is no public way. To be
+removed when trio-asyncio does the same.
 """
 
-# ruff: noqa: SLF001 -- The private parts are named above.
+# ruff: noqa: SLF001 -- The private attributes are named above.
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ ROUND_S_MAX: Final = 0.001
 
 
 class BurstLoop(trio_asyncio.TrioEventLoop):
-    """The loop. `trio_asyncio.open_loop` makes one of its own class, which is then turned into this one."""
+    """The loop. `trio_asyncio.open_loop` makes one of its own class; its `__class__` is then set to this one."""
 
     _nursery: Any
     time: Any
 
-    async def _main_loop_one(self, no_wait: bool = False) -> None:  # noqa: FBT001, FBT002 # trio-asyncio's own
+    async def _main_loop_one(self, no_wait: bool = False) -> None:  # noqa: FBT001, FBT002 # trio-asyncio's signature
         await super()._main_loop_one(no_wait)  # type: ignore[no-untyped-call] # trio-asyncio has no types
         if no_wait:
             return
@@ -52,7 +52,7 @@ class BurstLoop(trio_asyncio.TrioEventLoop):
                 return
             await self._run_handle(handle)
 
-    async def _run_handle(self, handle: Any) -> None:  # noqa: ANN401 # an asyncio.Handle, seen from inside
+    async def _run_handle(self, handle: Any) -> None:  # noqa: ANN401 # an asyncio.Handle with its private attributes
         if isinstance(handle, asyncio.TimerHandle):
             heapq.heappush(self._timers, handle)
         elif isinstance(handle, AsyncHandle):

@@ -39,10 +39,10 @@ async def load_execution(journal: NamespaceJournal, execution_id: str) -> Execut
 async def replay(
     journal: NamespaceJournal, execution_id: str
 ) -> AsyncGenerator[tuple[Execution, Event], None]:
-    """Read an execution back event by event; whoever stops before the end closes it (`contextlib.aclosing`).
+    """Read an execution back event by event. A caller that stops before the end closes it (`contextlib.aclosing`).
 
     Yields:
-        The execution, always the same object, as it was right after the event, and the event; up to the newest.
+        The execution as it was right after the event, always the same object, and the event.
 
     Raises:
         ExecutionNotFound: there is none of this id in this namespace.

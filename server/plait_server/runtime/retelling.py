@@ -1,8 +1,8 @@
-"""Telling again, after a start, what happened before it: the telemetry of that time died with the process.
+"""Tells telemetry again, after a start, what happened before it: what it had in memory died with the process.
 
-Executions that were open are read a second time, in the background and one after the other, up to where the
-journal ended when the server started; what happens since then is told as it happens. Rejected: telling it when
-they are read back to go on, for that must be quick, and this waits for the collector of traces.
+Executions that were open are read a second time, in the background and one after the other, up to where their
+journals ended when the server started; later events are told as they happen. Rejected: telling the events when the
+executions are read back to be resumed. That has to be quick, and this waits for the collector.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from plait_server.ports.observer import Retelling
 from plait_server.runtime.recovery import replay
 
 EVENTS_PER_SLICE: Final = 100
-"""About 1 ms of reading, after which others have their turn."""
+"""About 1 ms of reading; other tasks run after it."""
 
 
 async def tell_again(journal: Journal, retelling: Retelling, claims: Sequence[Claim]) -> None:
-    """Tell the events of what was open at a start, each execution's up to the sequence of its claim.
+    """Tell the events of executions that were open at a start, each up to the sequence of its claim.
 
     Raises:
         JournalUnavailable: the store does not answer.
     """
     for claim in claims:
-        # Whoever goes on with a damaged one quarantines it, and shows what is damaged.
+        # A damaged execution is quarantined, with an error, by the task that resumes it.
         with suppress(ExecutionNotFound, EventDamaged):
             await _tell(journal, retelling, claim)
         await trio.lowlevel.checkpoint()

@@ -1,17 +1,17 @@
-"""The trace of an execution as a fold over its events (B2): which spans each event completes.
+"""The trace of an execution as a fold over its events (B2): the spans that each event completes.
 
 Rules
-1. A span is a function of the journal. It is made of what no later event of its run changes, so that it is the
-   same, to the bit, made live when its end became durable, after a crash, or for an export years later.
-2. The spans of an attempt, of its wait in the queue, and of a node are completed when they end. Those of
+1. A span is a function of the journal. It depends on nothing that a later event of its run changes, so it is the
+   same, to the bit, whether it is made live, after a crash, or for an export years later.
+2. The spans of an attempt, of its wait in the queue, and of a node are completed when these end. The spans of
    branches, of the execution, and of nodes that were put back to idle are completed by the end of the run.
-3. A span holds the spans below it, whatever the wall clock did meanwhile: its times reach over theirs. It lasts at
-   least 1 ns: Jaeger takes one of no length for one of negative length, and lengthens it, past the end of its parent.
-4. Every node that ended has a span, skipped ones too. One that never began and has not ended has none, and so has
-   a branch without nodes that have one.
+3. A span encloses its children, even if the wall clock jumped: it starts no later than they do, and ends no earlier.
+   It lasts at least 1 ns: Jaeger considers a duration of 0 negative, and extends the span past its parent's end.
+4. Every node that ended has a span, even if it was skipped. A node that neither began nor ended has none, and
+   neither has a branch none of whose nodes, or branches below, has one.
 
-The tree is execution > branch > node > attempt. Branch 0 is the execution's own span. The wait before an attempt
-lies under the node, if it took 1 ms or more.
+The tree is execution > branch > node > attempt. Branch 0 is the execution's own span. The wait before an attempt is a
+child of the node, if it took 1 ms or more.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ from plait_server.core.states import AttemptOutcome, EdgeState, ExecutionState, 
 from plait_server.core.trace import SpanIds, read_trace_context
 
 QUEUE_SHOWN_S: Final = 0.001
-"""A shorter wait for capacity has no span of its own."""
+"""A wait for capacity that is shorter has no span."""
 MESSAGE_CHARS_MAX: Final = 1_000
-"""What a span shows of a failure's message; the whole of it is in the journal."""
+"""Characters of a failure's message in a span; the journal has all of it."""
 LINKS_MAX: Final = 128
-"""Links of a span; what the specification of OpenTelemetry takes where nothing else is said."""
+"""Links of a span; OpenTelemetry's default limit."""
 EVENTS_MAX: Final = 128
+"""Events of a span; OpenTelemetry's default limit."""
 
 Attribute: TypeAlias = tuple[str, str | int | float]
 Attributes: TypeAlias = tuple[Attribute, ...]
 
 
 class SpanKind(enum.IntEnum):
-    """The part a span plays. Values are those of OTLP."""
+    """The kind of a span. The values are those of OTLP."""
 
     INTERNAL = 1
     SERVER = 2
@@ -77,28 +78,28 @@ class Span(NamedTuple):
     trace: Trace
     span_id: bytes
     parent_id: bytes
-    """Empty for an execution whose caller named no span."""
+    """Empty for an execution whose caller sent no trace context."""
     name: str
     kind: SpanKind
     start_ns: int
-    """Since 1970."""
+    """Nanoseconds since 1970."""
     end_ns: int
     shared: Attributes
-    """Those that many spans of the trace have, too; they are encoded once."""
+    """Attributes that many spans of the trace have in common; they are encoded once."""
     attributes: Attributes
-    """Its own."""
+    """The other attributes."""
     events: tuple[SpanEvent, ...] = ()
     links: tuple[bytes, ...] = ()
     """Ids of spans of the same trace."""
     links_dropped: int = 0
     events_dropped: int = 0
     error: str | None = None
-    """What went wrong; None if the span is no failure."""
+    """What went wrong; None if the span is not an error."""
     has_remote_parent: bool = False
 
 
 class _Bounds(NamedTuple):
-    """When something began and ended, in ns."""
+    """When something began and ended, in ns since 1970."""
 
     start: int
     end: int
@@ -110,33 +111,30 @@ class _Place(NamedTuple):
     scope: Scope
     record: NodeRecord
     node_id: bytes
-    """That of its own span."""
+    """The id of its span."""
     branch: int
     branch_path: str
 
 
 class SpanFold:
-    """Makes the spans of executions, event by event. Keeps nothing but the names of the execution it made last."""
+    """Makes the spans of executions, event by event. It keeps only what spans of the latest one have in common."""
 
     def __init__(self) -> None:
         self._latest: _Run | None = None
 
     def after(self, namespace: str, execution: Execution, event: Event) -> Iterator[Span | None]:
-        """Make the spans that an event completes, the inner ones first.
+        """Make the spans that an event completes, children before their parents.
 
         Args:
-            namespace: The execution's.
-            execution: As it was right after the event, or later in the same run.
-            event: An event of it.
+            namespace: The execution's namespace.
+            execution: The execution as it was right after the event, or later in the same run.
+            event: One of its events.
 
         Yields:
-            Spans; and None now and then, where a long computation may be interrupted.
+            Spans; and None now and then, so that the caller can let others run.
         """
-        match event.detail:
-            case AttemptEnded() | NodeEnded() | ExecutionEnded():
-                pass
-            case _:
-                return
+        if not isinstance(event.detail, AttemptEnded | NodeEnded | ExecutionEnded):
+            return
         latest = self._latest
         if latest is None or latest.execution is not execution or latest.run != event.run:
             latest = self._latest = _Run(namespace, execution, event.run)
@@ -144,7 +142,7 @@ class SpanFold:
 
 
 class _Run:
-    """One run of an execution, whose spans are made."""
+    """Makes the spans of one run of an execution."""
 
     def __init__(self, namespace: str, execution: Execution, run: int) -> None:
         self.execution = execution
@@ -273,7 +271,10 @@ class _Run:
         )
 
     def _links(self, scope: Scope, record: NodeRecord) -> tuple[tuple[bytes, ...], int]:
-        """Link a join to what fed it: the ACTIVE sources, of ANY the winner, in COLLECT the BROKEN ones too (B2.1)."""
+        """Return the ids of the spans that fed a join, and how many were left out.
+
+        These are the ACTIVE sources: for ANY the winner, for COLLECT the BROKEN ones as well (B2.1).
+        """
         if record.total < 2 or record.verdict is None or record.verdict.is_skip:
             return (), 0
         edges: Sequence[int] = record.active_edges
@@ -296,7 +297,7 @@ class _Run:
             end = _ns(left_s)
             start_s = record.started_s or self._ready_s(scope, record)
             return _bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
-        if len(attempts) == 1:  # as nearly all
+        if len(attempts) == 1:  # Nearly all nodes have one; this is quicker.
             (attempt,) = attempts
             return _Bounds(_queue_start(attempt), max(_attempt_bounds(attempt).end, _ns(left_s)))
         start = min(map(_queue_start, attempts))
@@ -304,7 +305,7 @@ class _Run:
         return _Bounds(start, max(end, _ns(left_s)))
 
     def _ready_s(self, scope: Scope, record: NodeRecord) -> float | None:
-        """Tell since when a task that ended before it began had been ready, in seconds; None if it was not."""
+        """Return when a task that ended before it began had become ready, in seconds; None if it never did."""
         if (
             record.verdict is not Verdict.RUN
             or not isinstance(record.node.kind, Task)
@@ -336,7 +337,7 @@ class _Run:
                 branch = scope.branches.node_branch[record.index]
                 of_node = self._node_bounds(scope, record)
                 bounds[branch] = _around(bounds.get(branch, of_node), of_node)
-            # A branch has a higher number than the one above it, on which no node need have begun.
+            # Parents have lower numbers than their branches, and may have no nodes with spans of their own.
             for branch in range(max(bounds, default=MAIN), MAIN, -1):
                 if branch % ITEMS_PER_SLICE == 0:
                     yield None
@@ -357,7 +358,7 @@ class _Run:
                     length_s, of_scope_s = stop.value
                     work_s += of_scope_s
                     break
-        yield self._whole(whole, length_s, work_s)
+        yield self._execution(whole, length_s, work_s)
 
     def _branch(self, scope: Scope, branch: int, bounds: _Bounds) -> Span:
         parent = scope.branches.parent(branch)
@@ -371,10 +372,10 @@ class _Run:
             bounds.start,
             bounds.end,
             (),
-            _given(("plait.branch.id", scope.branches.path(branch)), ("plait.branch.name", name)),
+            _without_empty(("plait.branch.id", scope.branches.path(branch)), ("plait.branch.name", name)),
         )
 
-    def _whole(self, bounds: _Bounds, length_s: float, work_s: float) -> Span:
+    def _execution(self, bounds: _Bounds, length_s: float, work_s: float) -> Span:
         execution = self.execution
         state = execution.state
         assert state is not None  # it has ended
@@ -392,7 +393,7 @@ class _Run:
             bounds.start,
             bounds.end,
             (),
-            _given(
+            _without_empty(
                 ("plait.graph.name", graph.name),
                 ("plait.execution.state", state.name),
                 ("plait.reason", execution.reason),
@@ -413,7 +414,7 @@ class _Run:
 _FAILED_OUTCOMES: Final = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.LOST)
 _FAILED_STATES: Final = (NodeState.FAILED, NodeState.TIMED_OUT)
 _CODES: Final = {AttemptOutcome.TIMED_OUT: DEADLINE_EXCEEDED, AttemptOutcome.LOST: WORKER_LOST}
-"""Codes of attempts whose end is no failure of the execution."""
+"""The codes of attempts that ended without a failure."""
 
 
 def _bounds(start_ns: int, end_ns: int) -> _Bounds:
@@ -425,7 +426,7 @@ def _around(first: _Bounds, second: _Bounds) -> _Bounds:
 
 
 def _ns(time_s: float) -> int:
-    """Return a time in ns. Events carry microseconds, and a float of today holds no more."""
+    """Return a time in ns. Events have microseconds, and a float with the present date is no more precise."""
     return round(time_s * 1e6) * 1_000
 
 
@@ -446,13 +447,13 @@ def _type_of(record: NodeRecord) -> str:
     return kind.type if isinstance(kind, Task) else _kind_of(record)
 
 
-def _given(*attributes: Attribute) -> Attributes:
-    """Leave out those that have nothing to say."""
+def _without_empty(*attributes: Attribute) -> Attributes:
+    """Return the attributes without those that are empty."""
     return tuple(attribute for attribute in attributes if attribute[1] != "")
 
 
 def _code(failure: Failure | None, otherwise: str) -> str:
-    """Return the code of what went wrong; a timeout that is taken for no failure (E1) has one, too."""
+    """Return the code of what went wrong; `otherwise` if there is no failure, as for some timeouts (E1)."""
     return otherwise if failure is None else failure.code
 
 
@@ -461,26 +462,26 @@ def _error_type(code: str) -> Attributes:
 
 
 def _error(failure: Failure | None, code: str) -> str:
-    """Say what went wrong."""
+    """Return the message of the status."""
     return code if failure is None else f"{code}: {failure.message}"[:MESSAGE_CHARS_MAX]
 
 
 def _exception(failure: Failure | None, time_ns: int) -> tuple[SpanEvent, ...]:
-    """Tell of a failure as the semantic conventions tell of exceptions."""
+    """Return a failure as an event `exception`, by the semantic conventions."""
     if failure is None:
         return ()
-    return (SpanEvent("exception", time_ns, _told(failure)),)
+    return (SpanEvent("exception", time_ns, _exception_attributes(failure)),)
 
 
-def _told(failure: Failure) -> Attributes:
+def _exception_attributes(failure: Failure) -> Attributes:
     return ("exception.type", failure.code), ("exception.message", failure.message[:MESSAGE_CHARS_MAX])
 
 
 def _retry(attempt: AttemptRecord) -> SpanEvent:
-    """Tell of an attempt after which another was due."""
+    """Return the event of an attempt that was to be retried."""
     failure = attempt.failure
     delay_s = round(max(0.0, attempt.retry_time_s - attempt.ended_s), 6)
     attributes: Attributes = (("plait.attempt.number", attempt.number), ("plait.retry_delay_s", delay_s))
     if failure is not None:
-        attributes += _told(failure)
+        attributes += _exception_attributes(failure)
     return SpanEvent("retry", _attempt_bounds(attempt).end, attributes)
