@@ -21,13 +21,13 @@ BOTH = pytest.mark.parametrize("protocol", OPENERS)
 NODES = 20
 FAN_OUT = f"nodes: [{', '.join(f'{{id: n{number}, transform: }}' for number in range(NODES))}]"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-TROUBLE = "spans do not get through"
-LOST = "spans were left"
+TROUBLE = "spans do not reach the collector"
+LOST = "spans were not sent before the end"
 
 
 @contextlib.contextmanager
 def traced(log: Path, protocol: str, port: int, **variables: str) -> Generator[tuple[Process, Service, str]]:
-    """Run a server that sends its spans to a port; gives what it said of it as well."""
+    """Run a server that sends its spans to a port; yield what it announced about tracing, too."""
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,

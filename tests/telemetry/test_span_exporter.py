@@ -277,7 +277,7 @@ async def test_a_flush_to_a_collector_that_hangs_ends_in_time(
         await made.flush(2)
         assert trio.current_time() == pytest.approx(2)
     assert lines(caplog) == [
-        "at the end 3 spans were left; 0 had been dropped and 0 rejected since the start"
+        "3 spans were not sent before the end; 0 were dropped and 0 rejected since the start"
     ]
 
 
@@ -290,7 +290,7 @@ async def test_what_was_lost_is_told_at_the_end(
         await trio.sleep(0.5)
         await made.flush(2)
     assert lines(caplog)[1:] == [
-        "at the end 0 spans were left; 3 had been dropped and 0 rejected since the start"
+        "0 spans were not sent before the end; 3 were dropped and 0 rejected since the start"
     ]
 
 
@@ -308,14 +308,14 @@ async def test_trouble_is_logged_when_it_begins_and_when_it_is_over(
             made.put_nowait(b"", 1)
             await trio.sleep(0.1)
         assert lines(caplog) == [
-            "spans do not get through; executions go on, spans may be lost: the collector is away"
+            "spans do not reach the collector; executions are not affected, spans may be lost: the collector is away"
         ]
         assert made.statistics().is_failing
         sender.answer = takes
         await trio.sleep(QUIET_S - 1)
         assert made.statistics().is_failing
         await trio.sleep(PAUSE_MAX_S + 2)
-        assert lines(caplog)[1:] == ["spans get through again; 10 were dropped and 0 rejected"]
+        assert lines(caplog)[1:] == ["spans reach the collector again; 10 were dropped and 0 rejected"]
         assert not made.statistics().is_failing
 
 
@@ -334,7 +334,7 @@ async def test_trouble_that_comes_and_goes_is_logged_once(
         await trio.sleep(2 * QUIET_S)
         made.put_nowait(b"", 1)
         await trio.sleep(1)
-        assert lines(caplog)[1:] == ["spans get through again; 30 were dropped and 0 rejected"]
+        assert lines(caplog)[1:] == ["spans reach the collector again; 30 were dropped and 0 rejected"]
 
 
 async def test_a_full_queue_is_logged_once(
@@ -351,11 +351,14 @@ async def test_a_full_queue_is_logged_once(
             made.put_nowait(b"x", 1)
             await trio.sleep(0.5)
         assert lines(caplog) == [
-            "spans do not get through; executions go on, spans may be lost: the queue is full: 100 spans, 100 bytes"
+            (
+                "spans do not reach the collector; executions are not affected, spans may be lost:"
+                " the queue is full: 100 spans, 100 bytes"
+            )
         ]
         await trio.sleep(300)
         assert lines(caplog)[1:] == [
-            f"spans get through again; {made.statistics().dropped} were dropped and 0 rejected"
+            f"spans reach the collector again; {made.statistics().dropped} were dropped and 0 rejected"
         ]
 
 
@@ -382,7 +385,7 @@ async def test_a_warning_of_the_collector_is_logged_once(
         made.put_nowait(b"", 1)
         await made.flush(1)
         assert not made.statistics().is_failing
-    assert lines(caplog) == ["the collector took the spans, and warns: use the other port"]
+    assert lines(caplog) == ["the collector accepted the spans, with a warning: use the other port"]
 
 
 def test_the_same_chance_gives_the_same_times() -> None:

@@ -157,6 +157,18 @@ def test_attempts_of_a_retried_node_each_have_a_span() -> None:
     assert dict(node.events[1].attributes)["plait.attempt.number"] == 2
 
 
+def test_many_retries_are_cut_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the limits of OpenTelemetry's SDK, the newest events stay; the failure is one of them."""
+    monkeypatch.setattr(spans_module, "EVENTS_MAX", 3)
+    d = run("node a retry=5")
+    for _ in range(5):
+        d.fail("a", "UNAVAILABLE")
+        d.advance(60)
+    node = ended(d).get("a")
+    assert [dict(event.attributes).get("plait.attempt.number") for event in node.events] == [3, 4, None]
+    assert node.events_dropped == 2
+
+
 def test_status_is_an_error_for_failures_alone() -> None:
     """B2.1: never for losers, aborted, cancelled, skipped or locked nodes."""
     d = run("a -> x; node b; l -> m", "node l locked", "node c")

@@ -1,17 +1,17 @@
-"""Sends batches of spans to a collector; nobody waits for it, and what it does not take is dropped and counted.
+"""Sends batches of spans to a collector. Nothing waits for it; what the collector does not take is dropped and counted.
 
 The rules:
 
-- `put_nowait` never waits and never fails. The queue is bounded in spans and in bytes, and what is being sent
-  counts with what is queued. A batch that finds no room is dropped: the newest, as the OpenTelemetry SDK does.
-- A request that fails is sent again if OTLP allows it, after a pause that doubles each time, with jitter, or is
-  as long as the collector asks for. A batch that was put `GIVE_UP_S` ago is tried once more, and then dropped.
-  One that is refused for good is dropped at once. The pause is made all the same, so that a collector that refuses
-  everything is not asked without end.
-- A few requests are under way at once (`REQUESTS_MAX`): on a busy loop an answer takes many of its turns, and a
-  collector may be far away.
-- Trouble is logged once when it begins and once when it is over, with the number of spans that it cost. It is over
-  when a request succeeded and for `QUIET_S` nothing failed and nothing was dropped. The end counts as well.
+- `put_nowait` never waits and never fails. The queue is bounded in spans and in bytes; batches that are being sent
+  count as queued. A new batch for which there is no room is dropped, as the OpenTelemetry SDK does.
+- A request that failed is retried if OTLP allows it, after a pause that doubles each time, with jitter, or is as long
+  as the collector asks for. A batch is dropped when its next try would come later than `GIVE_UP_S` after it was put;
+  each is tried at least once. A batch that is refused for good is dropped at once, but the pause is made all the
+  same, so that a collector that refuses everything does not get requests without end.
+- A few requests are in flight at once (`REQUESTS_MAX`): on a busy loop it takes many turns until an answer is read,
+  and the collector may be far away.
+- Trouble is logged once when it begins, and once when it is over, with the number of spans lost. It is over when a
+  request has succeeded and nothing failed or was dropped for `QUIET_S`. If it lasts until the end, that is logged.
 """
 
 from __future__ import annotations
@@ -30,52 +30,53 @@ from plait_server.telemetry.logs import one_line
 logger = logging.getLogger(__name__)
 
 SPANS_MAX: Final = 65_536
-"""A fan-out of 10,000 nodes ends 40,000 spans, some of them within a second."""
+"""A fan-out of 10,000 nodes makes 40,000 spans, most of them within seconds."""
 BYTES_MAX: Final = 32 * 2**20
-"""A span is 300 to 500 bytes; of failures with long messages the queue holds fewer than SPANS_MAX."""
+"""A span has 300 to 500 bytes. With long failure messages the queue holds fewer than SPANS_MAX."""
 REQUESTS_MAX: Final = 4
 TIMEOUT_S: Final = 10.0
-"""OTEL_EXPORTER_OTLP_TIMEOUT's default."""
+"""The default of OTEL_EXPORTER_OTLP_TIMEOUT."""
 PAUSE_S: Final = 1.0
 """The pause after the first failure."""
 PAUSE_MAX_S: Final = 5.0
-"""A collector that is back is found within this time."""
+"""A collector that comes back is noticed within this time."""
 GIVE_UP_S: Final = 300.0
-"""As long as a collector itself tries to pass spans on: it may be restarted meanwhile."""
+"""As long as an OpenTelemetry Collector itself retries; enough for a restart of the collector."""
 QUIET_S: Final = 10.0
 CLOSE_S: Final = 1.0
+"""How long the sender may take to close."""
 _MESSAGE_CHARS_MAX: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanExporterStatistics:
-    """A snapshot; each span that was put is counted in one of the first four."""
+    """A snapshot. Each span that was put is counted in one of sent, dropped, rejected and queued."""
 
     sent: int
-    """Spans that the collector took."""
+    """Spans that the collector accepted."""
     dropped: int
     """Spans that found no room, were refused, or were given up."""
     rejected: int
-    """Spans of which the collector said that it did not take them, though it took the request."""
+    """Spans that the collector rejected, though it accepted the request."""
     queued: int
     """Spans that wait or are being sent."""
     queued_bytes: int
     is_failing: bool
-    """Whether there is trouble."""
+    """Whether trouble has begun and is not over."""
 
 
 class _Batch(NamedTuple):
     request: bytes
     span_count: int
     give_up_s: float
-    """When it is not tried again, by trio's clock."""
+    """After this time it is not tried again, by trio's clock."""
 
 
 class SpanExporter:
-    """Sends batches by a sender, which it closes. `run` is started once, by the server's nursery.
+    """Sends batches by a sender, and closes it. `run` is started once, by the server's nursery.
 
     Args:
-        sender: Where they go.
+        sender: Sends a request to the collector.
         random: Returns a number in [0, 1), for jitter.
         spans_max: How many spans may be held.
         bytes_max: How many bytes of requests may be held.
@@ -98,7 +99,7 @@ class SpanExporter:
         self._timeout_s = timeout_s
         self._queue: deque[_Batch] = deque()
         self._held = self._held_bytes = 0
-        """Of what is queued or being sent."""
+        """Spans and bytes that are queued or being sent."""
         self._sent = self._dropped = self._rejected = 0
         self._arrived = trio.lowlevel.ParkingLot()
         self._left = trio.lowlevel.ParkingLot()
@@ -131,12 +132,12 @@ class SpanExporter:
         self._arrived.unpark()
 
     async def wait_room(self) -> None:
-        """Wait until at most half of the room is taken, for those who have time."""
+        """Wait until the queue is at most half full, in spans and in bytes."""
         while 2 * self._held > self._spans_max or 2 * self._held_bytes > self._bytes_max:
             await self._left.park()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Send what is put until cancelled."""
+        """Send batches until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(REQUESTS_MAX):
@@ -146,7 +147,7 @@ class SpanExporter:
         finally:
             if self._held or self._trouble.has_begun:
                 logger.warning(
-                    "at the end %d spans were left; %d had been dropped and %d rejected since the start",
+                    "%d spans were not sent before the end; %d were dropped and %d rejected since the start",
                     self._held,
                     self._dropped,
                     self._rejected,
@@ -155,9 +156,9 @@ class SpanExporter:
                 await self._sender.aclose()
 
     async def flush(self, within_s: float) -> None:
-        """Send what is held, for at most so long; called before `run` is cancelled.
+        """Send what is queued, for at most `within_s` seconds; called before `run` is cancelled.
 
-        Pauses end, and from now on nothing is sent twice: a collector that is away holds up nobody's end.
+        Pauses end, and from now on nothing is retried, so that a collector that is away does not delay the end.
         """
         self._flushing.set()
         with trio.move_on_after(within_s):
@@ -166,7 +167,7 @@ class SpanExporter:
 
     async def _send_batches(self) -> None:
         failures = 0
-        """In a row, of one batch or of several."""
+        """In a row, whether of one batch or of several."""
         while True:
             while not self._queue:
                 await self._arrived.park()
@@ -186,7 +187,7 @@ class SpanExporter:
                 failures = 0
 
     async def _send(self, batch: _Batch) -> SendFailed | None:
-        """Send a batch; returns why it was not taken."""
+        """Send a batch; return why that failed, None if it did not."""
         sent = Sent()
         failure: SendFailed | None = SendFailed(f"no answer in {self._timeout_s:g} s", is_retryable=True)
         with trio.move_on_after(self._timeout_s):
@@ -196,7 +197,7 @@ class SpanExporter:
             except SendFailed as error:
                 failure = error
             except Exception as error:
-                logger.debug("sending spans failed by a bug", exc_info=error)
+                logger.debug("a bug made sending spans fail", exc_info=error)
                 failure = SendFailed(f"{type(error).__name__}: {error}", is_retryable=False)
         if failure is not None:
             return failure
@@ -210,11 +211,11 @@ class SpanExporter:
             self._trouble.note(f"the collector rejected {rejected} of {batch.span_count} spans: {text}")
         elif sent.message and not self._has_warned:
             self._has_warned = True
-            logger.warning("the collector took the spans, and warns: %s", _shown(sent.message))
+            logger.warning("the collector accepted the spans, with a warning: %s", _shown(sent.message))
         return None
 
     def _pause_s(self, failures: int, retry_after_s: float | None) -> float:
-        # The exponent is bounded: a float ends at 2.0**1023.
+        # The exponent is bounded: a float overflows beyond 2.0**1023.
         longest_s = min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(failures - 1, 10))
         pause_s = longest_s * (1 + self._random()) / 2
         return max(pause_s, min(retry_after_s or 0.0, GIVE_UP_S))
@@ -234,7 +235,7 @@ class SpanExporter:
 
 
 class _Trouble:
-    """Whether spans get through, and the two lines about it."""
+    """Knows whether spans reach the collector, and logs when that changes."""
 
     def __init__(self) -> None:
         self.has_begun = False
@@ -265,7 +266,8 @@ class _Trouble:
             while not self.has_begun:
                 await self._changed.park()
             reason = _shown(self._reason)
-            logger.warning("spans do not get through; executions go on, spans may be lost: %s", reason)
+            text = "spans do not reach the collector; executions are not affected, spans may be lost: %s"
+            logger.warning(text, reason)
             while trio.current_time() < self._last_s + QUIET_S or not self._has_succeeded_since:
                 if self._has_succeeded_since:
                     await trio.sleep_until(self._last_s + QUIET_S)
@@ -274,7 +276,7 @@ class _Trouble:
             self.has_begun = False
             after = statistics()
             logger.warning(
-                "spans get through again; %d were dropped and %d rejected",
+                "spans reach the collector again; %d were dropped and %d rejected",
                 after.dropped - before.dropped,
                 after.rejected - before.rejected,
             )

@@ -39,7 +39,7 @@ MESSAGE_CHARS_MAX: Final = 1_000
 LINKS_MAX: Final = 128
 """Links of a span; OpenTelemetry's default limit."""
 EVENTS_MAX: Final = 128
-"""Events of a span; OpenTelemetry's default limit."""
+"""Events of a span, the newest; OpenTelemetry's default limit."""
 
 Attribute: TypeAlias = tuple[str, str | int | float]
 Attributes: TypeAlias = tuple[Attribute, ...]
@@ -238,7 +238,9 @@ class _Run:
         failure = record.failure if is_error else None
         code = _code(failure, record.reason or record.state.name) if is_error else ""
         links, links_dropped = self._links(scope, record)
+        exception = _exception(failure, bounds.end)
         retries = [attempt for attempt in attempts if attempt.retry_time_s]
+        retries_dropped = max(0, len(retries) + len(exception) - EVENTS_MAX)
         branch_name = scope.branches.name(branch)
         return Span(
             self._trace,
@@ -263,10 +265,10 @@ class _Run:
                 ("plait.node.level", scope.analysis.levels[record.index]),
                 *((("plait.branch.name", branch_name),) if branch_name else ()),
             ),
-            (*map(_retry, retries[:EVENTS_MAX]), *_exception(failure, bounds.end)),
+            (*map(_retry, retries[retries_dropped:]), *exception),
             links,
             links_dropped,
-            max(0, len(retries) - EVENTS_MAX),
+            retries_dropped,
             _error(failure, code) if is_error else None,
         )
 
