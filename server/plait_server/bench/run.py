@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from plait_server.bench import backlogs, fans, latencies, restarts, starts, traced, watchers
+from plait_server.bench import backlogs, fans, latencies, restarts, starts, traced, troubles, watchers
 from plait_server.bench.ceilings import measure
 from plait_server.bench.report import Found, as_json, as_table, heading
 from plait_server.bench.shape import Round, Shape
@@ -27,6 +27,7 @@ SHAPES: Sequence[Shape] = (
     *backlogs.SHAPES,
     *restarts.SHAPES,
     *traced.SHAPES,
+    *troubles.SHAPES,
 )
 """All shapes, in the order in which they run."""
 

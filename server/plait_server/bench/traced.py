@@ -24,7 +24,7 @@ from plait_server.bench.sink import Sink, run_sink
 from plait_server.bench.site import BenchFailed, Meter, Server, Site, run_server, run_worker
 
 _RATIO: Final = "traced_per_plain"
-_NOT_TRACED: Final = "spans are not sent"
+NOT_TRACED: Final = "spans are not sent"
 """What a server logs that lacks the extra `otel`."""
 _FAN: Final = 1_000
 _CHAIN: Final = 200
@@ -34,7 +34,7 @@ _ROUNDS: Final = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Load:
+class Load:
     """What both servers run."""
 
     graph: graph_pb2.Graph
@@ -45,7 +45,7 @@ class _Load:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class Turn:
     """What a server did in its turn."""
 
     value: float
@@ -53,6 +53,15 @@ class _Turn:
     nodes: int
     cpu_s: float | None
     span_count: int = 0
+
+
+FANS: Final = Load(
+    graph=graphs.fan(_FAN),
+    in_flight=1,
+    figure="nodes_per_s",
+    read=lambda timing, nodes: nodes * timing.per_s,
+)
+"""Fan-outs, one after the other."""
 
 
 def spans_of(graph: graph_pb2.Graph, executions: int = 1) -> Mapping[str, int]:
@@ -68,7 +77,7 @@ def spans_of(graph: graph_pb2.Graph, executions: int = 1) -> Mapping[str, int]:
 
 
 @contextlib.contextmanager
-def _open(site: Site, load: _Load) -> Generator[Runner]:
+def _open(site: Site, load: Load) -> Generator[Runner]:
     with (
         run_sink() as sink,
         run_server(site, site.store("plain")) as plain,
@@ -76,23 +85,23 @@ def _open(site: Site, load: _Load) -> Generator[Runner]:
         run_worker(site, plain),
         run_worker(site, traced),
     ):
-        if _NOT_TRACED in traced.log:
+        if NOT_TRACED in traced.log:
             raise BenchFailed(traced.log)
         sides = [(plain, None), (traced, sink)]
         for server, of_server in sides:
             wait_workers(server.address)
-            _take_turn(load, server, of_server, _TURN_QUICK_S)  # Caches are warm from here on.
+            take_turn(load, server, of_server, _TURN_QUICK_S)  # Caches are warm from here on.
         seconds = _TURN_QUICK_S if site.is_quick else _TURN_S
 
         def run() -> Round:
             sides.reverse()
-            turns = {server: _take_turn(load, server, of_server, seconds) for server, of_server in sides}
+            turns = {server: take_turn(load, server, of_server, seconds) for server, of_server in sides}
             return _compare(load, turns[plain], turns[traced], traced)
 
         yield run
 
 
-def _take_turn(load: _Load, server: Server, sink: Sink | None, seconds: float) -> _Turn:
+def take_turn(load: Load, server: Server, sink: Sink | None, seconds: float) -> Turn:
     """Run the graph again and again for some seconds, and wait for the spans."""
     meter = Meter(server)
     end_s = time.monotonic() + seconds
@@ -107,10 +116,10 @@ def _take_turn(load: _Load, server: Server, sink: Sink | None, seconds: float) -
     if sink is not None:
         span_count = sum(sink.wait_spans(spans_of(load.graph, executions)).spans.values())
         sink.forget()
-    return _Turn(load.read(timing, nodes), timing.passed_s, executions * nodes, meter.cpu_s, span_count)
+    return Turn(load.read(timing, nodes), timing.passed_s, executions * nodes, meter.cpu_s, span_count)
 
 
-def _compare(load: _Load, plain: _Turn, traced: _Turn, server: Server) -> Round:
+def _compare(load: Load, plain: Turn, traced: Turn, server: Server) -> Round:
     figures = {
         _RATIO: traced.value / plain.value,
         f"plain_{load.figure}": plain.value,
@@ -128,7 +137,7 @@ def _compare(load: _Load, plain: _Turn, traced: _Turn, server: Server) -> Round:
     return Round(figures=figures, nodes=traced.nodes, cpu_s=traced.cpu_s, rss_bytes=server.rss_bytes)
 
 
-def _shape(name: str, title: str, load: _Load, *requirements: Requirement) -> Shape:
+def _shape(name: str, title: str, load: Load, *requirements: Requirement) -> Shape:
     return Shape(
         name=name,
         title=f"{title}: the server traced with all spans, beside not traced",
@@ -144,18 +153,13 @@ SHAPES = (
     _shape(
         "S-F",
         f"fan-outs of {_FAN:,} nodes, one after the other",
-        _Load(
-            graph=graphs.fan(_FAN),
-            in_flight=1,
-            figure="nodes_per_s",
-            read=lambda timing, nodes: nodes * timing.per_s,
-        ),
+        FANS,
         Requirement(figure=_RATIO, at_least=0.7),
     ),
     _shape(
         "S-C",
         f"chains of {_CHAIN} nodes, one after the other",
-        _Load(
+        Load(
             graph=graphs.chain(_CHAIN),
             in_flight=1,
             figure="ms_per_node",
@@ -165,7 +169,7 @@ SHAPES = (
     _shape(
         "S-L",
         "one node at a time, from the submission to the answer of its end",
-        _Load(
+        Load(
             graph=graphs.single(),
             in_flight=1,
             figure="p50_ms",
@@ -176,7 +180,7 @@ SHAPES = (
     _shape(
         "S-T",
         f"diamonds of five nodes, {IN_FLIGHT} at a time",
-        _Load(
+        Load(
             graph=graphs.diamond(),
             in_flight=IN_FLIGHT,
             figure="diamonds_per_s",

@@ -1,0 +1,128 @@
+"""S-trouble: what a collector costs that takes no spans, or few: spans, and nothing else.
+
+The collector of a traced server is slow, then silent, refuses, is unavailable, is away, and in the end takes spans
+again. A server that is not traced takes turns with it. Each span arrives or is counted as dropped, and the
+trouble is told once when it begins and once when it is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Generator
+from typing import Final
+
+from plait_server.bench.client import wait_workers
+from plait_server.bench.shape import Requirement, Round, Runner, Shape
+from plait_server.bench.sink import Behavior, Sink, run_sink
+from plait_server.bench.site import BenchFailed, Meter, Server, Site, run_server, run_worker
+from plait_server.bench.traced import FANS, NOT_TRACED, spans_of, take_turn
+
+_BEGUN: Final = re.compile(r"spans do not get through")
+_OVER: Final = re.compile(r"spans get through again; (\d+) were dropped and (\d+) rejected")
+_LOGGED_S: Final = 60.0
+"""Trouble is over 10 s after the last failure, and the last request may take 10 s to fail."""
+_LOOK_AGAIN_S: Final = 0.05
+_PLAIN_S: Final = 3.0
+_TRACED_S: Final = 8.0
+"""So long that the queue, 65,536 spans, is full in the end."""
+_QUICK_S: Final = 0.2
+_MIB: Final = 1024 * 1024
+
+
+@contextlib.contextmanager
+def _open(site: Site) -> Generator[Runner]:
+    with contextlib.ExitStack() as collecting, run_server(site, site.store("plain")) as plain:
+        sink = collecting.enter_context(run_sink())
+        with (
+            run_server(site, site.store("traced"), environment=sink.environment) as traced,
+            run_worker(site, plain),
+            run_worker(site, traced),
+        ):
+            if NOT_TRACED in traced.log:
+                raise BenchFailed(traced.log)
+            pair = _Pair(plain, traced, is_quick=site.is_quick)
+            wait_workers(plain.address)
+            wait_workers(traced.address)
+            pair.compare()  # Caches are warm from here on.
+            yield lambda: _run(pair, sink, collecting)
+
+
+class _Pair:
+    """Two servers that take turns."""
+
+    def __init__(self, plain: Server, traced: Server, *, is_quick: bool) -> None:
+        self.plain = plain
+        self.traced = traced
+        self.traced_nodes = 0
+        self._seconds = (_QUICK_S, _QUICK_S) if is_quick else (_PLAIN_S, _TRACED_S)
+
+    def compare(self) -> float:
+        """Return the rate of the traced server beside that of the other, before and after it."""
+        plain_s, traced_s = self._seconds
+        before = take_turn(FANS, self.plain, None, plain_s)
+        traced = take_turn(FANS, self.traced, None, traced_s)
+        after = take_turn(FANS, self.plain, None, plain_s)
+        self.traced_nodes += traced.nodes
+        return 2 * traced.value / (before.value + after.value)
+
+
+def _run(pair: _Pair, sink: Sink, collecting: contextlib.ExitStack) -> Round:
+    meter, nodes_before = Meter(pair.traced), pair.traced_nodes
+    ratios: dict[str, float] = {}
+    # The slow one is first, so that it has counted all that it takes when it is asked.
+    for behavior in (Behavior.SLOW, Behavior.SILENT, Behavior.REFUSING, Behavior.UNAVAILABLE):
+        sink.behave(behavior)
+        ratios[f"{behavior.value}_per_plain"] = pair.compare()
+    arrived = sum(sink.count().spans.values())
+    collecting.close()
+    ratios["away_per_plain"] = pair.compare()
+    with run_sink(sink.port) as back:
+        dropped = _wait_over(pair.traced)
+        arrived += sum(back.count().spans.values())
+    expected = sum(spans_of(FANS.graph, pair.traced_nodes // len(FANS.graph.nodes)).values())
+    if arrived + dropped < expected:
+        raise BenchFailed(f"of {expected} spans {arrived} arrived, and {dropped} are counted as dropped")
+    figures = {"least_per_plain": min(ratios.values()), **ratios, "dropped_share": dropped / expected}
+    if pair.traced.rss_bytes and pair.plain.rss_bytes:
+        figures["rss_mib_over_plain"] = (pair.traced.rss_bytes - pair.plain.rss_bytes) / _MIB
+    return Round(
+        figures=figures,
+        nodes=pair.traced_nodes - nodes_before,
+        cpu_s=meter.cpu_s,
+        rss_bytes=pair.traced.rss_bytes,
+    )
+
+
+def _wait_over(server: Server) -> int:
+    """Wait until a server has logged that the trouble is over, and return how many spans it cost.
+
+    Raises:
+        BenchFailed: it did not, or it logged anything more than once.
+    """
+    end_s = time.monotonic() + _LOGGED_S
+    while (over := _OVER.search(server.log)) is None:
+        if time.monotonic() >= end_s:
+            raise BenchFailed(f"the server does not say that its spans get through again:\n{server.log}")
+        time.sleep(_LOOK_AGAIN_S)
+    if len(_BEGUN.findall(server.log)) != 1:
+        raise BenchFailed(f"the server does not tell of the trouble once:\n{server.log}")
+    return int(over[1]) + int(over[2])
+
+
+SHAPES = (
+    Shape(
+        name="S-trouble",
+        title="S-F beside a collector that is slow, silent, refusing, unavailable, away, and back",
+        figure="least_per_plain",
+        open=_open,
+        rounds=1,
+        ceilings=(),
+        requirements=(
+            Requirement(figure="least_per_plain", at_least=0.7),
+            Requirement(figure="rss_mib_over_plain", at_most=100),
+        ),
+    ),
+)
+"""The shapes of this module."""
