@@ -9,18 +9,24 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
 import grpc
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc import exporter as by_grpc
+from opentelemetry.exporter.otlp.proto.http import trace_exporter as by_http
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from plait_server.adapters.otlp.settings import read_settings
 from plait_worker.exporting import export_spans, otlp_protocol, timeout_s
+from plait_worker.quiet_exporter import QuietExporter
 from tests.spans import TRACE, TRACEPARENT
 from tests.workers.scripted_hub import ScriptedHub, assign, recorded, run
 
@@ -204,6 +210,60 @@ def test_collector_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.Mon
         _, errors = work_and_drain()
     assert "the collector did not take the last spans within 0.01 s" in errors
     assert "Traceback" not in errors
+
+
+class ScriptedExporter(SpanExporter):
+    """Takes spans, or does not and says so as OpenTelemetry's exporters do."""
+
+    def __init__(self, name: str) -> None:
+        self.takes = False
+        self._logger = logging.getLogger(name)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if self.takes:
+            return SpanExportResult.SUCCESS
+        self._logger.warning("Transient error, retrying in %ds", 1)
+        self._logger.error("the collector is\naway")
+        return SpanExportResult.FAILURE
+
+
+@pytest.mark.parametrize("module", [by_grpc, by_http])
+def test_collector_in_trouble_is_told_once(module: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    """And once more when it is over; a worker that ends says how many spans it has cost by then."""
+    scripted = ScriptedExporter(module.__name__)
+    exporter = QuietExporter(scripted)
+    span = ReadableSpan("handle t")
+
+    def told() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return lines
+
+    for _ in range(3):
+        exporter.export([span, span])
+    assert told() == [r"spans do not get through; handlers go on, spans are lost: the collector is\naway"]
+    scripted.takes = True
+    exporter.export([span])
+    exporter.export([span])
+    assert told() == ["spans get through again; 6 were lost"]
+    scripted.takes = False
+    exporter.export([span])
+    exporter.export([span])
+    exporter.shutdown()
+    assert told()[1:] == ["at the end 2 spans had been lost"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_lines_of_the_exporter_are_those_that_are_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names of the loggers that the SDK has today."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    _, errors = work_and_drain()
+    assert errors.count("spans do not get through; handlers go on, spans are lost: ") == 1, errors
+    assert errors.count("at the end 1 spans had been lost") == 1, errors
+    assert "opentelemetry.exporter" not in errors
 
 
 @pytest.mark.usefixtures("folder")

@@ -125,7 +125,9 @@ def _export(protocol: str, timeout_s: float | None) -> Callable[[], None]:
 
     # `Resource.create` prefers what it is given to the environment, so the environment's attributes are merged here.
     of_environment = OTELResourceDetector().detect().attributes
-    exporter = _exporter(protocol, timeout_s)
+    from plait_worker.quiet_exporter import QuietExporter  # noqa: PLC0415 - as above.
+
+    exporter = QuietExporter(_exporter(protocol, timeout_s))
     provider = TracerProvider(
         resource=Resource.create({**_own_resource(), **of_environment}),
         # That would wait for 30 s; `flush` waits instead.
