@@ -128,7 +128,7 @@ class Tracing:
         chance = world.chance("tracing", number)
         self.number: Final = number
         self.exporter: Final = SpanExporter(
-            self, chance.random, spans_max=chance.choice((48, 65_536, 65_536))
+            self, chance.random, spans_max=chance.choice((16, 65_536, 65_536))
         )
         encoder = SpanEncoder({"service.name": "plait"}, version_of_plait())
         self.observer: Final = SpanObserver(

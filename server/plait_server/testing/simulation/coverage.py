@@ -62,6 +62,7 @@ _SPANS: Final = (
 """What traces have, and what may lack (B2, B2.1)."""
 _COLLECTOR: Final = (
     "a span comes again",
+    "spans find no room",
     *(mood.value for mood in Mood if mood is not Mood.WELL),
 )
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from plait_server.telemetry.span_observer import GATHER_S
 from plait_server.testing.simulation.collector import BATCH_WAIT_S, WAY_S, Collector, Tracing
 from plait_server.testing.simulation.span_law import ExpectedSpan
 from plait_server.testing.simulation.store import Durable
 
-LATE_S: Final = BATCH_WAIT_S + 0.01
+LATE_S: Final = GATHER_S + BATCH_WAIT_S + 0.01
 """The longest time between a durable event and the handing over of its spans."""
 SEND_S: Final = 2 * WAY_S + 0.01
 

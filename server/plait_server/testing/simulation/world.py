@@ -48,7 +48,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed: Final = seed
-        self.is_reluctant: Final = self.chance("mood").random() < 0.25
+        self.is_reluctant: Final = self.chance("mood").random() < 0.3
         """Whether workers often hand back what they were given, so that nodes wait that ran before."""
         self.wall_offset_s = 0.0
         """How far the wall clock was set forward or back."""
