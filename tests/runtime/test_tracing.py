@@ -99,6 +99,7 @@ async def test_execution_that_is_not_sampled_has_no_spans(autojump_clock: MockCl
     (execution,) = [span for span in collector.spans.values() if span.name == "execution"]
     assert (execution.trace_id, execution.parent_span_id) == (b"\xab" * 16, b"\xcd" * 8)
     assert execution.trace_state == "a=b"
+    assert execution.flags & 0x300 == 0x300, "its parent is in another process"
     assert len(collector.spans) == 3
 
 
@@ -161,6 +162,47 @@ async def test_what_is_told_again_goes_out_without_any_news(autojump_clock: Mock
     async with running(store, scripts=scripts, spans=observer(collector)) as runtime:
         await trio.sleep(1.5)
         assert collector.names() == ["attempt t", "node t"]
+
+
+async def test_what_is_not_sampled_is_not_told_again_either(autojump_clock: MockClock) -> None:
+    collector = Collector()
+    store = MemoryStore()
+    scripts = {"b": returns("1", 50.0)}
+    async with running(store, scripts=scripts) as runtime:
+        await runtime.submit("a -> b", caller=TraceContext("ab" * 16, "cd" * 8, 0))
+        await trio.sleep(5)
+        runtime.crash()
+    async with running(store, scripts=scripts, spans=observer(collector)) as runtime:
+        await runtime.wait_ended()
+        await trio.sleep(5)
+    assert collector.batches == []
+
+
+async def test_what_sleeps_at_a_start_is_told_again(autojump_clock: MockClock) -> None:
+    """B2.1: an execution in which nothing runs is open, too."""
+    collector = Collector()
+    store = MemoryStore()
+    async with running(store) as runtime:
+        await runtime.submit(build("a -> w", "node w kind=delay:10000"))
+        await trio.sleep(100)
+        assert runtime.supervisor.statistics().asleep == 1
+        runtime.crash()
+    async with running(store, spans=observer(collector)) as runtime:
+        await trio.sleep(5)
+        assert runtime.supervisor.statistics().asleep == 1
+        assert collector.names() == ["attempt t", "node t"]
+
+
+async def test_who_stops_makes_the_spans_of_all_events_that_came(autojump_clock: MockClock) -> None:
+    collector = Collector()
+    spans = observer(collector)
+    async with running() as runtime:
+        await runtime.submit("a -> b; a -> c")
+        execution = await runtime.wait_ended()
+        events = runtime.events()
+    spans.events_durable(NAMESPACE, execution, events)
+    await spans.finish()
+    assert collector.batches == [9]
 
 
 async def test_too_many_events_cost_spans_and_no_memory(

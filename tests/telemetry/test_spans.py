@@ -119,6 +119,16 @@ def test_failed_join_links_to_what_it_had() -> None:
     assert attributes(tree.get("j"))["error.type"] == "QUORUM_UNREACHABLE"
 
 
+def test_skipped_join_links_to_nothing() -> None:
+    """B2: a join links to what fed it, and nothing fed a join that was skipped."""
+    d = run("a, b -> j", "policy CONTINUE")
+    d.succeed("a")
+    d.fail("b")
+    tree = ended(d)
+    assert attributes(tree.get("j"))["plait.reason"] == "UPSTREAM_FAILED"
+    assert tree.links("j") == []
+
+
 def test_many_links_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans_module, "LINKS_MAX", 2)
     d = run("a, b, c -> j")
@@ -167,6 +177,30 @@ def test_many_retries_are_cut_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> 
     node = ended(d).get("a")
     assert [dict(event.attributes).get("plait.attempt.number") for event in node.events] == [3, 4, None]
     assert node.events_dropped == 2
+
+
+def test_lost_attempt_is_no_retry() -> None:
+    d = run("node a retry=2")
+    d.lose("a")
+    d.fail("a", "UNAVAILABLE")
+    d.advance(5)
+    d.succeed("a")
+    (retry,) = ended(d).get("a").events
+    assert (retry.name, dict(retry.attributes)["plait.attempt.number"]) == ("retry", 2)
+
+
+def test_failure_is_told_at_the_end_of_its_attempt_its_node_and_its_execution() -> None:
+    d = run("node a")
+    d.advance(2)
+    d.fail("a")
+    tree = ended(d)
+    for name in ("attempt a 1", "a", "execution"):
+        (exception,) = tree.get(name).events
+        assert (exception.name, exception.time_ns) == ("exception", 1_002_000_000_000)
+        assert dict(exception.attributes) == {
+            "exception.type": "INTERNAL",
+            "exception.message": "a failed",
+        }
 
 
 def test_status_is_an_error_for_failures_alone() -> None:
@@ -298,6 +332,27 @@ def test_node_that_was_put_back_ends_then() -> None:
     assert dict(tree.get("execution").attributes)["plait.node_time_s"] == 1.25 + 1.0 + 1.25 + 6.25
 
 
+def test_node_that_was_cancelled_in_its_backoff_ends_then() -> None:
+    d = run("node a retry=2")
+    d.advance(1)
+    d.fail("a", "UNAVAILABLE", jitter=1.0)
+    d.advance(0.5)
+    d.cancel()
+    tree = ended(d)
+    assert tree.get("attempt a 1").end_ns == 1_001_000_000_000
+    assert tree.get("a").end_ns == 1_001_500_000_000
+
+
+def test_locked_task_waits_for_no_capacity() -> None:
+    """R2, C4: under LEVELS a lock waits as a start does, but not for a worker."""
+    d = run("scheduling LEVELS; a -> l; node slow; node l locked")
+    d.succeed("a")
+    d.advance(3)
+    d.succeed("slow")
+    lock = ended(d).get("l")
+    assert (attributes(lock)["plait.reason"], lock.end_ns - lock.start_ns) == ("LOCKED", 1)
+
+
 def test_task_is_ready_when_the_last_edge_of_its_join_resolved() -> None:
     """The wait of a task that never began starts when its join was decided, by whatever edge."""
     d = Driver(build("a -> b; x -> b when=false"), grants=False)
@@ -340,6 +395,16 @@ def test_cancelled_execution_is_no_error() -> None:
     assert attributes(tree.get("execution"))["plait.execution.state"] == "CANCELLED"
     assert tree.get("attempt a 1").end_ns == 1_001_000_000_000
     assert tree.get("execution").end_ns == 1_004_000_000_000
+
+
+def test_execution_that_partially_succeeded_is_no_error() -> None:
+    """B2.1: status ERROR is for FAILED and TIMED_OUT."""
+    d = run("policy CONTINUE; node a; node b")
+    d.succeed("a")
+    d.fail("b")
+    execution = ended(d).get("execution")
+    assert attributes(execution)["plait.execution.state"] == "PARTIALLY_SUCCEEDED"
+    assert execution.error is None
 
 
 def test_timed_out_execution_is_an_error() -> None:
