@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import cast
 
 import grpc
@@ -10,10 +11,13 @@ import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait.v1 import graph_pb2
+from plait_server.adapters.otlp import tracing
 from plait_server.bench import graphs
 from plait_server.bench.sink import EXPORT, Behavior, Sink, run_sink
 from plait_server.bench.site import BenchFailed
-from plait_server.bench.traced import spans_of
+from plait_server.bench.traced import NOT_TRACED, spans_of
+from plait_server.bench.troubles import BEGUN, OVER
+from plait_server.telemetry import span_exporter
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +92,10 @@ def test_a_sink_in_trouble_keeps_nothing(sink: Sink, behavior: Behavior, code: g
 def test_the_spans_of_a_graph_are_known(graph: graph_pb2.Graph, spans: dict[str, int]) -> None:
     assert spans_of(graph) == spans
     assert spans_of(graph, 3) == {word: 3 * count for word, count in spans.items()}
+
+
+def test_lines_that_the_bench_looks_for_in_logs_are_those_that_are_logged() -> None:
+    exporter = Path(span_exporter.__file__).read_text(encoding="utf-8")
+    assert BEGUN.search(exporter)
+    assert OVER.search(exporter.replace("%d", "0"))
+    assert NOT_TRACED in Path(tracing.__file__).read_text(encoding="utf-8")

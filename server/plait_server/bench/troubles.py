@@ -19,8 +19,8 @@ from plait_server.bench.sink import Behavior, Sink, run_sink
 from plait_server.bench.site import BenchFailed, Meter, Server, Site, run_server, run_worker
 from plait_server.bench.traced import FANS, NOT_TRACED, spans_of, take_turn
 
-_BEGUN: Final = re.compile(r"spans do not get through")
-_OVER: Final = re.compile(r"spans get through again; (\d+) were dropped and (\d+) rejected")
+BEGUN: Final = re.compile(r"spans do not reach the collector")
+OVER: Final = re.compile(r"spans reach the collector again; (\d+) were dropped and (\d+) rejected")
 _LOGGED_S: Final = 60.0
 """Trouble is over 10 s after the last failure, and the last request may take 10 s to fail."""
 _LOOK_AGAIN_S: Final = 0.05
@@ -102,11 +102,13 @@ def _wait_over(server: Server) -> int:
         BenchFailed: it did not, or it logged anything more than once.
     """
     end_s = time.monotonic() + _LOGGED_S
-    while (over := _OVER.search(server.log)) is None:
+    while (over := OVER.search(server.log)) is None:
         if time.monotonic() >= end_s:
-            raise BenchFailed(f"the server does not say that its spans get through again:\n{server.log}")
+            raise BenchFailed(
+                f"the server does not say that its spans reach the collector again:\n{server.log}"
+            )
         time.sleep(_LOOK_AGAIN_S)
-    if len(_BEGUN.findall(server.log)) != 1:
+    if len(BEGUN.findall(server.log)) != 1:
         raise BenchFailed(f"the server does not tell of the trouble once:\n{server.log}")
     return int(over[1]) + int(over[2])
 
