@@ -351,7 +351,7 @@ async def test_http_takes_no_web_page_for_a_success() -> None:
     with open_http_sink(sink):
         for outcome in await send_both_ways(settings_for("http/protobuf", sink.port)):
             assert isinstance(outcome, SendFailed)
-            assert "is no collector" in str(outcome)
+            assert "is not a collector" in str(outcome)
 
 
 async def test_http_at_a_port_of_grpc_says_so() -> None:

@@ -1,1 +1,1 @@
-"""Sends spans by OTLP, as the OTEL_ variables say."""
+"""Sends spans by OTLP, configured by the OTEL_ environment variables."""

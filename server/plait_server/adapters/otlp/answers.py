@@ -1,6 +1,6 @@
-"""What a collector's answer means, by the OTLP specification (https://opentelemetry.io/docs/specs/otlp/).
+"""Interprets a collector's answers by the OTLP specification (https://opentelemetry.io/docs/specs/otlp/).
 
-Everything in an answer is the collector's own: it is bounded by who reads it, and its texts are cut here.
+An answer is not to be trusted: the senders bound its size, and its texts are cut here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from plait_server.ports.span_sender import SendFailed, Sent
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
-"""A count and a message; what is larger is not read."""
+"""An answer holds a count and a message; a larger one is not read."""
 PROTOBUF: Final = "application/x-protobuf"
 METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -41,12 +41,12 @@ def read_answer(content: bytes) -> Sent:
     """Read an ExportTraceServiceResponse.
 
     Raises:
-        SendFailed: it is none, so whatever answered is no collector.
+        SendFailed: it cannot be parsed, so whatever answered is not a collector.
     """
     try:
         partial = ExportTraceServiceResponse.FromString(content).partial_success
     except DecodeError as error:
-        text = "the answer is not OTLP's; is the endpoint a collector of traces?"
+        text = "the answer is not OTLP; is the endpoint a collector of traces?"
         raise SendFailed(text, is_retryable=False) from error
     return Sent(rejected=partial.rejected_spans, message=partial.error_message[:_MESSAGE_CHARS_MAX])
 
@@ -54,13 +54,13 @@ def read_answer(content: bytes) -> Sent:
 def grpc_failure(
     endpoint: str, code: grpc.StatusCode, details: str | None, trailers: Iterable[tuple[str, str | bytes]]
 ) -> SendFailed:
-    """Say what a status of gRPC means.
+    """Return the failure that a gRPC status stands for.
 
     Args:
-        endpoint: Where the request went.
-        code: The status.
-        details: Its text.
-        trailers: Those of the call.
+        endpoint: Where the request was sent.
+        code: The status code.
+        details: The status message.
+        trailers: The trailing metadata of the call.
     """
     retry_after_s = _retry_delay_s(trailers)
     # RESOURCE_EXHAUSTED may mean that the request is too large; with RetryInfo it means that the collector is busy.
@@ -70,24 +70,24 @@ def grpc_failure(
 
 
 def read_http_answer(url: str, status: int, headers: Mapping[str, str], content: bytes) -> Sent:
-    """Say what an answer of HTTP means.
+    """Interpret an HTTP response.
 
     Args:
-        url: Where the request went, without credentials.
-        status: The status.
+        url: Where the request was sent, without credentials.
+        status: The status code.
         headers: By name in lower case.
         content: The body, as far as it was read.
 
     Raises:
-        SendFailed: the collector did not take the request.
+        SendFailed: the collector did not accept the request.
     """
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     is_protobuf = content_type == PROTOBUF
     is_whole = len(content) <= ANSWER_BYTES_MAX and "content-encoding" not in headers
     if 200 <= status < 300:
-        if content_type == "text/html":  # A page for people, by a server that answers whatever it is asked.
-            raise SendFailed(f"{url} answered with a web page; it is no collector", is_retryable=False)
-        # Some take protobuf and answer with JSON; whether they rejected a part is then not known.
+        if content_type == "text/html":  # Some web servers answer any request with a page.
+            raise SendFailed(f"{url} answered with a web page; it is not a collector", is_retryable=False)
+        # Some accept protobuf and answer with JSON; whether they rejected some spans is then unknown.
         return read_answer(content) if is_protobuf and is_whole else Sent()
     message = f"{url} answered {status}"
     if 300 <= status < 400:
@@ -110,7 +110,7 @@ def _status_message(content: bytes) -> str:
 
 
 def _retry_delay_s(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """Read the RetryInfo of the google.rpc.Status among the trailers, which gRPC bounds."""
+    """Read the RetryInfo in the google.rpc.Status of the trailers, whose size gRPC limits."""
     status_details = next((value for key, value in trailers if key == _STATUS_DETAILS), b"")
     if isinstance(status_details, str):
         return None
@@ -125,10 +125,10 @@ def _retry_delay_s(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:
 
 
 def _read_retry_after(text: str) -> float | None:
-    """Read seconds, or a date of HTTP (RFC 9110, 10.2.3)."""
+    """Read a number of seconds or an HTTP date (RFC 9110, 10.2.3)."""
     text = text.strip()
     if text.isascii() and text.isdigit():
-        return float(text[:10])  # More digits are longer than anybody waits.
+        return float(text[:10])  # Longer than anybody waits, and no more digits than a float takes.
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Sends spans by OTLP over HTTP, on trio."""
+"""Sends spans by OTLP over HTTP, by httpx on trio."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ import httpx
 import trio
 
 from plait_server.adapters.otlp.answers import ANSWER_BYTES_MAX, PROTOBUF, read_http_answer
-from plait_server.adapters.otlp.settings import HTTP_PORT, OtlpSettings
+from plait_server.adapters.otlp.settings import GZIP_LEVEL, HTTP_PORT, OtlpSettings
 from plait_server.adapters.otlp.tls import tls_context
 from plait_server.ports.span_sender import SendFailed, Sent
 
-GZIP_LEVEL: Final = 1
-"""Spans repeat each other: it makes a tenth of them, and level 6 a twelfth in three times the time."""
 PIECE_BYTES: Final = 128 * 1024
-"""What is compressed before others have their turn: about a millisecond."""
+"""How much is compressed at a time, in about 1 ms; other tasks run after it."""
 _GZIP_WINDOW: Final = 31
-"""zlib's way to say gzip."""
+"""The value of zlib's `wbits` for gzip."""
 
 
 class HttpSender:
-    """Sends requests over a few connections that are kept.
+    """Sends requests over a few persistent connections.
 
     Args:
-        settings: Where to.
-        user_agent: Names who sends.
+        settings: Where and how to send.
+        user_agent: The user agent of the requests.
 
     Raises:
-        InvalidSetting: a file of a certificate or key cannot be used.
+        InvalidSetting: a certificate or key file cannot be used.
     """
 
     def __init__(self, settings: OtlpSettings, user_agent: str) -> None:
@@ -40,7 +38,7 @@ class HttpSender:
             "user-agent": user_agent,
             **dict(settings.headers),
             "content-type": PROTOBUF,
-            # A small answer may be a large one compressed.
+            # A small compressed answer may decompress to a large one.
             "accept-encoding": "identity",
         }
         if settings.has_gzip:
@@ -49,7 +47,7 @@ class HttpSender:
             headers=headers,
             verify=tls_context(settings) if settings.is_secure else True,
             follow_redirects=False,
-            timeout=None,  # noqa: S113 -- The port's: who sends has a deadline for all of it.
+            timeout=None,  # noqa: S113 -- The caller sets the deadline, as the port says.
         )
 
     def __repr__(self) -> str:
@@ -65,7 +63,7 @@ class HttpSender:
         except httpx.TransportError as error:
             text = f"{self._shown} cannot be reached: {_reason(error)}"
             if isinstance(error, httpx.RemoteProtocolError):
-                text += f" (it may speak gRPC; OTLP over HTTP mostly has port {HTTP_PORT})"
+                text += f" (it may speak gRPC; the usual port of OTLP over HTTP is {HTTP_PORT})"
             raise SendFailed(text, is_retryable=True) from error
 
     async def aclose(self) -> None:
@@ -74,13 +72,13 @@ class HttpSender:
 
 
 async def _read_bounded(response: httpx.Response) -> bytes:
-    """Read an answer, or a little more than may be read of it."""
+    """Read an answer, or just over ANSWER_BYTES_MAX of a longer one."""
     answer = b""
     try:
         async for piece in response.aiter_raw():
             answer += piece
             if len(answer) > ANSWER_BYTES_MAX:
-                # Ends the loop by an error. To leave it instead would leave httpx's generators unfinished.
+                # This ends the loop with an error. A break would leave httpx's generators unfinished.
                 await response.aclose()
     except httpx.TransportError:
         if len(answer) <= ANSWER_BYTES_MAX:
@@ -89,17 +87,17 @@ async def _read_bounded(response: httpx.Response) -> bytes:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the text of an error, or of the first below it that has one: trio's own for TLS are empty."""
+    """Return the text of an error, or of its first cause that has one: trio's TLS errors have none."""
     while not str(error) and (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error) or type(error).__name__
 
 
 async def _compress(request: bytes) -> bytes:
-    packer = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_WINDOW)
+    compressor = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_WINDOW)
     pieces: list[bytes] = []
     for start in range(0, len(request), PIECE_BYTES):
-        pieces.append(packer.compress(request[start : start + PIECE_BYTES]))
+        pieces.append(compressor.compress(request[start : start + PIECE_BYTES]))
         await trio.lowlevel.checkpoint()
-    pieces.append(packer.flush())
+    pieces.append(compressor.flush())
     return b"".join(pieces)

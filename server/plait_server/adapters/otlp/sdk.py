@@ -1,8 +1,9 @@
-"""What comes from OpenTelemetry's SDK, which reads the environment itself: the resource and the sampler."""
+"""The resource and the sampler, made by OpenTelemetry's SDK, which reads the environment itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -15,20 +16,19 @@ from opentelemetry.trace.span import TraceFlags, TraceState
 from plait_server.core.trace import TraceContext
 from plait_server.ports.sampler import Sampling
 
-_NO_LIMITS = dict.fromkeys(
+_NO_LIMITS: Final = dict.fromkeys(
     (
         *("max_attributes", "max_events", "max_links", "max_span_attributes"),
         *("max_event_attributes", "max_link_attributes", "max_attribute_length", "max_span_attribute_length"),
     ),
     SpanLimits.UNSET,
 )
-"""The SDK raises for a variable of a limit that is empty or no number; `settings` reads them, as is specified."""
-
-_INSTANCE_ID = "service.instance.id"
+"""Keeps the SDK from reading the limits: it raises if one is empty or not a number. `settings` reads them."""
+_INSTANCE_ID: Final = "service.instance.id"
 
 
 class EnvironmentSampler:
-    """The sampler that OTEL_TRACES_SAMPLER names; by default the caller decides, and everything else is sampled."""
+    """The sampler named by OTEL_TRACES_SAMPLER; by default it follows the caller, and samples if there is none."""
 
     def __init__(self, sampler: SdkSampler) -> None:
         self._sampler = sampler
@@ -54,14 +54,14 @@ class EnvironmentSampler:
             context, int(trace_id, 16), "execution", SpanKind.CONSUMER, dict(attributes), ()
         )
         found = result.trace_state if result.trace_state is not None else TraceState()
-        # What the sampler leaves alone is handed on as it came: the SDK reads less than the recommendation allows.
-        given = caller.tracestate if caller is not None else ""
+        # Unless the sampler changed it, the original is passed on: the SDK parses less than the recommendation allows.
+        original = caller.tracestate if caller is not None else ""
         is_sampled = result.decision is Decision.RECORD_AND_SAMPLE
-        return Sampling(is_sampled, given if found == state else found.to_header())
+        return Sampling(is_sampled, original if found == state else found.to_header())
 
 
 def sampler_of_environment() -> EnvironmentSampler:
-    """Make the sampler that the environment names."""
+    """Return the sampler that the environment names."""
     provider = TracerProvider(
         resource=Resource.get_empty(), span_limits=SpanLimits(**_NO_LIMITS), shutdown_on_exit=False
     )
@@ -69,9 +69,9 @@ def sampler_of_environment() -> EnvironmentSampler:
 
 
 def resource_of_environment(defaults: Mapping[str, str]) -> dict[str, str | bool | int | float]:
-    """Return the attributes of the resource: the environment's before `defaults` before those of the SDK.
+    """Return the attributes of the resource; in order of precedence the environment's, `defaults`, and the SDK's.
 
-    The SDK's own `service.instance.id` is left out: it is made by chance at each start.
+    The SDK's own `service.instance.id` is left out, since it is random at each start.
     """
     named = {**defaults, **OTELResourceDetector().detect().attributes}
     attributes = Resource.create(named).attributes

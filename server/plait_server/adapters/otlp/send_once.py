@@ -1,4 +1,4 @@
-"""Sends one request and waits: for commands, which need neither trio nor the extra."""
+"""Sends one request, blocking: for commands, which use neither trio nor the extra `otel`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from typing import IO, Final, cast
+from typing import IO, cast
 
 import grpc
 
@@ -25,19 +25,17 @@ from plait_server.adapters.otlp.grpc_sender import (
     compression_of,
     credentials_of,
 )
-from plait_server.adapters.otlp.settings import OtlpProtocol, OtlpSettings
+from plait_server.adapters.otlp.settings import GZIP_LEVEL, OtlpProtocol, OtlpSettings
 from plait_server.adapters.otlp.tls import tls_context
 from plait_server.ports.span_sender import SendFailed, Sent
 
-GZIP_LEVEL: Final = 1
-
 
 def send_once(settings: OtlpSettings, request: bytes, user_agent: str) -> Sent:
-    """Send an ExportTraceServiceRequest; it is not tried again.
+    """Send an ExportTraceServiceRequest, without retries.
 
     Raises:
-        InvalidSetting: a file of a certificate or key cannot be used.
-        SendFailed: the collector did not take it; the message says where and why.
+        InvalidSetting: a certificate or key file cannot be used.
+        SendFailed: the collector could not be reached, or refused the request; the message says where and why.
     """
     match settings.protocol:
         case OtlpProtocol.GRPC:
@@ -60,11 +58,10 @@ def _send_grpc(settings: OtlpSettings, request: bytes, user_agent: str) -> Sent:
         try:
             answer = export(request, timeout_s, settings.headers)
         except grpc.RpcError as error:
-            if not isinstance(
-                error, grpc.Call
-            ):  # What a unary call raises is one, which the stubs do not say.
+            # The error of a unary call is a grpc.Call as well, which the stubs do not say.
+            if not isinstance(error, grpc.Call):
                 raise
-            # The stubs name one pair where there are any number.
+            # The stubs say that there is exactly one pair.
             metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
             raise grpc_failure(settings.endpoint, error.code(), error.details(), metadata) from error
     return read_answer(answer)
@@ -80,7 +77,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> None:
-        """Follow none: spans and headers go to the collector that was named."""
+        """Follow no redirect: spans and headers go only to the collector that was named."""
 
 
 def _send_http(settings: OtlpSettings, request: bytes, user_agent: str) -> Sent:

@@ -1,10 +1,10 @@
-"""Reads OpenTelemetry's environment variables, as its specification says.
+"""Reads OpenTelemetry's environment variables by its specification.
 
 The specification: https://opentelemetry.io/docs/specs/otel/protocol/exporter/ and
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/. An empty variable counts as not
-set. Durations are whole milliseconds. What cannot be parsed, or is out of range, is ignored with a warning; where that
-would send spans elsewhere, or less safely than was meant, `InvalidSetting` is raised instead. Values may be secrets,
-so warnings name variables and never quote headers.
+set. Durations are whole milliseconds. A value that cannot be parsed, or is out of range, is ignored with a warning,
+unless that would send spans elsewhere, or less safely, than was meant: then `InvalidSetting` is raised. Headers may be
+secrets, so warnings never quote them.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ logger = logging.getLogger(__name__)
 
 TRACES_PATH: Final = "v1/traces"
 HTTP_PORT: Final = 4318
-"""Where collectors take OTLP over HTTP by convention; 4317 is gRPC's."""
+"""The port of OTLP over HTTP by convention; that of gRPC is 4317."""
+GZIP_LEVEL: Final = 1
+"""Compresses spans to a tenth; level 6 to a twelfth, in three times the time."""
 INTEGER_MAX: Final = 2**31 - 1
 SPAN_BYTES: Final = 512
-"""What the queue allows for a span on the average."""
+"""The average size of a span by which the queue is bounded in bytes."""
 QUEUE_BYTES_MIN: Final = 8 * 2**20
 
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _TRACES_PREFIX: Final = "OTEL_EXPORTER_OTLP_TRACES_"
 _HEADER_NAME: Final = re.compile(r"[0-9a-z_.-]+")
-"""What gRPC takes; HTTP allows a few characters more that nobody uses."""
+"""What gRPC allows; HTTP allows a few more characters, which nobody uses."""
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _OWN_HEADERS: Final = frozenset({"content-encoding", "content-length", "content-type", "host", "te"})
 
 
 class InvalidSetting(ValueError):
-    """A variable names something that cannot be used."""
+    """A variable has a value that cannot be used."""
 
 
 class OtlpProtocol(enum.Enum):
-    """How OTLP is spoken."""
+    """The transport of OTLP."""
 
     GRPC = "grpc"
     HTTP = "http/protobuf"
@@ -52,7 +54,7 @@ class OtlpProtocol(enum.Enum):
 
 _EXPORTERS: Final[Mapping[str, OtlpProtocol | None]] = {
     "otlp": None,
-    # What OpenTelemetry's Python SDK calls them.
+    # The names that OpenTelemetry's Python SDK uses.
     "otlp_proto_grpc": OtlpProtocol.GRPC,
     "otlp_proto_http": OtlpProtocol.HTTP,
 }
@@ -60,25 +62,24 @@ _EXPORTERS: Final[Mapping[str, OtlpProtocol | None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtlpSettings:
-    """Where spans go, and how."""
+    """Where and how spans are sent."""
 
     protocol: OtlpProtocol
     endpoint: str
-    """An http:// or https:// URL without credentials for HTTP; for gRPC a target as gRPC names it, such as
-    `localhost:4317`."""
+    """For HTTP a URL, http:// or https://, without credentials; for gRPC a target, such as `localhost:4317`."""
     is_secure: bool
-    """Whether the collector is spoken to by TLS."""
+    """Whether TLS is used."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Names in lower case."""
     timeout_s: float = 10.0
-    """How long a request may take; infinite if the variable is 0."""
+    """How long a request may take, in seconds; infinite if the variable is 0."""
     has_gzip: bool = False
     certificate_file: str | None = None
-    """Trusted certificates (PEM); None: those of the system."""
+    """A file of trusted certificates (PEM); None: the system's are trusted."""
     client_key_file: str | None = None
     client_certificate_file: str | None = None
     delay_s: float = 1.0
-    """How long a span waits for others to be sent with."""
+    """How long a batch that is not full waits for more spans, in seconds."""
     queue_spans_max: int = 65_536
     batch_spans_max: int = 2_048
     limits: SpanLimits = field(default_factory=SpanLimits)
@@ -89,22 +90,22 @@ class OtlpSettings:
         return max(QUEUE_BYTES_MIN, self.queue_spans_max * SPAN_BYTES)
 
     def describe(self) -> str:
-        """Say where spans go, without headers and credentials."""
+        """Return where spans are sent, for people; without headers and credentials."""
         if self.protocol is OtlpProtocol.GRPC:
             return f"{self.endpoint} by OTLP over gRPC{'' if self.is_secure else ' without TLS'}"
         return f"{self.url} by OTLP over HTTP"
 
     @property
     def url(self) -> str:
-        """The endpoint of HTTP as it may be shown: without a query, which may hold a key."""
+        """The HTTP endpoint as it may be shown: without its query, which may contain a key."""
         return self.endpoint.partition("?")[0]
 
 
 def read_settings(environ: Mapping[str, str]) -> OtlpSettings | None:
-    """Read where a server sends its spans; None if it is not to.
+    """Read where and how a server sends its spans; None if it is not to send any.
 
     Raises:
-        InvalidSetting: a variable names an endpoint or files that cannot be used.
+        InvalidSetting: the endpoint cannot be used, or only one of a client's key and certificate is set.
     """
     variables = _Variables(environ)
     if variables.boolean("OTEL_SDK_DISABLED"):
@@ -122,12 +123,13 @@ def read_settings(environ: Mapping[str, str]) -> OtlpSettings | None:
 
 
 def read_settings_for(endpoint: str, environ: Mapping[str, str]) -> OtlpSettings:
-    """Read how spans are sent to an endpoint that was given by hand.
+    """Read how to send spans to an endpoint that the user named.
 
-    It is read as OTEL_EXPORTER_OTLP_ENDPOINT would be, unless it names the path of traces itself.
+    It is treated as the value of OTEL_EXPORTER_OTLP_ENDPOINT; if it ends in `/v1/traces`, as that of
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT.
 
     Raises:
-        InvalidSetting: the endpoint, or a file that a variable names, cannot be used.
+        InvalidSetting: the endpoint cannot be used, or only one of a client's key and certificate is set.
     """
     is_whole = endpoint.rstrip("/").endswith(f"/{TRACES_PATH}")
     named = {
@@ -147,7 +149,7 @@ def _read(variables: _Variables, protocol: OtlpProtocol | None) -> OtlpSettings:
     generic = variables.text(_PREFIX + "ENDPOINT")
     own = variables.text(_TRACES_PREFIX + "ENDPOINT")
     given = own or generic
-    protocol = _read_protocol(variables) or protocol or _usual_protocol(given)
+    protocol = _read_protocol(variables) or protocol or _default_protocol(given)
     headers: dict[str, str] = {}
     if protocol is OtlpProtocol.GRPC:
         endpoint, is_secure = _grpc_target(given or "http://localhost:4317", variables, headers)
@@ -199,22 +201,21 @@ def _read_protocol(variables: _Variables) -> OtlpProtocol | None:
         return None
 
 
-def _usual_protocol(endpoint: str) -> OtlpProtocol:
-    """Return what an endpoint speaks, if nobody said so.
+def _default_protocol(endpoint: str) -> OtlpProtocol:
+    """Return the protocol of an endpoint if none is named: gRPC, unless its port or path is that of OTLP over HTTP.
 
-    The specification leaves the default to us. gRPC is that of OpenTelemetry's Python SDK, by which workers send; an
-    endpoint that is HTTP's by convention would answer none of it.
+    The specification lets implementations choose. gRPC is the default of OpenTelemetry's Python SDK.
     """
     try:
         parts = urlsplit(endpoint)
         is_http = parts.port == HTTP_PORT or parts.path.rstrip("/").endswith(f"/{TRACES_PATH}")
     except ValueError:
-        return OtlpProtocol.GRPC  # Whoever reads it says what is wrong.
+        return OtlpProtocol.GRPC  # `_read_url` raises for it.
     return OtlpProtocol.HTTP if is_http and parts.scheme in {"http", "https"} else OtlpProtocol.GRPC
 
 
 def _grpc_target(endpoint: str, variables: _Variables, headers: dict[str, str]) -> tuple[str, bool]:
-    """Return the target and whether it is spoken to by TLS: the scheme decides, or INSECURE if there is none."""
+    """Return the target, and whether TLS is used: the scheme decides, or INSECURE if there is none."""
     scheme = endpoint.partition("://")[0].lower() if "://" in endpoint else ""
     if scheme not in {"http", "https"}:
         return endpoint, not variables.signal_boolean("INSECURE")
@@ -224,7 +225,7 @@ def _grpc_target(endpoint: str, variables: _Variables, headers: dict[str, str]) 
 
 
 def _read_url(url: str, headers: dict[str, str]) -> SplitResult:
-    """Read a URL; credentials in it become a header."""
+    """Read a URL; turn credentials in it into a header."""
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -248,7 +249,7 @@ def _read_compression(variables: _Variables) -> bool:
 
 
 def _read_headers(variables: _Variables) -> dict[str, str]:
-    """Read `name=value` pairs, separated by commas, URL-encoded (W3C Baggage)."""
+    """Read URL-encoded `name=value` pairs, separated by commas (W3C Baggage)."""
     name, text = variables.named_signal("HEADERS")
     headers: dict[str, str] = {}
     for number, member in enumerate(text.split(","), start=1):
@@ -267,7 +268,7 @@ def _read_headers(variables: _Variables) -> dict[str, str]:
 
 
 class _Variables:
-    """The environment, read by type."""
+    """Reads environment variables by type, with warnings."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -299,7 +300,7 @@ class _Variables:
         self.warn(name, f"{text!r} is not an integer of {least} to {INTEGER_MAX}; it is ignored")
         return None
 
-    # Those of traces take precedence over those of all signals.
+    # The variables of traces take precedence over those of all signals.
 
     def named_signal(self, option: str) -> tuple[str, str]:
         own = _TRACES_PREFIX + option

@@ -1,4 +1,4 @@
-"""TLS for HTTP: whom to trust, and who we are."""
+"""TLS for OTLP over HTTP: trusted certificates, and the client's own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from plait_server.adapters.otlp.settings import InvalidSetting, OtlpSettings
 
 
 def tls_context(settings: OtlpSettings) -> ssl.SSLContext:
-    """Make the context of connections to a collector.
+    """Return the TLS context for connections to a collector.
 
     Raises:
-        InvalidSetting: a file of a certificate or key cannot be used.
+        InvalidSetting: a certificate or key file cannot be used.
     """
     path = settings.certificate_file
     try:

@@ -1,4 +1,4 @@
-"""The entry: what the environment says about tracing, made into the parts of a server."""
+"""The entry point: reads the environment, and makes the parts of a server that tracing needs."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracing:
-    """How a server is traced."""
+    """The parts of a server that tracing needs."""
 
     settings: OtlpSettings
-    """Where spans go, the bounds of the queue and of batches, the limits of spans."""
+    """Where and how spans are sent, the bounds of the queue and of batches, the limits of spans."""
     sampler: Sampler
     resource: Mapping[str, str | bool | int | float]
     """The attributes of the resource."""
     open_sender: Callable[[Crossing], SpanSender]
     """Makes the sender, while the asyncio loop runs; its argument is `runtime.asyncio_bridge.callable_from_trio`.
-    Raises InvalidSetting if a file of a certificate or key can no longer be used."""
+    Raises InvalidSetting if a certificate or key file can no longer be used."""
 
     def describe(self) -> str:
-        """Say where spans go, without headers and credentials."""
+        """Return where spans are sent, for people; without headers and credentials."""
         return self.settings.describe()
 
 
 def open_tracing(version: str) -> Tracing | None:
-    """Read the environment; None if spans are not to be sent, or cannot be, about which there is one warning.
+    """Read the environment; return None if no spans are to be sent, or, with one warning, if they cannot be.
 
-    Called before the loop runs: the SDK reads parts of the resource in threads.
+    Called before the loop runs, since the SDK reads parts of the resource in threads.
 
     Args:
         version: The version of Plait.
@@ -54,7 +54,7 @@ def open_tracing(version: str) -> Tracing | None:
 
         open_sender = _opener(settings, f"plait/{version}")
         if settings.is_secure:
-            tls_context(settings)  # Reads the files, so that what is wrong with them is said now.
+            tls_context(settings)  # Reads the files, so that an error in them is found now.
     except ImportError as error:
         logger.warning(
             "spans are not sent, because %s is not installed; run: pip install 'plait[otel]'", error.name
@@ -64,7 +64,7 @@ def open_tracing(version: str) -> Tracing | None:
         logger.warning("spans are not sent: %s", error)
         return None
     defaults = {"service.name": "plait", "service.version": version, "host.name": socket.gethostname()}
-    # Jaeger 1 knows by it, and Jaeger 2 by the name, which spans are of one host, and so of one clock.
+    # Jaeger 1 tells by the address, and Jaeger 2 by the host's name, which spans have the same clock.
     if address := own_address():
         defaults["ip"] = address
     return Tracing(
@@ -87,10 +87,10 @@ def _opener(settings: OtlpSettings, user_agent: str) -> Callable[[Crossing], Spa
 
 
 def own_address() -> str:
-    """Return the address by which this host reaches others; empty if it reaches none. Nothing is sent."""
+    """Return the address from which this host sends to others; empty if it has none. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # of the block that is kept for documentation (RFC 5737)
+            probe.connect(("192.0.2.1", 9))  # from the block reserved for documentation (RFC 5737)
         except OSError:
             return ""
         return str(probe.getsockname()[0])
