@@ -138,7 +138,7 @@ def run(directory: Path, processes: int, *, keep: bool, is_traced: bool) -> int:
         execution = client.get(EXECUTION_ID)
         tell(client, execution, processes)
         if is_traced:
-            show_trace(jaeger, trace_id)
+            show_trace(jaeger, trace_id, address)
         look_further(store, address, keep=keep)
         if keep:
             who = "Server and worker" if jaeger is None else "Server, worker and Jaeger"
@@ -198,10 +198,15 @@ def demo_span() -> Generator[str]:
     provider.shutdown()
 
 
-def show_trace(jaeger: Jaeger | None, trace_id: str) -> None:
-    """Say where the trace is, and draw it if it can be read."""
+def show_trace(jaeger: Jaeger | None, trace_id: str, address: str) -> None:
+    """Draw the trace, and say where it is: as Jaeger has it, or as the server does if the collector is the user's."""
     if jaeger is None:
-        print(f"\nThe trace: {trace_id}, at the collector that {ENDPOINT_VARIABLES[0]} names")
+        draw = ["plait", "trace", EXECUTION_ID, "--server", address]
+        print()
+        announce(draw)
+        subprocess.run(command(draw), check=False)  # noqa: S603 -- Our own command.
+        endpoint = next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)))
+        print(f"\nThe trace: {trace_id}, sent to {endpoint}")
         return
     trace = jaeger.wait_for_trace(trace_id, SPANS_S)
     if trace is None:
