@@ -332,15 +332,18 @@ def test_node_that_was_put_back_ends_then() -> None:
     assert dict(tree.get("execution").attributes)["plait.node_time_s"] == 1.25 + 1.0 + 1.25 + 6.25
 
 
-def test_node_that_was_cancelled_in_its_backoff_ends_then() -> None:
-    d = run("node a retry=2")
-    d.advance(1)
-    d.fail("a", "UNAVAILABLE", jitter=1.0)
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_node_that_was_cancelled_in_its_backoff_ends_then(attempts: int) -> None:
+    d = run("node a retry=3")
+    for _ in range(attempts):
+        d.advance(100)
+        d.fail("a", "UNAVAILABLE", jitter=1.0)
+    failed_ns = 1_000_000_000_000 + attempts * 100_000_000_000
     d.advance(0.5)
     d.cancel()
     tree = ended(d)
-    assert tree.get("attempt a 1").end_ns == 1_001_000_000_000
-    assert tree.get("a").end_ns == 1_001_500_000_000
+    assert tree.get(f"attempt a {attempts}").end_ns == failed_ns
+    assert tree.get("a").end_ns == failed_ns + 500_000_000
 
 
 def test_locked_task_waits_for_no_capacity() -> None:
