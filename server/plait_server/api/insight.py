@@ -1,4 +1,4 @@
-"""InsightService: tells what came of executions."""
+"""InsightService: how executions went."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from plait_server.telemetry.span_encoding import SpanEncoder
 from plait_server.telemetry.spans import SpanFold
 
 EXPORTS_MAX: Final = 4
-"""Traces written at once: each holds an execution in memory, of up to 300 MB."""
+"""Traces exported at once: each holds an execution in memory, up to 300 MB."""
 TURN_S: Final = 10.0
-"""How long an export waits for its turn: those before it may be read slowly."""
+"""How long an export waits for its turn, in seconds: the callers of those before it may read slowly."""
 PART_BYTES: Final = 256 * KIB
-"""Where a part ends: with the span that reaches it, which may have 600 KiB (128 retries with long messages)."""
+"""A part ends with the span that reaches this size; a span may have 600 KiB (128 retries with long messages)."""
 
 Pb = insight_service_pb2
 
@@ -34,9 +34,9 @@ class InsightServicer:
     """Serves InsightService.
 
     Args:
-        supervisor: Knows what is quarantined.
+        supervisor: Knows which executions are quarantined.
         journal: Is read.
-        new_encoder: Makes an encoder of spans, with the resource of those that are sent live.
+        new_encoder: Makes an encoder with the same resource as that of the spans that are sent live.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class InsightServicer:
         self._turns = trio.CapacityLimiter(EXPORTS_MAX)
 
     async def export_trace(self, request: Pb.ExportTraceRequest, call: Call, send: Send) -> None:
-        """Stream the trace of an execution, written from its journal."""
+        """Stream the trace of an execution, made from its journal."""
         del call
         namespace, execution_id = target_of(request.namespace, request.execution_id)
         self._supervisor.quarantine.require_whole((namespace, execution_id))
@@ -68,7 +68,7 @@ class InsightServicer:
                     await pacing.pause_if_due()
                 await pacing.pause_if_due()
                 if event.sequence >= row.last_sequence:
-                    break  # An execution that is open may have events faster than they are written here.
+                    break  # An open execution may get new events faster than they are read here.
             if size:
                 await send_in_time(send, Pb.ExportTraceResponse(traces_data=encoder.take()))
 
@@ -77,9 +77,7 @@ class InsightServicer:
         with trio.move_on_after(TURN_S) as waited:
             await self._turns.acquire()
         if waited.cancelled_caught:
-            raise Overloaded(
-                f"{EXPORTS_MAX} traces are being written, the most there may be; try again later"
-            )
+            raise Overloaded(f"{EXPORTS_MAX} traces are being exported, the most at a time; try again later")
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
 """Writes what happens to the server's log: forks, failed nodes, the ends of executions, and what workers say (B3).
 
-A graph may fork, or fail, at each of its 100,000 nodes. So the nodes of one batch of events get a few lines, and one
-that counts the others: the journal has them all.
+A graph may fork, or fail, at each of its 100,000 nodes. So only a few nodes of each batch of events are logged, with
+one line that counts the others; the journal has them all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from plait_server.ports.workers import Assignment
 logger = logging.getLogger(__name__)
 
 NODE_LINES_MAX: Final = 10
-"""Lines about nodes, of one batch of events."""
+"""Lines about nodes in one batch of events."""
 MESSAGE_CHARS_MAX: Final = 300
 _BRANCHES: Final = "executing %d parallel branches from %s"
 _FAILED: Final = (NodeState.FAILED, NodeState.TIMED_OUT)
@@ -96,7 +96,7 @@ def _node_lines(execution: Execution, events: Sequence[Event], level: int) -> It
 
 
 def _goes_on(execution: Execution, scope: Scope) -> bool:
-    """Tell whether what active edges lead to is executed: not in a scope that was stopped."""
+    """Return whether the targets of active edges are executed: not if the scope was stopped."""
     return scope.stopped_by is Treatment.NONE and execution.state not in _STOPPED
 
 

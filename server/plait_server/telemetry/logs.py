@@ -1,4 +1,4 @@
-"""How the lines of the server's log are written: one line each, with the fields of what it is about at its end."""
+"""Formats the server's log: each record is one line, with the fields of its subject at the end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from plait_server.ports.log_fields import LOG_FIELDS
 
 _UNPRINTED: Final = (
     *range(0x20),
-    *range(
-        0x7F, 0xA0
-    ),  # DEL, and the second set of control characters, some of which begin an escape sequence
+    # DEL and the C1 control characters, some of which begin an escape sequence.
+    *range(0x7F, 0xA0),
+    # Line separators, and characters that change the direction of writing.
     *range(0x200E, 0x2010),
-    *range(0x2028, 0x202F),  # line separators, and what turns the direction of writing
+    *range(0x2028, 0x202F),
     *range(0x2066, 0x206A),
 )
 _ESCAPES: Final = str.maketrans(
@@ -22,11 +22,11 @@ _ESCAPES: Final = str.maketrans(
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records as text: ` execution=... node=...` follows the message, for each field that the record has.
+    """Formats records as text: the message, and ` execution=... node=...` for each field that the record has.
 
-    A message quotes workers and clients: what would begin another line or steer a terminal is escaped. The fields
-    come last, so the last `execution=` of a line is the server's own, whatever the message says. The lines of a
-    traceback are indented, and so begin no record.
+    Messages quote workers and clients, so line breaks and terminal control characters are escaped. The fields come
+    last, so that the last `execution=` of a line is the server's, whatever the message says. The lines of a traceback
+    are indented, so that none looks like a record.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ def log_to(stream: TextIO, level: str) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=level, handlers=[handler])
-    # It has a line at INFO for each request, and so for each batch of spans.
+    # It logs each request at INFO, and so each batch of spans.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def one_line(text: str) -> str:
-    """Write a text that is not ours so that it stays one line of the log, and steers no terminal."""
+    """Escape line breaks and terminal control characters in a text from elsewhere."""
     return text.translate(_ESCAPES)

@@ -1,4 +1,4 @@
-"""Several observers as one."""
+"""Combines several observers into one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plait_server.ports.workers import Assignment
 
 
 class Observers:
-    """Tells each of several observers, in order."""
+    """Calls several observers, in order."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
@@ -20,11 +20,11 @@ class Observers:
         return f"<Observers {self._observers!r}>"
 
     def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
-        """Tell each."""
+        """Call each."""
         for observer in self._observers:
             observer.events_durable(namespace, execution, events)
 
     def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
-        """Tell each."""
+        """Call each."""
         for observer in self._observers:
             observer.worker_said(assignment, kind, text)

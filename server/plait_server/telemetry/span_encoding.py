@@ -1,7 +1,7 @@
-"""Spans as messages of OTLP (https://opentelemetry.io/docs/specs/otlp/), made directly.
+"""Encodes spans as OTLP messages (https://opentelemetry.io/docs/specs/otlp/), without OpenTelemetry's SDK.
 
-The SDK's own spans and encoder take 25 us a span, which would be a third of what a node costs; this takes 5.
-Spans come a trace at a time, so what they have in common is encoded once and merged into each.
+The SDK's spans and encoder take 25 us a span, which would be a third of the cost of a node; this encoder takes 5 us.
+Spans of one trace come together, so what they have in common is encoded once and merged into each.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from plait_server.telemetry.spans import Attributes, Span, Trace
 ResourceValue: TypeAlias = str | bool | int | float
 
 OWN_BYTES_MAX: Final = 640
-"""What a span has at most besides its beginning, if it has neither failure nor events nor links: ids, times, and a
-path, a node's id, a branch and its name of up to 128 bytes. To ask for its size would cost as much as to encode it."""
+"""The most bytes that a span has besides its head, if it has no error, events or links: its ids and times, and the
+node's path and id and the branch's path and name, of up to 128 bytes each. Computing its size would cost as much as
+encoding it."""
 HEADS_MAX: Final = 256
-"""Beginnings of spans that are kept: a trace has some for each type and worker."""
+"""Heads that are kept: a trace has a few for each type and worker."""
 _HAS_REMOTE_BIT: Final = 0x100
-"""Tells that the next bit of a span's or a link's flags means something (trace.proto, SpanFlags)."""
+"""Says that the next bit of the flags is meaningful (trace.proto, SpanFlags)."""
 _IS_REMOTE_BIT: Final = 0x200
 
 
 class SpanEncoder:
-    """Collects spans and writes them as one message.
+    """Collects spans, and encodes them as one message.
 
     Args:
-        resource: Describes who sends them.
-        scope_version: The version of Plait.
-        limits: What is cut off from a span.
+        resource: The attributes of the resource.
+        scope_version: The version of the instrumentation scope, which is Plait's.
+        limits: How much a span may hold.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class SpanEncoder:
         self._spans = scope_spans.spans
         self._trace: Trace | None = None
         self._heads: dict[tuple[str, Attributes], bytes] = {}
-        """What spans of the trace begin with, by name and shared attributes."""
+        """The encoded head of spans, by name and shared attributes: what such spans of the trace have in common."""
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -61,14 +62,14 @@ class SpanEncoder:
         return f"<SpanEncoder of {len(self)} spans>"
 
     def take(self) -> bytes:
-        """Return what was added as a TracesData, which is an ExportTraceServiceRequest too, and begin anew."""
+        """Return the added spans as a TracesData, which is a valid ExportTraceServiceRequest too, and start anew."""
         content = self._data.SerializeToString()
         self._data = trace_pb2.TracesData.FromString(self._empty)
         self._spans = self._data.resource_spans[0].scope_spans[0].spans
         return content
 
     def add(self, span: Span) -> int:
-        """Add a span; return how many bytes it has at most."""
+        """Add a span; return an upper bound of its size in bytes."""
         if span.trace is not self._trace:
             self._trace = span.trace
             self._heads.clear()
@@ -127,7 +128,7 @@ class SpanEncoder:
 
     def _add_events(self, message: trace_pb2.Span, span: Span) -> None:
         events_max = self._limits.events_max
-        # The newest are those that tell how it ended.
+        # The newest are kept: they tell how it ended.
         for event in span.events[-events_max:] if events_max else ():
             target = message.events.add(name=event.name, time_unix_nano=event.time_ns)
             self._set(target, event.attributes)
