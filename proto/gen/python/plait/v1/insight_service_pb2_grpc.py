@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InsightServiceStub(object):
-    """Tells what came of executions. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
+    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
     """
 
     def __init__(self, channel):
@@ -43,14 +43,14 @@ class InsightServiceStub(object):
 
 
 class InsightServiceServicer(object):
-    """Tells what came of executions. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
+    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
     """
 
     def ExportTrace(self, request, context):
-        """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
-        open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-        DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
-        traces that are being written leave it no turn.
+        """Streams the spans of an execution, sampled or not, as they are sent to a collector; their ids are the same each
+        time. For an open execution, streams the spans of what has ended so far. Idempotent. NOT_FOUND:
+        EXECUTION_NOT_FOUND. DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if the caller reads nothing
+        for 60 s; OVERLOADED, if too many other traces are being exported.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +73,7 @@ def add_InsightServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InsightService(object):
-    """Tells what came of executions. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
+    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
     """
 
     @staticmethod

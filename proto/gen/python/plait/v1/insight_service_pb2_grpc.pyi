@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InsightServiceStub:
-    """Tells what came of executions. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
+    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InsightServiceAsyncStub: ...
     ExportTrace: _grpc.UnaryStreamMultiCallable[_insight_service_pb2.ExportTraceRequest, _insight_service_pb2.ExportTraceResponse]
-    """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
-    open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-    DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
-    traces that are being written leave it no turn.
+    """Streams the spans of an execution, sampled or not, as they are sent to a collector; their ids are the same each
+    time. For an open execution, streams the spans of what has ended so far. Idempotent. NOT_FOUND:
+    EXECUTION_NOT_FOUND. DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if the caller reads nothing
+    for 60 s; OVERLOADED, if too many other traces are being exported.
     """
 
 @_typing.type_check_only
 class InsightServiceAsyncStub(InsightServiceStub):
-    """Tells what came of executions. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
+    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExportTrace: _aio.UnaryStreamMultiCallable[_insight_service_pb2.ExportTraceRequest, _insight_service_pb2.ExportTraceResponse]  # type: ignore[assignment]
-    """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
-    open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-    DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
-    traces that are being written leave it no turn.
+    """Streams the spans of an execution, sampled or not, as they are sent to a collector; their ids are the same each
+    time. For an open execution, streams the spans of what has ended so far. Idempotent. NOT_FOUND:
+    EXECUTION_NOT_FOUND. DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if the caller reads nothing
+    for 60 s; OVERLOADED, if too many other traces are being exported.
     """
 
 class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells what came of executions. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
+    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
 
     @_abc_1.abstractmethod
     def ExportTrace(
@@ -61,10 +61,10 @@ class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _insight_service_pb2.ExportTraceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_insight_service_pb2.ExportTraceResponse], _abc.AsyncIterator[_insight_service_pb2.ExportTraceResponse]]:
-        """Streams the trace of an execution, as it was exported or would have been: the ids are the same each time. Of an
-        open execution come the spans of what has ended so far. Idempotent. NOT_FOUND: EXECUTION_NOT_FOUND.
-        DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if nothing was taken for 60 s; OVERLOADED, if the
-        traces that are being written leave it no turn.
+        """Streams the spans of an execution, sampled or not, as they are sent to a collector; their ids are the same each
+        time. For an open execution, streams the spans of what has ended so far. Idempotent. NOT_FOUND:
+        EXECUTION_NOT_FOUND. DATA_LOSS: EXECUTION_CORRUPT. RESOURCE_EXHAUSTED: SLOW_CONSUMER, if the caller reads nothing
+        for 60 s; OVERLOADED, if too many other traces are being exported.
         """
 
 def add_InsightServiceServicer_to_server(servicer: InsightServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
