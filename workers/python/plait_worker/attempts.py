@@ -81,9 +81,9 @@ class _Running:
         self.tray = tray
         self.context = context
         self.cancelled_by: CancelledBy | None = None
-        # Of the first cancel: CANCELLED, RACE_LOST, ... of the server's, else DEADLINE or DRAIN.
+        # The reason of the first cancel: the server's (CANCELLED, RACE_LOST, ...), or DEADLINE or DRAIN.
         self.cancel_reason = ""
-        # The handler's, once that runs.
+        # The handler's span, once the handler runs.
         self.span: HandlerSpan | None = None
         self.task: asyncio.Task[None] | None = None
         # Until its deadline; once it is cancelled, until it is cancelled again.
@@ -103,7 +103,7 @@ class Attempts:
         threads: run handlers that are plain functions.
         inputs: fetches inputs by digest.
         on_queued: called when the session has something to send.
-        tracer: makes the spans of handlers; None: there are none.
+        tracer: makes the spans of handlers; None: no spans are made.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class Attempts:
                 outcome = await self._outcome_of(running)
             self._finish(running, outcome)
         finally:
-            # After the result is on its way: the program's span processors may take their time.
+            # After the result is queued: the program's span processors may be slow.
             self._end_span(running, outcome)
 
     async def _outcome_of(self, running: _Running) -> str | FailureReport | InputUnavailable | None:
@@ -299,7 +299,7 @@ class Attempts:
                 if running.span is not None:
                     running.span.stop()
         running.is_cancellable = False
-        # In a context of its own: what the handler leaves there is not for the next one in that thread.
+        # In a context of its own, so that what the handler sets there is gone for the thread's next handler.
         context = contextvars.copy_context()
         future = self._threads.submit(lambda: context.run(self._call_in_thread, running, input_json))
         outcome = await asyncio.wrap_future(future)

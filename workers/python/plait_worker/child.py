@@ -105,7 +105,5 @@ class _Parent:
 def _exit_late(code: int) -> None:
     # Python waits for threads that are no daemons.
     time.sleep(EXIT_S)
-    logger.warning(
-        "threads of handlers still run, or what they left for the exit; the process ends without them"
-    )
+    logger.warning("threads of handlers, or exit functions, are still running; the process ends without them")
     os._exit(code)

@@ -93,7 +93,7 @@ class Context:
     def traceparent(self) -> str:
         """The W3C traceparent of the attempt's span, the parent of the handler's spans; may be empty.
 
-        Where OpenTelemetry is installed, the handler runs in a span below it, and need not do anything.
+        If OpenTelemetry is installed, the handler already runs in a span that is its child.
         """
         return self._assigned.traceparent
 
@@ -104,7 +104,7 @@ class Context:
 
     @property
     def branch(self) -> str:
-        """The path of the node's branch, such as `0-002`; `0` is the execution's own."""
+        """The path of the node's branch, such as `0-002`; `0` is the main branch."""
         return self._assigned.branch
 
     @property

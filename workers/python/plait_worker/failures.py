@@ -108,9 +108,9 @@ class FailureReport:
     result_problem: hub.ResultProblem = hub.RESULT_PROBLEM_UNSPECIFIED
     """What is wrong with the result, if that is why the attempt fails; the server then gives the code."""
     exception: str = ""
-    """The name of the exception's class; empty if there was none. For the handler's span, as is what follows."""
+    """The name of the exception's class, for the handler's span; empty if there was none."""
     traceback: str = ""
-    """The final lines of its traceback; empty for a failure that the handler meant."""
+    """The final lines of its traceback, for the handler's span; empty for a failure that the handler meant."""
 
 
 def report_of(error: BaseException) -> FailureReport:

@@ -1,7 +1,7 @@
-"""What log records say of the attempt they come from (B3), and how `python -m plait_worker` writes them.
+"""Adds to log records the attempt from which they come (B3), and formats them for `python -m plait_worker`.
 
-The attempt is kept in a context variable, which tasks inherit and `asyncio.to_thread` hands on; a thread that a handler
-starts itself inherits it if it runs in `contextvars.copy_context()`.
+The attempt is kept in a context variable. Tasks inherit it, and `asyncio.to_thread` passes it on; in a thread that a
+handler starts itself, it is set if the thread runs in `contextvars.copy_context()`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from weakref import WeakKeyDictionary
 from plait_worker.session_events import Assigned
 
 LOG_FIELDS: Final = ("namespace", "execution", "node", "branch", "attempt", "trace", "span")
-"""The names of the fields, in the order in which they are written; the server's log has the same."""
+"""The names of the fields, in the order in which they are written; the same as in the server's log."""
 
 LogFields: TypeAlias = dict[str, str | int]
-"""Name -> value; none of the values is empty."""
+"""Name -> value; no value is empty."""
 
 _UNPRINTED: Final = (
     *range(0x20),
-    # DEL, and the second set of control characters, some of which begin an escape sequence.
+    # DEL and the C1 control characters, some of which begin an escape sequence.
     *range(0x7F, 0xA0),
-    # Line separators, and what turns the direction of writing.
+    # Line separators, and characters that change the direction of writing.
     *range(0x200E, 0x2010),
     *range(0x2028, 0x202F),
     *range(0x2066, 0x206A),
@@ -35,23 +35,22 @@ _ESCAPES: Final = str.maketrans(
 )
 _TRACEPARENT_PARTS: Final = 4
 
-# The namespace, and the attempt.
+# The namespace and the attempt of the current context.
 _attempt: ContextVar[tuple[str, Assigned] | None] = ContextVar("plait_attempt", default=None)
 
-
-# The same for its task: the watchdog cannot look into the task's context.
+# The same by task, for the watchdog, which cannot read the context of a task.
 _attempt_of_task: WeakKeyDictionary[asyncio.Task[Any], tuple[str, Assigned]] = WeakKeyDictionary()
 
 
 def enter_attempt(task: asyncio.Task[Any], namespace: str, assigned: Assigned) -> None:
-    """Have what is logged in an attempt's task name the attempt. Called in that task."""
+    """Add the attempt to what is logged in its task from now on. Called in that task."""
     attempt = namespace, assigned
     _attempt.set(attempt)
     _attempt_of_task[task] = attempt
 
 
 def running_fields(loop: asyncio.AbstractEventLoop) -> LogFields:
-    """Return the fields of a line about the attempt whose task a loop runs at the moment. Open to every thread."""
+    """Return the fields of a line about the attempt whose task a loop is running. May be called in any thread."""
     task = asyncio.current_task(loop)
     attempt = None if task is None else _attempt_of_task.get(task)
     return {} if attempt is None else attempt_fields(*attempt)
@@ -73,15 +72,15 @@ def attempt_fields(namespace: str, assigned: Assigned) -> LogFields:
 
 
 class AttemptFilter(logging.Filter):
-    """Adds to each log record which attempt it comes from; for programs that set up logging themselves.
+    """Adds to each log record the attempt from which it comes; for programs that set up logging themselves.
 
         handler = logging.StreamHandler()
         handler.addFilter(AttemptFilter())
 
-    What handlers log, by whichever logger, then has the attributes `namespace`, `execution`, `node`, `branch`,
-    `attempt`, `trace` and `span`: the span is the current one if the program uses OpenTelemetry, else the attempt's.
-    Fields that a record has already, by `extra`, are left; records from elsewhere have none. It belongs on handlers:
-    a filter of a logger does not see what comes from the loggers below it. It lets every record pass.
+    The records of handlers, by whichever logger, then have the attributes `namespace`, `execution`, `node`, `branch`,
+    `attempt`, `trace` and `span`: the current span if the program uses OpenTelemetry, else the attempt's. Attributes
+    that a record already has, by `extra`, are kept; records from elsewhere get none. Add it to log handlers: the filter
+    of a logger is not called for records of the loggers below it. It lets every record pass.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -94,10 +93,11 @@ class AttemptFilter(logging.Filter):
 
 
 class WorkerFormatter(logging.Formatter):
-    """Formats records as text: ` execution=... node=...` follows the message, for each field that the record has.
+    """Formats records as text: the message, and ` execution=... node=...` for each field that the record has.
 
-    A message is a handler's: what would begin another line or steer a terminal is escaped. The fields come last, so
-    the last `execution=` of a line is not the message's. The lines of a traceback are indented, and so begin no record.
+    Messages come from handlers, so line breaks and terminal control characters are escaped. The fields come last, so
+    that the last `execution=` of a line is not the message's. The lines of a traceback are indented, so that none looks
+    like a record.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class WorkerFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Write what is logged in this process to stderr, from INFO on, unless the program has set up logging itself."""
+    """Write the log of this process to stderr, from INFO on, unless the program has set up logging itself."""
     if logging.getLogger("plait_worker").hasHandlers():
         return
     handler = logging.StreamHandler()
@@ -125,19 +125,19 @@ def log_to_stderr() -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     if root.level == logging.WARNING:
-        # Python's default; another level is the program's.
+        # Python's default; the program has set any other level.
         root.setLevel(logging.INFO)
 
 
 def one_line(text: str) -> str:
-    """Write a text that is not ours so that it stays one line of the log, and steers no terminal."""
+    """Escape line breaks and terminal control characters in a text from elsewhere."""
     return text.translate(_ESCAPES)
 
 
 def _current_span_fields() -> LogFields:
     if "opentelemetry.trace" not in sys.modules:
         return {}
-    from opentelemetry import trace  # noqa: PLC0415 - for programs that have imported it already.
+    from opentelemetry import trace  # noqa: PLC0415 - only if the program has imported it.
 
     span = trace.get_current_span().get_span_context()
     if not span.is_valid:

@@ -1,7 +1,7 @@
-"""The spans of handlers, by OpenTelemetry's API. Imported by `tracing` alone, and only if the API is installed.
+"""The spans of handlers, made by OpenTelemetry's API. Only `tracing` imports this, if the API is installed.
 
-Whatever is behind the API (samplers, span processors) is the program's: what it raises is logged once, and fails no
-attempt.
+What is behind the API (samplers, span processors) belongs to the program: an exception from there is logged once, and
+does not fail the attempt.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from plait_worker.session_events import Assigned
 logger = logging.getLogger("plait_worker")
 
 TIMEOUT_REASONS: Final = frozenset({"DEADLINE", "TIMED_OUT"})
-"""The reasons of a cancel that are failures: of the attempt, its span says the same."""
+"""The reasons of a cancel that make the span an error, as the attempt's span is then."""
 
-# The name in the module is private, and the plain one older; instrumentation looks for both.
+# The constant is private, and the plain key is older; instrumentation checks both.
 _SUPPRESSED_KEYS: Final = (
     getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"),
     "suppress_instrumentation",
@@ -45,11 +45,11 @@ class HandlerSpan:
         self._end_ns: int | None = None
 
     def stop(self) -> None:
-        """Note that the handler has ended now."""
+        """Note that the handler has ended; the span will end at this time."""
         self._end_ns = time.time_ns()
 
     def end(self, outcome: object, cancel_reason: str) -> None:
-        """End the span where it was stopped.
+        """End the span, at the time of `stop` if that was called.
 
         Args:
             outcome: the handler's result or failure; anything else if it has none.
@@ -59,7 +59,7 @@ class HandlerSpan:
             if self._span.is_recording():
                 self._describe(outcome, cancel_reason)
             self._span.end(self._end_ns)
-        except Exception as error:  # noqa: BLE001 - code of the program's.
+        except Exception as error:  # noqa: BLE001 - from the program's code.
             self._tracer.tell_problem(error)
 
     def _describe(self, outcome: object, cancel_reason: str) -> None:
@@ -75,7 +75,7 @@ class HandlerSpan:
             if outcome.traceback:
                 exception["exception.stacktrace"] = outcome.traceback
             span.add_event("exception", exception)
-            # What a cancelled handler raises is how it ended, not a failure.
+            # For a cancelled handler, raising is a way to end, not a failure.
             if not cancel_reason or is_timeout:
                 span.set_attribute("error.type", outcome.code)
                 span.set_status(trace.StatusCode.ERROR, outcome.message)
@@ -85,7 +85,7 @@ class HandlerSpan:
 
 
 class HandlerTracer:
-    """Makes the spans of one worker's handlers. Open to every thread.
+    """Makes the spans of one worker's handlers. Thread-safe.
 
     Args:
         namespace: the namespace served.
@@ -93,7 +93,7 @@ class HandlerTracer:
     """
 
     def __init__(self, namespace: str, worker_id: str) -> None:
-        # Of the provider that is set when a span begins: this is a proxy until there is one.
+        # A proxy, if no provider is set yet: it uses the one that is set when a span begins.
         self._tracer = trace.get_tracer("plait_worker")
         self._attributes: dict[str, AttributeValue] = {
             "plait.namespace": namespace,
@@ -104,14 +104,14 @@ class HandlerTracer:
     def begin(self, assigned: Assigned) -> HandlerSpan | None:
         """Begin the span of an attempt's handler, and make it current in the caller's context.
 
-        The context is to be the handler's own: the span stays current in it. Nothing of the worker's own context is
-        left there, neither a span in which `Worker.run` was called nor what keeps instrumentation off.
+        Call it in a context of the handler's own, where the span remains current. It replaces OpenTelemetry's context
+        of the worker: a span that was current when `Worker.run` was called, and the suppression of instrumentation.
 
         Returns:
-            The span, to be ended by the caller; None if there is none.
+            The span, to be ended by the caller; None if none was made.
         """
         parent = otel_context.Context()
-        if not _is_of_use():
+        if not _is_needed():
             otel_context.attach(parent)
             return None
         try:
@@ -142,10 +142,10 @@ class HandlerTracer:
             logger.warning("spans of handlers are lost: OpenTelemetry raised %r", error, exc_info=error)
 
 
-def _is_of_use() -> bool:
-    """Whether spans are recorded, or a trace may be handed on: all that does so imports `propagate`.
+def _is_needed() -> bool:
+    """Return whether spans may be recorded, or the trace passed on, for which `propagate` has to be imported.
 
-    Looked at for each handler, for a program may set up OpenTelemetry late; it saves 5 us of 6.
+    Checked for each handler, since a program may set up OpenTelemetry late. It saves 5 us of 6.
     """
     return "opentelemetry.propagate" in sys.modules or not isinstance(
         trace.get_tracer_provider(), trace.ProxyTracerProvider
@@ -154,7 +154,7 @@ def _is_of_use() -> bool:
 
 @contextmanager
 def suppressed_instrumentation() -> Generator[None, None, None]:
-    """Have instrumentation leave alone what is called in this context."""
+    """Suppress instrumentation for what is called in this context."""
     context = otel_context.get_current()
     for key in _SUPPRESSED_KEYS:
         context = otel_context.set_value(key, True, context)

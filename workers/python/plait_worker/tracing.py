@@ -1,12 +1,12 @@
-"""What a worker shows of itself by OpenTelemetry, if that is installed: a span for each handler, and nothing else.
+"""Tracing of a worker by OpenTelemetry, if that is installed: a span for each handler, and no others.
 
-The span is `handle TYPE`, a child of the attempt's (B2). It is the current span where the handler runs, in its task or
-its thread, so that whatever the handler calls nests below it. It is made by the TracerProvider of the program;
-`exporting` sets one up for `python -m plait_worker`.
+The span is `handle TYPE`, a child of the attempt's span (B2). It is the current span in the task or thread in which the
+handler runs, so the spans of whatever the handler calls nest below it. It is made by the program's TracerProvider;
+`exporting` sets one for `python -m plait_worker`.
 
-The worker's own calls (Attach, the fetching of inputs) make no spans: a stream lives as long as the worker, and belongs
-to no execution. Instrumentation leaves them alone for the context in which they are made says so, and `worker` takes
-gRPC's functions before instrumentation replaces them, where it can.
+The worker's own calls (Attach, fetching inputs) have no spans: the stream lives as long as the worker and belongs to no
+execution. They are made in a context in which instrumentation is suppressed; and `worker` imports gRPC's functions
+by name, so that instrumentation that is set up later does not replace them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_tracer(namespace: str, worker_id: str) -> HandlerTracer | None:
-    """Return what makes the spans of handlers; None without OpenTelemetry.
+    """Return what makes the spans of handlers; None if OpenTelemetry is not installed.
 
     Args:
         namespace: the namespace served.
@@ -33,7 +33,7 @@ def load_tracer(namespace: str, worker_id: str) -> HandlerTracer | None:
 
 
 def untraced() -> AbstractContextManager[None]:
-    """Have OpenTelemetry's instrumentation leave alone what is called, and what tasks are started, in a context."""
+    """Suppress OpenTelemetry's instrumentation for calls made, and tasks started, in this context."""
     try:
         from plait_worker.spans import suppressed_instrumentation  # noqa: PLC0415 - as above.
     except ImportError:

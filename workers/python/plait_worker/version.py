@@ -6,7 +6,7 @@ import importlib.metadata
 
 
 def sdk_version() -> str:
-    """Return the version that is installed; empty when the SDK is run from its sources."""
+    """Return the installed version; empty if the SDK runs from its sources."""
     try:
         return importlib.metadata.version("plait")
     except importlib.metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-# By name: what OpenTelemetry's instrumentation puts in their place later would have every stream pass an interceptor.
+# Imported by name, so that OpenTelemetry's instrumentation cannot replace them later and intercept every stream.
 from grpc.aio import insecure_channel, secure_channel
 
 from plait_worker.attempts import Attempts, CancelledBy
