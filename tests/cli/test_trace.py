@@ -120,7 +120,7 @@ def test_trace_of_an_open_execution_says_what_is_missing(run: Run, tmp_path: Pat
     path.write_text("nodes: [{id: a, delay: {duration: 1h}}, {id: b, transform: {}}]")
     run("submit", str(path), "--id", "open")
     done = run("trace", "open")
-    assert (done.returncode, done.stderr) == (0, "open is RUNNING: what has not ended is missing\n")
+    assert (done.returncode, done.stderr) == (0, "open is RUNNING: spans that have not ended are missing\n")
     assert without_times(done.stdout) == [
         "execution  has not ended",
         "└─ branch 0-002  has not ended",
@@ -159,7 +159,7 @@ def test_what_a_collector_does_not_take_is_told(run: Run, tmp_path: Path) -> Non
         done = run("trace", "not-taken", "--otlp", endpoint)
         assert (done.returncode, done.stderr) == (
             5,
-            "the collector did not take 2 of them: too \\x1b[31mold\n",
+            "the collector rejected 2 of them: too \\x1b[31mold\n",
         )
         sink.answer = lambda _: Answer(code=grpc.StatusCode.PERMISSION_DENIED, message="who\x1b[2J?")
         done = run("trace", "not-taken", "--otlp", endpoint)

@@ -1,7 +1,7 @@
-"""The trace context that goes with a submission, by W3C Trace Context: whose child the execution is (B2).
+"""The trace context that is sent with a submission (W3C Trace Context): the parent of the execution's span (B2).
 
-What the caller names wins; else it is the current span of OpenTelemetry, which is asked for only if the program has
-imported it. A context that is not valid is not sent: the execution then begins a trace of its own.
+It is the one that the caller passes, else that of the current OpenTelemetry span, if the program has imported
+OpenTelemetry. A context that is not valid is not sent: the execution then begins a new trace.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-(
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 TRACESTATE_CHARS_MAX: Final = 512
-"""What the server keeps; a longer one is not sent, for a part of it may name the wrong state."""
+"""The server drops a longer one, so it is not sent."""
 
 
 class CallerTrace(NamedTuple):
-    """The caller's span, named to the server; empty if it has none."""
+    """The trace context of the caller; empty if it has none."""
 
     traceparent: str
     tracestate: str
@@ -34,10 +34,10 @@ class CallerTrace(NamedTuple):
 
     @contextmanager
     def as_parent(self) -> Generator[None, None, None]:
-        """Have spans that instrumentation makes of a call be children of what the caller named.
+        """Make the caller's context the parent of the span that instrumentation makes of a call.
 
-        Instrumentation of gRPC sends its own span in place of the header: without this it would be a child of the
-        current span, and the execution in the wrong trace.
+        Instrumentation of gRPC sends its own span instead of the header. Without this, that span would be a child of
+        the current one, and the execution would be in the wrong trace.
         """
         if not (self.is_explicit and self.traceparent and "opentelemetry.trace" in sys.modules):
             yield
@@ -54,11 +54,11 @@ class CallerTrace(NamedTuple):
 
 
 def caller_trace(traceparent: str, tracestate: str) -> CallerTrace:
-    """Return what goes with a call.
+    """Return the trace context to send with a call.
 
     Args:
-        traceparent: what the caller names; empty: the current span.
-        tracestate: what goes with that.
+        traceparent: that of the parent; empty: the current span's.
+        tracestate: the one that belongs to `traceparent`.
     """
     is_explicit = bool(traceparent)
     if not is_explicit:

@@ -147,9 +147,9 @@ class Client:
                 and kept over the tries of this call.
             execution_id: the execution's id; empty: the server makes one.
             labels: labels of the execution.
-            traceparent: the W3C traceparent of the span that is to be the parent; empty: the current span, if the
+            traceparent: the W3C traceparent of the execution's parent span; empty: that of the current span, if the
                 program uses OpenTelemetry. One that is not valid is not sent.
-            tracestate: the W3C tracestate that goes with `traceparent`.
+            tracestate: the W3C tracestate that belongs to `traceparent`.
 
         Raises:
             GraphFileError: the graph file cannot be read as a graph.
@@ -282,11 +282,11 @@ class Client:
                 self._pause(tries, failure)
 
     def export_trace(self, execution_id: str) -> Iterator[bytes]:
-        """Stream the trace of an execution, as it was sent to a collector or would have been.
+        """Stream the spans of an execution, sampled or not, as they are sent to a collector.
 
-        Yields parts, each an OpenTelemetry TracesData in binary form, which is what a collector takes as an
-        ExportTraceServiceRequest. The ids are the same each time. Of an open execution come the spans of what has
-        ended. A stream that breaks after its first part raises: the spans would come twice.
+        Yields parts, each an OpenTelemetry TracesData in binary form, which is a valid ExportTraceServiceRequest as
+        well. The ids of the spans are the same each time. For an open execution, yields the spans of what has ended so
+        far. A stream that breaks after its first part raises, since a retry would yield the same spans again.
         """
         tries = self._patience.tries(time.monotonic)
         has_begun = False

@@ -78,7 +78,7 @@ def submit_command(
 ) -> int:
     """Have the graph in FILE (YAML or JSON, - for stdin) carried out; write the execution's id.
 
-    TRACEPARENT and TRACESTATE, if set, name the span whose child the execution is.
+    The variables TRACEPARENT and TRACESTATE, if set, name the parent of the execution's span.
     """
     graph = read_graph_file(file)
     with target.open() as client:

@@ -1,11 +1,11 @@
-"""A trace as a tree for the terminal: each span with its offset from the beginning, its duration, and how it ended.
+"""Draws a trace as a tree for the terminal: each span with its offset from the start, its duration and its state.
 
     0.000   1.24 s  execution         SUCCEEDED
     0.001    12 ms  ├─ outline        SUCCEEDED
     0.001    12 ms  │  └─ attempt 1   SUCCEEDED  at demo-1
     0.013   1.21 s  ├─ branch 0-001
 
-Of an open execution the spans of what has ended are there, and not those around them: these are drawn without times.
+For an open execution there are spans of what has ended, but not of their parents; those are drawn without times.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from plait_server.cli.text import color_of, colored, dim, duration, one_line
 
 CHILDREN_MAX: Final = 20
-"""Spans drawn below one; what failed is drawn first of all."""
+"""Children drawn of a span; those that failed have precedence."""
 SPANS_MAX: Final = 300
-"""Spans drawn in all: some screens."""
+"""Spans drawn altogether: a few screens."""
 DEPTH_MAX: Final = 24
 """Forks may be nested deeper than a terminal is wide."""
 _MESSAGE_CHARS_MAX: Final = 300
 _LABEL_CHARS_MAX: Final = 60
 _LABELS_CHARS_MAX: Final = 48
-"""Beyond it states stand where they come, instead of below each other."""
+"""States are aligned in a column behind labels of up to this width; behind longer ones they are not."""
 _LINKS_SHOWN_MAX: Final = 5
 _OFFSET_CHARS: Final = 9
 _DURATION_CHARS: Final = 9
@@ -37,7 +37,7 @@ _ERROR: Final = trace_pb2.Status.STATUS_CODE_ERROR
 
 
 class _Item:
-    """A span, or the place of one that is missing."""
+    """A span, or a placeholder for one that is missing."""
 
     __slots__ = ("attributes", "children", "has_failed", "kind", "parent", "span")
 
@@ -48,7 +48,7 @@ class _Item:
         self.parent: _Item | None = None
         self.children: list[_Item] = []
         self.has_failed = False
-        """Whether it, or something below it, is marked as an error."""
+        """Whether its span, or one below it, is an error."""
 
     @property
     def path(self) -> str:
@@ -70,14 +70,14 @@ class _Item:
 
 class _Row(NamedTuple):
     tree: str
-    """What stands before its label."""
+    """The lines of the tree before its label."""
     below: str
-    """What stands there in the rows below it."""
+    """The lines of the tree in the rows of its children."""
     item: _Item
 
 
 class TraceTree:
-    """The spans of one execution, put together as a tree."""
+    """The spans of one execution, as a tree."""
 
     def __init__(self) -> None:
         self._items: dict[bytes, _Item] = {}
@@ -97,7 +97,7 @@ class TraceTree:
                     self._items[span.span_id] = _Item(kind, _attributes_of(span), span)
 
     def execution(self) -> dict[str, str] | None:
-        """Return the attributes of the execution's span of the newest run; None if it has not ended."""
+        """Return the attributes of the execution's span, of the newest run that ended; None if none has."""
         ended = [item for item in self._items.values() if item.kind == "execution"]
         return max(ended, key=lambda item: item.start_ns).attributes if ended else None
 
@@ -126,15 +126,15 @@ class TraceTree:
     # The tree.
 
     def _roots(self) -> list[_Item]:
-        """Put each item below its parent; return those that have none."""
+        """Add each item to its parent's children; return the items that have no parent."""
         items = list(self._items.values())
         missing = _Missing()
         roots: list[_Item] = []
         for item in items:
-            assert item.span is not None  # these were given
+            assert item.span is not None  # The placeholders are in `missing`.
             parent = self._items.get(item.span.parent_span_id)
             if parent is None and item.kind != "execution":
-                parent = missing.around(item)
+                parent = missing.parent_of(item)
             if parent is None:
                 roots.append(item)
             else:
@@ -170,7 +170,7 @@ class TraceTree:
             notes.append(one_line(reason))
         error = item.error
         if error and item.kind == "attempt" and item.parent is not None and item.parent.error == error:
-            error = has.get("error.type", "")  # The line above says the rest.
+            error = has.get("error.type", "")  # The parent's line has the message.
         notes.append(one_line(error, _MESSAGE_CHARS_MAX))
         if item.kind == "node" and has.get("plait.node.kind", "task") != "task":
             notes.append(has["plait.node.kind"])
@@ -193,7 +193,7 @@ class TraceTree:
 
 
 class _Missing:
-    """Makes places for spans that are missing, since what they tell of has not ended."""
+    """Makes placeholders for spans that are missing because they have not ended."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Item] = {}
@@ -205,29 +205,29 @@ class _Missing:
     def roots(self) -> list[_Item]:
         return [item for item in self._branches.values() if item.parent is None]
 
-    def around(self, item: _Item) -> _Item | None:
-        """Return the place of an item's parent."""
+    def parent_of(self, item: _Item) -> _Item | None:
+        """Return the placeholder of an item's parent; None if it needs none."""
         if item.kind in ("attempt", "queue"):
-            place = self._nodes.get(item.path)
-            if place is None:
+            node = self._nodes.get(item.path)
+            if node is None:
                 attributes = {"plait.node.path": item.path, "plait.branch.id": item.branch}
-                place = self._nodes[item.path] = _Item("node", attributes, None)
-                _put_below(place, self._branch(item.branch))
-            return place
+                node = self._nodes[item.path] = _Item("node", attributes, None)
+                _put_below(node, self._branch(item.branch))
+            return node
         return self._branch(item.branch) if item.kind == "node" else None
 
     def _branch(self, path: str) -> _Item:
-        """Return the place of a branch, below those around it; of branch 0, the execution's."""
-        place = self._branches.get(path)
-        if place is None:
+        """Return the placeholder of a branch, below that of its parent; for branch 0 the execution's."""
+        branch = self._branches.get(path)
+        if branch is None:
             is_main = "-" not in path
-            place = _Item("execution" if is_main else "branch", {"plait.branch.id": path}, None)
-            self._branches[path] = place
+            branch = _Item("execution" if is_main else "branch", {"plait.branch.id": path}, None)
+            self._branches[path] = branch
             if not is_main:
-                # A path that is cut does not tell what it is below.
+                # A path that is cut does not name its parent.
                 above = "0" if "…" in path else path.rpartition("-")[0]
-                _put_below(place, self._branch(above))
-        return place
+                _put_below(branch, self._branch(above))
+        return branch
 
 
 def _put_below(item: _Item, parent: _Item) -> None:
@@ -243,7 +243,7 @@ def _mark_failed(item: _Item) -> None:
 
 
 def _order(item: _Item) -> tuple[int, str]:
-    """Sort spans by the millisecond in which they began; the places of those that are missing come last."""
+    """Sort spans by the millisecond in which they began; placeholders come last."""
     return (item.start_ns // 1_000_000 or 1 << 63, item.branch)
 
 
@@ -251,7 +251,7 @@ def _order(item: _Item) -> tuple[int, str]:
 
 
 def _choose(roots: Sequence[_Item], *, shows_all: bool) -> dict[_Item, None]:
-    """Choose what is drawn: from the outside in, of the spans below one those that failed first, then the earliest."""
+    """Choose the items to draw: parents before children, and of the children those that failed, then the earliest."""
     chosen: dict[_Item, None] = {}
     queue: deque[tuple[_Item, int]] = deque((root, 0) for root in roots)
     while queue and (shows_all or len(chosen) < SPANS_MAX):
@@ -266,7 +266,7 @@ def _choose(roots: Sequence[_Item], *, shows_all: bool) -> dict[_Item, None]:
 
 
 def _rows(roots: Sequence[_Item], shown: dict[_Item, None]) -> Iterator[_Row | str]:
-    """Lay the tree out: rows, and lines that count what is left out."""
+    """Return the rows of the tree, and lines that count the children left out."""
     stack: list[_Row | str] = [_Row("", "", root) for root in reversed(roots) if root in shown]
     while stack:
         row = stack.pop()
@@ -277,8 +277,8 @@ def _rows(roots: Sequence[_Item], shown: dict[_Item, None]) -> Iterator[_Row | s
         left_out = len(row.item.children) - len(children)
         if left_out:
             stack.append(f"{_NO_TIMES}  {row.below}└─ … and {left_out:,} more")
-        for place, child in enumerate(reversed(children)):
-            is_last = place == 0 and not left_out
+        for number, child in enumerate(reversed(children)):
+            is_last = number == 0 and not left_out
             tree, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
             stack.append(_Row(row.below + tree, row.below + below, child))
 

@@ -1,4 +1,4 @@
-"""`plait trace`: the trace of an execution, drawn or written again."""
+"""`plait trace`: draws the trace of an execution, or sends it to a collector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from plait_server.core.trace import read_trace_context
 from plait_server.ports.span_sender import SendFailed
 
 _REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
-"""A collector takes 4 MiB by default."""
+"""Half of what a collector accepts by default."""
 _ID_FIELDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
@@ -46,7 +46,7 @@ def trace_command(
 ) -> int:
     """Draw the trace of an execution, sampled or not, as a tree.
 
-    With --json write it as OTLP's JSON, which collectors take, too: a TracesData a line.
+    With --json write it in OTLP's JSON encoding, which collectors accept: one TracesData a line.
     """
     if otlp is not None and (as_json or shows_all):
         raise click.UsageError("--otlp goes with neither --json nor --all")
@@ -71,12 +71,12 @@ def trace_command(
             for line in tree.lines(shows_all=shows_all):
                 echo(line)
     if not has_ended(execution):
-        complain(f"{execution.execution_id} is {state_of(execution)}: what has not ended is missing")
+        complain(f"{execution.execution_id} is {state_of(execution)}: spans that have not ended are missing")
     return code
 
 
 def _send(settings: OtlpSettings, parts: Iterable[bytes]) -> ExitCode:
-    """Send a trace to a collector, and say how much of it went there."""
+    """Send a trace to a collector, and report how many spans were sent."""
     user_agent = f"plait-trace/{importlib.metadata.version('plait')}"
     sent = rejected = 0
     reason = ""
@@ -86,7 +86,7 @@ def _send(settings: OtlpSettings, parts: Iterable[bytes]) -> ExitCode:
         except SendFailed:
             if sent:
                 complain(
-                    f"{count(sent, 'span')} had been sent; to send all again does no harm: the ids are the same"
+                    f"{count(sent, 'span')} had been sent; it is safe to send all again, since the ids are the same"
                 )
             raise
         sent += span_count
@@ -95,7 +95,7 @@ def _send(settings: OtlpSettings, parts: Iterable[bytes]) -> ExitCode:
     echo(f"sent {count(sent, 'span')} to {settings.describe()}")
     if reason or rejected:
         complain(
-            f"the collector did not take {rejected:,} of them: {one_line(reason)}"
+            f"the collector rejected {rejected:,} of them: {one_line(reason)}"
             if rejected
             else one_line(reason)
         )
@@ -103,13 +103,13 @@ def _send(settings: OtlpSettings, parts: Iterable[bytes]) -> ExitCode:
 
 
 def _requests(parts: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Join parts into requests; return each with the number of its spans."""
+    """Join parts into requests; yield each with the number of its spans."""
     request, span_count = bytearray(), 0
     for part in parts:
         if request and len(request) + len(part) > _REQUEST_BYTES_MAX:
             yield bytes(request), span_count
             request, span_count = bytearray(), 0
-        # Messages of protobuf that follow each other are one message, with the lists of both.
+        # Concatenated protobuf messages are one message, whose lists are concatenated.
         request += part
         span_count += _count_spans(trace_pb2.TracesData.FromString(part))
     if request:
@@ -155,7 +155,7 @@ def _line(name: str, text: str) -> str:
 
 
 def _otlp_json(data: trace_pb2.TracesData) -> str:
-    """Write OTLP's JSON: that of protobuf, but for ids in hexadecimal digits and enums as numbers."""
+    """Return OTLP's JSON encoding: that of protobuf, but with ids in hexadecimal and enums as numbers."""
     written: dict[str, Any] = json_format.MessageToDict(data, use_integers_for_enums=True)
     for of_resource in written.get("resourceSpans", []):
         for of_scope in of_resource.get("scopeSpans", []):
