@@ -34,6 +34,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from plait.v1 import execution_pb2
 from plait_client import Client, PlaitError
+from plait_worker.exporting import otlp_protocol
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 GRAPH: Final = "examples/contact-sheet.yaml"
@@ -150,7 +151,7 @@ def run(directory: Path, processes: int, *, keep: bool, is_traced: bool) -> int:
 
 @contextmanager
 def collector(directory: Path) -> Generator[Jaeger | None]:
-    """See that there is a collector, and that all that is started later knows of it; None if it is the user's own."""
+    """Run a collector, and name it to all that is started later; yield None if the user has one."""
     if any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
         yield None
         return
@@ -176,16 +177,15 @@ def collector(directory: Path) -> Generator[Jaeger | None]:
         try:
             yield jaeger
         finally:
-            # Told to end it takes ten seconds, and it has nothing to lose.
+            # With SIGTERM it takes ten seconds to end, and it has nothing to lose.
             part.process.kill()
 
 
 @contextmanager
 def demo_span() -> Generator[str]:
-    """Begin a span of our own, and have the commands that run meanwhile know of it; gives the id of its trace."""
+    """Begin a span of our own, and name it to the commands that run within it by TRACEPARENT; yield its trace id."""
     provider = TracerProvider(resource=Resource.create({"service.name": "demo"}))
-    # By gRPC or HTTP, wherever the variables say.
-    is_http = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").startswith("http")
+    is_http = otlp_protocol(os.environ) == "http/protobuf"
     provider.add_span_processor(SimpleSpanProcessor(HttpExporter() if is_http else GrpcExporter()))
     with provider.get_tracer("demo").start_as_current_span("demo") as span:
         context = span.get_span_context()
@@ -199,7 +199,7 @@ def demo_span() -> Generator[str]:
 
 
 def show_trace(jaeger: Jaeger | None, trace_id: str, address: str) -> None:
-    """Draw the trace, and say where it is: as Jaeger has it, or as the server does if the collector is the user's."""
+    """Draw the trace, as Jaeger has it, or as the server has it if the collector is the user's; print where it is."""
     if jaeger is None:
         draw = ["plait", "trace", EXECUTION_ID, "--server", address]
         print()

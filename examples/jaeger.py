@@ -1,4 +1,4 @@
-"""A Jaeger for the demonstration, and a trace read from it as text."""
+"""Runs a Jaeger for the demonstration, and draws a trace that it has."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ TOOK_CHARS: Final = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jaeger:
-    """A Jaeger with storage in memory, by the addresses of its doors."""
+    """The addresses of a Jaeger that stores traces in memory."""
 
     otlp: str
-    """Where it takes spans by gRPC."""
+    """Where it accepts spans by gRPC."""
     api: str
-    """Where it shows them."""
+    """Where its query API is."""
     others: Mapping[str, str]
-    """Option -> address of what is not used here."""
+    """Option -> address, of its other ports."""
 
     @property
     def endpoint(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT is to be."""
+        """The value for OTEL_EXPORTER_OTLP_ENDPOINT."""
         return f"http://{self.otlp}"
 
     def arguments(self, binary: str) -> list[str]:
@@ -43,7 +43,7 @@ class Jaeger:
         return [binary, *(f"--{name}.host-port={address}" for name, address in addresses.items())]
 
     def is_ready(self) -> bool:
-        """Whether it takes spans."""
+        """Return whether it accepts spans."""
         try:
             with urllib.request.urlopen(f"http://{self.others['admin.http']}/"):
                 return True
@@ -55,7 +55,7 @@ class Jaeger:
         return f"http://{self.api}/api/traces/{trace_id}"
 
     def read_trace(self, trace_id: str) -> Trace | None:
-        """Read what has come of a trace; None if nothing has."""
+        """Read the spans of a trace that have arrived; None if none has."""
         try:
             with urllib.request.urlopen(self.trace_address(trace_id)) as answer:  # noqa: S310 -- Our own Jaeger.
                 (trace,) = json.load(answer)["data"]
@@ -67,7 +67,7 @@ class Jaeger:
         return Trace(trace["spans"])
 
     def wait_for_trace(self, trace_id: str, timeout_s: float) -> Trace | None:
-        """Wait until all of an execution's trace has come; return what there is when the time is up."""
+        """Wait until the trace of an execution is complete; return what has arrived when the time is up."""
         end_s = time.monotonic() + timeout_s
         while True:
             trace = self.read_trace(trace_id)
@@ -88,7 +88,7 @@ class Trace:
             self._children[parents[0] if parents and parents[0] in ids else ""].append(span)
 
     def is_whole(self) -> bool:
-        """Whether the execution's span is there, and for each attempt the worker's."""
+        """Return whether the execution's span has arrived, and the worker's span of each attempt."""
         names = {span["operationName"] for span in self._spans}
         attempts = [span for span in self._spans if span["operationName"].startswith("attempt ")]
         roots = self._children[""]
@@ -99,7 +99,7 @@ class Trace:
         )
 
     def lines(self) -> Iterator[str]:
-        """Draw the trace: who is below whom, when each ran, and how long."""
+        """Draw the trace as a tree, with a bar and the duration of each span."""
         start_us = min(span["startTime"] for span in self._spans)
         total_us = max(span["startTime"] + span["duration"] for span in self._spans) - start_us
         columns = shutil.get_terminal_size().columns - LABEL_CHARS - TOOK_CHARS - 4
@@ -117,7 +117,7 @@ class Trace:
 
 
 def free_jaeger() -> Jaeger:
-    """Find addresses for a Jaeger: those that it usually has, where they are free."""
+    """Choose addresses for a Jaeger: its usual ports where they are free."""
     usual = {
         "collector.otlp.grpc": 4317,
         "query.http-server": 16686,
