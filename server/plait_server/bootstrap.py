@@ -65,7 +65,7 @@ collector take a quarter of the server's time on a fan-out of 1,000 nodes (4,700
 
 
 FLUSH_S: Final = 3.0
-"""How long a server that stops sends spans that are left."""
+"""How long a stopping server sends its last spans, in seconds."""
 RENEW_S: Final = 1.0
 """How often an idle server looks whether the store is still its own."""
 
@@ -84,7 +84,7 @@ class World:
     config: ServerConfig
     retelling: Retelling | None = None
     resource: Mapping[str, ResourceValue] = field(default_factory=lambda: {"service.name": "plait"})
-    """Who spans say that they are of."""
+    """The attributes of the resource that spans name."""
     span_limits: SpanLimits | None = None
 
 
@@ -277,9 +277,9 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
 
 @asynccontextmanager
 async def _traced(world: World, tracing: Tracing) -> AsyncGenerator[World]:
-    """Add the sending of spans to a world; it outlives the server, and ends with what can be sent in a short time."""
+    """Add the sending of spans to a world. It runs until the server has ended, and then flushes, for FLUSH_S."""
     settings = tracing.settings
-    # The same after a restart: a span that is written twice is one span only if its resource is equal, too.
+    # The same after a restart: collectors take a span that is sent twice for one only if the resource is equal, too.
     instance_id = hashlib.sha256(b"service.instance.id\0" + await world.journal.key()).digest()
     resource = {"service.instance.id": str(uuid.UUID(bytes=instance_id[:16], version=5)), **tracing.resource}
     exporter = SpanExporter(

@@ -136,7 +136,7 @@ def target_of(namespace: str, execution_id: str) -> tuple[str, str]:
 
 
 def request_fields(request: Message | None) -> LogFields:
-    """Return the fields of a log line about a request: the execution that it names, if it names one."""
+    """Return the fields of a log line about a request: the execution that it names, if any."""
     namespace = getattr(request, "namespace", "") or DEFAULT_NAMESPACE
     execution_id = getattr(request, "execution_id", "")
     is_valid = _ID.fullmatch(namespace) and _ID.fullmatch(execution_id)

@@ -281,8 +281,8 @@ async def _abort_bug(
 
 
 def _subject(method: Method, content: bytes) -> LogFields:
-    """Return the fields of a log line about a call whose request was read before."""
-    # What names an execution carries no graph, and so is small.
+    """Return the fields of a log line about a call, whose request has been parsed before."""
+    # Requests that name an execution are small, since they contain no graph.
     return request_fields(method.parse(content) if len(content) <= PARSED_BYTES_MAX else None)
 
 

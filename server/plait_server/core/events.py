@@ -30,10 +30,10 @@ class ExecutionSubmitted(NamedTuple):
     labels: Mapping[str, str]
     semantics_version: int
     traceparent: str
-    """That of the execution's own span."""
+    """The W3C traceparent of the execution's span."""
     node_count: int
     parent_span_id: str = ""
-    """The caller's span, 16 hexadecimal digits; empty if it named none."""
+    """The id of the caller's span, 16 hexadecimal digits; empty if it sent none."""
     tracestate: str = ""
 
 

@@ -26,6 +26,6 @@ class Context:
     observer: Observer
     sampler: Sampler
     retelling: Retelling | None
-    """Who wants to hear again of what was open at the start."""
+    """Is told again the events of executions that were open at the start; None: nobody is."""
     allocator: Allocator
     committer: Committer

@@ -20,5 +20,5 @@ class Submission(NamedTuple):
     input_json: str
     labels: Mapping[str, str]
     caller: TraceContext | None
-    """The caller's span, of which the execution's is a child; None if it named none."""
+    """The caller's trace context, the parent of the execution's span; None if it sent none."""
     request: RequestRecord | None

@@ -100,7 +100,7 @@ class Supervisor:
         self._slept = trio.Event()
         self._begun = trio.Event()
         self._found_open: list[Claim] = []
-        """What was open at the start, if somebody wants to hear of it again."""
+        """The executions that were open at the start, if their events are to be told again."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {len(self._live)} live, {len(self._asleep)} asleep>"
@@ -334,7 +334,7 @@ class Supervisor:
         return execution, item
 
     def _begin_trace(self, submission: Submission, execution_id: str, graph_name: str) -> TraceContext:
-        """Name the span of an execution, in its caller's trace if there is one (B2)."""
+        """Return the trace context of a new execution's span, in the caller's trace if there is one (B2)."""
         namespace, caller = submission.namespace, submission.caller
         trace = caller or TraceContext(own_trace_id(namespace, execution_id), "", 0)
         attributes = {"plait.namespace": namespace, "plait.graph.name": graph_name}
