@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plait.v1 import event_pb2
@@ -135,6 +135,7 @@ def test_an_event_comes_back_as_it_was(each: type, header: Event, data: st.DataO
 
 
 @given(wall)
+@example(4409482506.864569)
 def test_times_are_kept_to_the_microsecond(time_s: float) -> None:
     assert seconds_of_timestamp(timestamp(time_s)) == time_s
     assert timestamp(time_s).nanos % 1000 == 0

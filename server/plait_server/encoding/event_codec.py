@@ -62,7 +62,7 @@ _TYPES: Final[dict[type, event_pb2.EventType]] = {
 
 def timestamp(time_s: float) -> timestamp_pb2.Timestamp:
     """Write a wall time to the microsecond."""
-    seconds, micros = divmod(round(time_s * _MICROS), _MICROS)
+    seconds, micros = divmod(_micros(time_s), _MICROS)
     return timestamp_pb2.Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
@@ -73,13 +73,18 @@ def seconds_of_timestamp(message: timestamp_pb2.Timestamp) -> float:
 
 def duration(duration_s: float) -> duration_pb2.Duration:
     """Write a duration of at least 0 seconds to the microsecond."""
-    seconds, micros = divmod(round(duration_s * _MICROS), _MICROS)
+    seconds, micros = divmod(_micros(duration_s), _MICROS)
     return duration_pb2.Duration(seconds=seconds, nanos=micros * 1000)
 
 
 def seconds_of_duration(message: duration_pb2.Duration) -> float:
     """Read a duration in seconds."""
     return (message.seconds * _MICROS + message.nanos // 1000) / _MICROS
+
+
+def _micros(time_s: float) -> int:
+    # The part after the point alone: the product of the whole is off by a microsecond from the year 2109 on.
+    return int(time_s) * _MICROS + round(time_s % 1.0 * _MICROS)
 
 
 def encode_event(event: Event) -> bytes:
