@@ -62,6 +62,23 @@ async def test_spans_go_out_together_when_they_have_waited(autojump_clock: MockC
     assert collector.names() == [*["attempt t"] * 3, *["branch"] * 2, "execution", *["node t"] * 3]
 
 
+async def test_executions_that_run_at_once_have_their_own_spans(autojump_clock: MockClock) -> None:
+    collector = Collector()
+    scripts = {"a": returns("1", 1.0), "c": returns("1", 1.5), "b": returns("1", 1.0)}
+    async with running(scripts=scripts, spans=observer(collector)) as runtime:
+        await runtime.submit("a -> b", id="x")
+        await runtime.submit("c -> d", id="y")
+        await runtime.wait_ended("x")
+        await runtime.wait_ended("y")
+        await trio.sleep(2)
+    found: list[tuple[str, str]] = []
+    for span in collector.spans.values():
+        has = {each.key: each.value.string_value for each in span.attributes}
+        if span.name == "attempt t":
+            found.append((has["plait.execution.id"], has["plait.node.path"]))
+    assert sorted(found) == [("x", "a"), ("x", "b"), ("y", "c"), ("y", "d")]
+
+
 async def test_full_batch_goes_out_at_once(autojump_clock: MockClock) -> None:
     collector = Collector()
     async with running(spans=observer(collector, batch_spans_max=4, batch_wait_s=1_000.0)) as runtime:

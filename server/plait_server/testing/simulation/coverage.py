@@ -35,6 +35,7 @@ _VERDICTS: Final[Mapping[JoinMode, tuple[str, ...]]] = {
 """What each join can decide, by section 6."""
 
 _CLIENTS: Final = (
+    "an execution sleeps at a start",
     "a call was cut",
     "a call was refused for want of room",
     "an answer was lost",

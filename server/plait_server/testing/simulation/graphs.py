@@ -93,6 +93,8 @@ def make_graph(chance: Random, *, is_long: bool) -> Graph:
         chance: Decides everything.
         is_long: Whether waits may be so long that the execution is put to sleep.
     """
+    if is_long and chance.random() < 0.3:
+        return _make_sleeper(chance)
     if chance.random() < 0.35:
         return _make_wide(chance, is_long=is_long)
     count = 1 if chance.random() < 0.05 else chance.randint(2, NODES_MAX)
@@ -110,6 +112,17 @@ def make_graph(chance: Random, *, is_long: bool) -> Graph:
         policy=_policy(chance),
         scheduling=Scheduling.LEVELS if chance.random() < 0.2 else Scheduling.READY,
         output=_output(chance),
+    )
+
+
+def _make_sleeper(chance: Random) -> Graph:
+    """Make an execution that is put to sleep between two tasks."""
+    first, last = (Task(type=chance.choice(TYPES[:2])) for _ in range(2))
+    kinds = (first, Delay(duration_s=LONG_S), last)
+    return Graph(
+        name="sleeper",
+        nodes=tuple(Node(id=f"n{index}", kind=kind) for index, kind in enumerate(kinds)),
+        edges=(Edge(source="n0", target="n1"), Edge(source="n1", target="n2")),
     )
 
 

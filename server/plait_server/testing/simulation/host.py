@@ -213,6 +213,8 @@ class Host:
             await nursery.start(server.run)
             generation.server = server
             tracing.ready_s = trio.current_time()
+            for _ in range(server.supervisor.statistics().asleep):
+                self._world.count("an execution sleeps at a start")
             self._world.note(f"server {generation.number} is ready")
 
     def _take_error(self, generation: Generation, group: BaseExceptionGroup[BaseException]) -> None:

@@ -25,7 +25,7 @@ def missing_span(durable: Durable, expected: Mapping[bytes, ExpectedSpan], colle
     for span_id, span in expected.items():
         for tracing, due_s in _due(durable, span.sequence, collector):
             handed_s = tracing.handed.get(span_id)
-            if handed_s is None and tracing.is_stopped:
+            if handed_s is None and tracing.is_stopped and due_s <= tracing.ended_s:
                 return (
                     f"the span of {span.label} was not handed over by server {tracing.number}, which stopped"
                 )
