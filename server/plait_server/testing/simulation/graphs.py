@@ -118,7 +118,7 @@ def make_graph(chance: Random, *, is_long: bool) -> Graph:
 def _make_sleeper(chance: Random) -> Graph:
     """Make an execution that is put to sleep between two tasks."""
     first, last = (Task(type=chance.choice(TYPES[:2])) for _ in range(2))
-    kinds = (first, Delay(duration_s=LONG_S), last)
+    kinds: Sequence[Kind] = (first, Delay(duration_s=LONG_S), last)
     return Graph(
         name="sleeper",
         nodes=tuple(Node(id=f"n{index}", kind=kind) for index, kind in enumerate(kinds)),
