@@ -1,4 +1,4 @@
-"""What the bench counts on when it says what spans cost: that a span which does not arrive is missed."""
+"""The bench measures the cost of all spans: it notices one that does not arrive."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export(sink: Sink, *names: str, timeout_s: float = 10.0) -> None:
 
 
 def test_a_sink_counts_different_spans_by_the_first_word_of_their_names(sink: Sink) -> None:
-    sink.forget()
+    sink.clear()
     export(sink, "node a", "node b", "execution")
     export(sink, "node a")
     counted = sink.count()
@@ -46,16 +46,16 @@ def test_a_sink_counts_different_spans_by_the_first_word_of_their_names(sink: Si
     assert counted.bytes > 0
     assert counted.spans == {"node": 2, "execution": 1}
     assert counted.lacks({"node": 3, "execution": 1, "branch": 1}) == {"node": 1, "branch": 1}
-    sink.forget()
+    sink.clear()
     assert sink.count().spans == {}
 
 
-def test_spans_that_do_not_come_fail_the_bench(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_spans_fail_the_bench(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plait_server.bench.sink._STALLED_S", 0.0)
-    sink.forget()
+    sink.clear()
     export(sink, "node a", "node b")
     assert sink.wait_spans({"node": 2}).spans == {"node": 2}
-    with pytest.raises(BenchFailed, match=r"these have not come: {'node': 1}"):
+    with pytest.raises(BenchFailed, match=r"these did not arrive: {'node': 1}"):
         sink.wait_spans({"node": 3})
 
 
@@ -69,7 +69,7 @@ def test_spans_that_do_not_come_fail_the_bench(sink: Sink, monkeypatch: pytest.M
     ],
 )
 def test_a_sink_in_trouble_keeps_nothing(sink: Sink, behavior: Behavior, code: grpc.StatusCode) -> None:
-    sink.forget()
+    sink.clear()
     sink.behave(behavior)
     try:
         with pytest.raises(grpc.RpcError) as caught:

@@ -1,7 +1,7 @@
-"""A collector of traces that costs little: it keeps what it is sent, and looks at it when it is asked.
+"""A cheap collector of spans: it keeps requests as bytes, and parses them when it is asked to count.
 
-`python -m plait_server.bench.sink [PORT]` prints its port and serves OTLP over gRPC; `Sink` asks it from this process.
-It can be told to behave as collectors in trouble do.
+`python -m plait_server.bench.sink [PORT]` prints its port and serves OTLP over gRPC; `Sink` controls it from this
+process. It can be told to behave like a collector in trouble.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from plait_server.bench.site import BenchFailed, read_line, run_process
 EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _BEHAVE: Final = "/bench.Sink/Behave"
 _COUNT: Final = "/bench.Sink/Count"
-_FORGET: Final = "/bench.Sink/Forget"
+_CLEAR: Final = "/bench.Sink/Clear"
 _REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """What a collector takes by default."""
 _SLOW_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 0.05
 _STALLED_S: Final = 15.0
-"""Spans that have not come by then were dropped: a request is given up, and sent again, sooner."""
+"""If nothing arrives for so long, the missing spans were dropped: a failed request is sent again sooner."""
 
 
 class Behavior(enum.Enum):
-    """How a sink treats requests."""
+    """How a sink answers requests."""
 
     TAKE = "take"
     SILENT = "silent"
-    """It never answers."""
+    """Never answers."""
     REFUSING = "refusing"
-    """As one that wants other credentials: the same request is not to be sent again."""
+    """Refuses with PERMISSION_DENIED, which must not be retried."""
     UNAVAILABLE = "unavailable"
-    """As a proxy before a collector that is away: the same request is to be sent again later."""
+    """Refuses with UNAVAILABLE, which may be retried."""
     SLOW = "slow"
-    """It takes one request after the other, a second each."""
+    """Takes one request at a time, each in a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What a sink was sent since it forgot everything."""
+    """What a sink received since it was last cleared."""
 
     requests: int
     bytes: int
     spans: Mapping[str, int]
-    """Spans with different ids, by the first word of their names, such as `node`."""
+    """Spans with distinct ids, by the first word of their names, such as `node`."""
 
     def lacks(self, expected: Mapping[str, int]) -> Mapping[str, int]:
-        """Return how many spans have not come."""
+        """Return how many of the expected spans are missing."""
         return {
             word: count - self.spans.get(word, 0)
             for word, count in expected.items()
@@ -75,26 +75,26 @@ class Sink:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The variables that make a process send its spans here."""
+        """The environment of a process that is to send its spans here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}"}
 
     def behave(self, behavior: Behavior) -> None:
-        """Change how it treats requests; those that a silent one has not answered are UNAVAILABLE."""
+        """Change how it answers; requests that a silent sink holds then fail with UNAVAILABLE."""
         asyncio.run(self._ask(_BEHAVE, behavior.value.encode()))
 
-    def forget(self) -> None:
-        """Forget what it was sent."""
-        asyncio.run(self._ask(_FORGET))
+    def clear(self) -> None:
+        """Clear what it received."""
+        asyncio.run(self._ask(_CLEAR))
 
     def count(self) -> Counted:
-        """Count what it was sent."""
+        """Count what it received."""
         return asyncio.run(self._count())
 
     def wait_spans(self, expected: Mapping[str, int]) -> Counted:
-        """Wait until it has so many spans.
+        """Wait until it has received so many spans.
 
         Raises:
-            BenchFailed: some did not come.
+            BenchFailed: some did not arrive.
         """
         return asyncio.run(self._wait_spans(expected))
 
@@ -103,7 +103,7 @@ class Sink:
         end_s = time.monotonic() + _STALLED_S
         while lacking := counted.lacks(expected):
             if time.monotonic() >= end_s:
-                raise BenchFailed(f"of the spans {dict(expected)}, these have not come: {dict(lacking)}")
+                raise BenchFailed(f"of the spans {dict(expected)}, these did not arrive: {dict(lacking)}")
             await asyncio.sleep(_LOOK_AGAIN_S)
             before, counted = counted, await self._count()
             if counted.requests > before.requests:
@@ -135,12 +135,12 @@ class _Collector(grpc.GenericRpcHandler):
             EXPORT: self._export,
             _BEHAVE: self._behave,
             _COUNT: self._count,
-            _FORGET: self._forget,
+            _CLEAR: self._clear,
         }
         self._behavior = Behavior.TAKE
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._clear()
+        self._reset()
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -192,14 +192,14 @@ class _Collector(grpc.GenericRpcHandler):
         spans = {word: len(ids) for word, ids in self._spans.items()}
         return json.dumps({"requests": self._requests, "bytes": self._bytes, "spans": spans}).encode()
 
-    async def _forget(self, request: bytes, context: _Context) -> bytes:
+    async def _clear(self, request: bytes, context: _Context) -> bytes:
         del request, context
-        self._clear()
+        self._reset()
         return b""
 
-    def _clear(self) -> None:
+    def _reset(self) -> None:
         self._kept: list[bytes] = []
-        """Not looked at yet."""
+        """Not parsed yet."""
         self._spans: defaultdict[str, set[bytes]] = defaultdict(set)
         self._requests = self._bytes = 0
 

@@ -144,7 +144,7 @@ def run_process(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            # Only what is to be traced is.
+            # Tracing is on only where the bench asks for it.
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
                 **(environment or {}),

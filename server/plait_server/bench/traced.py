@@ -1,9 +1,9 @@
-"""S: what spans cost: the same load, in turns, on a server that is traced and on one that is not.
+"""S: the cost of tracing: the same load on a server that is traced and on one that is not.
 
-The sink takes all spans of the traced server, and a round fails if one does not arrive. The worker is not traced:
-what it does with spans is its own processor time. Each round runs both servers shortly one after the other, in
-alternating order, and compares them, for the machine's speed drifts. The processor time of a traced server counts
-until its last span has arrived, which may be a second after the last execution has ended.
+Every span of the traced server is recorded, and a round fails if one does not reach the sink. The worker is not
+traced, for its spans cost its own processor time. The machine's speed drifts, so each round runs both servers one
+right after the other, in alternating order, and compares the two. The processor time of the traced server is measured
+until its last span has arrived, up to a second after the last execution ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from plait_server.bench.site import BenchFailed, Meter, Server, Site, run_server
 
 _RATIO: Final = "traced_per_plain"
 NOT_TRACED: Final = "spans are not sent"
-"""What a server logs that lacks the extra `otel`."""
+"""Logged by a server that lacks the extra `otel`."""
 _FAN: Final = 1_000
 _CHAIN: Final = 200
 _TURN_S: Final = 3.0
@@ -35,7 +35,7 @@ _ROUNDS: Final = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What both servers run."""
+    """What both servers run, and how it is measured."""
 
     graph: graph_pb2.Graph
     in_flight: int
@@ -46,7 +46,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a server did in its turn."""
+    """What was measured in a turn of one server."""
 
     value: float
     passed_s: float
@@ -67,7 +67,7 @@ FANS: Final = Load(
 def spans_of(graph: graph_pb2.Graph, executions: int = 1) -> Mapping[str, int]:
     """Count the spans of executions whose nodes are tasks that succeed at once, by the first word of their names.
 
-    Waits in the queue, which depend on speed, have spans as well.
+    Spans of queue waits are not counted: how many there are depends on the machine's speed.
     """
     outgoing = Counter(edge.source for edge in graph.edges)
     sources = len(graph.nodes) - len({edge.target for edge in graph.edges})
@@ -102,7 +102,7 @@ def _open(site: Site, load: Load) -> Generator[Runner]:
 
 
 def take_turn(load: Load, server: Server, sink: Sink | None, seconds: float) -> Turn:
-    """Run the graph again and again for some seconds, and wait for the spans."""
+    """Run the graph again and again for some seconds, then wait for the spans if there is a sink."""
     meter = Meter(server)
     end_s = time.monotonic() + seconds
     timing = call(
@@ -115,7 +115,7 @@ def take_turn(load: Load, server: Server, sink: Sink | None, seconds: float) -> 
     span_count = 0
     if sink is not None:
         span_count = sum(sink.wait_spans(spans_of(load.graph, executions)).spans.values())
-        sink.forget()
+        sink.clear()
     return Turn(load.read(timing, nodes), timing.passed_s, executions * nodes, meter.cpu_s, span_count)
 
 
@@ -140,7 +140,7 @@ def _compare(load: Load, plain: Turn, traced: Turn, server: Server) -> Round:
 def _shape(name: str, title: str, load: Load, *requirements: Requirement) -> Shape:
     return Shape(
         name=name,
-        title=f"{title}: the server traced with all spans, beside not traced",
+        title=f"{title}: a server with all its spans, beside one that is not",
         figure=_RATIO,
         open=lambda site: _open(site, load),
         rounds=_ROUNDS,
