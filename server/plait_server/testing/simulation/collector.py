@@ -1,13 +1,13 @@
-"""A collector of traces, outside: it survives the server's crashes, is at times away, slow or unwilling, and keeps all.
+"""A simulated collector of traces, which survives the server's crashes, and is away, slow or refuses at times.
 
-`Tracing` is the tracing of one start of the server, put together as `bootstrap` does it, with a tap: what was handed
-over to be sent, when, and which of it met trouble on its way.
+`Tracing` is the tracing of one start of the server, assembled as in `bootstrap`. It records which spans were handed
+over to be sent, when, and which of them met trouble.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, assert_never
 
 import trio
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -21,16 +21,17 @@ from plait_server.testing.simulation.world import World
 
 BATCH_WAIT_S: Final = 1.0
 FLUSH_S: Final = 5.0
-"""How long a server that stops may send what is left."""
+"""How long a stopping server may send its last spans, in seconds."""
 WAY_S: Final = 0.02
-"""The longest way of a request or its answer, in seconds."""
+"""The longest time that a request or its answer travels, in seconds."""
 ASKED_PAUSE_S: Final = 8.0
+"""The pause for which a collector asks that is away."""
 TROUBLE_S: Final = TIMEOUT_S + max(PAUSE_MAX_S, ASKED_PAUSE_S) + 1.0
-"""So long after trouble others may wait behind what is sent again."""
+"""How long after trouble other requests may wait behind the one that is retried, in seconds."""
 
 
 class Mood(enum.Enum):
-    """How a collector takes requests."""
+    """How a collector treats requests."""
 
     WELL = "the collector is well"
     AWAY = "the collector is away"
@@ -40,7 +41,7 @@ class Mood(enum.Enum):
 
 
 class Collector:
-    """Keeps each span that comes, and fails the simulation if one comes again that differs."""
+    """Keeps each span that arrives, and fails the simulation if one arrives again and differs."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -48,7 +49,7 @@ class Collector:
         self._mood = Mood.WELL
         self._mood_until_s = 0.0
         self.spans: Final[dict[bytes, bytes]] = {}
-        """Id -> the span as it came."""
+        """Id -> the encoded span."""
         self.tracings: Final[list[Tracing]] = []
         """One a start of the server."""
 
@@ -57,11 +58,11 @@ class Collector:
 
     @property
     def mood(self) -> Mood:
-        """How it takes requests now."""
+        """How it treats requests now."""
         return self._mood if trio.current_time() < self._mood_until_s else Mood.WELL
 
     def turn(self, mood: Mood, *, for_s: float) -> None:
-        """Let it be in a mood for a while."""
+        """Change its mood for a while."""
         self._mood = mood
         self._mood_until_s = trio.current_time() + for_s
 
@@ -75,7 +76,7 @@ class Collector:
         """Take a request.
 
         Raises:
-            SendFailed: it did not.
+            SendFailed: it did not accept the request.
         """
         chance = self._chance
         await trio.sleep(chance.random() * WAY_S)
@@ -91,13 +92,15 @@ class Collector:
                 asked_s = ASKED_PAUSE_S if chance.random() < 0.2 else None
                 raise SendFailed("nobody listens", is_retryable=True, retry_after_s=asked_s)
             case Mood.SLOW:
-                if chance.random() < 0.5:  # It takes the request, and its answer comes too late.
+                if chance.random() < 0.5:  # It accepts the request, but its answer may come too late.
                     self._keep(spans)
                 await trio.sleep(chance.choice((1.0, 8.0, 30.0)))
             case Mood.REFUSES:
                 raise SendFailed("not to my taste", is_retryable=False)
             case Mood.TAKES_SOME:
                 rejected = chance.randint(0, len(spans))
+            case _:
+                assert_never(mood)
         self._keep(dict(list(spans.items())[rejected:]))
         await trio.sleep(chance.random() * WAY_S)
         return Sent(rejected=rejected, message="some" if rejected else "")
@@ -114,12 +117,12 @@ class Collector:
 
 
 class Tracing:
-    """The tracing of one start of the server: its observer, its exporter, and a tap.
+    """The tracing of one start of the server: observer and exporter, and a record of what passes between them.
 
     Args:
-        world: The seed.
+        world: The simulated world.
         collector: Where spans are sent.
-        number: That of the start.
+        number: The number of the start, from 1.
     """
 
     def __init__(self, world: World, collector: Collector, number: int) -> None:
@@ -135,20 +138,20 @@ class Tracing:
             encoder, self, batch_spans_max=chance.choice((1, 8, 512)), batch_wait_s=BATCH_WAIT_S
         )
         self._requests: dict[bytes, dict[bytes, bytes]] = {}
-        """Request -> its spans by id, from when it is handed over until the collector has it."""
+        """Request -> its spans by id."""
         self.handed: Final[dict[bytes, float]] = {}
         """Id -> when the span was handed over to be sent."""
         self.troubled: Final[set[bytes]] = set()
         """Ids of spans whose request met trouble, or found no room."""
         self.trouble_until_s = float("-inf")
         self.room_s = float("-inf")
-        """Until when room was waited for."""
+        """When the last wait for room ended; infinite during one."""
         self.ready_s = float("inf")
         """When the server was ready."""
         self.ended_s = float("inf")
         """When the server crashed, gave up, or began to stop."""
         self.is_stopped = False
-        """Whether it was asked to stop, and had the time to send what was left."""
+        """Whether it was asked to stop, and had time to flush."""
 
     def __repr__(self) -> str:
         return f"<Tracing {self.number}, {len(self.handed)} spans>"
@@ -166,7 +169,7 @@ class Tracing:
             task_status.started()
 
     async def finish(self) -> None:
-        """Send what is left, as a server does that stops."""
+        """Flush, as a stopping server does."""
         await self.observer.finish()
         await self.exporter.flush(FLUSH_S)
         self.is_stopped = True
@@ -176,7 +179,7 @@ class Tracing:
         self.troubled.update(spans)
         self.trouble_until_s = trio.current_time() + TROUBLE_S
 
-    # What the observer hands over to (SpanSink).
+    # The observer's SpanSink.
 
     def put_nowait(self, request: bytes, span_count: int) -> None:
         """Take a batch."""
@@ -205,7 +208,7 @@ class Tracing:
         await self.exporter.wait_room()
         self.room_s = trio.current_time()
 
-    # What the exporter sends by (SpanSender).
+    # The exporter's SpanSender.
 
     async def send(self, request: bytes) -> Sent:
         """Send a request."""

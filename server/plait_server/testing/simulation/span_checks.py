@@ -1,8 +1,8 @@
-"""Which spans must have come to the collector, and whether they did (B2.1).
+"""Checks that the spans that must have arrived at the collector did (B2.1).
 
-A span is due at a start of the server for one of two reasons: the event that completes it became durable then, or
-the execution was open when the server started, which tells again what was before. Each start must hand over what is
-due in time, and send it, unless it died first or the collector was in the way.
+A span is due at a start of the server for one of two reasons: the event that completes it became durable during that
+start, or the execution was open when the server started, so that its earlier events are told again. Each start must
+hand over in time, and send, the spans that are due, unless the server died first or the collector made trouble.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from plait_server.testing.simulation.span_law import ExpectedSpan
 from plait_server.testing.simulation.store import Durable
 
 LATE_S: Final = GATHER_S + BATCH_WAIT_S + 0.01
-"""The longest time between a durable event and the handing over of its spans."""
+"""The longest time between a durable event and the handing over of its spans, in seconds."""
 SEND_S: Final = 2 * WAY_S + 0.01
 
 
 def missing_span(durable: Durable, expected: Mapping[bytes, ExpectedSpan], collector: Collector) -> str:
-    """Say which span of a sampled execution should have been sent and was not; empty if none."""
+    """Return which span of a sampled execution should have been sent and was not; empty if none."""
     for span_id, span in expected.items():
         for tracing, due_s in _due(durable, span.sequence, collector):
             handed_s = tracing.handed.get(span_id)
@@ -43,7 +43,7 @@ def missing_span(durable: Durable, expected: Mapping[bytes, ExpectedSpan], colle
 
 
 def _due(durable: Durable, sequence: int, collector: Collector) -> Iterator[tuple[Tracing, float]]:
-    """Find the starts of the server at which the spans that an event completes are due, and from when on."""
+    """Find the starts of the server at which the spans that an event completes are due, and since when."""
     written = durable.written[sequence - 1]
     last_start = durable.written[-1].start
     for tracing in collector.tracings[written.start - 1 : last_start]:

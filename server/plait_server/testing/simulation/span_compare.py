@@ -1,4 +1,4 @@
-"""Compares the spans of an execution with those that the law wants."""
+"""Compares the spans of an execution with the expected ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from plait_server.testing.simulation.span_law import ExpectedSpan, Pb, Value
 from plait_server.testing.simulation.store import NAMESPACE
 
 MESSAGE_CHARS: Final = 1_000
-"""What a span shows of a failure's message."""
+"""Characters of a failure's message in a span."""
 SUM_ERROR: Final = 0.000_002
-"""How far two sums of times may differ that were added up in another order and rounded."""
+"""How much sums of times may differ, in seconds: they are added up in another order, and rounded."""
 SPEEDUP_ERROR: Final = 0.001
 
 
@@ -24,7 +24,7 @@ def problem_of(
     execution_id: str,
     caller: Caller,
 ) -> str:
-    """Say what is wrong with the spans of an execution; empty if nothing is."""
+    """Return what is wrong with the spans of an execution; empty if nothing is."""
     for span_id, wanted in expected.items():
         if span_id not in spans:
             return f"the span of {wanted.label} is missing"

@@ -1,7 +1,7 @@
-"""What spans an execution must have, by its events and the law (B1, B2, B2.1).
+"""The spans that an execution must have, by its events and by SEMANTICS (B1, B2, B2.1).
 
-Nothing here looks at how the server makes spans: each expectation is written from the sentences. Joins and
-branches are those of the slow model; the ids alone are the server's, for they name what is compared.
+This shares no code with the making of spans: each expectation is written from the sentences. Joins and branches are the
+slow model's. Only the ids are the server's, since they tell which span is compared with which.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ Value: TypeAlias = str | int | float
 PATH_PARTS_MAX: Final = 8
 _ERRORS: Final = ("FAILED", "TIMED_OUT", "LOST")
 _CODES: Final = {AttemptOutcome.TIMED_OUT: "DEADLINE_EXCEEDED", AttemptOutcome.LOST: "WORKER_LOST"}
-"""Codes of attempts that ended without a failure (S2.1)."""
+"""The codes of attempts that ended without a failure (S2.1)."""
 
 
 class ExpectedSpan(NamedTuple):
-    """A span as the law wants it."""
+    """A span as SEMANTICS demands it."""
 
     label: str
-    """Names it to the reader of a failure."""
+    """Names the span in a failure of the simulation."""
     sequence: int
-    """That of the event that completes it."""
+    """The sequence of the event that completes it."""
     name: str
     kind: Pb.SpanKind.ValueType
     parent: bytes
     start_ns: int
     end_ns: int
     attributes: Mapping[str, Value]
-    """Besides those that all have; empty ones are left out."""
+    """The attributes besides those that all spans have; empty ones are left out."""
     links: frozenset[bytes] | None = frozenset()
-    """None if the law does not say."""
+    """None if SEMANTICS does not determine them."""
     code: str = ""
-    """Of what went wrong; empty if it is no error."""
+    """The error's code; empty if the span is not an error."""
     failure: Failure | None = None
     retries: tuple[int, ...] = ()
     """Numbers of the attempts that were followed by a backoff."""
@@ -93,13 +93,13 @@ class _Node:
     node: Node
     attempts: list[_Attempt] = field(default_factory=list[_Attempt])
     waited_since_s: float | None = None
-    """Since when a delay waits."""
+    """When a delay began to wait."""
     ready_s: float | None = None
     """When its join was decided in its favor."""
     feeding: tuple[int, ...] = ()
-    """The edges that fed its join, ANY's the winner's."""
+    """The edges that fed its join; for ANY the winner's."""
     links: tuple[int, ...] = ()
-    """The edges that it links to."""
+    """The edges to whose sources it links."""
     is_decided: bool = False
     state: NodeState = NodeState.IDLE
     reason: str = ""
@@ -110,11 +110,11 @@ class _Node:
 
     @property
     def has_span(self) -> bool:
-        """Whether it ended, or began (B2.1)."""
+        """Whether it began or ended (B2.1)."""
         return self.state.is_ended or bool(self.attempts) or self.waited_since_s is not None
 
     def bounds(self) -> tuple[int, int]:
-        """Return its start and end: it holds its attempts and its waits for capacity."""
+        """Return its start and end: it encloses its attempts and its waits for capacity."""
         end = to_ns(self.left_s)
         if self.attempts:
             ends = [attempt.bounds()[1] for attempt in self.attempts]
@@ -137,7 +137,7 @@ class _Node:
 
 
 class SpanLaw:
-    """Follows the journal of one execution, and says what spans it must have."""
+    """Follows the journal of one execution, and derives the spans that it must have."""
 
     def __init__(self, graph: Graph, execution_id: str, caller: Caller) -> None:
         self._graph = graph
@@ -157,7 +157,7 @@ class SpanLaw:
     # Following.
 
     def follow(self, event: Event, model: SlowModel) -> None:
-        """Take the next event, and the model as it is after it."""
+        """Take the next event, and the model as it is after that."""
         if event.sequence == 1:
             self._submitted_s = event.time_s
         elif isinstance(event.detail, ExecutionStarted):
@@ -213,7 +213,7 @@ class SpanLaw:
         source = self._nodes[self._graph.edges[edge].source]
         return source.left_s if source.state.is_ended else now_s
 
-    # Saying.
+    # The spans.
 
     def spans(self) -> dict[bytes, ExpectedSpan]:
         """Return id -> span, of the whole execution, which has ended."""
@@ -323,7 +323,7 @@ class SpanLaw:
         return frozenset(self._ids.node(self._graph.edges[edge].source) for edge in node.links)
 
     def _branch_spans(self) -> Iterator[tuple[bytes, ExpectedSpan]]:
-        """Say what branches have spans: those with nodes that have one, on them or below; 0 is the execution's."""
+        """Yield the spans of branches that have nodes with spans, or such branches below; branch 0 is the execution."""
         assert self._end is not None  # it was checked that it has ended
         start = to_ns(self._submitted_s)
         bounds = {"0": (start, _after(start, to_ns(self._end.time_s)))}
@@ -422,7 +422,7 @@ def to_ns(time_s: float) -> int:
 
 
 def _after(start_ns: int, end_ns: int) -> int:
-    """Return the end of a span: after its start, whatever the clock did."""
+    """Return the end of a span: after its start, even if the clock jumped back."""
     return max(start_ns + 1, end_ns)
 
 
