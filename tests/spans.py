@@ -1,4 +1,4 @@
-"""A TracerProvider for the length of a test, and the spans that it was given."""
+"""A TracerProvider for the duration of a test, and its spans."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Collectors for tests: real gRPC and real HTTP on a free port, in threads, which answer as they are told."""
+"""Collectors for tests, by real gRPC and HTTP on a free port, in threads; tests choose their answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from plait_server.adapters.otlp.answers import METHOD, PROTOBUF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a sink says to a request; of a refusal, in the words of both protocols."""
+    """A sink's answer to a request; a refusal has the codes of both protocols."""
 
     code: grpc.StatusCode = grpc.StatusCode.OK
     status: int = 200
@@ -40,11 +40,11 @@ class Answer:
     rejected: int = 0
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None
-    """Of HTTP, instead of the right one."""
+    """The content type of an HTTP answer, if it is to be a wrong one."""
 
 
 class Sink:
-    """Keeps what it was sent. `answer` may be changed, and may block."""
+    """Keeps the requests that it gets. `answer` may be changed, and may block."""
 
     def __init__(self) -> None:
         self.answer: Callable[[bytes], Answer] = lambda _: Answer()
@@ -60,7 +60,7 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Of this machine, signed by itself."""
+    """A self-signed certificate for this machine."""
 
     file: Path
     key_file: Path

@@ -81,7 +81,7 @@ async def send_both_ways(settings: OtlpSettings, request: bytes = REQUEST) -> li
 
 @contextmanager
 def released() -> Generator[threading.Event]:
-    """Make an event that lets blocked sinks go at the end."""
+    """Return an event that is set at the end, to release blocked sinks."""
     event = threading.Event()
     try:
         yield event
@@ -102,7 +102,7 @@ async def test_a_request_arrives_as_it_is(protocol: str) -> None:
 
 
 @BOTH
-async def test_headers_go_along(protocol: str) -> None:
+async def test_headers_are_sent(protocol: str) -> None:
     sink = Sink()
     with OPENERS[protocol](sink):
         await send_both_ways(settings_for(protocol, sink.port, HEADERS="API-Key=a%20b%3D,x-scope=7"))
@@ -127,7 +127,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @BOTH
-async def test_tls_with_a_certificate_of_ones_own(protocol: str, certificate: Certificate) -> None:
+async def test_tls_with_a_self_signed_certificate(protocol: str, certificate: Certificate) -> None:
     sink = Sink()
     trusting = {"scheme": "https", "CERTIFICATE": str(certificate.file)}
     with OPENERS[protocol](sink, certificate=certificate):
@@ -139,7 +139,7 @@ async def test_tls_with_a_certificate_of_ones_own(protocol: str, certificate: Ce
 
 
 @BOTH
-async def test_a_certificate_of_the_client(protocol: str, certificate: Certificate) -> None:
+async def test_tls_with_a_client_certificate(protocol: str, certificate: Certificate) -> None:
     sink = Sink()
     trusting = {"scheme": "https", "CERTIFICATE": str(certificate.file)}
     own = {"CLIENT_KEY": str(certificate.key_file), "CLIENT_CERTIFICATE": str(certificate.file)}
@@ -151,7 +151,7 @@ async def test_a_certificate_of_the_client(protocol: str, certificate: Certifica
 
 
 @BOTH
-async def test_a_certificate_that_is_not_there_is_named(protocol: str, tmp_path: Path) -> None:
+async def test_missing_certificate_file_is_named(protocol: str, tmp_path: Path) -> None:
     settings = settings_for(protocol, 1, scheme="https", CERTIFICATE=str(tmp_path / "none.pem"))
     with pytest.raises(InvalidSetting, match=r"none\.pem"):
         send_once(settings, REQUEST, "plait/test")
@@ -203,9 +203,7 @@ FINAL = [
     [*((answer, True) for answer in RETRYABLE), *((answer, False) for answer in FINAL)],
     ids=lambda value: value.code.name if isinstance(value, Answer) else str(value),
 )
-async def test_what_may_be_sent_again_follows_the_specification(
-    protocol: str, answer: Answer, is_retryable: bool
-) -> None:
+async def test_retries_follow_the_specification(protocol: str, answer: Answer, is_retryable: bool) -> None:
     sink = Sink()
     sink.answer = lambda _: answer
     with OPENERS[protocol](sink):
@@ -219,7 +217,7 @@ async def test_what_may_be_sent_again_follows_the_specification(
 
 
 @BOTH
-async def test_the_collectors_reason_is_shown_and_short(protocol: str) -> None:
+async def test_reason_of_the_collector_is_in_the_message_and_cut(protocol: str) -> None:
     sink = Sink()
     reason = "the tenant is unknown" + 1_000 * "!"
     sink.answer = lambda _: Answer(code=grpc.StatusCode.PERMISSION_DENIED, status=403, message=reason)
@@ -230,7 +228,7 @@ async def test_the_collectors_reason_is_shown_and_short(protocol: str) -> None:
 
 
 @BOTH
-async def test_a_collector_that_is_away_is_found_when_it_comes(protocol: str) -> None:
+async def test_collector_that_comes_back_is_reached_again(protocol: str) -> None:
     """The port is closed at first; the sender is the same."""
     sink = Sink()
     with OPENERS[protocol](sink):
@@ -254,7 +252,7 @@ async def test_a_collector_that_is_away_is_found_when_it_comes(protocol: str) ->
 
 
 @BOTH
-async def test_a_collector_that_never_answers_can_be_left(protocol: str) -> None:
+async def test_request_that_is_never_answered_can_be_cancelled(protocol: str) -> None:
     sink = Sink()
     with released() as event:
 
@@ -279,7 +277,7 @@ async def test_a_collector_that_never_answers_can_be_left(protocol: str) -> None
 
 @BOTH
 async def test_a_large_answer_is_not_read(protocol: str) -> None:
-    """What is no more than a count and a message may not fill the memory."""
+    """An answer is a count and a message; a large one must not fill the memory."""
     sink = Sink()
     sink.answer = lambda _: Answer(body=b"\x0a" + bytes(100 * ANSWER_BYTES_MAX))
     with OPENERS[protocol](sink):
@@ -292,7 +290,7 @@ async def test_a_large_answer_is_not_read(protocol: str) -> None:
 
 
 @BOTH
-async def test_an_answer_that_is_not_otlp_is_told(protocol: str) -> None:
+async def test_answer_that_is_not_otlp_is_a_failure(protocol: str) -> None:
     sink = Sink()
     sink.answer = lambda _: Answer(body=b"\xff\xff\xff")
     with OPENERS[protocol](sink):
@@ -316,15 +314,15 @@ async def test_http_follows_no_redirect() -> None:
     assert other.requests == []
 
 
-async def test_http_takes_an_answer_in_json_for_a_success() -> None:
+async def test_http_answer_in_json_is_a_success() -> None:
     sink = Sink()
     sink.answer = lambda _: Answer(body=b"{}", headers={"content-type": "application/json"})
     with open_http_sink(sink):
         assert await send_both_ways(settings_for("http/protobuf", sink.port)) == [Sent(), Sent()]
 
 
-async def test_http_unpacks_no_answer() -> None:
-    """A few bytes may be many once they are unpacked."""
+async def test_http_answers_are_not_decompressed() -> None:
+    """A few bytes may decompress to many."""
     sink = Sink()
     sink.answer = lambda _: Answer(body=b"\x1f\x8b", headers={"content-encoding": "gzip"})
     with open_http_sink(sink):
@@ -344,8 +342,8 @@ async def test_http_retry_after_is_seconds_or_a_date(text: str, seconds: float |
             assert outcome.retry_after_s == seconds
 
 
-async def test_http_takes_no_web_page_for_a_success() -> None:
-    """Many a server answers whatever it is asked with its front page."""
+async def test_http_web_page_is_not_a_success() -> None:
+    """Some web servers answer any request with their front page."""
     sink = Sink()
     sink.answer = lambda _: Answer(body=b"<html>", headers={"content-type": "text/html; charset=utf-8"})
     with open_http_sink(sink):
@@ -354,7 +352,7 @@ async def test_http_takes_no_web_page_for_a_success() -> None:
             assert "is not a collector" in str(outcome)
 
 
-async def test_http_at_a_port_of_grpc_says_so() -> None:
+async def test_http_at_a_grpc_port_is_a_failure_that_says_so() -> None:
     sink = Sink()
     with open_grpc_sink(sink):
         async with sending(settings_for("http/protobuf", sink.port)) as sender:
@@ -366,7 +364,7 @@ async def test_http_at_a_port_of_grpc_says_so() -> None:
 
 
 @BOTH
-async def test_spans_get_through_a_refusal(protocol: str) -> None:
+async def test_spans_arrive_after_a_refusal(protocol: str) -> None:
     """The collector is full once, then takes all; every batch arrives."""
     sink = Sink()
     answers = iter([Answer(code=grpc.StatusCode.UNAVAILABLE, status=503)])

@@ -158,11 +158,11 @@ def test_credentials_become_a_header_and_are_not_shown() -> None:
         ("https://a:4318", "https://a:4318/v1/traces by OTLP over HTTP"),
     ],
 )
-def test_where_spans_go_is_told(endpoint: str, text: str) -> None:
+def test_destination_is_described(endpoint: str, text: str) -> None:
     assert settings(ENDPOINT=endpoint, HEADERS="key=secret").describe() == text
 
 
-def test_an_endpoint_by_hand_takes_the_other_variables() -> None:
+def test_endpoint_of_the_user_is_combined_with_the_variables() -> None:
     environ = {
         TRACES_ENDPOINT: "http://other:1",
         "OTEL_SDK_DISABLED": "true",

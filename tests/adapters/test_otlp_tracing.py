@@ -55,7 +55,7 @@ def calling(*, is_sampled: bool, trace_id: str = TRACE_ID, tracestate: str = "")
         ("no_such_sampler", True, True, False),
     ],
 )
-def test_a_sampler_decides_of_those_with_and_without_a_caller(
+def test_sampler_decides_with_and_without_a_caller(
     sampler: str, alone: bool, below_sampled: bool, below_unsampled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
@@ -64,7 +64,7 @@ def test_a_sampler_decides_of_those_with_and_without_a_caller(
     assert decision(calling(is_sampled=False)).is_sampled is below_unsampled
 
 
-def test_a_ratio_goes_by_the_trace_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ratio_depends_on_the_trace_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
     assert decision(None, LOW).is_sampled
@@ -74,7 +74,7 @@ def test_a_ratio_goes_by_the_trace_id(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not decision(calling(is_sampled=True, trace_id=HIGH), HIGH).is_sampled
 
 
-def test_a_ratio_below_a_caller_goes_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caller_decides_before_the_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
     assert not decision(None, HIGH).is_sampled
@@ -83,14 +83,14 @@ def test_a_ratio_below_a_caller_goes_by_the_caller(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("argument", ["", "half", "2", "-1"])
-def test_a_ratio_that_is_none_takes_all(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ratio_that_is_not_valid_samples_all(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
     assert decision(None, HIGH).is_sampled
 
 
 @pytest.mark.parametrize("tracestate", ["", "a=1,b=2", "Upper=1,no value,=x"])
-def test_the_tracestate_of_a_caller_is_handed_on(tracestate: str) -> None:
+def test_tracestate_of_a_caller_is_passed_on(tracestate: str) -> None:
     assert decision(calling(is_sampled=True, tracestate=tracestate)).tracestate == tracestate
 
 
@@ -123,7 +123,7 @@ def test_nothing_set_means_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "many"])
-def test_a_limit_that_the_sdk_would_refuse_stops_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_that_the_sdk_would_refuse_does_no_harm(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", value)
     assert tracing().settings.limits.links_max == 128
 
@@ -178,7 +178,7 @@ async def test_the_sender_is_of_the_protocol(
         await sender.aclose()
 
 
-def test_no_id_of_the_server_is_made_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resource_has_no_random_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spans that are sent again after a restart would be another server's."""
     assert "service.instance.id" not in resource_of_environment({})
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one")

@@ -92,7 +92,7 @@ async def test_an_exported_trace_is_that_which_was_made_live(autojump_clock: Moc
         assert names == {"execution", "branch", "node t", "attempt t"}
 
 
-async def test_of_an_open_execution_come_the_spans_of_what_has_ended(autojump_clock: MockClock) -> None:
+async def test_open_execution_has_the_spans_of_what_has_ended(autojump_clock: MockClock) -> None:
     async with running(scripts={"b": hangs}) as runtime:
         await runtime.submit("a -> b")
         assert await export(runtime) == []
@@ -112,7 +112,7 @@ async def test_an_execution_that_is_not_sampled_is_exported_too(autojump_clock: 
 
 
 async def test_a_trace_comes_in_parts_of_at_most_a_mebibyte(autojump_clock: MockClock) -> None:
-    """Also with the longest ids, and with messages that are as long as they may be."""
+    """With the longest ids and messages, too."""
 
     async def fail(assignment: Assignment) -> Report:
         await trio.lowlevel.checkpoint()
@@ -155,7 +155,7 @@ async def test_a_damaged_execution_is_corrupt(autojump_clock: MockClock) -> None
             await export(runtime)
 
 
-async def test_who_takes_nothing_is_cut_off_and_others_have_its_turn(autojump_clock: MockClock) -> None:
+async def test_caller_that_reads_nothing_is_cut_off_and_frees_its_turn(autojump_clock: MockClock) -> None:
     async with running() as runtime, trio.open_nursery() as nursery:
         await runtime.submit("node a")
         await runtime.wait_ended()

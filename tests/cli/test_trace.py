@@ -150,7 +150,7 @@ def test_trace_is_sent_to_a_collector_again(run: Run, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
 
 
-def test_what_a_collector_does_not_take_is_told(run: Run, tmp_path: Path) -> None:
+def test_spans_that_a_collector_rejects_are_reported(run: Run, tmp_path: Path) -> None:
     submit(run, tmp_path, "not-taken")
     sink = Sink()
     with open_grpc_sink(sink):
@@ -173,7 +173,7 @@ def test_what_a_collector_does_not_take_is_told(run: Run, tmp_path: Path) -> Non
     assert done.stderr.count("\n") == 1
 
 
-def test_an_endpoint_that_is_none_is_a_matter_of_usage(run: Run, tmp_path: Path) -> None:
+def test_endpoint_that_is_not_valid_is_a_usage_error(run: Run, tmp_path: Path) -> None:
     done = run("trace", "nobody", "--otlp", "http://:0")
     assert (done.returncode, done.stdout) == (2, "")
     assert "is not a URL such as" in done.stderr

@@ -71,7 +71,7 @@ def test_a_join_names_what_fed_it() -> None:
     assert drawing.lines()[-1].endswith("└─ join    after n0, n1, n2, n3, n4 and 5 more")
 
 
-def test_of_many_children_those_that_failed_and_the_first_are_drawn() -> None:
+def test_failed_children_and_the_first_are_drawn() -> None:
     drawing = Drawing()
     root = drawing.add("execution", took_ms=10_000)
     for number in range(10_000):
@@ -129,7 +129,7 @@ def test_what_surrounds_open_nodes_is_drawn_without_times() -> None:
     ]
 
 
-def test_no_text_of_a_trace_steers_the_terminal() -> None:
+def test_control_characters_are_escaped() -> None:
     drawing = Drawing()
     bad = "\x1b[2J\r\nforged\u202e"
     root = drawing.add("execution", reason=bad, execution__state=bad)
@@ -144,5 +144,5 @@ def test_no_text_of_a_trace_steers_the_terminal() -> None:
     assert len(text.splitlines()) == 6
 
 
-def test_a_trace_without_spans_is_nothing() -> None:
+def test_trace_without_spans_draws_nothing() -> None:
     assert Drawing().lines() == []

@@ -142,14 +142,16 @@ def test_execution_is_a_child_of_the_span_of_the_call(address: str, submit: Subm
 
 @both
 @pytest.mark.usefixtures("spans")
-def test_what_the_caller_names_wins(heard: Heard, submit: Submit) -> None:
+def test_explicit_context_takes_precedence(heard: Heard, submit: Submit) -> None:
     with trace.get_tracer(__name__).start_as_current_span("caller"):
         submit(heard.address, traceparent=TRACEPARENT, tracestate="a=b")
     assert heard.headers == [("traceparent", TRACEPARENT), ("tracestate", "a=b")]
 
 
 @both
-def test_what_the_caller_names_wins_over_instrumentation(heard: Heard, submit: Submit, spans: Spans) -> None:
+def test_explicit_context_takes_precedence_over_instrumentation(
+    heard: Heard, submit: Submit, spans: Spans
+) -> None:
     with instrumented(), trace.get_tracer(__name__).start_as_current_span("caller"):
         submit(heard.address, traceparent=TRACEPARENT, tracestate="a=b")
     call = spans.named(METHOD)
@@ -203,7 +205,7 @@ def test_later_version_is_sent_as_it_is() -> None:
     assert caller_trace(later, "").metadata == (("traceparent", later),)
 
 
-def test_state_of_the_current_span_is_sent() -> None:
+def test_tracestate_of_the_current_span_is_sent() -> None:
     state = trace.TraceState([("a", "b")])
     context = trace.SpanContext(int(TRACE, 16), int(SPAN, 16), is_remote=False, trace_state=state)
     with trace.use_span(trace.NonRecordingSpan(context)):

@@ -1,4 +1,4 @@
-"""Trace context: what a caller's headers mean, and ids that follow from what they name (B2)."""
+"""Trace context: a caller's headers, and ids that are computed from what they identify (B2)."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_traceparent_is_read(traceparent: str, flags: int) -> None:
         f"00-{TRACE}-{SPAN}-01\n",
     ],
 )
-def test_bad_traceparent_names_nothing(traceparent: str) -> None:
+def test_traceparent_that_is_not_valid_is_ignored(traceparent: str) -> None:
     assert read_trace_context(traceparent, "a=b") is None
 
 
@@ -57,7 +57,7 @@ def test_bad_traceparent_names_nothing(traceparent: str) -> None:
         ("a=" + "b" * 511, ""),
     ],
 )
-def test_tracestate_goes_on_if_it_is_valid(tracestate: str, read: str) -> None:
+def test_tracestate_is_passed_on_if_it_is_valid(tracestate: str, read: str) -> None:
     context = read_trace_context(f"00-{TRACE}-{SPAN}-01", tracestate)
     assert context is not None
     assert context.tracestate == read
@@ -70,7 +70,7 @@ def test_child_keeps_the_trace_and_takes_the_decision() -> None:
     assert child.traceparent == f"00-{TRACE}-{'1' * 16}-02"
 
 
-def test_ids_follow_from_the_names_and_differ() -> None:
+def test_ids_are_stable_and_differ() -> None:
     """B2: ids derive from (execution, run, path, attempt)."""
 
     def ids(namespace: str, execution_id: str, run: int) -> list[bytes]:
@@ -99,7 +99,7 @@ def test_branch_0_is_the_execution() -> None:
     assert spans.branch("", 0) == spans.execution()
 
 
-def test_own_trace_id_is_one_an_execution() -> None:
+def test_each_execution_has_a_trace_id_of_its_own() -> None:
     ids = {own_trace_id(namespace, execution) for namespace in "nm" for execution in "xy"}
     assert len(ids) == 4
     assert {len(each) for each in ids} == {32}

@@ -1,4 +1,4 @@
-"""Where the spans of a test go: a real Jaeger, or a sink that takes OTLP where no Jaeger has been built."""
+"""The collector of a test: a real Jaeger, or an OTLP sink if no Jaeger has been built."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from tests.end_to_end.processes import ROOT
 
 HANG_S = 60.0
-"""No test waits for this: it is when spans that do not come are given up."""
+"""No test waits this long unless spans are missing."""
 _POLL_S = 0.05
-"""Between two looks at a Jaeger, which tells nobody what it has stored."""
+"""The time between two queries of a Jaeger, which does not tell when it has stored something."""
 _JAEGER_STARTS_MAX = 3
 """A port that was free may be taken before Jaeger listens on it."""
 
@@ -64,18 +64,18 @@ class SeenSpan:
 
 
 class Collector(Protocol):
-    """What takes spans and shows them."""
+    """Accepts spans, and returns them."""
 
     endpoint: str
-    """What OTEL_EXPORTER_OTLP_ENDPOINT is to be."""
+    """The value for OTEL_EXPORTER_OTLP_ENDPOINT."""
     is_jaeger: bool
 
     def spans(self, trace_id: str) -> list[SeenSpan]:
-        """Return what there is of a trace, by start."""
+        """Return the spans of a trace that have arrived, by start."""
         ...
 
     def wait_for_more(self) -> None:
-        """Wait until there may be more; not for long."""
+        """Wait a short time for more spans."""
         ...
 
 
@@ -99,7 +99,7 @@ def built_jaeger() -> str | None:
 
 
 class Sink(trace_service_pb2_grpc.TraceServiceServicer):
-    """A collector that keeps what it is sent."""
+    """A collector that keeps the spans that it gets."""
 
     is_jaeger = False
 
@@ -142,7 +142,7 @@ class Sink(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 class Jaeger:
-    """A Jaeger of its own, with storage in memory."""
+    """A Jaeger process that stores traces in memory."""
 
     is_jaeger = True
 
@@ -176,7 +176,7 @@ class Jaeger:
             )
         self.endpoint = f"http://{addresses['collector.otlp.grpc']}"
         self.address = f"http://{addresses['query.http-server']}"
-        """Where its API is."""
+        """The address of its API."""
         deadline = time.monotonic() + HANG_S
         while self._process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{addresses['admin.http']}/"):
@@ -220,7 +220,7 @@ def running_collector(folder: Path) -> Generator[Collector]:
 def read_spans(
     resource_spans: Collection[trace_pb2.ResourceSpans],
 ) -> Generator[tuple[bytes, SeenSpan]]:
-    """Read what came by OTLP: each span as it was written, and as others are compared with it."""
+    """Read an OTLP request: yield each span as it was sent, and as tests compare it."""
     for resource in resource_spans:
         service = _read_attributes(resource.resource.attributes).get("service.name", "")
         for scope in resource.scope_spans:

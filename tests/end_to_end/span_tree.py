@@ -1,4 +1,4 @@
-"""A trace as text, and what holds of every trace."""
+"""A trace as text, and checks that hold for every trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.end_to_end.collectors import SeenSpan
 
 SERVER, WORKER = "plait", "plait-worker"
 STOPPED = frozenset({"TIMED_OUT", "CANCELLED", "ABORTED", "LOST"})
-"""Outcomes of attempts that end by the engine's decision: their handlers end when they have heard of it."""
+"""Outcomes of attempts that the engine ends: their handlers may end later."""
 KINDS = {
     "execution": "consumer",
     "branch": "internal",
@@ -29,7 +29,7 @@ PARENTS = {
 
 
 def draw(spans: Sequence[SeenSpan]) -> str:
-    """Draw a trace, a line a span, in an order that does not depend on times. Queue waits are left out.
+    """Draw a trace, one line a span, in an order that does not depend on times. Queue waits are left out.
 
     A line says what ended how, `!` with which failure, and `<-` which spans it links to.
     """
@@ -71,14 +71,14 @@ def _line(span: SeenSpan, by_id: Mapping[str, SeenSpan]) -> str:
 
 
 def missing(spans: Sequence[SeenSpan], expected: Iterable[str]) -> set[str]:
-    """Tell what has not come yet: of the spans that are expected, by id, and of the handlers of attempts."""
+    """Return what has not arrived yet, of the expected spans, by id, and of the handlers' spans."""
     with_children = {span.parent_id for span in spans}
     attempts = {span.span_id for span in spans if span.name.startswith("attempt ")}
     return {*expected} - {span.span_id for span in spans} | attempts - with_children
 
 
 def check(spans: Sequence[SeenSpan], *, task_types: Iterable[str]) -> None:
-    """Check what holds of every trace of an execution that has ended, whoever else has spans in it."""
+    """Check what holds for every trace of an execution that has ended, whoever else has spans in it."""
     by_id = {span.span_id: span for span in spans}
     assert len(by_id) == len(spans), "two spans with one id"
     assert len({span.trace_id for span in spans}) == 1

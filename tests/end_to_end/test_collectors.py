@@ -1,4 +1,4 @@
-"""`plait serve` and collectors: good ones get every span, and bad ones cost no execution anything."""
+"""`plait serve` beside collectors: healthy ones get every span, and others do not affect executions."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ FULL = Answer(code=grpc.StatusCode.RESOURCE_EXHAUSTED, status=429, retry_after_s
 def test_a_collector_that_takes_nothing_costs_spans_alone(
     protocol: str, answer: Answer | None, log: Path
 ) -> None:
-    """It is told once, whatever happens, and once more at the end."""
+    """It is logged once when it begins, and once at the end."""
     sink = Sink()
     with contextlib.ExitStack() as stack:
         opened = OPENERS[protocol](sink)

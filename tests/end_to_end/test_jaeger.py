@@ -326,7 +326,7 @@ def everything(caller: Caller, stage: Stage) -> Execution:
     return execution
 
 
-def test_what_is_read_back_is_a_real_jaeger_s(collector: Collector) -> None:
+def test_collector_is_a_real_jaeger_if_one_is_built(collector: Collector) -> None:
     if not collector.is_jaeger:
         pytest.skip(
             "no Jaeger is built (scripts/jaeger does, with Go); these tests read an OTLP sink instead"
@@ -353,7 +353,7 @@ def test_the_wait_for_capacity_is_a_span_of_its_own(everything: Execution) -> No
     assert first.end_us <= attempt.start_us
 
 
-def test_spans_say_what_they_are_of(everything: Execution) -> None:
+def test_spans_have_their_attributes(everything: Execution) -> None:
     """B3: the attributes that a person filters by."""
     (execution,) = (span for span in everything.spans if span.name == "execution")
     common = {

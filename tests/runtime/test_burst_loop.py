@@ -37,8 +37,8 @@ async def test_callbacks_run_in_order_in_one_round(loop: asyncio.AbstractEventLo
     assert ran == list(range(CALLBACKS_MAX // 2))
 
 
-async def test_trio_has_its_turn_however_many_there_are(loop: asyncio.AbstractEventLoop) -> None:
-    """Rule 2: callbacks that queue others without end stop nobody."""
+async def test_trio_tasks_run_however_many_callbacks_there_are(loop: asyncio.AbstractEventLoop) -> None:
+    """Rule 2: callbacks that queue others without end do not keep trio tasks from running."""
     count = 0
 
     def again() -> None:
@@ -250,8 +250,8 @@ async def test_callbacks_from_other_threads_arrive(loop: asyncio.AbstractEventLo
         await done.wait()
 
 
-async def test_private_parts_are_those_of_trio_asyncio(loop: asyncio.AbstractEventLoop) -> None:
-    """What the loop relies on; another release may call it otherwise."""
+async def test_private_attributes_are_those_of_trio_asyncio(loop: asyncio.AbstractEventLoop) -> None:
+    """Another release of trio-asyncio may rename them."""
     assert isinstance(loop, trio_asyncio.TrioEventLoop)
     for name in ("_q_recv", "_timers", "_nursery", "_main_loop_one"):
         assert hasattr(loop, name)

@@ -144,7 +144,7 @@ async def test_after_a_crash_no_span_is_missing_and_none_differs(autojump_clock:
     assert crashes >= 3
 
 
-async def test_what_was_told_before_a_crash_is_told_again_in_the_background(
+async def test_events_from_before_a_crash_are_told_again_in_the_background(
     autojump_clock: MockClock,
 ) -> None:
     graph = build("; ".join(f"node n{number}" for number in range(300)), "node slow")
@@ -167,7 +167,7 @@ async def test_what_was_told_before_a_crash_is_told_again_in_the_background(
     assert len(collector.spans) == 3 * 301 + 1
 
 
-async def test_what_is_told_again_goes_out_without_any_news(autojump_clock: MockClock) -> None:
+async def test_spans_from_before_a_crash_are_sent_without_new_events(autojump_clock: MockClock) -> None:
     """B2.1: spans from before a crash wait no longer than others, though nothing happens that would wake the task."""
     collector = Collector()
     store = MemoryStore()
@@ -222,7 +222,7 @@ async def test_who_stops_makes_the_spans_of_all_events_that_came(autojump_clock:
     assert collector.batches == [9]
 
 
-async def test_too_many_events_cost_spans_and_no_memory(
+async def test_too_many_events_are_dropped_and_logged_once(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(span_observer, "EVENTS_MAX", 100)

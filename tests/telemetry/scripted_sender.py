@@ -1,4 +1,4 @@
-"""A sender that does as it is told, in virtual time."""
+"""A sender whose answers a test chooses, in virtual time."""
 
 from __future__ import annotations
 

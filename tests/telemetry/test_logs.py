@@ -52,7 +52,7 @@ def test_a_line_without_fields_is_the_message() -> None:
     ],
     ids=["plain", "other scripts", "newline", "controls", "escapes", "separators", "direction"],
 )
-def test_texts_that_are_not_ours_stay_one_line_without_escape_sequences(text: str, written: str) -> None:
+def test_line_breaks_and_control_characters_are_escaped(text: str, written: str) -> None:
     assert formatted("worker w: INFO: %s", text, execution="x").endswith(
         f" worker w: INFO: {written} execution=x"
     )
@@ -65,7 +65,7 @@ def test_a_message_that_forges_fields_stands_before_the_real_ones() -> None:
     assert line.rpartition("execution=")[2] == "x"
 
 
-def test_the_lines_of_a_traceback_are_indented_and_steer_nothing() -> None:
+def test_lines_of_a_traceback_are_indented_and_escaped() -> None:
     try:
         raise ValueError("bad\n2026-01-01 INFO forged \x1b[2J")
     except ValueError as error:

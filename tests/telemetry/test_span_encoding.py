@@ -46,7 +46,7 @@ def attributes(message: trace_pb2.Span | trace_pb2.Span.Event) -> dict[str, obje
     }
 
 
-def test_a_span_says_what_it_is() -> None:
+def test_span_is_encoded() -> None:
     encoder = SpanEncoder({}, "1")
     size = encoder.add(PLAIN)
     (message,) = read(encoder)
@@ -65,7 +65,7 @@ def test_a_span_says_what_it_is() -> None:
     assert message.ByteSize() < size < 1_000
 
 
-def test_failure_events_and_links_are_told() -> None:
+def test_failure_events_and_links_are_encoded() -> None:
     encoder = SpanEncoder({}, "1")
     size = encoder.add(FULL)
     (message,) = read(encoder)
@@ -85,7 +85,7 @@ def test_failure_events_and_links_are_told() -> None:
 
 
 def test_limits_cut_and_count() -> None:
-    """OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and the others hold; what is cut is counted."""
+    """OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and the others are kept; what is dropped is counted."""
     limits = SpanLimits(attributes_max=3, attribute_chars_max=2, events_max=1, links_max=2)
     encoder = SpanEncoder({}, "1", limits)
     encoder.add(FULL)
@@ -97,7 +97,7 @@ def test_limits_cut_and_count() -> None:
     assert [link.span_id for link in message.links] == [b"11111111", b"22222222"]
 
 
-def test_every_batch_names_who_sends_it() -> None:
+def test_every_batch_has_the_resource() -> None:
     encoder = SpanEncoder({"service.name": "plait", "n": 1, "b": True, "f": 0.5}, "1.2")
     for count in (2, 1):
         for _ in range(count):
@@ -116,7 +116,7 @@ def test_every_batch_names_who_sends_it() -> None:
     assert len(encoder) == 0
 
 
-def test_spans_of_two_traces_keep_to_their_own() -> None:
+def test_spans_of_two_traces_do_not_mix() -> None:
     other = TRACE._replace(trace_id=bytes(16), attributes=(("plait.namespace", "m"),))
     encoder = SpanEncoder({}, "1")
     for trace in (TRACE, other, TRACE):
@@ -126,8 +126,8 @@ def test_spans_of_two_traces_keep_to_their_own() -> None:
     assert [attributes(message)["plait.namespace"] for message in messages] == ["n", "m", "n"]
 
 
-def test_size_of_a_span_is_never_more_than_what_is_said() -> None:
-    """Batches are bounded by what is said, and a collector takes 4 MiB."""
+def test_returned_size_is_an_upper_bound() -> None:
+    """Batches are bounded by it, and a collector accepts 4 MiB."""
     long = "x" * 128
     trace = Trace(bytes(16), 1, "t" * 512, (("plait.namespace", long), ("plait.execution.id", long)))
     shared = (("plait.node.type", long), ("plait.worker.id", long), ("plait.worker.instance_id", long))

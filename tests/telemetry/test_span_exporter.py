@@ -51,7 +51,7 @@ async def test_batches_go_out_in_the_order_in_which_they_were_put(autojump_clock
     assert sender.is_closed
 
 
-async def test_few_requests_are_under_way_at_once(autojump_clock: MockClock) -> None:
+async def test_few_requests_are_in_flight_at_once(autojump_clock: MockClock) -> None:
     sender = ScriptedSender(never_answers)
     made = exporter(sender)
     async with running(made):
@@ -62,10 +62,10 @@ async def test_few_requests_are_under_way_at_once(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize(("request_bytes", "kept"), [(1, 50), (1_000, 10)], ids=["spans", "bytes"])
-async def test_what_finds_no_room_is_dropped_and_counted(
+async def test_batch_without_room_is_dropped_and_counted(
     autojump_clock: MockClock, request_bytes: int, kept: int
 ) -> None:
-    """What is under way counts as well as what is queued."""
+    """Batches that are being sent count as queued."""
     made = exporter(ScriptedSender(never_answers))
     async with running(made):
         for _ in range(60):
@@ -126,7 +126,7 @@ async def test_pauses_begin_anew_after_a_success(autojump_clock: MockClock) -> N
     assert sender.times[4:] == pytest.approx([7.5] * REQUESTS_MAX + [8.5] * REQUESTS_MAX)
 
 
-async def test_a_collector_that_asks_to_be_left_alone_is(autojump_clock: MockClock) -> None:
+async def test_pause_is_as_long_as_the_collector_asks_for(autojump_clock: MockClock) -> None:
     sender = ScriptedSender(fails(SendFailed("429", is_retryable=True, retry_after_s=30)))
     made = exporter(sender)
     async with running(made):
@@ -135,7 +135,7 @@ async def test_a_collector_that_asks_to_be_left_alone_is(autojump_clock: MockClo
     assert sender.times == pytest.approx([0, 30, 60])
 
 
-async def test_a_collector_that_asks_to_be_left_alone_for_ever_is_asked_again(
+async def test_pause_that_a_collector_asks_for_is_bounded(
     autojump_clock: MockClock,
 ) -> None:
     """Its batch is given up; the next one is sent after GIVE_UP_S."""
@@ -162,8 +162,8 @@ async def test_a_batch_is_given_up_after_a_bounded_time(autojump_clock: MockCloc
         assert sender.times[-1] < GIVE_UP_S
 
 
-async def test_those_that_wait_are_given_up_with_the_others(autojump_clock: MockClock) -> None:
-    """A collector that is away for long holds up those who wait for room no longer than that."""
+async def test_waiting_for_room_ends_though_the_collector_is_away(autojump_clock: MockClock) -> None:
+    """Waiting for room ends when batches are given up, even if the collector stays away."""
     made = exporter(ScriptedSender(fails(AWAY)))
     async with running(made):
         for _ in range(100):
@@ -185,8 +185,8 @@ async def test_a_batch_that_waited_for_long_is_tried_once(autojump_clock: MockCl
     assert (made.statistics().sent, made.statistics().dropped) == (1, REQUESTS_MAX)
 
 
-async def test_a_refusal_for_good_is_not_tried_again_and_others_wait(autojump_clock: MockClock) -> None:
-    """A collector that refuses everything at once is not asked without end."""
+async def test_refused_batch_is_not_retried_and_the_next_one_waits(autojump_clock: MockClock) -> None:
+    """A collector that refuses everything gets requests at a bounded rate."""
     sender = ScriptedSender(fails(REFUSED))
     made = exporter(sender)
     async with running(made):
@@ -199,7 +199,7 @@ async def test_a_refusal_for_good_is_not_tried_again_and_others_wait(autojump_cl
     assert sorted(request for _, request in sender.asked) == [b"%d" % number for number in range(10)]
 
 
-async def test_a_collector_that_never_answers_is_left_after_the_timeout_and_asked_again(
+async def test_request_that_is_never_answered_times_out_and_is_retried(
     autojump_clock: MockClock,
 ) -> None:
     sender = ScriptedSender(never_answers)
@@ -213,7 +213,7 @@ async def test_a_collector_that_never_answers_is_left_after_the_timeout_and_aske
         assert made.statistics().sent == 1
 
 
-async def test_a_bug_of_a_sender_costs_the_batch_alone(autojump_clock: MockClock) -> None:
+async def test_bug_of_a_sender_costs_only_the_batch(autojump_clock: MockClock) -> None:
     sender = ScriptedSender(fails(RuntimeError("a bug")))
     made = exporter(sender)
     async with running(made):
@@ -254,7 +254,7 @@ async def test_a_flush_sends_what_is_queued(autojump_clock: MockClock) -> None:
 
 
 async def test_a_flush_to_a_collector_that_is_away_ends_at_once(autojump_clock: MockClock) -> None:
-    """Each batch is tried once more, also those that are in a pause."""
+    """Each batch is tried once more, those in a pause included."""
     sender = ScriptedSender(fails(AWAY))
     made = exporter(sender)
     async with running(made):
@@ -362,7 +362,7 @@ async def test_a_full_queue_is_logged_once(
         ]
 
 
-async def test_what_a_collector_says_is_one_short_line(
+async def test_message_of_a_collector_is_logged_as_one_short_line(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = ScriptedSender(fails(SendFailed("a\nb\x1b[2J" + "x" * 10_000, is_retryable=False)))
@@ -389,7 +389,7 @@ async def test_a_warning_of_the_collector_is_logged_once(
 
 
 def test_the_same_chance_gives_the_same_times() -> None:
-    """The simulator repeats a run to the step."""
+    """The simulator depends on it."""
 
     async def times() -> list[float]:
         sender = ScriptedSender(fails(AWAY))

@@ -109,7 +109,7 @@ def test_source_with_several_edges_is_linked_to_once() -> None:
     assert ended(d).links("j") == ["c", "b"]
 
 
-def test_failed_join_links_to_what_it_had() -> None:
+def test_failed_join_links_to_its_active_sources() -> None:
     d = run("a, b -> j", "node j join=QUORUM:2", "policy CONTINUE")
     d.succeed("a")
     d.fail("b")
@@ -168,7 +168,7 @@ def test_attempts_of_a_retried_node_each_have_a_span() -> None:
 
 
 def test_many_retries_are_cut_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for the limits of OpenTelemetry's SDK, the newest events stay; the failure is one of them."""
+    """The newest events are kept, as OpenTelemetry's SDK does; the failure is one of them."""
     monkeypatch.setattr(spans_module, "EVENTS_MAX", 3)
     d = run("node a retry=5")
     for _ in range(5):
@@ -256,7 +256,7 @@ def test_skipped_node_has_the_shortest_span_there_is() -> None:
         assert span.error is None
 
 
-def test_node_that_never_began_has_none_nor_a_branch_without_nodes() -> None:
+def test_node_that_never_began_and_its_branch_have_no_span() -> None:
     """B2.1: a node that never began may have none, a branch without nodes neither."""
     d = run("node a; b -> c; b -> d")
     d.fail("a")
@@ -287,7 +287,7 @@ def test_branches_above_a_node_have_spans_though_nothing_on_them_began() -> None
     ]
 
 
-def test_wait_in_the_queue_lies_under_the_node() -> None:
+def test_wait_in_the_queue_is_a_child_of_the_node() -> None:
     """B2.1: the queue wait lies under the node, if it took 1 ms or more."""
     d = Driver(build("node a"), grants=False).start()
     d.grant_after("a", 0.25)
@@ -306,7 +306,7 @@ def test_wait_in_the_queue_lies_under_the_node() -> None:
     assert "queue a 1" not in ended(short).labels()
 
 
-def test_cancelled_before_it_began_a_task_shows_how_long_it_waited() -> None:
+def test_task_cancelled_before_it_began_shows_how_long_it_waited() -> None:
     d = Driver(build("a -> b"), grants=False).start()
     d.grant("a")
     d.advance(1)
@@ -457,16 +457,16 @@ def test_all_spans_share_the_trace() -> None:
     assert dict(trace.attributes) == {"plait.namespace": "n", "plait.execution.id": "e1", "plait.run": 1}
 
 
-def test_no_span_lasts_no_time_however_quick_the_execution_was() -> None:
-    """Rule 3; `check_nesting` looks."""
+def test_every_span_lasts_at_least_1_ns() -> None:
+    """Rule 3; `check_nesting` checks it."""
     d = run("node a kind=condition:true; a -true-> b; a -false-> c; node b kind=condition:true")
     ends = [(span.start_ns, span.end_ns) for span in ended(d) if span.name != "execution"]
     assert ends == [(1_000_000_000_000, 1_000_000_000_001)] * 5
     assert ended(d).get("execution").end_ns == 1_000_000_000_001
 
 
-def test_clock_that_jumps_back_turns_no_span_round() -> None:
-    """Rule 3: a span holds the spans below it, whatever the wall clock did meanwhile."""
+def test_no_span_ends_before_it_starts_if_the_clock_jumps_back() -> None:
+    """Rule 3: a span encloses its children, even if the wall clock jumped."""
     d = run("a -> b; a -> c; b, c -> d")
     d.advance(100)
     d.succeed("a")

@@ -1,4 +1,4 @@
-"""The trace of an execution that a driver ran, as a tree that tests can look into."""
+"""The trace of an execution that a driver ran, as a tree for tests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def label(span: Span) -> str:
 
 
 def trace_of(driver: Driver) -> Tree:
-    """Make the trace as it is made live, a step's events at a time, and as it is written again: they are equal."""
+    """Make the trace event by event and once more from the final state; the two are equal."""
     live, again = SpanFold(), SpanFold()
     replay = Execution(driver.graph, driver.analysis)
     spans: list[Span] = []

@@ -216,13 +216,13 @@ def test_text_ends_with_the_fields_in_their_order() -> None:
     )
 
 
-def test_text_of_a_handler_is_one_line_and_steers_no_terminal() -> None:
+def test_line_breaks_and_control_characters_are_escaped() -> None:
     text = formatted("a\nb\r\x1b[2J\x9b\u2028\u202e\tü", node="n\n")
     assert text.endswith(r"studio: a\nb\r\x1b[2J\x9b\u2028\u202e\tü node=n\n")
     assert len(text.splitlines()) == 1
 
 
-def test_traceback_begins_no_line() -> None:
+def test_lines_of_a_traceback_are_indented() -> None:
     try:
         raise ValueError("a\n2026-01-01 00:00:00,000 INFO forged\x1b")
     except ValueError:

@@ -427,7 +427,7 @@ class Broken(SpanProcessor):
 
 
 @pytest.mark.parametrize("when", ["start", "end"])
-def test_what_a_span_processor_raises_fails_no_attempt(
+def test_exception_of_a_span_processor_does_not_fail_the_attempt(
     spans: Spans, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     provider = trace.get_tracer_provider()
@@ -451,7 +451,7 @@ def test_what_a_span_processor_raises_fails_no_attempt(
 # Without a provider, and without OpenTelemetry.
 
 
-def test_span_that_nobody_can_see_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_span_that_nobody_could_see_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "opentelemetry.propagate", raising=False)
     worker = make_worker()
     seen: list[trace.SpanContext] = []
