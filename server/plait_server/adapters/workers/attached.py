@@ -477,10 +477,10 @@ class AttachedWorkers:
             )
             self._unlink(worker)
         for held in list(worker.held.values()):
-            if held.reason or held.done.is_set():
-                continue
-            logger.warning("lost with worker %s", worker.worker_id, extra=assignment_fields(held.assignment))
-            held.lose(worker.worker_id, self._lease_s)
+            if not held.reason and not held.done.is_set():
+                fields = assignment_fields(held.assignment)
+                logger.warning("an attempt is lost with worker %s", worker.worker_id, extra=fields)
+                held.lose(worker.worker_id, self._lease_s)
         self._forget(worker)
 
     def _forget(self, worker: Worker) -> None:
@@ -490,7 +490,7 @@ class AttachedWorkers:
 
 
 def _drop(key: AttemptKey, report: Report, worker_id: str) -> None:
-    text = "a report (%s) by worker %s came before the server"
+    text = "a report (%s) by worker %s is dropped: it came before the server was ready"
     logger.warning(text, report.outcome.name, worker_id, extra=attempt_fields(key))
 
 

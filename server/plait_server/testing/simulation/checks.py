@@ -70,7 +70,9 @@ class Checks:
                         unexplained.pop(span_id, None)
             self._check_promises(clients)
             for span_id in unexplained:
-                raise SimulationFailure("B2", f"a span came of nothing: {self._collector.spans[span_id]!r}")
+                raise SimulationFailure(
+                    "B2", f"a span that no execution explains arrived: {self._collector.spans[span_id]!r}"
+                )
         except SimulationFailure as failure:
             return failure
         return None
@@ -134,7 +136,7 @@ class Checks:
             raise fail("C1", problem)
 
     def _check_spans(self, durable: Durable, law: SpanLaw, client: Client) -> Iterable[bytes]:
-        """Check the trace of an execution; returns the ids of what may have come of it."""
+        """Check the trace of an execution; return the ids of the spans that may have arrived."""
         expected = law.spans()
         self.rows.update(law.rows)
         exported = {span_id: Pb.FromString(content) for span_id, content in client.exported.items()}

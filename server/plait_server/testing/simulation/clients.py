@@ -65,7 +65,7 @@ class Client:
         self.graph: Final = graph
         self.caller: Final = choose_caller(world.chance("caller", name))
         self.exported: Final[dict[bytes, bytes]] = {}
-        """Id -> span, of the trace as it was written again after the end."""
+        """Id -> encoded span, as ExportTrace returned it after the end."""
         self.execution_id = ""
         """Empty until the submission was acknowledged."""
         self.is_done = trio.Event()
@@ -226,7 +226,7 @@ class Client:
     # Looking.
 
     async def _export(self) -> None:
-        """Let the trace be written again (B2)."""
+        """Export the trace (B2)."""
         self.exported.clear()
 
         async def receive(message: Message | bytes) -> None:

@@ -60,7 +60,7 @@ _SPANS: Final = (
     "an execution that is not sampled",
     "an execution told again after a crash",
 )
-"""What traces have, and what may lack (B2, B2.1)."""
+"""What happens in traces (B2, B2.1)."""
 _COLLECTOR: Final = (
     "a span comes again",
     "spans find no room",

@@ -60,7 +60,7 @@ class Generation:
         """None until it takes calls."""
         self.scope = trio.CancelScope()
         self.stopping = trio.CancelScope()
-        """Cancelled when the server is asked to stop; its tracing goes on a while."""
+        """Cancelled when the server is asked to stop; its tracing then flushes."""
         self.is_dead = False
         self.links: dict[int, Link] = {}
         self.calls: dict[int, trio.CancelScope] = {}
