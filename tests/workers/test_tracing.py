@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -186,10 +187,13 @@ def test_spans_of_attempts_in_parallel_do_not_mix(spans: Spans, is_async: bool) 
 def test_thread_of_a_handler_keeps_nothing_for_the_next_one(spans: Spans) -> None:
     worker = make_worker()
     seen: list[trace.SpanContext] = []
+    variable: ContextVar[str] = ContextVar("variable", default="")
 
     @worker.node("t", max_concurrency=1)
     def work(context: Context, input: object) -> None:
         seen.append(trace.get_current_span().get_span_context())
+        assert variable.get() == ""
+        variable.set("left")
         # Never ended, and current until the end.
         trace.use_span(tracer().start_span("left")).__enter__()
 
@@ -204,6 +208,7 @@ def test_thread_of_a_handler_keeps_nothing_for_the_next_one(spans: Spans) -> Non
 
     run(test)
     assert seen == [span.get_span_context() for span in spans.all]
+    assert [span.status.status_code for span in spans.all] == [StatusCode.UNSET] * 2
 
 
 @pytest.mark.parametrize("is_async", [True, False])
