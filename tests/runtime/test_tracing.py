@@ -25,6 +25,8 @@ class Collector:
         self.spans: dict[bytes, trace_pb2.Span] = {}
         self.came_again = 0
         self.waits = 0
+        self.wait_s = 0.0
+        """How long `wait_room` takes."""
 
     def put_nowait(self, request: bytes, span_count: int) -> None:
         (resource,) = trace_pb2.TracesData.FromString(request).resource_spans
@@ -38,7 +40,7 @@ class Collector:
 
     async def wait_room(self) -> None:
         self.waits += 1
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.wait_s)
 
     def names(self) -> list[str]:
         return sorted(span.name for span in self.spans.values())
@@ -220,6 +222,34 @@ async def test_who_stops_makes_the_spans_of_all_events_that_came(autojump_clock:
     spans.events_durable(NAMESPACE, execution, events)
     await spans.finish()
     assert collector.batches == [9]
+
+
+async def test_events_after_a_start_are_not_told_again(autojump_clock: MockClock) -> None:
+    """They are told as they happen, however long it takes to tell the earlier ones."""
+    store = MemoryStore()
+    scripts = {"b": returns("1", 10.0)}
+    async with running(store, scripts=scripts) as runtime:
+        for id_ in ("x", "y"):
+            await runtime.submit("a -> b", id=id_)
+        await trio.sleep(5)
+        runtime.crash()
+    collector = Collector()
+    collector.wait_s = 100.0  # The second execution has ended before it is read again.
+    spans = observer(collector, batch_spans_max=1)
+    async with running(store, scripts=scripts, spans=spans) as runtime:
+        await runtime.wait_ended("y")
+        execution = await runtime.wait_ended("x")
+        assert collector.waits == 1
+        await trio.sleep(1_000)
+    assert collector.waits >= 2
+    assert collector.came_again == 0
+    names = {
+        f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"
+        for span in collector.spans.values()
+        if span.name == "execution"
+    }
+    assert len(names) == 2
+    assert execution.traceparent in names
 
 
 async def test_too_many_events_are_dropped_and_logged_once(
