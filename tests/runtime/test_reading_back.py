@@ -107,10 +107,7 @@ async def test_a_replay_shows_the_execution_right_after_each_event(autojump_cloc
         await runtime.submit("a -> b")
         ended = await runtime.wait_ended()
         journal = runtime.journal.inner.namespace(NAMESPACE)
-        sequences, events = [], []
-        async for execution, event in replay(journal, "x"):
-            sequences.append(execution.sequence)
-            events.append(event)
-    assert events == runtime.events()
-    assert sequences == [event.sequence for event in events]
-    assert execution.digest() == ended.digest()
+        replayed = [(execution, execution.sequence, event) async for execution, event in replay(journal, "x")]
+    assert [event for _, _, event in replayed] == runtime.events()
+    assert all(sequence == event.sequence for _, sequence, event in replayed)
+    assert replayed[-1][0].digest() == ended.digest()

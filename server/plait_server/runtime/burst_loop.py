@@ -15,6 +15,7 @@ removed when trio-asyncio does the same.
 """
 
 # ruff: noqa: SLF001 -- The private attributes are named above.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -34,6 +35,8 @@ ROUND_S_MAX: Final = 0.001
 class BurstLoop(trio_asyncio.TrioEventLoop):
     """The loop. `trio_asyncio.open_loop` makes one of its own class; its `__class__` is then set to this one."""
 
+    _q_recv: trio.MemoryReceiveChannel[Any]
+    _timers: list[asyncio.TimerHandle]
     _nursery: Any
     time: Any
 
