@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Cancel
-from plait_server.core.states import AttemptOutcome, ExecutionState
+from plait_server.core.commands import Cancel, Receipt, Taken
+from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.errors import RequestIdReused
 from plait_server.ports.journal import EpochConflict, RequestConflict, RequestRecord
 from plait_server.ports.workers import AttemptKey, Report
@@ -52,8 +52,8 @@ async def test_a_refused_request_id_loses_nothing_of_its_step(autojump_clock: Mo
         executor = (await runtime.supervisor.view(NAMESPACE, "x")).executor
         assert executor is not None
         taken = RequestConflict(record=cancel_request("r"))
-        runtime.gate.breaks.append(lambda item: taken if item.request is not None else None)
-        # In one step with the call, which decides nothing, for the execution is being cancelled.
+        runtime.gate.breaks += [lambda item: taken if item.request is not None else None] * 2
+        # In one instant with the call, which decides nothing, for the execution is being cancelled.
         late = Report(AttemptOutcome.SUCCEEDED, LONG, from_worker=True)
         executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
         with trio.fail_after(5), pytest.raises(ExecutionDropped):
@@ -63,6 +63,28 @@ async def test_a_refused_request_id_loses_nothing_of_its_step(autojump_clock: Mo
         assert LONG.encode() in runtime.store.contents.values()
         execution = await runtime.wait_ended()
         assert execution.state is ExecutionState.CANCELLED
+
+
+async def test_a_refused_request_id_drops_no_events_of_its_instant(autojump_clock: MockClock) -> None:
+    """A4: a result that comes beside a call that is refused is taken, and its worker is told."""
+    async with running(scripts={"a": hangs, "b": hangs}) as runtime:
+        runtime.workers.exit_s = {"a": 8, "b": 8}
+        await runtime.submit("a, b -> c")
+        await trio.sleep(1)
+        await runtime.cancel()
+        await trio.sleep(1)
+        executor = (await runtime.supervisor.view(NAMESPACE, "x")).executor
+        assert executor is not None
+        taken = RequestConflict(record=cancel_request("r"))
+        runtime.gate.breaks += [lambda item: taken if item.request is not None else None] * 2
+        executor.post(Receipt("b", 1, CancelStage.EXITED, "w"))
+        late = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
+        executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
+        with trio.fail_after(5), pytest.raises(ExecutionDropped):
+            await executor.call(Cancel("again"), cancel_request("r"))
+        await wait_all_tasks_blocked()
+        assert ("a", 1, Taken.STALE) in runtime.workers.told
+        assert (await runtime.supervisor.view(NAMESPACE, "x")).executor is executor
 
 
 async def test_calls_behind_a_refused_append_are_made_again(autojump_clock: MockClock) -> None:

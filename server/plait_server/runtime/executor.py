@@ -276,6 +276,12 @@ class Executor:
             elif self._inbox:
                 entry = self._inbox.popleft()
                 if isinstance(entry, Call):
+                    if entry.request is not None and (
+                        self._events or self._acts or self._audit or self._calls
+                    ):
+                        # Its append may be refused, which must not take with it what was decided before.
+                        self._inbox.appendleft(entry)
+                        break
                     self._calls.append(entry)
                     what = entry.what
                 else:
