@@ -340,7 +340,7 @@ def test_drained_process_ends_whatever_its_handlers_left(monkeypatch: pytest.Mon
             errors = await errors_of(process)
             assert process.returncode == 0, errors
             assert "tasks of handlers did not end when they were cancelled" in errors
-            assert "threads of handlers still run" in errors
+            assert "threads of handlers, or exit functions, are still running" in errors
             assert "Traceback" not in errors
 
     run(test)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from plait_server.core.branches import MAIN
-from plait_server.core.critical_path import critical_path_in_slices
+from plait_server.core.critical_path import CriticalPath, critical_path_in_slices
 from plait_server.core.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
 from plait_server.core.execution import ROOT_BRANCH, Execution
 from plait_server.core.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
@@ -357,8 +357,9 @@ class _Run:
                     next(work)
                     yield None
                 except StopIteration as stop:
-                    length_s, of_scope_s = stop.value
-                    work_s += of_scope_s
+                    path: CriticalPath = stop.value
+                    length_s = length_s if scope.path else path.length_s
+                    work_s += path.work_s
                     break
         yield self._execution(whole, length_s, work_s)
 
