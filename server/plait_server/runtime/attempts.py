@@ -93,6 +93,9 @@ class Attempts:
         self._held: dict[tuple[str, int], Grant] = {}
         """(node path, attempt) -> what its attempt holds."""
         self._running: dict[tuple[str, int], _Running] = {}
+        self._trace = read_trace_context(self._execution.traceparent)
+        self._span_ids: dict[int, SpanIds] = {}
+        """By run."""
         self._inputs: dict[str, Payload] = {}
         """Joined inputs of nodes that are about to start."""
 
@@ -277,11 +280,12 @@ class Attempts:
         )
 
     def _traceparent(self, key: AttemptKey) -> str:
-        trace = read_trace_context(self._execution.traceparent)
-        if trace is None:
+        if self._trace is None:
             return ""
-        span_id = SpanIds(key.namespace, key.execution_id, key.run).attempt(key.node_path, key.attempt).hex()
-        return trace._replace(span_id=span_id).traceparent
+        ids = self._span_ids.get(key.run)
+        if ids is None:
+            ids = self._span_ids[key.run] = SpanIds(key.namespace, key.execution_id, key.run)
+        return self._trace._replace(span_id=ids.attempt(key.node_path, key.attempt).hex()).traceparent
 
     async def _joined_input(self, record: NodeRecord) -> Payload:
         if record.total == 0:
