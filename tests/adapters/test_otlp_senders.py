@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import struct
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -300,6 +303,35 @@ async def test_answer_that_is_not_otlp_is_a_failure(protocol: str) -> None:
 
 
 # What HTTP has alone.
+
+
+async def test_http_connection_that_breaks_in_the_middle_of_a_request_leaves_nothing_behind() -> None:
+    """An async generator that is not exhausted is collected with a warning, which is an error here."""
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        stream.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )  # resets the connection
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        settings = read_settings(
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            }
+        )
+        assert settings is not None
+        async with sending(settings) as sender:
+            with pytest.raises(SendFailed) as caught:
+                await sender.send(bytes(16 * 2**20))
+        assert caught.value.is_retryable
+        nursery.cancel_scope.cancel()
+    del caught
+    gc.collect()
 
 
 async def test_http_follows_no_redirect() -> None:

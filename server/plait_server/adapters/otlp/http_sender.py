@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import httpx
@@ -56,8 +58,11 @@ class HttpSender:
     async def send(self, request: bytes) -> Sent:
         """Send a request."""
         content = await _compress(request) if self._has_gzip else request
+        post = self._client.build_request("POST", self._url, headers={"content-length": str(len(content))})
+        post.stream = _Body(content)
         try:
-            async with self._client.stream("POST", self._url, content=content) as response:
+            response = await self._client.send(post, stream=True)
+            async with aclosing(response):
                 answer = await _read_bounded(response)
                 return read_http_answer(self._shown, response.status_code, response.headers, answer)
         except httpx.TransportError as error:
@@ -69,6 +74,25 @@ class HttpSender:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """The content of a request, in one piece.
+
+    httpx's own is a generator, which is not exhausted where the connection breaks in the middle of it; trio then warns
+    of it when it is collected.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._pieces = iter((content,))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 async def _read_bounded(response: httpx.Response) -> bytes:
