@@ -27,7 +27,7 @@ from plait_server.testing.simulation.world import World, run_in_virtual_time
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 300
-SEEN_MIN = 10
+SEEN_MIN = 12
 """How often each row must be seen in so many seeds."""
 
 
