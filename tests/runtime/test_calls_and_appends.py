@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from plait_server.core.commands import Cancel, Receipt, Taken
 from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.errors import RequestIdReused
-from plait_server.ports.journal import EpochConflict, RequestConflict, RequestRecord
+from plait_server.ports.journal import AppendItem, EpochConflict, RequestConflict, RequestRecord
 from plait_server.ports.workers import AttemptKey, Report
 from plait_server.runtime.executor import ExecutionDropped
 from tests.runtime.world import NAMESPACE, hangs, running
@@ -23,6 +23,11 @@ def cancel_request(request_id: str, fingerprint: bytes = b"1") -> RequestRecord:
     return RequestRecord(
         method="CancelExecution", request_id=request_id, fingerprint=fingerprint, execution_id="x"
     )
+
+
+def refuse_request(item: AppendItem) -> RequestConflict | None:
+    """Refuse an append that carries a request id, as one that was recorded meanwhile."""
+    return RequestConflict(record=cancel_request("r")) if item.request is not None else None
 
 
 async def test_request_ids_of_one_instant_are_all_recorded(autojump_clock: MockClock) -> None:
@@ -51,8 +56,7 @@ async def test_a_refused_request_id_loses_nothing_of_its_step(autojump_clock: Mo
         await trio.sleep(1)
         executor = (await runtime.supervisor.view(NAMESPACE, "x")).executor
         assert executor is not None
-        taken = RequestConflict(record=cancel_request("r"))
-        runtime.gate.breaks += [lambda item: taken if item.request is not None else None] * 2
+        runtime.gate.breaks += [refuse_request, refuse_request]
         # In one instant with the call, which decides nothing, for the execution is being cancelled.
         late = Report(AttemptOutcome.SUCCEEDED, LONG, from_worker=True)
         executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
@@ -75,8 +79,7 @@ async def test_a_refused_request_id_drops_no_events_of_its_instant(autojump_cloc
         await trio.sleep(1)
         executor = (await runtime.supervisor.view(NAMESPACE, "x")).executor
         assert executor is not None
-        taken = RequestConflict(record=cancel_request("r"))
-        runtime.gate.breaks += [lambda item: taken if item.request is not None else None] * 2
+        runtime.gate.breaks += [refuse_request, refuse_request]
         executor.post(Receipt("b", 1, CancelStage.EXITED, "w"))
         late = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
         executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
