@@ -196,6 +196,7 @@ class SpanExporter:
                 failure = None
             except SendFailed as error:
                 failure = error
+            # Whatever else a sender's libraries raise costs spans, and not the server.
             except Exception as error:
                 logger.debug("a bug made sending spans fail", exc_info=error)
                 failure = SendFailed(f"{type(error).__name__}: {error}", is_retryable=False)
