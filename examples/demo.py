@@ -170,7 +170,7 @@ def collector(directory: Path) -> Generator[Jaeger | None]:
             part.check()
             if time.monotonic() > end_s:
                 raise DemoFailed(f"Jaeger did not start within {JAEGER_START_S:.0f} s; see {shown(part.log)}")
-            time.sleep(0.05)
+            time.sleep(0.05)  # It tells nobody when it is ready.
         print(f"  Jaeger takes spans on {jaeger.otlp} and shows them on {jaeger.api}")
         print(f"$ export {ENDPOINT_VARIABLES[0]}={jaeger.endpoint}")
         os.environ[ENDPOINT_VARIABLES[0]] = jaeger.endpoint

@@ -73,7 +73,7 @@ class Jaeger:
             trace = self.read_trace(trace_id)
             if (trace is not None and trace.is_whole()) or time.monotonic() > end_s:
                 return trace
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # Jaeger's API has no call that waits.
 
 
 class Trace:

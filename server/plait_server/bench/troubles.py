@@ -107,7 +107,7 @@ def _wait_over(server: Server) -> int:
             raise BenchFailed(
                 f"the server does not say that its spans reach the collector again:\n{server.log}"
             )
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_LOOK_AGAIN_S)  # A log file tells nobody when it grows.
     if len(BEGUN.findall(server.log)) != 1:
         raise BenchFailed(f"the server does not tell of the trouble once:\n{server.log}")
     return int(over[1]) + int(over[2])
