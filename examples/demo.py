@@ -338,12 +338,12 @@ def look_further(store: Path, address: str, *, keep: bool) -> None:
 
 
 def between_s(start: Timestamp, end: Timestamp) -> float:
-    """Give the seconds between two times."""
+    """Return the seconds between two times."""
     return (end.ToNanoseconds() - start.ToNanoseconds()) / 1e9
 
 
 def shortest_s(times_s: Sequence[float], at_once: int) -> float:
-    """Give the shortest time for a few tasks, some at once: every way to share them out is tried."""
+    """Return the shortest time for a few tasks, some at once: every way to share them out is tried."""
     return min(
         max(sum(time_s for time_s, place in zip(times_s, places, strict=True) if place == p) for p in places)
         for places in itertools.product(range(at_once), repeat=len(times_s))

@@ -91,7 +91,7 @@ def render(prompt: str, on_progress: Callable[[float], None]) -> Image.Image:
 
 
 def palette_of(prompt: str) -> Palette:
-    """Give the palette that a prompt names, else one that its text picks."""
+    """Return the palette that a prompt names, else one that its text picks."""
     words = prompt.lower()
     for name, palette in PALETTES.items():
         if name in words:
@@ -133,7 +133,7 @@ def _drift(x: float, y: float, waves: Sequence[_Wave]) -> tuple[list[tuple[float
 
 
 def _blend(colors: Sequence[Color], place: float) -> Color:
-    """Give the color at a place between 0 and 1 along the colors."""
+    """Return the color at a place between 0 and 1 along the colors."""
     scaled = min(max(place, 0.0), 0.9999) * (len(colors) - 1)
     below = int(scaled)
     share = scaled - below

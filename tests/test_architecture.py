@@ -171,6 +171,16 @@ def test_a_layer_imports_only_what_the_table_grants() -> None:
     assert offences == []
 
 
+def test_a_definition_knows_nothing_of_its_runs() -> None:
+    offences = [
+        f"{shown(path)}:{found.line} imports {found.name}"
+        for path in sorted((SERVER / "core" / "definition").rglob("*.py"))
+        for found in imports(parse(path), package_of(path))
+        if has_prefix(found.name, frozenset({"plait_server.core.run"}))
+    ]
+    assert offences == []
+
+
 def test_core_calls_nothing_impure() -> None:
     offences = [
         f"{shown(path)}:{call.lineno} calls {ast.unparse(call.func)}"
@@ -237,11 +247,11 @@ def test_functions_fit_a_screen() -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("core/machine.py", "import time"),
-        ("core/machine.py", "import trio"),
-        ("core/machine.py", "def f():\n    from plait.v1 import graph_pb2"),
-        ("core/machine.py", "from plait_server import runtime"),
-        ("core/machine.py", "from ..runtime import executor"),
+        ("core/run/machine.py", "import time"),
+        ("core/run/machine.py", "import trio"),
+        ("core/run/machine.py", "def f():\n    from plait.v1 import graph_pb2"),
+        ("core/run/machine.py", "from plait_server import runtime"),
+        ("core/run/machine.py", "from ...runtime import executor"),
         ("encoding/events.py", "from google.rpc import status_pb2"),
         ("ports/journal.py", "import plait_server.adapters.memory"),
         ("runtime/executor.py", "import asyncio"),
@@ -258,8 +268,11 @@ def test_an_import_outward_is_found(path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("core/machine.py", "from collections.abc import Iterator\nfrom plait_server.core.graph import Node"),
-        ("core/machine.py", "from .graph import Node"),
+        (
+            "core/run/machine.py",
+            "from collections.abc import Iterator\nfrom plait_server.core.definition.graph import Node",
+        ),
+        ("core/run/machine.py", "from .states import NodeState"),
         ("encoding/events.py", "from google.protobuf import json_format\nfrom plait.v1 import event_pb2"),
         ("runtime/asyncio_bridge.py", "import asyncio\nimport trio_asyncio"),
         ("api/grpc_server.py", "import grpc.aio\nfrom plait_server.errors import InvalidGraph"),

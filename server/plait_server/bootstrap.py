@@ -191,7 +191,7 @@ async def assemble(world: World) -> Server:
 
 
 def version_of_plait() -> str:
-    """Give the version of the distribution; `0+unknown` when run from a tree that is not installed."""
+    """Return the version of the distribution; `0+unknown` when run from a tree that is not installed."""
     try:
         return importlib.metadata.version("plait")
     except importlib.metadata.PackageNotFoundError:

@@ -205,7 +205,7 @@ class InvariantViolated(PlaitError):
 
 
 def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Give the exceptions of a group, those of groups within it included, in order."""
+    """Return the exceptions of a group, those of groups within it included, in order."""
     leaves: list[BaseException] = []
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):

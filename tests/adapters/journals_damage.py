@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
-from plait_server.core.events import ExecutionSubmitted
-from plait_server.core.execution import Execution
+from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.execution import Execution
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.encoding.graph_codec import analysis_to_bytes, graph_to_proto

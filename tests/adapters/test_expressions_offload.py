@@ -17,7 +17,7 @@ DOUBLING = "[[1]]" + ".map(x, x + x)" * 27 + "[0].size()"
 
 
 def offload(deadline_s: float = 60.0, processes: int = 2) -> ProcessOffload:
-    """Give one whose deadline a slow machine meets."""
+    """Return one whose deadline a slow machine meets."""
     return ProcessOffload(EVALUATOR, deadline_s=deadline_s, processes=processes)
 
 
@@ -187,6 +187,6 @@ async def test_the_process_has_nothing_of_the_service_s_environment(monkeypatch:
 
 
 def _children() -> frozenset[str]:
-    """Give the processes that were started and not yet seen to their end; none where there is no /proc."""
+    """Return the processes that were started and not yet seen to their end; none where there is no /proc."""
     lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     return frozenset(child for path in lists for child in path.read_text(encoding="ascii").split())

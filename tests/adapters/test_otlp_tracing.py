@@ -13,7 +13,7 @@ from plait_server.adapters.otlp.grpc_sender import GrpcSender
 from plait_server.adapters.otlp.http_sender import HttpSender
 from plait_server.adapters.otlp.sdk import resource_of_environment
 from plait_server.adapters.otlp.tracing import Tracing, open_tracing
-from plait_server.core.trace import TraceContext
+from plait_server.core.run.trace import TraceContext
 from plait_server.ports.sampler import Sampling
 from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 

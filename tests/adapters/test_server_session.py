@@ -19,10 +19,10 @@ from plait_server.adapters.workers.session_events import (
     SlotsChanged,
     Used,
 )
-from plait_server.core.commands import Taken
 from plait_server.core.limits import HELD_ATTEMPTS_MAX, MIB, TOKEN_BYTES_MAX
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
 from plait_server.ports.workers import Assignment, AttemptKey
 

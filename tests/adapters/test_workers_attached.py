@@ -8,8 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.commands import Taken
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.ports.workers import AttemptKey
 from tests.adapters.workers_streams import (
     NAMESPACE,

@@ -6,8 +6,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.commands import Taken
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_worker.session import (
     Assigned,
     CancelRequested,

@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.commands import Taken
+from plait_server.core.run.commands import Taken
 from plait_server.errors import SlowConsumer
 from tests.adapters.workers_streams import (
     NAMESPACE,

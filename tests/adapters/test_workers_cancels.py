@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from tests.adapters.workers_streams import Stream, a_hub, cancel_ack, exited, hello_message, reject
 
 DELIVERED, ACKNOWLEDGED = CancelStage.DELIVERED, CancelStage.ACKNOWLEDGED

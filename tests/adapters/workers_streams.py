@@ -12,9 +12,9 @@ from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
-from plait_server.core.states import CancelStage
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.states import CancelStage
 from plait_server.errors import PlaitError, leaves_of
 from plait_server.ports.workers import Assignment, AttemptKey, Report
 

@@ -14,11 +14,11 @@ from trio.testing import MockClock
 from plait.v1 import insight_service_pb2
 from plait_server.api.call import SLOW_S, Call
 from plait_server.api.insight import EXPORTS_MAX, TURN_S, InsightServicer
-from plait_server.core.events import Event
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Graph, RetryPolicy, Task
-from plait_server.core.states import AttemptOutcome
-from plait_server.core.trace import TraceContext
+from plait_server.core.definition.graph import Graph, RetryPolicy, Task
+from plait_server.core.run.events import Event
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import AttemptOutcome
+from plait_server.core.run.trace import TraceContext
 from plait_server.errors import EventDamaged, ExecutionNotFound, InvalidRequest, Overloaded, SlowConsumer
 from plait_server.ports.workers import Assignment, Report
 from plait_server.telemetry.span_encoding import SpanEncoder

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 from plait.v1 import execution_service_pb2
 from plait_server.api import snapshots
 from plait_server.api.snapshots import write_snapshot
-from plait_server.core.execution import Execution
-from plait_server.core.states import NodeState
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.states import NodeState
 from plait_server.encoding.execution_codec import describe_node
 from plait_server.runtime.view import View
 from tests.runtime.world import NAMESPACE, Runtime, returns, running
@@ -31,7 +31,7 @@ def whole(frames: list[bytes]) -> execution_service_pb2.Snapshot:
 
 
 async def replayed(runtime: Runtime, sequence: int) -> Execution:
-    """Give the state after an event."""
+    """Return the state after an event."""
     ended = await runtime.replay()
     execution = Execution(ended.root.graph, ended.root.analysis)
     for event in runtime.events()[:sequence]:

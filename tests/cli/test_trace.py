@@ -12,7 +12,7 @@ import grpc
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from plait_server.core.trace import SpanIds, own_trace_id
+from plait_server.core.run.trace import SpanIds, own_trace_id
 from tests.adapters.otlp_sinks import Answer, Sink, open_grpc_sink, open_http_sink
 from tests.cli import live
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable
 from typing import cast
 
-from plait_server.core.commands import TimerKind
-from plait_server.core.events import Event
-from plait_server.core.failures import Failure
-from plait_server.core.graph import DEFAULT_TIMEOUTS, Graph, Node
+from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Graph, Node
 from plait_server.core.json_text import JsonValue
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage, NodeState, Treatment
+from plait_server.core.run.commands import TimerKind
+from plait_server.core.run.events import Event
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState, Treatment
 from plait_server.testing.slow_model import Change, NoValue, SlowModel, without_words
 from tests.core.driver import Driver
 

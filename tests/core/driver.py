@@ -10,8 +10,10 @@ import heapq
 import json
 from typing import assert_never
 
-from plait_server.core.analysis import analyze, build_adjacency
-from plait_server.core.commands import (
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.graph import Condition, Graph, Switch, Task
+from plait_server.core.definition.validation import ExpressionNames, validate
+from plait_server.core.run.commands import (
     AttemptResult,
     Audit,
     Cancel,
@@ -39,7 +41,7 @@ from plait_server.core.commands import (
     ValueFound,
     WithdrawNode,
 )
-from plait_server.core.events import (
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -50,20 +52,18 @@ from plait_server.core.events import (
     NodeIdled,
     UsageReported,
 )
-from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Condition, Graph, Switch, Task
-from plait_server.core.machine import Decision, Machine
-from plait_server.core.payload import NULL, Payload
-from plait_server.core.scope import Scope
-from plait_server.core.states import (
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.machine import Decision, Machine
+from plait_server.core.run.payload import NULL, Payload
+from plait_server.core.run.scope import Scope
+from plait_server.core.run.states import (
     AttemptOutcome,
     CancelStage,
     EdgeState,
     ExecutionState,
     NodeState,
 )
-from plait_server.core.validation import ExpressionNames, validate
 from tests.core.evaluator import joined, sink_outputs
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -242,7 +242,7 @@ class Driver:
         )
 
     def do(self, what: Input) -> None:
-        """Give the machine an input as it is."""
+        """Return the machine an input as it is."""
         self._step(what)
 
     def cancel(self, message: str = "enough") -> None:
@@ -314,22 +314,22 @@ class Driver:
         self.restart()
 
     def next_timer(self) -> SetTimer | None:
-        """Give the timer that is due first."""
+        """Return the timer that is due first."""
         return self._timers[0][2] if self._timers else None
 
     # What a test sees.
 
     def state(self, path: str) -> str:
-        """Give a node's state and reason, such as `SKIPPED/DEAD_PATH`."""
+        """Return a node's state and reason, such as `SKIPPED/DEAD_PATH`."""
         record = self.execution.record(path)
         return f"{record.state.name}/{record.reason}" if record.reason else record.state.name
 
     def states(self) -> dict[str, str]:
-        """Give the state and reason of all nodes."""
+        """Return the state and reason of all nodes."""
         return {record.path: self.state(record.path) for record in self.scope.records}
 
     def edges(self) -> dict[str, str]:
-        """Give the state of all edges, such as `{"a-error->b": "ACTIVE"}`."""
+        """Return the state of all edges, such as `{"a-error->b": "ACTIVE"}`."""
         return {
             f"{edge.source}-{edge.handle}->{edge.target}"
             if edge.handle

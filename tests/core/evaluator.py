@@ -7,11 +7,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from plait_server.core.failures import failure_to_json
-from plait_server.core.graph import JoinMode
-from plait_server.core.payload import Payload
-from plait_server.core.scope import NodeRecord, Scope
-from plait_server.core.states import EdgeState, NodeState, Treatment
+from plait_server.core.definition.graph import JoinMode
+from plait_server.core.run.failures import failure_to_json
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.states import EdgeState, NodeState, Treatment
 
 
 def sink_outputs(scope: Scope) -> Payload:

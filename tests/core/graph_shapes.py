@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from plait_server.core.graph import Edge, Graph, Join, JoinMode, Node, Task
+from plait_server.core.definition.graph import Edge, Graph, Join, JoinMode, Node, Task
 
 HANDLES = ("", "", "", "error")
 JOINS = (None, None, Join(), Join(mode=JoinMode.ANY), Join(mode=JoinMode.COLLECT))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     Condition,
     Delay,
     Edge,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 
-from plait_server.core.analysis import (
+from plait_server.core.definition.analysis import (
     Adjacency,
     analyze,
     build_adjacency,
@@ -15,7 +15,7 @@ from plait_server.core.analysis import (
     longest_path,
     sinks,
 )
-from plait_server.core.graph import Analysis, Graph, JoinMode
+from plait_server.core.definition.graph import Analysis, Graph, JoinMode
 from tests.core.graph_shapes import chain, dags, digraphs, fan_out
 from tests.core.graph_text import build
 

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait_server.core.analysis import analyze, build_adjacency
-from plait_server.core.branches import ELLIPSIS, MAIN, Branches, assign_branches
-from plait_server.core.graph import Edge, Graph, Node, Task
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.branches import ELLIPSIS, MAIN, Branches, assign_branches
+from plait_server.core.definition.graph import Edge, Graph, Node, Task
 from tests.core.graph_shapes import chain, dags
 from tests.core.graph_text import build
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait_server.core.analysis import analyze, build_adjacency
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.graph import Graph
 from plait_server.core.drawing import draw
-from plait_server.core.graph import Graph
 from tests.core.graph_shapes import chain, dags, fan_out
 from tests.core.graph_text import build
 
@@ -262,7 +262,7 @@ ARMS = {
 
 
 def read(lines: list[str]) -> set[tuple[str, str]]:
-    """Give the edges that a drawing from left to right shows: lines never turn back to the left."""
+    """Return the edges that a drawing from left to right shows: lines never turn back to the left."""
     cells = {
         (row, place): character for row, line in enumerate(lines) for place, character in enumerate(line)
     }
@@ -276,7 +276,7 @@ def read(lines: list[str]) -> set[tuple[str, str]]:
 
 
 def word(cells: dict[tuple[int, int], str], row: int, place: int) -> tuple[str, int]:
-    """Give the id that begins at a cell, and the place behind it and its notes."""
+    """Return the id that begins at a cell, and the place behind it and its notes."""
     end = place
     while cells.get((row, end), " ") != " ":
         end += 1

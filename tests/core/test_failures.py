@@ -8,7 +8,8 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait_server.core.failures import (
+from plait_server.core.limits import FAILURE_CAUSES_BYTES_MAX
+from plait_server.core.run.failures import (
     Failure,
     bounded_message,
     caused_by,
@@ -16,8 +17,7 @@ from plait_server.core.failures import (
     failure_size,
     failure_to_json,
 )
-from plait_server.core.limits import FAILURE_CAUSES_BYTES_MAX
-from plait_server.core.payload import Payload
+from plait_server.core.run.payload import Payload
 from plait_server.encoding.failure_codec import failure_to_proto
 
 BY_DIGEST = Payload("", "ab" * 32, 100_000)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait_server.core.graph import Edge, EdgeColumns
+from plait_server.core.definition.graph import Edge, EdgeColumns
 
 FIELDS = ("source", "target", "handle", "when", "branch_name")
 EDGES = st.lists(st.builds(Edge, **dict.fromkeys(FIELDS, st.text(max_size=2))), max_size=6)

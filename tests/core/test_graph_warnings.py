@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     Graph,
     Join,
     JoinMode,

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from plait_server.core.graph import Join, JoinMode
-from plait_server.core.joins import Verdict, judge, quorum_needed
+from plait_server.core.definition.graph import Join, JoinMode
+from plait_server.core.run.joins import Verdict, judge, quorum_needed
 
 JOINS = [
     Join(),

@@ -10,8 +10,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from plait_server.core.events import ExecutionEnded
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     Condition,
     Delay,
     Edge,
@@ -31,8 +30,9 @@ from plait_server.core.graph import (
     Timeouts,
     Transform,
 )
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
+from plait_server.core.run.events import ExecutionEnded
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from tests.core.against_model import SideBySide
 from tests.core.driver import Driver
 

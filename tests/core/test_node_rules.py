@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from plait_server.core import limits
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     Condition,
     Delay,
     Graph,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from plait_server.core.graph import RetryPolicy
-from plait_server.core.retry import backoff_s, is_retried
+from plait_server.core.definition.graph import RetryPolicy
+from plait_server.core.run.retry import backoff_s, is_retried
 
 
 def test_policy_defaults_are_those_of_the_law() -> None:

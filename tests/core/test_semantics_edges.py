@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait_server.core.commands import TimerKind
+from plait_server.core.run.commands import TimerKind
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 

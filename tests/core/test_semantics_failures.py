@@ -2,8 +2,8 @@
 
 import pytest
 
-from plait_server.core.graph import OnFailure
-from plait_server.core.states import CancelStage
+from plait_server.core.definition.graph import OnFailure
+from plait_server.core.run.states import CancelStage
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from plait_server.core.analysis import analyze, build_adjacency
-from plait_server.core.commands import (
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.run.commands import (
     AttemptResult,
     Cancel,
     Continue,
@@ -16,12 +16,12 @@ from plait_server.core.commands import (
     TimerDue,
     TimerKind,
 )
-from plait_server.core.events import Event, ExecutionSubmitted
-from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure
-from plait_server.core.machine import STEPS_MAX, Decision, Machine
-from plait_server.core.payload import NULL
-from plait_server.core.states import AttemptOutcome, ExecutionState, NodeState
+from plait_server.core.run.events import Event, ExecutionSubmitted
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.machine import STEPS_MAX, Decision, Machine
+from plait_server.core.run.payload import NULL
+from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 
@@ -180,7 +180,7 @@ class Wide:
             self.take(Granted(offer.node_path, "w", "i", 0.0))
 
     def take(self, what: Input, *, crashes: bool = False) -> list[Event]:
-        """Give the machine an input, and what it leaves unsettled; if it crashes, after the first decision."""
+        """Return the machine an input, and what it leaves unsettled; if it crashes, after the first decision."""
         count = len(self.events)
         decision = self.machine.decide(what, 1.0)
         self.parts = 1

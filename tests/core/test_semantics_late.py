@@ -2,8 +2,8 @@
 
 import pytest
 
-from plait_server.core.commands import Taken, TimerKind
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import Taken, TimerKind
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from plait_server.core.commands import Taken, TimerKind
-from plait_server.core.events import CancelReceipt
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState
+from plait_server.core.run.commands import Taken, TimerKind
+from plait_server.core.run.events import CancelReceipt
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from plait_server.core.commands import LATE_USAGE, AttemptResult, Receipt, TimerKind
-from plait_server.core.events import AttemptEnded, UsageReported
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState
-from plait_server.core.usage import usage_text
+from plait_server.core.run.commands import LATE_USAGE, AttemptResult, Receipt, TimerKind
+from plait_server.core.run.events import AttemptEnded, UsageReported
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
+from plait_server.core.run.usage import usage_text
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 

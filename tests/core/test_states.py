@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from plait_server.core.states import (
+from plait_server.core.run.states import (
     REASONS,
     AttemptOutcome,
     CancelStage,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait_server.core.trace import SpanIds, TraceContext, own_trace_id, read_trace_context
+from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id, read_trace_context
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

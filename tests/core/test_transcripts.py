@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from plait_server.core.commands import StopAttempt
-from plait_server.core.events import (
+from plait_server.core.run.commands import StopAttempt
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -26,7 +26,7 @@ from plait_server.core.events import (
     NodeEnded,
     NodeWaiting,
 )
-from plait_server.core.states import CancelStage, Treatment
+from plait_server.core.run.states import CancelStage, Treatment
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     Graph,
 )
-from plait_server.core.validation import validate
+from plait_server.core.definition.validation import validate
 from tests.core.graph_shapes import dags
 from tests.core.validating import check, edge, found, task
 

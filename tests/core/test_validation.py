@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait_server.core import limits
-from plait_server.core.analysis import analyze, build_adjacency
-from plait_server.core.graph import (
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.graph import (
     Condition,
     Delay,
     Graph,
@@ -16,7 +16,7 @@ from plait_server.core.graph import (
     Policy,
     Switch,
 )
-from plait_server.core.validation import ExpressionNames, Problem, Validation, validate
+from plait_server.core.definition.validation import ExpressionNames, Problem, Validation, validate
 from tests.core.graph_shapes import digraphs
 from tests.core.graph_text import build
 from tests.core.validating import check, edge, found, one, task

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from plait_server.core.graph import Edge, Graph, Kind, Node, Task
-from plait_server.core.validation import ExpressionNames, Problem, validate
+from plait_server.core.definition.graph import Edge, Graph, Kind, Node, Task
+from plait_server.core.definition.validation import ExpressionNames, Problem, validate
 
 
 def check(source: str, *, template: bool) -> ExpressionNames | str:

@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plait.v1 import event_pb2
-from plait_server.core import events
-from plait_server.core.events import Event
-from plait_server.core.failures import Failure
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run import events
+from plait_server.core.run.events import Event
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
 from plait_server.encoding.event_codec import (
     decode_event,
     duration,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait_server.core import limits
-from plait_server.core.events import (
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -24,9 +24,9 @@ from plait_server.core.events import (
     NodeWaiting,
     UsageReported,
 )
-from plait_server.core.failures import Failure, caused_by
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.failures import Failure, caused_by
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
 from plait_server.encoding.event_codec import decode_event, encode_event
 from plait_server.errors import InvariantViolated
 

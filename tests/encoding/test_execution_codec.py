@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from plait.v1 import execution_pb2, state_pb2
 from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM
-from plait_server.core.execution import Execution
+from plait_server.core.run.execution import Execution
 from plait_server.encoding.execution_codec import FAILURES_SHOWN_MAX, describe, describe_node, summarize
 from plait_server.runtime.view import View
 from tests.encoding.test_event_bounds import FAILURE, LABELS, PAYLOAD, REASON, USAGE
@@ -160,7 +160,7 @@ async def test_a_summary_holds_no_payloads(autojump_clock: MockClock) -> None:
 
 
 def bloat(execution: Execution) -> None:
-    """Give an execution the largest that each of its fields may hold."""
+    """Return an execution the largest that each of its fields may hold."""
     execution.labels = LABELS
     execution.input = execution.output = PAYLOAD
     execution.reason = REASON

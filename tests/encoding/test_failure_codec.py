@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.v1 import failure_pb2, payload_pb2
-from plait_server.core.failures import Failure
-from plait_server.core.payload import Payload
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
 from plait_server.encoding.failure_codec import (
     failure_from_proto,
     failure_to_proto,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.v1 import event_pb2, graph_pb2, payload_pb2
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     DEFAULT_RETRY,
     Analysis,
     Condition,
@@ -27,7 +27,7 @@ from plait_server.core.graph import (
     Timeouts,
     Transform,
 )
-from plait_server.core.validation import Problem
+from plait_server.core.definition.validation import Problem
 from plait_server.encoding.graph_codec import (
     InvalidGraphMessage,
     analysis_from_bytes,

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from plait.v1 import graph_pb2
-from plait_server.core.graph import EdgeColumns
+from plait_server.core.definition.graph import EdgeColumns
 from plait_server.encoding.graph_codec import (
     EDGE_OBJECTS_MAX,
     graph_from_bytes,

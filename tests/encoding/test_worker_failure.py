@@ -9,9 +9,9 @@ import pytest
 
 from plait.v1 import failure_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_server.core.failures import ENGINE_CODES, GRPC_CODES, Failure
 from plait_server.core.limits import FAILURE_CAUSES_BYTES_MAX, FAILURE_CAUSES_MAX, FAILURE_DEPTH_MAX
-from plait_server.core.payload import Payload
+from plait_server.core.run.failures import ENGINE_CODES, GRPC_CODES, Failure
+from plait_server.core.run.payload import Payload
 from plait_server.encoding.failure_codec import failure_to_proto
 from plait_server.encoding.worker_failure import failure_from_worker
 

@@ -110,6 +110,6 @@ class Worker(Process):
 
 
 def rss_bytes(pid: int) -> int:
-    """Give the resident memory of a process (Linux)."""
+    """Return the resident memory of a process (Linux)."""
     pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")

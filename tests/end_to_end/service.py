@@ -143,7 +143,7 @@ class Service:
         return self.executions.GetNode(request, timeout=CALL_S).node
 
     def states(self, execution_id: str) -> dict[str, str]:
-        """Give the state of each node, with its reason where it has one: `SKIPPED/DEAD_PATH`."""
+        """Return the state of each node, with its reason where it has one: `SKIPPED/DEAD_PATH`."""
         return {path: state_text(node) for path, node in self.nodes(execution_id).items()}
 
     def events(self, execution_id: str, after: int = 0) -> list[event_pb2.Event]:
@@ -192,7 +192,7 @@ class Service:
         raise AssertionError(f"execution {execution_id} ended without it")
 
     def text(self, content: payload_pb2.Payload) -> str:
-        """Give the text of a payload, fetched if need be."""
+        """Return the text of a payload, fetched if need be."""
         if not content.digest:
             return content.json
         request = Pb.GetPayloadRequest(namespace=self.namespace, digest=content.digest)
@@ -203,7 +203,7 @@ class Service:
         return json.loads(self.text(content))
 
     def output(self, execution_id: str, path: str) -> Any:  # noqa: ANN401
-        """Give the output of a node."""
+        """Return the output of a node."""
         return self.value(self.node(execution_id, path).output)
 
     def validate(self, graph: Graph) -> graph_service_pb2.ValidateGraphResponse:
@@ -288,7 +288,7 @@ def state_text(node: execution_pb2.ExecutionNode) -> str:
 
 
 def outcome(execution: execution_pb2.Execution) -> str:
-    """Give the state of an execution, with its reason where it has one."""
+    """Return the state of an execution, with its reason where it has one."""
     name = state_pb2.ExecutionState.Name(execution.state).removeprefix("EXECUTION_STATE_")
     return f"{name}/{execution.reason}" if execution.reason else name
 
@@ -305,7 +305,7 @@ def until(is_it: Callable[[], bool]) -> None:
 
 
 def short(enum: Any, value: int) -> str:  # noqa: ANN401 # An enum of a contract.
-    """Give the name of an enum's value without the enum's own name."""
+    """Return the name of an enum's value without the enum's own name."""
     prefix = "".join(f"_{c}" if c.isupper() else c for c in enum.DESCRIPTOR.name).upper().lstrip("_") + "_"
     name: str = enum.Name(value)
     return name.removeprefix(prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from plait_server.core.trace import SpanIds
+from plait_server.core.run.trace import SpanIds
 from tests.end_to_end.processes import Server
 from tests.end_to_end.service import Service, until
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from plait_server.core.events import ExecutionSubmitted
-from plait_server.core.states import CancelStage
+from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.states import CancelStage
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.graph_codec import analysis_to_bytes, graph_to_proto
 from tests.core.driver import Driver

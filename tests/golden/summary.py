@@ -2,7 +2,7 @@
 
 from typing import TypeAlias
 
-from plait_server.core.execution import Execution
+from plait_server.core.run.execution import Execution
 
 Summary: TypeAlias = dict[str, str | int | list[str]]
 

@@ -13,9 +13,9 @@ import trio
 from trio.testing import MockClock
 
 from plait_server.adapters.expressions.inline import InlineOffload
-from plait_server.core.graph import Graph
+from plait_server.core.definition.graph import Graph
 from plait_server.core.json_text import JsonValue
-from plait_server.core.states import ExecutionState, NodeState
+from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.ports.evaluator import ExpressionError, Helper, Work
 from tests.core.graph_text import build
 from tests.runtime.world import NAMESPACE, Script, fails, hangs, returns, running

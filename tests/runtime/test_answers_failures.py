@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from plait_server.adapters.journals.memory import MemoryStore
 from plait_server.core.limits import INLINE_BYTES_MAX
-from plait_server.core.states import ExecutionState
+from plait_server.core.run.states import ExecutionState
 from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running
 
 LONG = json.dumps("d" * INLINE_BYTES_MAX)

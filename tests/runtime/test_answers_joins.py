@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from plait_server.core.states import ExecutionState, NodeState
+from plait_server.core.run.states import ExecutionState, NodeState
 from tests.core.graph_text import build
 from tests.runtime.world import Runtime, Script, fails, hangs, returns, running
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Cancel, Receipt, Taken
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState
+from plait_server.core.run.commands import Cancel, Receipt, Taken
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.errors import RequestIdReused
 from plait_server.ports.journal import AppendItem, EpochConflict, RequestConflict, RequestRecord
 from plait_server.ports.workers import AttemptKey, Report

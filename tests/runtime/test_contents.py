@@ -8,7 +8,7 @@ import pytest
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.core.limits import INLINE_BYTES_MAX
-from plait_server.core.payload import Payload
+from plait_server.core.run.payload import Payload
 from plait_server.errors import EventDamaged
 from plait_server.runtime.contents import CACHE_BYTES_MAX, ContentMissing, Contents
 

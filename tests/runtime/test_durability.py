@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Taken
-from plait_server.core.states import ExecutionState
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.states import ExecutionState
 from plait_server.errors import JournalFull
 from tests.runtime.world import NAMESPACE, Runtime, returns, running
 

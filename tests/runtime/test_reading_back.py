@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait_server.adapters.journals.memory import MemoryStore
 from plait_server.bootstrap import _collect_no_garbage_until_whole
-from plait_server.core.states import ExecutionState
+from plait_server.core.run.states import ExecutionState
 from plait_server.runtime.recovery import replay
 from tests.runtime.world import NAMESPACE, Runtime, hangs, returns, running
 

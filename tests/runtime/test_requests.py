@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from plait_server.core.states import ExecutionState
+from plait_server.core.run.states import ExecutionState
 from plait_server.errors import ExecutionExists, ExecutionNotFound, RequestIdReused
 from plait_server.ports.journal import RequestRecord
 from tests.runtime.world import hangs, running

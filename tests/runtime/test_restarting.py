@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Taken
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AppendItem, AppendResult, EpochConflict
 from plait_server.ports.workers import Assignment, AttemptKey, Report

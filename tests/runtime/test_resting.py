@@ -8,9 +8,9 @@ import weakref
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.analysis import analyze, build_adjacency
-from plait_server.core.execution import Execution
-from plait_server.core.graph import Graph, Node, Task
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.graph import Graph, Node, Task
+from plait_server.core.run.execution import Execution
 from plait_server.runtime.resting import ELEMENTS_MAX, KEPT_MAX, LARGE_ELEMENTS, LARGE_KEPT_S, Resting
 from tests.runtime.world import NAMESPACE, fails, hangs, running
 

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
 from plait_server.ports.journal import Claim
 from plait_server.runtime.retelling import tell_again
 from tests.runtime.world import NAMESPACE, returns, running

@@ -7,7 +7,7 @@ import itertools
 import trio
 from trio.testing import MockClock
 
-from plait_server.core.states import AttemptOutcome, ExecutionState, NodeState
+from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState
 from tests.runtime.world import NAMESPACE, ends_as, fails, in_turn, returns, running
 
 LOST, RETURNED = AttemptOutcome.LOST, AttemptOutcome.RETURNED

@@ -7,9 +7,9 @@ import json
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Taken
-from plait_server.core.events import AttemptStarted
-from plait_server.core.states import ExecutionState, NodeState
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.events import AttemptStarted
+from plait_server.core.run.states import ExecutionState, NodeState
 from tests.runtime.world import NAMESPACE, fails, hangs, returns, running, with_limit
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Taken
-from plait_server.core.states import AttemptOutcome, ExecutionState
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.states import AttemptOutcome, ExecutionState
 from plait_server.ports.workers import AttemptKey, Report
 from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, hangs, running
 

@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.commands import Taken
-from plait_server.core.events import CancelReceipt, CancelRequested, Event
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.events import CancelReceipt, CancelRequested, Event
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.ports.workers import Assignment, AttemptKey, Report
 from plait_server.runtime import executor
 from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running

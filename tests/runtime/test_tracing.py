@@ -8,8 +8,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from trio.testing import MockClock
 
 from plait_server.adapters.journals.memory import MemoryStore
-from plait_server.core.graph import Graph
-from plait_server.core.trace import TraceContext
+from plait_server.core.definition.graph import Graph
+from plait_server.core.run.trace import TraceContext
 from plait_server.telemetry import span_observer
 from plait_server.telemetry.span_encoding import SpanEncoder
 from plait_server.telemetry.span_observer import SpanObserver

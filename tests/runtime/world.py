@@ -13,15 +13,15 @@ from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal, MemoryStore
 from plait_server.adapters.requests.reading import checked_graph
-from plait_server.core.analysis import analyze, build_adjacency
-from plait_server.core.commands import Taken
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Graph
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage
-from plait_server.core.trace import TraceContext
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.graph import Graph
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage
+from plait_server.core.run.trace import TraceContext
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.graph_codec import graph_to_proto
 from plait_server.errors import JournalUnavailable
@@ -403,7 +403,7 @@ class Runtime:
         return await load_execution(self.journal.inner.namespace(NAMESPACE), id)
 
     def events(self, id: str = "x") -> list[Event]:
-        """Give the durable events."""
+        """Return the durable events."""
         return [decode_event(content) for content in self.store.executions[NAMESPACE, id].events]
 
     def names(self, id: str = "x") -> list[str]:
@@ -469,6 +469,6 @@ async def _run(runtime: Runtime) -> None:
 
 
 def with_limit(graph: Graph | str, max_concurrency: int) -> Graph:
-    """Give the execution a limit."""
+    """Return the execution a limit."""
     graph = build(graph) if isinstance(graph, str) else graph
     return replace(graph, policy=replace(graph.policy, max_concurrency=max_concurrency))

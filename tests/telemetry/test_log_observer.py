@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from plait_server.core.failures import Failure
-from plait_server.core.states import AttemptOutcome
-from plait_server.core.trace import SpanIds, own_trace_id
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import AttemptOutcome
+from plait_server.core.run.trace import SpanIds, own_trace_id
 from plait_server.ports.log_fields import LOG_FIELDS
 from plait_server.ports.workers import Assignment, AttemptKey, Report
 from plait_server.telemetry.log_observer import MESSAGE_CHARS_MAX, NODE_LINES_MAX, LogObserver

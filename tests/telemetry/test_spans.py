@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plait_server.core.states import CancelStage
+from plait_server.core.run.states import CancelStage
 from plait_server.telemetry import spans as spans_module
 from plait_server.telemetry.spans import SpanKind
 from tests.core.driver import TRACEPARENT, Driver

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plait_server.core.execution import Execution
+from plait_server.core.run.execution import Execution
 from plait_server.telemetry.spans import Span, SpanFold
 from tests.core.driver import Driver
 

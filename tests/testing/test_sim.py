@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from plait_server.core import edges, joins
-from plait_server.core.edges import EdgeRow, Effect
-from plait_server.core.graph import Join
-from plait_server.core.states import EdgeState
-from plait_server.core.trace import SpanIds
+from plait_server.core.definition.graph import Join
+from plait_server.core.run import edges, joins
+from plait_server.core.run.edges import EdgeRow, Effect
+from plait_server.core.run.states import EdgeState
+from plait_server.core.run.trace import SpanIds
 from plait_server.runtime import supervisor
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.grant import Grant

@@ -95,7 +95,7 @@ class AsyncClient:
         return f"<AsyncClient {self.address} {self.namespace}>"
 
     async def __aenter__(self) -> Self:
-        """Give the client itself; it is closed at the end."""
+        """Return the client itself; it is closed at the end."""
         return self
 
     async def __aexit__(
@@ -253,12 +253,12 @@ class AsyncClient:
         return (await self._call(self._executions.CancelExecution, request)).execution
 
     async def payload(self, payload: payload_pb2.Payload) -> JsonValue:
-        """Give the value of a payload, fetched if the payload only names it; None if there is no value."""
+        """Return the value of a payload, fetched if the payload only names it; None if there is no value."""
         text = await self.payload_text(payload)
         return parse_payload(text) if text else None
 
     async def payload_text(self, payload: payload_pb2.Payload) -> str:
-        """Give the JSON text of a payload, fetched if it is only named; empty if there is no value."""
+        """Return the JSON text of a payload, fetched if it is only named; empty if there is no value."""
         if not payload.digest:
             return payload.json
         tries = self._patience.tries(time.monotonic)

@@ -81,7 +81,7 @@ class Tries:
         self._ceiling_s = BACKOFF_INITIAL_S
 
     def delay_after(self, error: PlaitError) -> float | None:
-        """Give the seconds until the next try; None when there is to be none."""
+        """Return the seconds until the next try; None when there is to be none."""
         if error.reason:
             self._patience.has_answered = True
         is_worth_it = isinstance(error, Unavailable) or (

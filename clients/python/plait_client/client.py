@@ -114,7 +114,7 @@ class Client:
         return f"<Client {self.address} {self.namespace}>"
 
     def __enter__(self) -> Self:
-        """Give the client itself; it is closed at the end."""
+        """Return the client itself; it is closed at the end."""
         return self
 
     def __exit__(
@@ -263,12 +263,12 @@ class Client:
         return self._call(self._executions.CancelExecution, request).execution
 
     def payload(self, payload: payload_pb2.Payload) -> JsonValue:
-        """Give the value of a payload, fetched if the payload only names it; None if there is no value."""
+        """Return the value of a payload, fetched if the payload only names it; None if there is no value."""
         text = self.payload_text(payload)
         return parse_payload(text) if text else None
 
     def payload_text(self, payload: payload_pb2.Payload) -> str:
-        """Give the JSON text of a payload, fetched if it is only named; empty if there is no value."""
+        """Return the JSON text of a payload, fetched if it is only named; empty if there is no value."""
         if not payload.digest:
             return payload.json
         tries = self._patience.tries(time.monotonic)

@@ -120,15 +120,15 @@ class RpcFailure(Protocol):
     """What the failed calls of grpc and of grpc.aio have in common."""
 
     def code(self) -> grpc.StatusCode:
-        """Give the gRPC code."""
+        """Return the gRPC code."""
         ...
 
     def details(self) -> str | None:
-        """Give the message."""
+        """Return the message."""
         ...
 
     def trailing_metadata(self) -> object:
-        """Give the trailers as pairs."""
+        """Return the trailers as pairs."""
         ...
 
 
@@ -218,7 +218,7 @@ def _status_bytes(call: RpcFailure) -> bytes:
 
 
 def _fields(message: bytes, only: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Give the fields of a message that are texts, bytes or messages, with their numbers, in order."""
+    """Return the fields of a message that are texts, bytes or messages, with their numbers, in order."""
     for field in UnknownFieldSet(empty_pb2.Empty.FromString(message)):
         content: object = field.data
         if isinstance(content, bytes) and only in (None, field.field_number):

@@ -58,7 +58,7 @@ class Value:
     """How many values it is, itself included, aliases written out."""
 
     def plain(self) -> Plain:
-        """Give the value as JSON's own types."""
+        """Return the value as JSON's own types."""
         match self.content:
             case list(items):
                 return [item.plain() for item in items]
@@ -306,7 +306,7 @@ class _YamlReader:
         top.value.size += value.size
 
     def _path(self) -> str:
-        """Give the path of the value that comes next."""
+        """Return the path of the value that comes next."""
         if not self._open:
             return ""
         top = self._open[-1]
@@ -316,7 +316,7 @@ class _YamlReader:
 
 
 def _resolve(text: str, line: int) -> bool | int | float | str | None:
-    """Give the value of a plain scalar by the core schema (YAML 1.2.2, section 10.3.2)."""
+    """Return the value of a plain scalar by the core schema (YAML 1.2.2, section 10.3.2)."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in "+-.0123456789":

@@ -94,7 +94,7 @@ class NodeRef:
         return replace(self, when=when)
 
     def named(self, branch_name: str) -> NodeRef:
-        """Give the branch that the edge opens a name for display."""
+        """Return the branch that the edge opens a name for display."""
         return replace(self, branch_name=branch_name)
 
     @property
@@ -272,7 +272,7 @@ class GraphBuilder:
         )
 
     def build(self) -> graph_pb2.Graph:
-        """Give the graph as it is now; it is the caller's, and the builder goes on with its own."""
+        """Return the graph as it is now; it is the caller's, and the builder goes on with its own."""
         graph = graph_pb2.Graph()
         graph.CopyFrom(self._graph)
         return graph
@@ -293,7 +293,7 @@ class GraphBuilder:
 
 
 def cel(expression: str) -> str:
-    """Give the text that stands for an expression's value in an input: `{{ expression }}`."""
+    """Return the text that stands for an expression's value in an input: `{{ expression }}`."""
     return f"{{{{ {expression} }}}}"
 
 

@@ -50,7 +50,7 @@ def has_ended(execution: execution_pb2.Execution) -> bool:
 
 
 def read_graph(source: GraphSource) -> graph_pb2.Graph:
-    """Give the graph that is meant.
+    """Return the graph that is meant.
 
     Raises:
         GraphFileError: the file or the dict is no graph.

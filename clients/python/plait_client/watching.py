@@ -34,7 +34,7 @@ class Watch:
         """Whether the final frame came."""
 
     def request(self) -> execution_service_pb2.WatchExecutionRequest:
-        """Give the request of the next stream."""
+        """Return the request of the next stream."""
         return self._requests.watch(
             self._execution_id, self.after_sequence, include_snapshot=self._wants_snapshot
         )

@@ -18,7 +18,7 @@ class SystemSeams:
         self._random = random.Random()  # noqa: S311 # jitter is no secret
 
     def now_s(self) -> float:
-        """Give the wall time, seconds since 1970."""
+        """Return the wall time, seconds since 1970."""
         return time.time()
 
     def new_id(self) -> str:
@@ -27,5 +27,5 @@ class SystemSeams:
         return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
     def random(self) -> float:
-        """Give a number in [0, 1)."""
+        """Return a number in [0, 1)."""
         return self._random.random()

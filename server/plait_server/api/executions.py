@@ -17,8 +17,8 @@ from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
 from plait_server.api.snapshots import write_snapshot
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
 from plait_server.core.limits import WATCHERS_MAX
-from plait_server.core.scope import NodeRecord
-from plait_server.core.trace import read_trace_context
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.trace import read_trace_context
 from plait_server.encoding.execution_codec import describe, describe_corrupt, describe_node
 from plait_server.errors import (
     EventDamaged,

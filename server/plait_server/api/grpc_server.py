@@ -124,12 +124,12 @@ class GrpcDoor(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Give the handler of a call; None if there is no such method."""
+        """Return the handler of a call; None if there is no such method."""
         return self._handlers.get(handler_call_details.method)
 
 
 def standard_methods(health: HealthServicer) -> list[Method]:
-    """Give the methods of grpc.health.v1 and of server reflection."""
+    """Return the methods of grpc.health.v1 and of server reflection."""
     reflection = ReflectionServicer()
     methods = [
         Method(

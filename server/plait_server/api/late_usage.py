@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Final, cast
 
 from plait.v1 import execution_pb2
-from plait_server.core.commands import LATE_USAGE
 from plait_server.core.limits import MIB
-from plait_server.core.usage import add_usage
+from plait_server.core.run.commands import LATE_USAGE
+from plait_server.core.run.usage import add_usage
 from plait_server.encoding.execution_codec import shown_usage
 from plait_server.ports.journal import NamespaceJournal
 

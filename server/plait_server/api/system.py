@@ -8,7 +8,7 @@ from plait.v1 import system_service_pb2
 from plait_server.api.call import Call
 from plait_server.api.watching import FRAME_BYTES_MAX
 from plait_server.core import limits
-from plait_server.core.machine import SEMANTICS_VERSION
+from plait_server.core.run.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import timestamp
 
 

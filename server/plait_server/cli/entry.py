@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first_of(error: BaseException) -> BaseException:
-    """Give what ended a nursery out of the group in which it comes; Ctrl-C too comes in one."""
+    """Return what ended a nursery out of the group in which it comes; Ctrl-C too comes in one."""
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error

@@ -21,7 +21,7 @@ _BY_CALLER = (
 
 
 def explain(error: Exception) -> tuple[ExitCode, str]:
-    """Give the exit code and the text for an error that ended a command."""
+    """Return the exit code and the text for an error that ended a command."""
     match error:
         case client_errors.PlaitError():
             return _code_of(error), "\n  ".join(_lines_of(error))

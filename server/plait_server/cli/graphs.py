@@ -15,7 +15,7 @@ from plait_server.cli.connecting import Target, echo_json, json_option, server_o
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
 from plait_server.cli.text import complain, count, dim, echo, terminal_width
-from plait_server.core.analysis import analyze, build_adjacency
+from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.drawing import draw
 from plait_server.encoding.graph_answers import plan_response, validation_response
 from plait_server.encoding.graph_codec import graph_from_proto

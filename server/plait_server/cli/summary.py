@@ -15,12 +15,12 @@ _FAILURES_SHOWN_MAX: Final = 10
 
 
 def state_of(execution: execution_pb2.Execution) -> str:
-    """Give the state without its prefix."""
+    """Return the state without its prefix."""
     return state_pb2.ExecutionState.Name(execution.state).removeprefix("EXECUTION_STATE_")
 
 
 def node_state_of(node: execution_pb2.ExecutionNode) -> str:
-    """Give a node's state without its prefix."""
+    """Return a node's state without its prefix."""
     return state_pb2.NodeState.Name(node.state).removeprefix("NODE_STATE_")
 
 

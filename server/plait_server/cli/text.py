@@ -37,17 +37,17 @@ def has_color() -> bool:
 
 
 def colored(text: str, color: str | None) -> str:
-    """Give a text in a color, if colors are wanted."""
+    """Return a text in a color, if colors are wanted."""
     return click.style(text, fg=color) if color and has_color() else text
 
 
 def dim(text: str) -> str:
-    """Give a text in gray, if colors are wanted."""
+    """Return a text in gray, if colors are wanted."""
     return click.style(text, dim=True) if text and has_color() else text
 
 
 def color_of(state: str) -> str | None:
-    """Give the color of a state, by its name without prefix."""
+    """Return the color of a state, by its name without prefix."""
     return _COLORS.get(state)
 
 
@@ -62,7 +62,7 @@ def complain(text: str) -> None:
 
 
 def terminal_width() -> int:
-    """Give how wide the terminal is; 100 characters where there is none."""
+    """Return how wide the terminal is; 100 characters where there is none."""
     return shutil.get_terminal_size((100, 24)).columns
 
 
@@ -92,12 +92,12 @@ def duration(seconds: float) -> str:
 
 
 def seconds_of(time: Timestamp) -> float:
-    """Give a time as seconds since 1970."""
+    """Return a time as seconds since 1970."""
     return time.seconds + time.nanos / 1e9
 
 
 def between(start: Timestamp, end: Timestamp) -> float:
-    """Give the seconds between two times, to the nanosecond; clocks that were set back count as 0."""
+    """Return the seconds between two times, to the nanosecond; clocks that were set back count as 0."""
     return max(0.0, (end.seconds - start.seconds) + (end.nanos - start.nanos) / 1e9)
 
 

@@ -22,7 +22,7 @@ from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.summary import elapsed, failure_lines, state_of
 from plait_server.cli.text import color_of, colored, complain, count, dim, duration, echo, one_line
 from plait_server.cli.trace_tree import TraceTree
-from plait_server.core.trace import read_trace_context
+from plait_server.core.run.trace import read_trace_context
 from plait_server.ports.span_sender import SendFailed
 
 _REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from plait_server.core.analysis import Adjacency
+from plait_server.core.definition.analysis import Adjacency
+from plait_server.core.definition.graph import Analysis, Edge, Graph, JoinMode, Node
 from plait_server.core.drawing_layers import Layers, layer_edges, split_components
 from plait_server.core.drawing_routes import Net, route
-from plait_server.core.graph import Analysis, Edge, Graph, JoinMode, Node
 
 DRAWN_NODES_MAX: Final = 60
 """With more, lines outweigh names, and a table says more."""
@@ -228,7 +228,7 @@ class _Grid:
                 self._crossable.append((along, across) if self._is_down else (across, along))
 
     def text(self) -> list[str]:
-        """Give the lines of text, without spaces at their ends."""
+        """Return the lines of text, without spaces at their ends."""
         cells = {cell: _LINES[directions] for cell, directions in self._lines.items()}
         for cell in self._crossable:
             if self._lines[cell] == _UP + _RIGHT + _DOWN + _LEFT:

@@ -102,7 +102,7 @@ class Layers:
         self.columns = best
 
     def place(self, sizes: Sequence[int], gap: int) -> None:
-        """Give every item its position, the lowest so that all fit from 0 on.
+        """Return every item its position, the lowest so that all fit from 0 on.
 
         Args:
             sizes: How much room each item takes; its position is in the middle of it.
@@ -168,7 +168,7 @@ class Layers:
             self.positions[item] = offset + place
 
     def _wish(self, item: int, sides: Sequence[Sequence[Sequence[int]]]) -> int:
-        """Give the median position of an item's neighbors on the given sides."""
+        """Return the median position of an item's neighbors on the given sides."""
         places = sorted(self.positions[other] for neighbors in sides for other in neighbors[item])
         if not places:
             return self.positions[item]
@@ -196,7 +196,7 @@ def _offsets(column: Sequence[int], sizes: Sequence[int], gap: int) -> list[int]
 
 
 def _regress(wishes: Sequence[tuple[int, int]]) -> list[int]:
-    """Give the ascending numbers that are nearest to the wishes, by weight: M. Ayer et al., 1955."""
+    """Return the ascending numbers that are nearest to the wishes, by weight: M. Ayer et al., 1955."""
     blocks: list[tuple[list[int], int, int]] = []
     for wish, weight in wishes:
         values, members, value = [wish] * weight, 1, wish

@@ -96,7 +96,7 @@ def _descriptor_of(type_: type[Message]) -> Descriptor:
 
 
 def _plan_of(descriptor: Descriptor) -> dict[int, _Rule]:
-    """Give the rules for the fields of a message, by their numbers; the contract's graphs do not nest."""
+    """Return the rules for the fields of a message, by their numbers; the contract's graphs do not nest."""
     plan: dict[int, _Rule] = {}
     for field in descriptor.fields:
         limit, noun = BOUNDS.get(field.full_name, (0, ""))

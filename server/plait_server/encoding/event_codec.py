@@ -13,7 +13,8 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import DecodeError
 
 from plait.v1 import event_pb2, payload_pb2
-from plait_server.core.events import (
+from plait_server.core.limits import EVENT_BYTES_MAX
+from plait_server.core.run.events import (
     NO_USAGE,
     AttemptEnded,
     AttemptStarted,
@@ -29,10 +30,9 @@ from plait_server.core.events import (
     NodeWaiting,
     UsageReported,
 )
-from plait_server.core.failures import Failure
-from plait_server.core.limits import EVENT_BYTES_MAX
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
 from plait_server.encoding.failure_codec import (
     failure_from_proto,
     failure_to_proto,

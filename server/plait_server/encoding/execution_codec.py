@@ -10,12 +10,12 @@ from typing import Final, TypeVar
 from google.protobuf.message import Message
 
 from plait.v1 import execution_pb2, failure_pb2, state_pb2
-from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure, cut_failure
 from plait_server.core.limits import KIB, MIB
-from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
-from plait_server.core.states import NodeState
-from plait_server.core.usage import usage_text
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import Failure, cut_failure
+from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.states import NodeState
+from plait_server.core.run.usage import usage_text
 from plait_server.encoding.event_codec import duration, timestamp
 from plait_server.encoding.failure_codec import failure_to_proto, payload_to_proto
 

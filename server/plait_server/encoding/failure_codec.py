@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from plait.v1 import failure_pb2, payload_pb2
-from plait_server.core.failures import Failure
-from plait_server.core.payload import Payload
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
 
 
 def payload_to_proto(payload: Payload) -> payload_pb2.Payload:

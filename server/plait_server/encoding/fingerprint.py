@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 
 def fingerprint_of(request: Message) -> bytes:
-    """Give the SHA-256 of a request.
+    """Return the SHA-256 of a request.
 
     It is of the parsed message, for protobuf bytes are not canonical: fields in the order of their numbers,
     maps by key, unknown fields dropped.

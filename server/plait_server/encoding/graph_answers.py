@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from plait.v1 import graph_service_pb2
-from plait_server.core.analysis import longest_path
-from plait_server.core.branches import assign_branches
-from plait_server.core.graph import Graph
-from plait_server.core.problems import Problem
-from plait_server.core.validation import Validation
+from plait_server.core.definition.analysis import longest_path
+from plait_server.core.definition.branches import assign_branches
+from plait_server.core.definition.graph import Graph
+from plait_server.core.definition.problems import Problem
+from plait_server.core.definition.validation import Validation
 
 
 def validation_response(validation: Validation) -> graph_service_pb2.ValidateGraphResponse:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar, assert_never
 from google.protobuf import duration_pb2
 
 from plait.v1 import event_pb2, graph_pb2, payload_pb2
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     DEFAULT_RETRY,
     Analysis,
     Condition,
@@ -38,8 +38,8 @@ from plait_server.core.graph import (
     Timeouts,
     Transform,
 )
+from plait_server.core.definition.validation import Problem
 from plait_server.core.slices import Slices, finish
-from plait_server.core.validation import Problem
 from plait_server.encoding.pieces import pieces_of
 
 EDGE_OBJECTS_MAX: Final = 10_000
@@ -425,7 +425,7 @@ def _policy_to_proto(policy: Policy) -> graph_pb2.Policy:
 
 
 def _enum_name(value: enum.IntEnum) -> str:
-    """Give the contract's name of a value: that of its class as a prefix, and its own."""
+    """Return the contract's name of a value: that of its class as a prefix, and its own."""
     return f"{_ENUM_PREFIXES[type(value)]}_{value.name}"
 
 

@@ -47,7 +47,7 @@ def pieces_of(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _skip_field(content: bytes, position: int) -> int:
-    """Give the position behind a field."""
+    """Return the position behind a field."""
     tag = content[position]
     wire_type = tag & 7
     if tag > 127:

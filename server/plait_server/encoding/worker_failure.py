@@ -12,15 +12,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from plait.v1 import failure_pb2, payload_pb2, worker_hub_service_pb2
-from plait_server.core.failures import (
-    INVALID_RESULT,
-    TOO_LARGE,
-    UNKNOWN,
-    Failure,
-    bounded_message,
-    caused_by,
-    is_free_to_workers,
-)
 from plait_server.core.json_slices import takes_long
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
@@ -30,7 +21,16 @@ from plait_server.core.limits import (
     INLINE_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
 )
-from plait_server.core.payload import Payload
+from plait_server.core.run.failures import (
+    INVALID_RESULT,
+    TOO_LARGE,
+    UNKNOWN,
+    Failure,
+    bounded_message,
+    caused_by,
+    is_free_to_workers,
+)
+from plait_server.core.run.payload import Payload
 
 _CODE_CHARS_SHOWN_MAX: Final = 200
 """How much of a malformed code is kept: enough to recognize it."""

@@ -101,7 +101,7 @@ class Template(Protocol):
         ...
 
     def render(self, variables: Mapping[str, JsonValue]) -> str:
-        """Give the JSON text of the document with every expression replaced, and the rest as it was.
+        """Return the JSON text of the document with every expression replaced, and the rest as it was.
 
         Raises:
             ExpressionError: An expression has no value, or the text would be too long or nest too deep.

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from plait_server.core.graph import Analysis, Graph
+from plait_server.core.definition.graph import Analysis, Graph
 from plait_server.errors import FieldViolation
 
 

@@ -280,7 +280,7 @@ class Journal(Protocol):
         ...
 
     def namespace(self, name: str) -> NamespaceJournal:
-        """Give the handle bound to a namespace. Namespaces need not be made."""
+        """Return the handle bound to a namespace. Namespaces need not be made."""
         ...
 
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
@@ -327,7 +327,7 @@ class Journal(Protocol):
         ...
 
     async def key(self) -> bytes:
-        """Give the store's own secret of 32 bytes, made with the store; attempt tokens are signed with it."""
+        """Return the store's own secret of 32 bytes, made with the store; attempt tokens are signed with it."""
         ...
 
     def statistics(self) -> JournalStatistics:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
-from plait_server.core.trace import SpanIds
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.trace import SpanIds
 from plait_server.ports.workers import Assignment, AttemptKey
 
 LOG_FIELDS: Final = ("namespace", "execution", "node", "branch", "attempt", "trace", "span")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
 from plait_server.ports.workers import Assignment
 
 

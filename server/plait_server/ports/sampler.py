@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from plait_server.core.trace import TraceContext
+from plait_server.core.run.trace import TraceContext
 
 
 class Sampling(NamedTuple):

@@ -13,7 +13,7 @@ class Seams(Protocol):
     """The wall clock, ids and chance."""
 
     def now_s(self) -> float:
-        """Give the wall time, seconds since 1970. It may jump."""
+        """Return the wall time, seconds since 1970. It may jump."""
         ...
 
     def new_id(self) -> str:
@@ -21,5 +21,5 @@ class Seams(Protocol):
         ...
 
     def random(self) -> float:
-        """Give a number in [0, 1)."""
+        """Return a number in [0, 1)."""
         ...

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 from plait.v1 import worker_hub_service_pb2
-from plait_server.core.commands import Taken
-from plait_server.core.failures import Failure
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 
 
 class AttemptKey(NamedTuple):

@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
-from plait_server.core.commands import (
+from plait_server.core.definition.graph import Condition, JoinMode, Switch
+from plait_server.core.json_text import (
+    InvalidJson,
+    JsonValue,
+    dump_json,
+    parse_json,
+    splice_array,
+    splice_object,
+)
+from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, PAYLOAD_BYTES_MAX
+from plait_server.core.run.commands import (
     EdgesJudged,
     FindValue,
     Input,
@@ -23,23 +33,19 @@ from plait_server.core.commands import (
     OutputMade,
     ValueFound,
 )
-from plait_server.core.edges import ERROR_HANDLE
-from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure, bounded_message, cut_failure, failure_size, failure_to_json
-from plait_server.core.graph import Condition, JoinMode, Switch
-from plait_server.core.json_text import (
-    InvalidJson,
-    JsonValue,
-    dump_json,
-    parse_json,
-    splice_array,
-    splice_object,
+from plait_server.core.run.edges import ERROR_HANDLE
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import (
+    Failure,
+    bounded_message,
+    cut_failure,
+    failure_size,
+    failure_to_json,
 )
-from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, PAYLOAD_BYTES_MAX
-from plait_server.core.outcome import sinks_with_output
-from plait_server.core.payload import NULL, Payload
-from plait_server.core.scope import NodeRecord, Scope
-from plait_server.core.states import EdgeState
+from plait_server.core.run.outcome import sinks_with_output
+from plait_server.core.run.payload import NULL, Payload
+from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.states import EdgeState
 from plait_server.ports.evaluator import (
     Evaluator,
     ExpressionError,
@@ -406,7 +412,7 @@ def _size(payload: Payload) -> int:
 
 
 def _breaker(scope: Scope, source: NodeRecord) -> Failure | None:
-    """Give the earliest failure that broke an edge of this source (J4)."""
+    """Return the earliest failure that broke an edge of this source (J4)."""
     return scope.failures[source.origin] if source.origin >= 0 else None
 
 

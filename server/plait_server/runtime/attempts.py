@@ -15,14 +15,14 @@ from typing import Final
 
 import trio
 
-from plait_server.core.commands import AttemptResult, Granted, Input, InputMade, OfferNode, Receipt
-from plait_server.core.events import AttemptEnded, Event
-from plait_server.core.graph import DEFAULT_TIMEOUTS, Task
-from plait_server.core.machine import Machine
-from plait_server.core.payload import Payload
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import AttemptOutcome, CancelStage
-from plait_server.core.trace import SpanIds, read_trace_context
+from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Task
+from plait_server.core.run.commands import AttemptResult, Granted, Input, InputMade, OfferNode, Receipt
+from plait_server.core.run.events import AttemptEnded, Event
+from plait_server.core.run.machine import Machine
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import AttemptOutcome, CancelStage
+from plait_server.core.run.trace import SpanIds, read_trace_context
 from plait_server.ports.workers import Assignment, AttemptKey, Report
 from plait_server.runtime.answers import Answers
 from plait_server.runtime.contents import ContentMissing, Contents
@@ -132,7 +132,7 @@ class Attempts:
         self._context.allocator.offer(request)
 
     def refuse_grant(self, node_path: str) -> None:
-        """Give a grant back that came too late."""
+        """Return a grant back that came too late."""
         self._take_grant(node_path).release()
 
     def hold(self, node_path: str, attempt: int) -> None:

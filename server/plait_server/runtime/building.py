@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from plait_server.core.execution import Execution
-from plait_server.core.graph import Analysis, Graph
-from plait_server.core.scope import NodeRecord, open_scope_in_slices
+from plait_server.core.definition.graph import Analysis, Graph
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.scope import NodeRecord, open_scope_in_slices
 from plait_server.core.slices import Slices, batches
 from plait_server.encoding.graph_codec import analysis_from_bytes_in_slices, graph_from_bytes_in_slices
 

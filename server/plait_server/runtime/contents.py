@@ -9,7 +9,7 @@ from typing import Final
 
 from plait_server.core.json_text import JsonValue, parse_json
 from plait_server.core.limits import INLINE_BYTES_MAX, MIB
-from plait_server.core.payload import Payload
+from plait_server.core.run.payload import Payload
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import NamespaceJournal
 
@@ -51,7 +51,7 @@ class Contents:
         return Payload("", digest, len(content))
 
     def text(self, payload: Payload) -> str:
-        """Give the text of a payload.
+        """Return the text of a payload.
 
         Raises:
             ContentMissing: it must be loaded first.
@@ -69,7 +69,7 @@ class Contents:
         return text
 
     def value(self, payload: Payload) -> JsonValue:
-        """Give the parsed value of a payload; parsed once while it is kept.
+        """Return the parsed value of a payload; parsed once while it is kept.
 
         Raises:
             ContentMissing: it must be loaded first.

@@ -27,7 +27,7 @@ from typing import Final
 
 import trio
 
-from plait_server.core.commands import (
+from plait_server.core.run.commands import (
     Audit,
     Command,
     Continue,
@@ -46,11 +46,11 @@ from plait_server.core.commands import (
     TimerDue,
     WithdrawNode,
 )
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
-from plait_server.core.machine import Decision, Machine
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import NodeState
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.machine import Decision, Machine
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import NodeState
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.ports.journal import (

@@ -49,7 +49,7 @@ class Feed:
         changed.set()
 
     def read(self, after: int) -> Sequence[bytes] | None:
-        """Give the events after a sequence; None if the tail does not reach back so far."""
+        """Return the events after a sequence; None if the tail does not reach back so far."""
         missing = self.last_sequence - after
         if missing > len(self._tail):
             return None

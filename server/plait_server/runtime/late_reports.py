@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from plait_server.core.commands import AttemptResult, Audit, TellTaken
-from plait_server.core.execution import Execution
-from plait_server.core.machine import Machine
+from plait_server.core.run.commands import AttemptResult, Audit, TellTaken
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.machine import Machine
 from plait_server.ports.journal import AppendItem, AuditRecord
 from plait_server.ports.workers import AttemptKey, Report
 from plait_server.runtime.context import Context

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from plait_server.core.events import Event, ExecutionSubmitted
-from plait_server.core.execution import Execution
-from plait_server.core.machine import SEMANTICS_VERSION
+from plait_server.core.run.events import Event, ExecutionSubmitted
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import NamespaceJournal

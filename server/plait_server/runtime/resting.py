@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from plait_server.core.execution import Execution
+from plait_server.core.run.execution import Execution
 
 KEPT_MAX: Final = 64
 ELEMENTS_MAX: Final = 100_000
@@ -44,7 +44,7 @@ class Resting:
         return f"<Resting {len(self._kept)} executions, {self._elements} nodes and edges>"
 
     def get(self, key: Key) -> Execution | None:
-        """Give an execution; None if it is not kept."""
+        """Return an execution; None if it is not kept."""
         execution = self._kept.get(key)
         if execution is not None:
             self._kept.move_to_end(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from plait_server.core.trace import TraceContext
+from plait_server.core.run.trace import TraceContext
 from plait_server.ports.graph_requests import CheckedGraph
 from plait_server.ports.journal import RequestRecord
 

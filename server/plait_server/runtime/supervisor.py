@@ -14,12 +14,12 @@ from typing import Final
 
 import trio
 
-from plait_server.core.commands import Cancel, Start, Taken
-from plait_server.core.events import Event, ExecutionSubmitted
-from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.machine import SEMANTICS_VERSION
-from plait_server.core.states import ExecutionState, NodeState
-from plait_server.core.trace import SpanIds, TraceContext, own_trace_id
+from plait_server.core.run.commands import Cancel, Start, Taken
+from plait_server.core.run.events import Event, ExecutionSubmitted
+from plait_server.core.run.execution import ROOT_BRANCH, Execution
+from plait_server.core.run.machine import SEMANTICS_VERSION
+from plait_server.core.run.states import ExecutionState, NodeState
+from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.errors import (
@@ -443,7 +443,7 @@ class Supervisor:
             loading.set()
 
     async def _wake(self, key: tuple[str, str]) -> Executor | None:
-        """Give the executor of an open execution, waking it if it sleeps; None if it ended meanwhile."""
+        """Return the executor of an open execution, waking it if it sleeps; None if it ended meanwhile."""
         claim = self._unread.pop(key, None) or self._asleep.pop(key, None)
         if claim is not None:
             self._revive_soon(key, claim)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plait_server.core.execution import Execution
-from plait_server.core.joins import Verdict
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import NodeState
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.joins import Verdict
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import NodeState
 from plait_server.runtime.executor import Executor
 from plait_server.runtime.feed import Feed
 

@@ -78,7 +78,7 @@ class Limit:
         return int(self.limiter.available_tokens)
 
     def give_back(self, borrower: object) -> None:
-        """Give a permit back."""
+        """Return a permit back."""
         if self.limiter.available_tokens <= 0:
             self.exhausted_s = trio.current_time()
         self.limiter.release_on_behalf_of(borrower)

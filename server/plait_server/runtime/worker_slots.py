@@ -66,7 +66,7 @@ class WorkerSlots:
             self._of_type[borrower] = limiter
 
     def give_back(self, borrower: object) -> None:
-        """Give a slot back."""
+        """Return a slot back."""
         self.slots.release_on_behalf_of(borrower)
         # An attempt that was held before the worker was known took no permit of its type.
         limiter = self._of_type.pop(borrower, None)

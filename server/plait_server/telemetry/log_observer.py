@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from plait_server.core.events import Event, ExecutionEnded, ExecutionStarted
-from plait_server.core.execution import Execution
-from plait_server.core.failures import Failure
-from plait_server.core.scope import Scope
-from plait_server.core.states import EdgeState, ExecutionState, NodeState, Treatment
+from plait_server.core.run.events import Event, ExecutionEnded, ExecutionStarted
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.scope import Scope
+from plait_server.core.run.states import EdgeState, ExecutionState, NodeState, Treatment
 from plait_server.ports.log_fields import LogFields, assignment_fields, event_fields, execution_fields
 from plait_server.ports.workers import Assignment
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
 from plait_server.ports.observer import Observer
 from plait_server.ports.workers import Assignment
 

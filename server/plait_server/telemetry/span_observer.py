@@ -15,9 +15,9 @@ from typing import Final, Protocol
 
 import trio
 
-from plait_server.core.events import Event
-from plait_server.core.execution import Execution
-from plait_server.core.trace import read_trace_context
+from plait_server.core.run.events import Event
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.trace import read_trace_context
 from plait_server.ports.workers import Assignment
 from plait_server.telemetry.span_encoding import SpanEncoder
 from plait_server.telemetry.spans import Span, SpanFold

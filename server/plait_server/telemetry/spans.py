@@ -20,17 +20,17 @@ import enum
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from plait_server.core.branches import MAIN
-from plait_server.core.critical_path import CriticalPath, critical_path_in_slices
-from plait_server.core.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
-from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
-from plait_server.core.graph import DEFAULT_JOIN, JoinMode, Task
-from plait_server.core.joins import Verdict
-from plait_server.core.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.definition.branches import MAIN
+from plait_server.core.definition.graph import DEFAULT_JOIN, JoinMode, Task
+from plait_server.core.run.critical_path import CriticalPath, critical_path_in_slices
+from plait_server.core.run.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
+from plait_server.core.run.execution import ROOT_BRANCH, Execution
+from plait_server.core.run.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
+from plait_server.core.run.joins import Verdict
+from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.states import AttemptOutcome, EdgeState, ExecutionState, NodeState, Reason
+from plait_server.core.run.trace import SpanIds, read_trace_context
 from plait_server.core.slices import ITEMS_PER_SLICE
-from plait_server.core.states import AttemptOutcome, EdgeState, ExecutionState, NodeState, Reason
-from plait_server.core.trace import SpanIds, read_trace_context
 
 QUEUE_SHOWN_S: Final = 0.001
 """A wait for capacity that is shorter has no span."""

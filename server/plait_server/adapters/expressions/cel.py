@@ -75,7 +75,7 @@ class CelExpression:
             raise ExpressionError(messages.at(why, self.source)) from None
 
     def work(self, variables: Mapping[str, JsonValue]) -> float:
-        """Give a bound on the work of an evaluation; 0 for a plain path.
+        """Return a bound on the work of an evaluation; 0 for a plain path.
 
         Raises:
             ExpressionError: The variables are not there or past a bound.
@@ -153,7 +153,7 @@ class CelEvaluator:
 
 
 def _parse(source: str) -> tuple[Node, Path | library.Program]:
-    """Give the tree of a source, and its path if it is nothing else, else its program.
+    """Return the tree of a source, and its path if it is nothing else, else its program.
 
     Raises:
         InvalidExpression: It is not within the bounds.

@@ -87,7 +87,7 @@ class Extent(NamedTuple):
         return self.values + self.text_bytes / _BYTES_A_UNIT
 
     def item(self) -> Extent:
-        """Give a bound on anything directly in it."""
+        """Return a bound on anything directly in it."""
         values = self.item_values or self.values
         text_bytes = self.item_text_bytes if self.item_values else self.text_bytes
         return Extent(values, text_bytes, values)
@@ -100,7 +100,7 @@ _SCALAR: Final = Extent(1.0, 40.0)
 def estimate_work(
     tree: Node, variables: Mapping[str, JsonValue], size: Size, functions: frozenset[str], nodes: int
 ) -> float:
-    """Give a bound on the work of an evaluation.
+    """Return a bound on the work of an evaluation.
 
     Args:
         tree: The expression.

@@ -53,7 +53,7 @@ def end_of_expression(text: str, start: int) -> int | None:
 
 
 def depth_of_brackets(source: str) -> int:
-    """Give how deep parentheses, lists and maps nest, strings and comments left out."""
+    """Return how deep parentheses, lists and maps nest, strings and comments left out."""
     depth = deepest = 0
     for match in _TOKEN.finditer(source):
         if match["opening"]:

@@ -55,7 +55,7 @@ class Program(Protocol):
         ...
 
     def serialize(self) -> bytes:
-        """Give the checked tree in protobuf's binary form; the library's method."""
+        """Return the checked tree in protobuf's binary form; the library's method."""
         ...
 
 

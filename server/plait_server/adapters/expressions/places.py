@@ -64,7 +64,7 @@ class Places:
             raise
 
     def release(self) -> None:
-        """Give a place back: to whose turn it is, if anybody waits."""
+        """Return a place back: to whose turn it is, if anybody waits."""
         if not self._queues:
             self._free += 1
             return

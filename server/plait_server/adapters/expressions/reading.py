@@ -75,7 +75,7 @@ class Reading:
 
 
 def parse_plain_path(source: str) -> Node | None:
-    """Give the tree of an expression that is nothing but a path, without asking the library; else None.
+    """Return the tree of an expression that is nothing but a path, without asking the library; else None.
 
     None also for odd paths, which the library reads. Most expressions are plain, and a graph may have many.
     """
@@ -98,7 +98,7 @@ def parse_plain_path(source: str) -> Node | None:
 
 
 def read_of(node: Node, scope: Sequence[str] = ()) -> Read | None:
-    """Give the read that a node as a whole is; None if it is anything else.
+    """Return the read that a node as a whole is; None if it is anything else.
 
     Args:
         node: The node.

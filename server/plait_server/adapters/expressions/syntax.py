@@ -119,7 +119,7 @@ def read_tree(serialized: bytes) -> Node:
 
 
 def children(node: Node) -> Sequence[Node]:
-    """Give the nodes directly below one, in the order of the source."""
+    """Return the nodes directly below one, in the order of the source."""
     match node:
         case Constant() | Identifier():
             return ()
@@ -136,7 +136,7 @@ def children(node: Node) -> Sequence[Node]:
 
 
 def count_nodes(node: Node) -> int:
-    """Give the number of nodes of a tree."""
+    """Return the number of nodes of a tree."""
     return 1 + sum(count_nodes(child) for child in children(node))
 
 

@@ -43,7 +43,7 @@ class Judged(Expression, Protocol):
         ...
 
     def work(self, variables: Mapping[str, JsonValue]) -> float:
-        """Give a bound on the work; see `cost`."""
+        """Return a bound on the work; see `cost`."""
         ...
 
 
@@ -90,7 +90,7 @@ class CelTemplate:
         return not self.expressions
 
     def render(self, variables: Mapping[str, JsonValue]) -> str:
-        """Give the document's JSON text; see the port."""
+        """Return the document's JSON text; see the port."""
         if not self.expressions:
             return self.source
         if len(self.expressions) > 1 and self.work(variables) > self.work_max:
@@ -111,7 +111,7 @@ class CelTemplate:
         return text
 
     def work(self, variables: Mapping[str, JsonValue]) -> float:
-        """Give a bound on the work of all its expressions.
+        """Return a bound on the work of all its expressions.
 
         Raises:
             ExpressionError: The variables are not there or past a bound.

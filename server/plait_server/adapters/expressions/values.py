@@ -65,7 +65,7 @@ def shape_of(reads: Sequence[Read]) -> Mapping[str, Shape]:
 
 
 def view(variables: Mapping[str, JsonValue], shape: Mapping[str, Shape]) -> dict[str, JsonValue]:
-    """Give what is seen of the variables.
+    """Return what is seen of the variables.
 
     A node that has no entry looks like one without output and failure. A variable that is not there is left
     out.

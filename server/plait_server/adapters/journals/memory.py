@@ -130,7 +130,7 @@ class MemoryJournal:
         return self._owner
 
     def namespace(self, name: str) -> MemoryNamespaceJournal:
-        """Give the handle bound to a namespace."""
+        """Return the handle bound to a namespace."""
         return MemoryNamespaceJournal(self, name)
 
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
@@ -193,7 +193,7 @@ class MemoryJournal:
         return [_claim_of(execution) for _, _, execution in sorted(due, key=lambda entry: entry[:2])[:limit]]
 
     async def key(self) -> bytes:
-        """Give the store's secret."""
+        """Return the store's secret."""
         return self.require_store().key
 
     def statistics(self) -> JournalStatistics:
@@ -211,7 +211,7 @@ class MemoryJournal:
         self._is_closed = True
 
     def require_store(self) -> MemoryStore:
-        """Give the store.
+        """Return the store.
 
         Raises:
             JournalUnavailable: this journal was closed, has crashed, or someone else opened the store.

@@ -178,7 +178,7 @@ class SqliteJournal:
         return self._connection
 
     def namespace(self, name: str) -> SqliteNamespaceJournal:
-        """Give the handle bound to a namespace."""
+        """Return the handle bound to a namespace."""
         return SqliteNamespaceJournal(self, name)
 
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
@@ -225,7 +225,7 @@ class SqliteJournal:
             return [stored.claim() for stored in map(stored_of, rows) if isinstance(stored, Stored)]
 
     async def key(self) -> bytes:
-        """Give the store's secret."""
+        """Return the store's secret."""
         return self._key
 
     def statistics(self) -> JournalStatistics:

@@ -23,7 +23,7 @@ from plait_server.adapters.journals.sqlite_image import Image
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, LogState, judge_log, read_log
 from plait_server.adapters.journals.sqlite_rows import Stored, fetch
-from plait_server.core.events import ExecutionSubmitted
+from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged, StoreDamaged
 from plait_server.ports.journal import DamagedRow

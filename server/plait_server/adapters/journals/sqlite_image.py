@@ -30,7 +30,7 @@ from plait_server.adapters.journals.verification import (
     verify_audit,
     verify_content,
 )
-from plait_server.core.events import ExecutionSubmitted
+from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AuditRecord, DamagedRow, RequestRecord, chain

@@ -32,8 +32,8 @@ from plait_server.adapters.journals.verification import (
     checksum_of_request,
     digest_of_row,
 )
-from plait_server.core.events import ExecutionSubmitted
-from plait_server.core.execution import Execution
+from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.execution import Execution
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes

@@ -164,7 +164,7 @@ def damaged_row(execution_id: str) -> EventDamaged:
 
 
 def verify_content(digest: str, content: bytes) -> bytes:
-    """Give the content back.
+    """Return the content back.
 
     Raises:
         EventDamaged: it does not have the digest.

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import Sampler as SdkSampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, set_span_in_context
 from opentelemetry.trace.span import TraceFlags, TraceState
 
-from plait_server.core.trace import TraceContext
+from plait_server.core.run.trace import TraceContext
 from plait_server.ports.sampler import Sampling
 
 _NO_LIMITS: Final = dict.fromkeys(

@@ -251,6 +251,6 @@ def _namespace_of(content: bytes) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Give the helper the way to the modules and nothing else: the service's environment may hold secrets."""
+    """Return the helper the way to the modules and nothing else: the service's environment may hold secrets."""
     paths = [entry for entry in sys.path if entry]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}

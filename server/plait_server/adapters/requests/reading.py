@@ -9,11 +9,11 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2, payload_pb2
-from plait_server.core.graph import Analysis, Graph
+from plait_server.core.definition.graph import Analysis, Graph
+from plait_server.core.definition.problems import Problem
+from plait_server.core.definition.validation import ExpressionNames, Validation, validate
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import PAYLOAD_BYTES_MAX
-from plait_server.core.problems import Problem
-from plait_server.core.validation import ExpressionNames, Validation, validate
 from plait_server.encoding.element_bounds import TooManyElements, check_bounds
 from plait_server.encoding.fingerprint import fingerprint_of
 from plait_server.encoding.graph_answers import plan_response, validation_response

@@ -41,10 +41,10 @@ from plait_server.adapters.workers.session_events import (
 )
 from plait_server.adapters.workers.streams import Stream
 from plait_server.adapters.workers.tokens import Tokens, idempotency_key
-from plait_server.core.commands import Taken
-from plait_server.core.failures import Failure
 from plait_server.core.limits import WORKERS_MAX
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.encoding.worker_failure import worker_code
 from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, SlowConsumer, WorkerIdInUse
 from plait_server.ports.capacity import Capacity

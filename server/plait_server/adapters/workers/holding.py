@@ -12,8 +12,8 @@ from plait_server.adapters.workers.reading import USAGE_UNITS_MAX
 from plait_server.adapters.workers.said import Quota
 from plait_server.adapters.workers.session_events import Hello, Used
 from plait_server.adapters.workers.streams import Stream
-from plait_server.core.failures import INVALID_RESULT, WORKER_LOST, Failure
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.failures import INVALID_RESULT, WORKER_LOST, Failure
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.errors import SlowConsumer
 from plait_server.ports.workers import Assignment, AttemptListener, Report, WorkerSnapshot
 
@@ -83,7 +83,7 @@ class Held:
         )
 
     def note_delivered(self) -> None:
-        """Give the receipt DELIVERED, once."""
+        """Return the receipt DELIVERED, once."""
         if not self.is_delivered:
             self.is_delivered = True
             self.listener.on_receipt(CancelStage.DELIVERED)

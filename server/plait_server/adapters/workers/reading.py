@@ -23,7 +23,6 @@ from plait_server.adapters.workers.session_events import (
     SlotsChanged,
     Used,
 )
-from plait_server.core.failures import INVALID_RESULT, TOO_LARGE, Failure, bounded_message
 from plait_server.core.json_slices import check_json_in_slices
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
@@ -37,8 +36,9 @@ from plait_server.core.limits import (
     SERVED_TYPES_MAX,
     TOKEN_BYTES_MAX,
 )
-from plait_server.core.states import AttemptOutcome, CancelStage
-from plait_server.core.usage import is_amount
+from plait_server.core.run.failures import INVALID_RESULT, TOO_LARGE, Failure, bounded_message
+from plait_server.core.run.states import AttemptOutcome, CancelStage
+from plait_server.core.run.usage import is_amount
 from plait_server.encoding.event_codec import seconds_of_duration
 from plait_server.encoding.worker_failure import failure_from_worker
 from plait_server.errors import (

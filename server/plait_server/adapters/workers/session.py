@@ -36,13 +36,13 @@ from plait_server.adapters.workers.session_events import (
     Hello,
     SessionEvent,
 )
-from plait_server.core.commands import Taken
 from plait_server.core.json_slices import takes_long
 from plait_server.core.limits import (
     MIB,
     PAYLOAD_BYTES_MAX,
     TOKEN_BYTES_MAX,
 )
+from plait_server.core.run.commands import Taken
 from plait_server.encoding.event_codec import duration
 from plait_server.errors import (
     ProtocolViolation,
@@ -139,7 +139,7 @@ class ServerSession:
         self._say(message, first=True)
 
     def assign(self, token: str, assignment: Assignment, idempotency_key: str) -> None:
-        """Give the worker an attempt."""
+        """Return the worker an attempt."""
         self._assigns[token] = assignment, idempotency_key
 
     def withdraw(self, token: str) -> bool:

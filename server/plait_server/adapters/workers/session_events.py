@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from plait_server.core.states import CancelStage
+from plait_server.core.run.states import CancelStage
 from plait_server.ports.workers import Report
 
 

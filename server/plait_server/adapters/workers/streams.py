@@ -18,8 +18,8 @@ import trio
 from plait.v1 import worker_hub_service_pb2
 from plait_server.adapters.workers.session import ServerSession
 from plait_server.adapters.workers.session_events import Hello, Ponged, SessionEvent
-from plait_server.core.commands import Taken
 from plait_server.core.limits import MIB
+from plait_server.core.run.commands import Taken
 from plait_server.errors import PlaitError, ProtocolViolation, SlowConsumer
 from plait_server.ports.workers import AttemptKey, ReceiveFrame, SendFrame
 

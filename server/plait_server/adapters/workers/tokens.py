@@ -27,7 +27,7 @@ class Tokens:
         return f"{self._mac(text)}/{text}"
 
     def read(self, token: str) -> AttemptKey | None:
-        """Give the attempt a token is for; None if it was not made under this key."""
+        """Return the attempt a token is for; None if it was not made under this key."""
         mac, _, text = token.partition("/")
         if not hmac.compare_digest(mac.encode(), self._mac(text).encode()):
             return None

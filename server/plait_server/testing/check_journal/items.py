@@ -83,7 +83,7 @@ def make_audit(mark: str) -> AuditRecord:
 
 
 def digest_of(content: bytes) -> str:
-    """Give the digest under which a content is kept."""
+    """Return the digest under which a content is kept."""
     return hashlib.sha256(content).hexdigest()
 
 

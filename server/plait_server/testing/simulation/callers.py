@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
-from plait_server.core.trace import SpanIds, own_trace_id
+from plait_server.core.run.trace import SpanIds, own_trace_id
 from plait_server.testing.simulation.store import NAMESPACE
 
 _NOBODY: Final[Sequence[Mapping[str, str]]] = (

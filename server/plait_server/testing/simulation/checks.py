@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from plait_server.core.events import (
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -16,10 +16,10 @@ from plait_server.core.events import (
     NodeEnded,
     NodeWaiting,
 )
-from plait_server.core.execution import Execution
-from plait_server.core.payload import Payload
-from plait_server.core.scope import Scope
-from plait_server.core.states import AttemptOutcome, CancelStage, NodeState
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.scope import Scope
+from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState
 from plait_server.encoding.event_codec import decode_event, encode_event
 from plait_server.testing.simulation.clients import Client
 from plait_server.testing.simulation.collector import Collector

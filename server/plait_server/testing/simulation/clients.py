@@ -17,9 +17,9 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait.v1 import execution_pb2, execution_service_pb2, insight_service_pb2, payload_pb2
 from plait_server.api.call import Call
-from plait_server.core.execution import Execution
-from plait_server.core.graph import Graph
-from plait_server.core.states import ExecutionState, NodeState
+from plait_server.core.definition.graph import Graph
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.encoding.graph_codec import graph_to_proto
 from plait_server.errors import (
     ExecutionExists,
@@ -117,7 +117,7 @@ class Client:
             await trio.sleep(0.1 + self._chance.random() * 2)
 
     def durable(self) -> Durable | None:
-        """Give what is durable of the execution, or fail the simulation."""
+        """Return what is durable of the execution, or fail the simulation."""
         durable = self._records.executions.get(self.execution_id)
         if durable is None:
             self.fail("A2", "an answer spoke of an execution that is not durable")

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from plait_server.core.edges import EdgeRow
-from plait_server.core.events import AttemptEnded, CancelReceipt, ExecutionEnded
-from plait_server.core.graph import JoinMode
-from plait_server.core.states import (
+from plait_server.core.definition.graph import JoinMode
+from plait_server.core.run.edges import EdgeRow
+from plait_server.core.run.events import AttemptEnded, CancelReceipt, ExecutionEnded
+from plait_server.core.run.states import (
     EXECUTION_TRANSITIONS,
     NODE_TRANSITIONS,
     AttemptOutcome,

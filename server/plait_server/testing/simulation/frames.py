@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_server.core.commands import Taken
-from plait_server.core.events import ExecutionSubmitted
-from plait_server.core.states import AttemptOutcome, NodeState
-from plait_server.core.trace import SpanIds
+from plait_server.core.run.commands import Taken
+from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.states import AttemptOutcome, NodeState
+from plait_server.core.run.trace import SpanIds
 from plait_server.testing.simulation.store import NAMESPACE, Durable, Records
 from plait_server.testing.simulation.world import World
 

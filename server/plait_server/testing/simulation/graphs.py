@@ -12,7 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     Condition,
     Delay,
     Edge,

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from plait_server.core.events import (
+from plait_server.core.definition.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS, Graph, Node, Task
+from plait_server.core.json_text import JsonValue
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -24,11 +26,9 @@ from plait_server.core.events import (
     NodeIdled,
     NodeWaiting,
 )
-from plait_server.core.failures import Failure
-from plait_server.core.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS, Graph, Node, Task
-from plait_server.core.json_text import JsonValue
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, ExecutionState, NodeState, Reason, Treatment
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState, Reason, Treatment
 from plait_server.testing.simulation.graphs import WHENS
 from plait_server.testing.slow_model import Change, NoValue, SlowModel, without_words
 

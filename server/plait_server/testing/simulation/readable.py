@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from plait_server.core.events import (
+from plait_server.core.definition.graph import Edge, Graph, Node
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -10,7 +11,6 @@ from plait_server.core.events import (
     ExecutionEnded,
     NodeEnded,
 )
-from plait_server.core.graph import Edge, Graph, Node
 from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import EPOCH_S, SimulationFailure, World
 

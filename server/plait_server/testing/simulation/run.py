@@ -13,7 +13,7 @@ import trio
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.config import ServerConfig
-from plait_server.core.graph import Graph
+from plait_server.core.definition.graph import Graph
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.testing.simulation.checks import Checks
 from plait_server.testing.simulation.clients import Client

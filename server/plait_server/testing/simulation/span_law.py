@@ -15,7 +15,17 @@ from typing import Final, NamedTuple, TypeAlias
 
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from plait_server.core.events import (
+from plait_server.core.definition.graph import (
+    Condition,
+    Delay,
+    Graph,
+    JoinMode,
+    Node,
+    Switch,
+    Task,
+    Transform,
+)
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     Event,
@@ -25,10 +35,9 @@ from plait_server.core.events import (
     NodeIdled,
     NodeWaiting,
 )
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Condition, Delay, Graph, JoinMode, Node, Switch, Task, Transform
-from plait_server.core.states import AttemptOutcome, EdgeState, ExecutionState, NodeState, Reason
-from plait_server.core.trace import SpanIds
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import AttemptOutcome, EdgeState, ExecutionState, NodeState, Reason
+from plait_server.core.run.trace import SpanIds
 from plait_server.testing.simulation.callers import Caller
 from plait_server.testing.simulation.store import NAMESPACE
 from plait_server.testing.slow_model import SlowModel

@@ -17,10 +17,10 @@ import trio
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
-from plait_server.core.events import AttemptEnded, AttemptStarted, Event, ExecutionSubmitted
-from plait_server.core.execution import Execution
-from plait_server.core.graph import Graph
-from plait_server.core.states import AttemptOutcome, NodeState
+from plait_server.core.definition.graph import Graph
+from plait_server.core.run.events import AttemptEnded, AttemptStarted, Event, ExecutionSubmitted
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.states import AttemptOutcome, NodeState
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
 from plait_server.errors import JournalFull, JournalUnavailable, PlaitError
@@ -125,7 +125,7 @@ class Records:
             self.requests[item.request.method, item.request.request_id] = item.request
 
     def digest(self) -> str:
-        """Give a hash over all events of all executions, in their order."""
+        """Return a hash over all events of all executions, in their order."""
         whole = hashlib.sha256()
         for durable in self.executions.values():
             for content in durable.contents:
@@ -232,7 +232,7 @@ class TappedJournal:
         self._inner.crash()
 
     def namespace(self, name: str) -> TappedNamespace:
-        """Give the handle bound to a namespace."""
+        """Return the handle bound to a namespace."""
         return TappedNamespace(self._inner.namespace(name), self)
 
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
@@ -269,7 +269,7 @@ class TappedJournal:
         return await self._inner.list_due(now_s=now_s, limit=limit)
 
     async def key(self) -> bytes:
-        """Give the store's secret."""
+        """Return the store's secret."""
         return await self._inner.key()
 
     def statistics(self) -> JournalStatistics:

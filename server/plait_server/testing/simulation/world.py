@@ -92,7 +92,7 @@ class World:
     # The server's seams (ports.seams.Seams).
 
     def now_s(self) -> float:
-        """Give the wall time, seconds since 1970."""
+        """Return the wall time, seconds since 1970."""
         return EPOCH_S + trio.current_time() + self.wall_offset_s
 
     def new_id(self) -> str:
@@ -101,7 +101,7 @@ class World:
         return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
     def random(self) -> float:
-        """Give a number in [0, 1)."""
+        """Return a number in [0, 1)."""
         return self._jitter.random()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import assert_never
 
-from plait_server.core.failures import Failure, failure_to_json
-from plait_server.core.graph import Condition, Edge, Graph, Node, OnError, OnTimeout, Switch
+from plait_server.core.definition.graph import Condition, Edge, Graph, Node, OnError, OnTimeout, Switch
 from plait_server.core.json_text import JsonValue
-from plait_server.core.states import EdgeState, NodeState, Treatment
+from plait_server.core.run.failures import Failure, failure_to_json
+from plait_server.core.run.states import EdgeState, NodeState, Treatment
 from plait_server.testing.slow_model.expressions import Expressions, NoValue
 from plait_server.testing.slow_model.nodes import ModelNode, Row
 from plait_server.testing.slow_model.paths import is_guarded

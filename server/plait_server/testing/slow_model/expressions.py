@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from plait_server.core.graph import Graph, Node
+from plait_server.core.definition.graph import Graph, Node
 from plait_server.core.json_text import JsonValue
 
 

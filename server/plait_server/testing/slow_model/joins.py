@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Edge, Join, JoinMode
+from plait_server.core.definition.graph import Edge, Join, JoinMode
 from plait_server.core.json_text import JsonValue
-from plait_server.core.states import EdgeState, NodeState, Reason
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import EdgeState, NodeState, Reason
 from plait_server.testing.slow_model.edges import failure_value
 from plait_server.testing.slow_model.nodes import ModelNode, ModelScope, Verdict
 from plait_server.testing.slow_model.paths import branches, edges_into, join_of

@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from plait_server.core.failures import Failure
-from plait_server.core.graph import (
+from plait_server.core.definition.graph import (
     DEFAULT_RETRY,
     Condition,
     Delay,
@@ -23,8 +22,9 @@ from plait_server.core.graph import (
     Transform,
 )
 from plait_server.core.json_text import JsonValue, dump_json
-from plait_server.core.payload import Payload
-from plait_server.core.states import (
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import (
     AttemptOutcome,
     EdgeState,
     ExecutionState,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Graph, Node
+from plait_server.core.definition.graph import Graph, Node
 from plait_server.core.json_text import JsonValue
-from plait_server.core.states import EdgeState, NodeState, Treatment
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import EdgeState, NodeState, Treatment
 
 
 class Row(enum.Enum):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from plait_server.core.failures import Failure
 from plait_server.core.json_text import JsonValue
-from plait_server.core.states import ExecutionState, Treatment
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.states import ExecutionState, Treatment
 from plait_server.testing.slow_model.nodes import ModelNode, ModelScope, Row
 from plait_server.testing.slow_model.paths import is_sink
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from plait_server.core.graph import DEFAULT_JOIN, Edge, Graph, Join, JoinMode, Node
+from plait_server.core.definition.graph import DEFAULT_JOIN, Edge, Graph, Join, JoinMode, Node
 
 
 def node_of(graph: Graph, node_id: str) -> Node:

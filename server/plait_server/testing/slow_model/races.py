@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plait_server.core.states import Reason
+from plait_server.core.run.states import Reason
 from plait_server.testing.slow_model.nodes import ModelScope
 from plait_server.testing.slow_model.paths import is_sink, join_of, plain_edges_out_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from plait_server.core.graph import DEFAULT_RETRY, Node, Scheduling
+from plait_server.core.definition.graph import DEFAULT_RETRY, Node, Scheduling
 from plait_server.testing.slow_model.nodes import ModelScope
 from plait_server.testing.slow_model.paths import levels, remaining
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from plait_server.core.graph import Analysis, Graph, JoinMode
+from plait_server.core.definition.graph import Analysis, Graph, JoinMode
 from plait_server.core.slices import Slices, batches, finish
 
 ERROR_HANDLE: Final = "error"
@@ -109,7 +109,7 @@ def connect(
 
 
 def find_cycle(adjacency: Adjacency) -> list[int] | None:
-    """Give the nodes of one cycle in order, the earliest in the graph first; None without a cycle (V3)."""
+    """Return the nodes of one cycle in order, the earliest in the graph first; None without a cycle (V3)."""
     _, unresolved = _levels(adjacency)
     if not any(unresolved):
         return None
@@ -159,7 +159,7 @@ def analyze(graph: Graph, adjacency: Adjacency) -> Analysis:
 
 
 def longest_path(adjacency: Adjacency, analysis: Analysis) -> list[int]:
-    """Give the nodes of a longest path in order; of several paths the one that is earliest in the graph."""
+    """Return the nodes of a longest path in order; of several paths the one that is earliest in the graph."""
     if not analysis.remaining:
         return []
     left = max(analysis.remaining)
@@ -177,7 +177,7 @@ def longest_path(adjacency: Adjacency, analysis: Analysis) -> list[int]:
 
 
 def sinks(graph: Graph, adjacency: Adjacency) -> list[int]:
-    """Give the sinks in graph order: nodes whose only outgoing edges, if any, are error edges."""
+    """Return the sinks in graph order: nodes whose only outgoing edges, if any, are error edges."""
     edges = graph.edges
     return [
         node
@@ -187,7 +187,7 @@ def sinks(graph: Graph, adjacency: Adjacency) -> list[int]:
 
 
 def _levels(adjacency: Adjacency) -> tuple[list[int], list[int]]:
-    """Give the level of each node, and for each how many incoming edges lead from a cycle or from behind one.
+    """Return the level of each node, and for each how many incoming edges lead from a cycle or from behind one.
 
     Without a cycle the latter are all zero. Source: A. B. Kahn, Topological sorting of large networks, 1962.
     """

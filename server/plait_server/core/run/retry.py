@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from plait_server.core.graph import RetryPolicy
+from plait_server.core.definition.graph import RetryPolicy
 
 NOT_RETRIED: Final = frozenset(
     {

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plait_server.core.ending import Decider
-from plait_server.core.events import AttemptEnded, CancelReceipt, NodeEnded, NodeIdled
-from plait_server.core.graph import OnFailure
-from plait_server.core.scope import NodeRecord, Scope
-from plait_server.core.states import AttemptOutcome, CancelStage, NodeState, Reason
+from plait_server.core.definition.graph import OnFailure
+from plait_server.core.run.ending import Decider
+from plait_server.core.run.events import AttemptEnded, CancelReceipt, NodeEnded, NodeIdled
+from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState, Reason
 
 
 def cancel_losers(machine: Decider, scope: Scope) -> Iterator[None]:

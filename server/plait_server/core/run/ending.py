@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from plait_server.core.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
-from plait_server.core.edges import ERROR_HANDLE, chosen_handle
-from plait_server.core.events import (
+from plait_server.core.definition.graph import OnError, OnTimeout
+from plait_server.core.run.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
+from plait_server.core.run.edges import ERROR_HANDLE, chosen_handle
+from plait_server.core.run.events import (
     AttemptEnded,
     CancelReceipt,
     NodeEnded,
@@ -23,12 +24,11 @@ from plait_server.core.events import (
     NodeWaiting,
     UsageReported,
 )
-from plait_server.core.execution import Execution
-from plait_server.core.failures import DEADLINE_EXCEEDED, EXPRESSION, Failure
-from plait_server.core.graph import OnError, OnTimeout
-from plait_server.core.payload import NULL, Payload
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import AttemptOutcome, NodeState, Treatment
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.failures import DEADLINE_EXCEEDED, EXPRESSION, Failure
+from plait_server.core.run.payload import NULL, Payload
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import AttemptOutcome, NodeState, Treatment
 
 
 class _Phase(enum.Enum):
@@ -69,7 +69,7 @@ class Decider(Protocol):
         """Put a command behind those already decided."""
 
     def next_ticket(self) -> int:
-        """Give a number that no question has had."""
+        """Return a number that no question has had."""
         ...
 
     def emit(

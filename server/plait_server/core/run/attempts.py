@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
-from plait_server.core.commands import (
+from plait_server.core.definition.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS
+from plait_server.core.run.commands import (
     LATE_USAGE,
     AttemptResult,
     Audit,
@@ -16,15 +17,14 @@ from plait_server.core.commands import (
     TimerDue,
     TimerKind,
 )
-from plait_server.core.ending import Decider, Ending, Endings
-from plait_server.core.events import AttemptEnded, UsageReported
-from plait_server.core.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
-from plait_server.core.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS
-from plait_server.core.payload import NULL
-from plait_server.core.retry import backoff_s, is_retried
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import AttemptOutcome, NodeState, Reason, Treatment
-from plait_server.core.usage import add_amount, add_usage, beyond, usage_text
+from plait_server.core.run.ending import Decider, Ending, Endings
+from plait_server.core.run.events import AttemptEnded, UsageReported
+from plait_server.core.run.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
+from plait_server.core.run.payload import NULL
+from plait_server.core.run.retry import backoff_s, is_retried
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import AttemptOutcome, NodeState, Reason, Treatment
+from plait_server.core.run.usage import add_amount, add_usage, beyond, usage_text
 
 _STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
 """How attempts end from outside; their handlers are told, and may use more until they have ended."""

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
 
-from plait_server.core.events import (
+from plait_server.core.definition.graph import Analysis, Graph
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -20,19 +21,18 @@ from plait_server.core.events import (
     NodeWaiting,
     UsageReported,
 )
-from plait_server.core.failures import Failure
-from plait_server.core.graph import Analysis, Graph
-from plait_server.core.payload import NULL, Payload
-from plait_server.core.scope import NodeRecord, Scope, open_scope_in_slices
-from plait_server.core.slices import finish
-from plait_server.core.states import (
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import NULL, Payload
+from plait_server.core.run.scope import NodeRecord, Scope, open_scope_in_slices
+from plait_server.core.run.states import (
     CancelStage,
     ExecutionState,
     NodeState,
     Treatment,
     check_execution_transition,
 )
-from plait_server.core.usage import add_usage, take_usage
+from plait_server.core.run.usage import add_usage, take_usage
+from plait_server.core.slices import finish
 from plait_server.errors import InvariantViolated
 
 ROOT_BRANCH = "0"
@@ -109,7 +109,7 @@ class Execution:
         return self._records.get(node_path)
 
     def record(self, node_path: str) -> NodeRecord:
-        """Give the node of a path that an event or command names.
+        """Return the node of a path that an event or command names.
 
         Raises:
             InvariantViolated: there is none; a bug.
@@ -121,7 +121,7 @@ class Execution:
         return record
 
     def scope_of(self, node_path: str) -> Scope:
-        """Give the scope that a node belongs to."""
+        """Return the scope that a node belongs to."""
         return self.scopes[node_path.rpartition("/")[0]]
 
     def apply(self, event: Event) -> None:
@@ -140,7 +140,7 @@ class Execution:
             self._apply_to_execution(event)
 
     def digest(self) -> str:
-        """Give a hash of the whole durable state; equal for live and replayed state after every event (A1)."""
+        """Return a hash of the whole durable state; equal for live and replayed state after every event (A1)."""
         whole = hashlib.sha256()
         for part in (
             self.state,

@@ -11,9 +11,9 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from plait_server.core.failures import Failure
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage
 
 
 class TimerKind(enum.Enum):
@@ -218,7 +218,7 @@ class SetTimer(NamedTuple):
 
 
 class StartAttempt(NamedTuple):
-    """Give an attempt to the worker that was granted."""
+    """Return an attempt to the worker that was granted."""
 
     node_path: str
     attempt: int

@@ -21,16 +21,24 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from plait_server.core.analysis import Adjacency, build_adjacency_in_slices
-from plait_server.core.branches import Branches, assign_branches_in_slices
-from plait_server.core.edges import EFFECTS, ERROR_HANDLE, chosen_handle, row_of
-from plait_server.core.events import NO_USAGE, AttemptEnded, AttemptStarted, NodeEnded, NodeWaiting
-from plait_server.core.failures import Failure
-from plait_server.core.graph import DEFAULT_JOIN, Analysis, Edge, Graph, JoinMode, Node, OnFailure, OnTimeout
-from plait_server.core.joins import Verdict, judge
-from plait_server.core.payload import NULL, Payload
-from plait_server.core.slices import Slices, batches
-from plait_server.core.states import (
+from plait_server.core.definition.analysis import Adjacency, build_adjacency_in_slices
+from plait_server.core.definition.branches import Branches, assign_branches_in_slices
+from plait_server.core.definition.graph import (
+    DEFAULT_JOIN,
+    Analysis,
+    Edge,
+    Graph,
+    JoinMode,
+    Node,
+    OnFailure,
+    OnTimeout,
+)
+from plait_server.core.run.edges import EFFECTS, ERROR_HANDLE, chosen_handle, row_of
+from plait_server.core.run.events import NO_USAGE, AttemptEnded, AttemptStarted, NodeEnded, NodeWaiting
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.joins import Verdict, judge
+from plait_server.core.run.payload import NULL, Payload
+from plait_server.core.run.states import (
     AttemptOutcome,
     EdgeState,
     NodeState,
@@ -38,6 +46,7 @@ from plait_server.core.states import (
     Treatment,
     check_node_transition,
 )
+from plait_server.core.slices import Slices, batches
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
 _BY_SINGLE_EDGE: Final = {
@@ -243,23 +252,23 @@ class Scope:
         return f"<Scope {self.path or '/'} {ended}/{len(self.records)} nodes, {self.running_count} running>"
 
     def edge(self, position: int) -> Edge:
-        """Give the edge at a position in the graph."""
+        """Return the edge at a position in the graph."""
         return self.graph.edges[position]
 
     def source(self, edge: int) -> NodeRecord:
-        """Give the record of the node an edge leaves."""
+        """Return the record of the node an edge leaves."""
         return self.records[self.adjacency.edge_sources[edge]]
 
     def branch(self, index: int) -> str:
-        """Give the display path of a node's branch."""
+        """Return the display path of a node's branch."""
         return self.branches.path(self.branches.node_branch[index])
 
     def outgoing(self, index: int) -> tuple[Edge, ...]:
-        """Give the outgoing edges of a node, in graph order."""
+        """Return the outgoing edges of a node, in graph order."""
         return tuple(self.graph.edges[edge] for edge in self.adjacency.outgoing[index])
 
     def in_flight(self) -> list[NodeRecord]:
-        """Give the nodes that run, back off or wait, in graph order; soon, if there are none."""
+        """Return the nodes that run, back off or wait, in graph order; soon, if there are none."""
         if not any(self.state_counts[state] for state in _IN_FLIGHT):
             return []
         return [record for record in self.records if record.state in _IN_FLIGHT]
@@ -390,7 +399,7 @@ class Scope:
         self._resolve(record, frozenset(detail.edges_false))  # A node may have half a million edges.
 
     def _output(self, record: NodeRecord, detail: AttemptEnded | NodeEnded) -> Payload | None:
-        """Give the output as others see it (F3)."""
+        """Return the output as others see it (F3)."""
         if record.treatment is Treatment.IGNORED:
             return NULL
         if record.state is NodeState.TIMED_OUT and record.treatment is Treatment.NONE:

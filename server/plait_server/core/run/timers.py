@@ -5,15 +5,15 @@ A timer that is no longer meant is not taken back; when it is due, the machine s
 
 from __future__ import annotations
 
-from plait_server.core.commands import SetTimer, TimerKind
-from plait_server.core.execution import Execution
-from plait_server.core.graph import DEFAULT_TIMEOUTS
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import NodeState
+from plait_server.core.definition.graph import DEFAULT_TIMEOUTS
+from plait_server.core.run.commands import SetTimer, TimerKind
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import NodeState
 
 
 def execution_timers(execution: Execution, now_s: float) -> list[SetTimer]:
-    """Give the timer of the execution's own timeout, which counts from its start (T4)."""
+    """Return the timer of the execution's own timeout, which counts from its start (T4)."""
     timeout_s = execution.root.graph.policy.timeout_s
     if not timeout_s:
         return []
@@ -21,7 +21,7 @@ def execution_timers(execution: Execution, now_s: float) -> list[SetTimer]:
 
 
 def attempt_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
-    """Give the timers of a node's newest attempt and of the node, as of now (T4)."""
+    """Return the timers of a node's newest attempt and of the node, as of now (T4)."""
     timeouts = record.node.timeouts or DEFAULT_TIMEOUTS
     number, started_s = len(record.attempts), record.attempts[-1].started_s
     timers: list[SetTimer] = []
@@ -35,7 +35,7 @@ def attempt_timers(execution: Execution, record: NodeRecord, now_s: float) -> li
 
 
 def resumed_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
-    """Give all timers of a node after a replay."""
+    """Return all timers of a node after a replay."""
     number = len(record.attempts)
     timers: list[SetTimer] = []
     if record.state is NodeState.BACKING_OFF:

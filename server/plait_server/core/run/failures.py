@@ -17,8 +17,8 @@ from plait_server.core.limits import (
     FAILURE_MESSAGE_BYTES_MAX,
     ID_PATTERN,
 )
-from plait_server.core.payload import Payload
-from plait_server.core.states import REASONS
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import REASONS
 
 UNKNOWN: Final = "UNKNOWN"
 """A handler raised an exception that has no code of its own, or its code was refused."""
@@ -101,7 +101,7 @@ class Failure:
 
 
 def caused_by(failure: Failure, causes: Sequence[Failure]) -> Failure:
-    """Give a failure its causes, as many as the limits allow: a chain of failed joins would grow with the graph.
+    """Return a failure its causes, as many as the limits allow: a chain of failed joins would grow with the graph.
 
     Args:
         failure: One without causes.

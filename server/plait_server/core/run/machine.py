@@ -28,9 +28,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, assert_never
 
-from plait_server.core.attempts import Attempts
-from plait_server.core.beginning import Beginnings
-from plait_server.core.commands import (
+from plait_server.core.definition.graph import (
+    OnFailure,
+    Scheduling,
+)
+from plait_server.core.run.attempts import Attempts
+from plait_server.core.run.beginning import Beginnings
+from plait_server.core.run.commands import (
     AttemptResult,
     Audit,
     Cancel,
@@ -56,8 +60,8 @@ from plait_server.core.commands import (
     TimerKind,
     ValueFound,
 )
-from plait_server.core.ending import Ending, Endings
-from plait_server.core.events import (
+from plait_server.core.run.ending import Ending, Endings
+from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
@@ -70,24 +74,20 @@ from plait_server.core.events import (
     NodeWaiting,
     UsageReported,
 )
-from plait_server.core.execution import ROOT_BRANCH, Execution
-from plait_server.core.failures import EXPRESSION, Failure
-from plait_server.core.graph import (
-    OnFailure,
-    Scheduling,
-)
-from plait_server.core.outcome import conclude
-from plait_server.core.payload import Payload
-from plait_server.core.scope import NodeRecord
-from plait_server.core.states import (
+from plait_server.core.run.execution import ROOT_BRANCH, Execution
+from plait_server.core.run.failures import EXPRESSION, Failure
+from plait_server.core.run.outcome import conclude
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import (
     AttemptOutcome,
     ExecutionState,
     NodeState,
     Reason,
     Treatment,
 )
-from plait_server.core.stopping import cancel_losers, cancel_open_nodes, sweep
-from plait_server.core.timers import attempt_timers, execution_timers, resumed_timers
+from plait_server.core.run.stopping import cancel_losers, cancel_open_nodes, sweep
+from plait_server.core.run.timers import attempt_timers, execution_timers, resumed_timers
 
 SEMANTICS_VERSION = 1
 """Version of SEMANTICS under which new executions run; an execution keeps the one of its first event (V9)."""
@@ -230,7 +230,7 @@ class Machine:
             self._awaits_answer = True
 
     def next_ticket(self) -> int:
-        """Give a number that no question has had."""
+        """Return a number that no question has had."""
         self._tickets += 1
         return self._tickets
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
-from plait_server.core.joins import Verdict
-from plait_server.core.scope import NodeRecord, Scope
+from plait_server.core.run.joins import Verdict
+from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.slices import Slices, batches
 
 

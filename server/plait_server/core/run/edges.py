@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from typing import Final, NamedTuple
 
-from plait_server.core.graph import Condition, Node, OnTimeout, Switch
-from plait_server.core.payload import Payload
-from plait_server.core.states import EdgeState, NodeState, Reason, Treatment
+from plait_server.core.definition.graph import Condition, Node, OnTimeout, Switch
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import EdgeState, NodeState, Reason, Treatment
 
 ERROR_HANDLE: Final = "error"
 DEFAULT_HANDLE: Final = "default"

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from plait_server.core.analysis import Adjacency
+from plait_server.core.definition.analysis import Adjacency
 
 NODES_PER_SWEEP: Final = 4_096
 """Bits of 512 bytes a node: wider ones make fewer sweeps that take as long in all, and more memory."""
@@ -41,7 +41,7 @@ class UpstreamQuestion(NamedTuple):
 def find_not_upstream(
     adjacency: Adjacency, levels: Sequence[int], questions: Sequence[UpstreamQuestion]
 ) -> list[UpstreamQuestion]:
-    """Give the questions whose answer is no, in their order. The graph has no cycle; error edges count."""
+    """Return the questions whose answer is no, in their order. The graph has no cycle; error edges count."""
     answers = [True] * len(questions)
     far: list[int] = []
     direct_of: dict[int, frozenset[int]] = {}

@@ -10,7 +10,16 @@ import heapq
 from collections import deque
 from collections.abc import Mapping
 
-from plait_server.core.commands import (
+from plait_server.core.definition.graph import (
+    DEFAULT_JOIN,
+    Condition,
+    Delay,
+    JoinMode,
+    Scheduling,
+    Switch,
+    Task,
+)
+from plait_server.core.run.commands import (
     FindValue,
     InputMade,
     MakeInput,
@@ -20,15 +29,14 @@ from plait_server.core.commands import (
     ValueFound,
     WithdrawNode,
 )
-from plait_server.core.edges import ERROR_HANDLE
-from plait_server.core.ending import Decider, Ending, Endings
-from plait_server.core.events import NodeEnded, NodeWaiting
-from plait_server.core.failures import EXPRESSION, Failure, caused_by
-from plait_server.core.graph import DEFAULT_JOIN, Condition, Delay, JoinMode, Scheduling, Switch, Task
-from plait_server.core.joins import Verdict
-from plait_server.core.payload import NULL, Payload, is_inline
-from plait_server.core.scope import NodeRecord, Scope
-from plait_server.core.states import EdgeState, NodeState, Reason
+from plait_server.core.run.edges import ERROR_HANDLE
+from plait_server.core.run.ending import Decider, Ending, Endings
+from plait_server.core.run.events import NodeEnded, NodeWaiting
+from plait_server.core.run.failures import EXPRESSION, Failure, caused_by
+from plait_server.core.run.joins import Verdict
+from plait_server.core.run.payload import NULL, Payload, is_inline
+from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.states import EdgeState, NodeState, Reason
 
 _JOIN_MESSAGES = {
     Verdict.ALL_BRANCHES_FAILED: "no branch succeeded",
@@ -268,5 +276,5 @@ class Beginnings:
 
 
 def _rank(offer: OfferNode) -> tuple[int, int, int, str]:
-    """Give an offer's place in R4's order, within its execution; the path is the last of it."""
+    """Return an offer's place in R4's order, within its execution; the path is the last of it."""
     return -offer.priority, -offer.remaining, offer.order, offer.node_path

@@ -36,7 +36,7 @@ def quote_all(names: Sequence[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Give the one of `names` that a misspelt name was probably meant to be; None if none is near.
+    """Return the one of `names` that a misspelt name was probably meant to be; None if none is near.
 
     Case does not count. Of many names those are compared that begin or end alike and are about as long;
     earlier ones win.

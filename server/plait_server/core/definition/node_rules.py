@@ -12,8 +12,8 @@ import re
 from typing import Final, assert_never
 
 from plait_server.core import limits
-from plait_server.core.analysis import ERROR_HANDLE
-from plait_server.core.graph import (
+from plait_server.core.definition.analysis import ERROR_HANDLE
+from plait_server.core.definition.graph import (
     Condition,
     Delay,
     Graph,
@@ -27,9 +27,9 @@ from plait_server.core.graph import (
     Task,
     Transform,
 )
+from plait_server.core.definition.nearest import quote
+from plait_server.core.definition.problems import Report
 from plait_server.core.json_text import InvalidJson, check_json
-from plait_server.core.nearest import quote
-from plait_server.core.problems import Report
 
 TRUE_HANDLE: Final = "true"
 FALSE_HANDLE: Final = "false"
@@ -42,7 +42,7 @@ _YEARS_MAX: Final = round(limits.DURATION_S_MAX / (366 * 86_400))
 
 
 def handles_of(kind: Kind | None) -> tuple[str, ...]:
-    """Give the handles of a node of this kind (section 5), `error` last; of an unknown kind `error` alone."""
+    """Return the handles of a node of this kind (section 5), `error` last; of an unknown kind `error` alone."""
     match kind:
         case Condition():
             return (TRUE_HANDLE, FALSE_HANDLE, ERROR_HANDLE)

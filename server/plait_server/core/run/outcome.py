@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from plait_server.core.failures import Failure
-from plait_server.core.graph import OnTimeout
-from plait_server.core.joins import exact
-from plait_server.core.scope import NodeRecord, Scope
-from plait_server.core.states import ExecutionState, NodeState, Reason, Treatment
+from plait_server.core.definition.graph import OnTimeout
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.joins import exact
+from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.states import ExecutionState, NodeState, Reason, Treatment
 
 
 class Outcome(NamedTuple):
@@ -43,7 +43,7 @@ def conclude(scope: Scope) -> Outcome:
 
 
 def sinks_with_output(scope: Scope) -> tuple[list[NodeRecord], bool]:
-    """Give the sinks that have an output, in graph order, and whether the scope has exactly one sink (S2.3)."""
+    """Return the sinks that have an output, in graph order, and whether the scope has exactly one sink (S2.3)."""
     sinks = [record for record in scope.records if record.plain_total == 0]
     return [record for record in sinks if record.output is not None], len(sinks) == 1
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from plait_server.core.analysis import ERROR_HANDLE, Adjacency
-from plait_server.core.graph import (
+from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency
+from plait_server.core.definition.graph import (
     DEFAULT_JOIN,
     DEFAULT_RETRY,
     Condition,
@@ -19,9 +19,9 @@ from plait_server.core.graph import (
     RetryPolicy,
     Switch,
 )
-from plait_server.core.nearest import quote
-from plait_server.core.node_rules import DEFAULT_HANDLE, FALSE_HANDLE
-from plait_server.core.problems import Problem, Report
+from plait_server.core.definition.nearest import quote
+from plait_server.core.definition.node_rules import DEFAULT_HANDLE, FALSE_HANDLE
+from plait_server.core.definition.problems import Problem, Report
 
 _RACES: Final = (JoinMode.ANY, JoinMode.QUORUM)
 
@@ -29,7 +29,7 @@ _RACES: Final = (JoinMode.ANY, JoinMode.QUORUM)
 def find_warnings(
     graph: Graph, adjacency: Adjacency, names_output: Callable[[str], bool]
 ) -> tuple[Problem, ...]:
-    """Give the first 50 warnings of a valid graph: those of nodes, then those of edges, in graph order.
+    """Return the first 50 warnings of a valid graph: those of nodes, then those of edges, in graph order.
 
     Args:
         graph: The graph.
@@ -67,7 +67,7 @@ def _repeats_nothing(retry: RetryPolicy) -> bool:
 
 
 def _passes_null(source: Node, edge: Edge) -> str:
-    """Give the setting by which the edge carries null after a failure of its source, or an empty text."""
+    """Return the setting by which the edge carries null after a failure of its source, or an empty text."""
     match source.kind:
         case Condition():
             handle = FALSE_HANDLE

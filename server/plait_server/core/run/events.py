@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
-from plait_server.core.failures import Failure
-from plait_server.core.payload import Payload
-from plait_server.core.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
 
 NO_USAGE: Final[Mapping[str, str]] = MappingProxyType({})
 

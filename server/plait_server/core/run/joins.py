@@ -6,7 +6,7 @@ import enum
 import math
 from fractions import Fraction
 
-from plait_server.core.graph import Join, JoinMode
+from plait_server.core.definition.graph import Join, JoinMode
 
 
 class Verdict(enum.Enum):

@@ -23,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from plait_server.core.analysis import Adjacency
-from plait_server.core.graph import Graph
+from plait_server.core.definition.analysis import Adjacency
+from plait_server.core.definition.graph import Graph
 from plait_server.core.slices import ITEMS_PER_SLICE, Slices, batches, finish
 
 MAIN: Final = 0
@@ -62,27 +62,27 @@ class Branches:
         return f"<Branches {len(self)} over {len(self.node_branch)} nodes>"
 
     def parent(self, branch: int) -> int | None:
-        """Give the branch under which this one was opened; None for branch 0."""
+        """Return the branch under which this one was opened; None for branch 0."""
         return self._parents[branch] if branch else None
 
     def ordinal(self, branch: int) -> int:
-        """Give the number of the branch under its parent, from 1; 0 for branch 0."""
+        """Return the number of the branch under its parent, from 1; 0 for branch 0."""
         return self._ordinals[branch]
 
     def depth(self, branch: int) -> int:
-        """Give how many branches this one is under; 0 for branch 0."""
+        """Return how many branches this one is under; 0 for branch 0."""
         return self._depths[branch]
 
     def name(self, branch: int) -> str:
-        """Give the name of the edge that opened the branch, empty if it has none."""
+        """Return the name of the edge that opened the branch, empty if it has none."""
         return self._names.get(branch, "")
 
     def full_path(self, branch: int) -> str:
-        """Give all parts of the path, such as `0-001-002`; as long as the branch is deep."""
+        """Return all parts of the path, such as `0-001-002`; as long as the branch is deep."""
         return "-".join(self._parts(branch, self._depths[branch] + 1))
 
     def path(self, branch: int) -> str:
-        """Give the path for display: all of it up to 8 parts, else 4, an ellipsis, and the last 3.
+        """Return the path for display: all of it up to 8 parts, else 4, an ellipsis, and the last 3.
 
         Of `0-001-002-003-004-005-006-007-008-009` it gives `0-001-002-003-…-007-008-009`.
         """
@@ -93,7 +93,7 @@ class Branches:
         return "-".join([*head, ELLIPSIS, *self._parts(branch, _TAIL_PARTS)])
 
     def common(self, first: int, second: int) -> int:
-        """Give the branch whose path is the longest common prefix, by parts, of two branches' paths."""
+        """Return the branch whose path is the longest common prefix, by parts, of two branches' paths."""
         depths, jumps, parents = self._depths, self._jumps, self._parents
         if depths[first] > depths[second]:
             first = self._ancestor(first, depths[second])
@@ -114,7 +114,7 @@ class Branches:
         return branch
 
     def _parts(self, branch: int, count: int) -> list[str]:
-        """Give the last parts of the path, the branch's own the last of them."""
+        """Return the last parts of the path, the branch's own the last of them."""
         parts: list[str] = []
         for _ in range(count):
             parts.append(f"{self._ordinals[branch]:03}" if branch else "0")

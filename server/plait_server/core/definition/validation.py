@@ -19,14 +19,14 @@ from functools import partial
 from typing import Final, Protocol
 
 from plait_server.core import limits
-from plait_server.core.analysis import ERROR_HANDLE, Adjacency, analyze, connect, find_cycle
-from plait_server.core.graph import Analysis, Condition, Edge, Graph, Node, Switch
-from plait_server.core.graph_warnings import find_warnings
+from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency, analyze, connect, find_cycle
+from plait_server.core.definition.graph import Analysis, Condition, Edge, Graph, Node, Switch
+from plait_server.core.definition.graph_warnings import find_warnings
+from plait_server.core.definition.nearest import nearest, quote, quote_all
+from plait_server.core.definition.node_rules import check_graph, check_node, handles_of
+from plait_server.core.definition.problems import Problem, Report
+from plait_server.core.definition.upstream import UpstreamQuestion, find_not_upstream
 from plait_server.core.json_text import InvalidJson, check_json
-from plait_server.core.nearest import nearest, quote, quote_all
-from plait_server.core.node_rules import check_graph, check_node, handles_of
-from plait_server.core.problems import Problem, Report
-from plait_server.core.upstream import UpstreamQuestion, find_not_upstream
 
 __all__ = [
     "OUTPUT_VARIABLE",
