@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16plait/v1/failure.proto\x12\x08plait.v1\x1a\x16plait/v1/payload.proto\"\xd7\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\"\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12!\n\x06\x63\x61uses\x18\x04 \x03(\x0b\x32\x11.plait.v1.Failure\x12\x11\n\tretryable\x18\x05 \x01(\x08\x12\x11\n\tnode_path\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x16\n\x0e\x63\x61uses_omitted\x18\x08 \x01(\x05\x12\x17\n\x0f\x64\x65tails_omitted\x18\t \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16plait/v1/failure.proto\x12\x08plait.v1\x1a\x16plait/v1/payload.proto\"\xd7\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\"\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12!\n\x06\x63\x61uses\x18\x04 \x03(\x0b\x32\x11.plait.v1.Failure\x12\x11\n\tretryable\x18\x05 \x01(\x08\x12\x11\n\tnode_path\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x16\n\x0e\x63\x61uses_omitted\x18\x08 \x01(\x05\x12\x17\n\x0f\x64\x65tails_omitted\x18\t \x01(\x08\x42:\n\x0bio.plait.v1B\x0c\x46\x61ilureProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.failure_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013io.plait.v1B\014FailureProtoP\001Z\020plait/v1;plaitv1\252\002\010Plait.V1'
   _globals['_FAILURE']._serialized_start=61
   _globals['_FAILURE']._serialized_end=276
 # @@protoc_insertion_point(module_scope)

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eplait/v1/insight_service.proto\x12\x08plait.v1\"=\n\x12\x45xportTraceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"*\n\x13\x45xportTraceResponse\x12\x13\n\x0btraces_data\x18\x01 \x01(\x0c\x32^\n\x0eInsightService\x12L\n\x0b\x45xportTrace\x12\x1c.plait.v1.ExportTraceRequest\x1a\x1d.plait.v1.ExportTraceResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eplait/v1/insight_service.proto\x12\x08plait.v1\"=\n\x12\x45xportTraceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"*\n\x13\x45xportTraceResponse\x12\x13\n\x0btraces_data\x18\x01 \x01(\x0c\x32^\n\x0eInsightService\x12L\n\x0b\x45xportTrace\x12\x1c.plait.v1.ExportTraceRequest\x1a\x1d.plait.v1.ExportTraceResponse0\x01\x42\x41\n\x0bio.plait.v1B\x13InsightServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.insight_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013io.plait.v1B\023InsightServiceProtoP\001Z\020plait/v1;plaitv1\252\002\010Plait.V1'
   _globals['_EXPORTTRACEREQUEST']._serialized_start=44
   _globals['_EXPORTTRACEREQUEST']._serialized_end=105
   _globals['_EXPORTTRACERESPONSE']._serialized_start=107

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16plait/v1/payload.proto\x12\x08plait.v1\"J\n\x07Payload\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x64igest\x18\x02 \x01(\tH\x00\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x42\t\n\x07\x63ontentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16plait/v1/payload.proto\x12\x08plait.v1\"J\n\x07Payload\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x64igest\x18\x02 \x01(\tH\x00\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x42\t\n\x07\x63ontentB:\n\x0bio.plait.v1B\x0cPayloadProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.payload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013io.plait.v1B\014PayloadProtoP\001Z\020plait/v1;plaitv1\252\002\010Plait.V1'
   _globals['_PAYLOAD']._serialized_start=36
   _globals['_PAYLOAD']._serialized_end=110
 # @@protoc_insertion_point(module_scope)

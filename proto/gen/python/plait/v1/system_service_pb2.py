@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dplait/v1/system_service.proto\x12\x08plait.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\x95\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x19\n\x11semantics_version\x18\x04 \x01(\x05\x12\r\n\x05store\x18\x05 \x01(\t\x12\x10\n\x08insecure\x18\x06 \x01(\x08\x12;\n\x06limits\x18\x07 \x03(\x0b\x32+.plait.v1.GetServerInfoResponse.LimitsEntry\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x61\n\rSystemService\x12P\n\rGetServerInfo\x12\x1e.plait.v1.GetServerInfoRequest\x1a\x1f.plait.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dplait/v1/system_service.proto\x12\x08plait.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\x95\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x19\n\x11semantics_version\x18\x04 \x01(\x05\x12\r\n\x05store\x18\x05 \x01(\t\x12\x10\n\x08insecure\x18\x06 \x01(\x08\x12;\n\x06limits\x18\x07 \x03(\x0b\x32+.plait.v1.GetServerInfoResponse.LimitsEntry\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x61\n\rSystemService\x12P\n\rGetServerInfo\x12\x1e.plait.v1.GetServerInfoRequest\x1a\x1f.plait.v1.GetServerInfoResponseB@\n\x0bio.plait.v1B\x12SystemServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.system_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\013io.plait.v1B\022SystemServiceProtoP\001Z\020plait/v1;plaitv1\252\002\010Plait.V1'
   _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._loaded_options = None
   _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
   _globals['_GETSERVERINFOREQUEST']._serialized_start=76
