@@ -66,9 +66,10 @@ def record_live(runtime: Runtime) -> list[bytes]:
     fold, live = SpanFold(), list[bytes]()
 
     def on_events(events: Sequence[Event]) -> None:
-        execution = runtime.supervisor._live[NAMESPACE, "x"].execution
+        executor = runtime.supervisor._locations.executor((NAMESPACE, "x"))
+        assert executor is not None
         for event in events:
-            for span in fold.after(NAMESPACE, execution, event):
+            for span in fold.after(NAMESPACE, executor.execution, event):
                 if span is not None:
                     each = encoder()
                     each.add(span)

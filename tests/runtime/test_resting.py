@@ -106,7 +106,8 @@ async def test_an_execution_that_ended_is_freed_without_the_garbage_collector(
         try:
             await runtime.submit("policy CONTINUE; a -> d; b -> f; c -> e", id="x0")
             await trio.sleep(1)
-            (executor,) = runtime.supervisor._live.values()
+            executor = runtime.supervisor._locations.executor((NAMESPACE, "x0"))
+            assert executor is not None
             refs = weakref.ref(executor.execution), weakref.ref(executor)
             del executor
             await runtime.cancel("x0")

@@ -43,8 +43,8 @@ from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener, 
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.context import Context
+from plait_server.runtime.intake import Submission
 from plait_server.runtime.recovery import load_execution
-from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.observers import Observers
 from plait_server.telemetry.span_observer import SpanObserver

@@ -29,8 +29,8 @@ from plait_server.errors import (
 )
 from plait_server.ports.graph_requests import GraphRequests, Want
 from plait_server.ports.journal import DamagedRow, Journal, ListedExecution, RequestRecord
+from plait_server.runtime.intake import Submission
 from plait_server.runtime.pacing import Gate
-from plait_server.runtime.submission import Submission
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.runtime.view import View
 

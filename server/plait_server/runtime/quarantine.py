@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import DamagedRow, Journal
 from plait_server.ports.log_fields import key_fields
+from plait_server.runtime.locations import Damaged, Key, Live, Loading, Locations
 
 logger = logging.getLogger(__name__)
 
@@ -19,24 +19,21 @@ VERIFIED_ROWS: Final = 200
 VERIFY_S: Final = 0.02
 """Pause between two stretches: a million executions are verified within minutes, by a tenth of a core."""
 
-Key: TypeAlias = tuple[str, str]
-"""Namespace and execution id."""
-
 
 class Quarantine:
-    """What is known to be damaged, since the server started; it is found again after the next start."""
+    """The executions found to be damaged since the server started; they are found again after the next start."""
 
-    def __init__(self) -> None:
-        self._errors: dict[Key, EventDamaged] = {}
+    def __init__(self, locations: Locations) -> None:
+        self._locations = locations
 
     def __repr__(self) -> str:
-        return f"<Quarantine of {len(self._errors)}>"
+        return f"<Quarantine of {len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._errors)
+        return self._locations.count(Damaged)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._errors
+        return isinstance(self._locations.get(key), Damaged)
 
     def require_whole(self, key: Key) -> None:
         """Check that an execution is not quarantined.
@@ -44,26 +41,26 @@ class Quarantine:
         Raises:
             EventDamaged: it is.
         """
-        if key in self._errors:
-            raise self._errors[key]
+        location = self._locations.get(key)
+        if isinstance(location, Damaged):
+            # The same error is raised for each call; without this its traceback would grow with every one.
+            raise location.error.with_traceback(None)
 
     def add(self, key: Key, error: EventDamaged) -> None:
-        """Quarantine an execution."""
-        if key not in self._errors:
+        """Quarantine an execution, wherever it is."""
+        if key not in self:
             logger.error("the execution is quarantined: %s", error, extra=key_fields(key))
-            self._errors[key] = error
+            self._locations.put(key, Damaged(error))
 
     def add_row(self, row: DamagedRow) -> None:
         """Quarantine an execution whose row is damaged."""
         message = "its row is damaged; stop the server and run `plait store check` for all that is damaged"
         self.add((row.namespace, row.execution_id), EventDamaged(message, execution_id=row.execution_id))
 
-    async def verify_rows(self, journal: Journal, is_live: Callable[[Key], bool]) -> None:
-        """Look for damage that nobody asks for: an execution whose row says that it ended is never claimed.
+    async def verify_rows(self, journal: Journal) -> None:
+        """Verify the whole journal once, for damage that nobody asks for.
 
-        Args:
-            journal: Is verified once, whole.
-            is_live: Whether an execution runs: its row is written anew with its next step, whatever it is now.
+        The recovery does not claim an execution whose row says that it ended.
 
         Raises:
             StoreDamaged: a row is damaged that cannot be laid at one execution's door.
@@ -72,7 +69,9 @@ class Quarantine:
         while not is_done:
             verification = await journal.verify(limit=VERIFIED_ROWS)
             for row in verification.damaged:
-                if not is_live((row.namespace, row.execution_id)):
+                location = self._locations.get((row.namespace, row.execution_id))
+                # The next step of a live one writes its row anew, whatever it is now.
+                if not isinstance(location, (Live, Loading)):
                     self.add_row(row)
             is_done = verification.is_done
             await trio.sleep(VERIFY_S)

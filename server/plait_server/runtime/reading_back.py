@@ -10,36 +10,26 @@ meanwhile (p50 63 ms against 19, on a busy machine).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from plait_server.ports.journal import Claim
-
-_Key: TypeAlias = tuple[str, str]
+from plait_server.runtime.locations import Key, Locations
 
 
-async def read_back(
-    unread: dict[_Key, Claim],
-    loading: Mapping[_Key, trio.Event],
-    revive: Callable[[_Key, int], Awaitable[None]],
-) -> None:
-    """Read executions back until none is left and all of them run.
+async def read_back(locations: Locations, revive: Callable[[Key], Awaitable[None]]) -> None:
+    """Read executions back until none is unread or loading, and all of them run.
 
     Args:
-        unread: What is to be read, the oldest first; others take out of it what they read themselves.
-        loading: What is being read, whoever began it.
-        revive: Reads an execution back, of this key and owner epoch, and starts it.
+        locations: Where they are; others may have some of them read before their turn.
+        revive: Reads an unread execution back and starts it.
     """
-    while unread:
-        key = next(iter(unread))
-        await revive(key, unread.pop(key).owner_epoch)
+    while (key := locations.first_unread()) is not None:
+        await revive(key)
         # Reading in place takes no checkpoint, and calls are to be answered in between.
         await trio.lowlevel.checkpoint()
-    for key in list(loading):
-        if key in loading:
-            await loading[key].wait()
+    for loading in locations.loading():
+        await loading.moved.wait()
     # The executors begun last take their permits in the next round of the scheduler; after the second checkpoint
     # that round is over.
     for _ in range(2):

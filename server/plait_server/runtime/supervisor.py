@@ -1,8 +1,6 @@
 """The supervisor: owns the executors of a server, one task each, and finds an execution wherever it is.
 
-An execution is live (an executor runs), asleep (a row and a due time), ended or damaged. `state_of` shows any
-of them; what needs an executor wakes it. Its nursery is the process's, opened in bootstrap and handed to
-`run`.
+`locations` says where an execution is. `view` shows it wherever that may be; what needs an executor wakes it.
 """
 
 from __future__ import annotations
@@ -10,55 +8,44 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 import trio
 
 from plait_server.core.run.commands import Cancel, Start, Taken
-from plait_server.core.run.events import Event, ExecutionSubmitted
-from plait_server.core.run.execution import ROOT_BRANCH, Execution
-from plait_server.core.run.machine import SEMANTICS_VERSION
-from plait_server.core.run.states import ExecutionState, NodeState
-from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id
-from plait_server.encoding.event_codec import encode_event
-from plait_server.encoding.execution_codec import summarize
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.states import NodeState
 from plait_server.errors import (
     EventDamaged,
     ExecutionExists,
     ExecutionNotFound,
     JournalUnavailable,
-    RequestIdReused,
     ShuttingDown,
     leaves_of,
 )
 from plait_server.ports.journal import (
     Appended,
-    AppendItem,
     AppendResult,
     Claim,
     DamagedRow,
     ExecutionDamaged,
-    ExecutionRow,
-    NamespaceJournal,
     RequestConflict,
     RequestRecord,
     SequenceConflict,
 )
 from plait_server.ports.log_fields import execution_fields
 from plait_server.ports.workers import AttemptKey, Report
-from plait_server.runtime.building import build_execution
-from plait_server.runtime.contents import Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.dispatching import keep_dispatching
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
+from plait_server.runtime.intake import Submission, check_fingerprint, find_request, prepare
 from plait_server.runtime.late_reports import refuse_late
+from plait_server.runtime.locations import Asleep, Damaged, Key, Live, Loading, Locations, Unread
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.resting import Resting
 from plait_server.runtime.retelling import tell_again
-from plait_server.runtime.slicing import in_slices
-from plait_server.runtime.submission import Submission
 from plait_server.runtime.view import View
 
 logger = logging.getLogger(__name__)
@@ -88,13 +75,9 @@ class Supervisor:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._nursery: trio.Nursery | None = None
-        self._live: dict[tuple[str, str], Executor] = {}
-        self._asleep: dict[tuple[str, str], Claim] = {}
-        self._unread: dict[tuple[str, str], Claim] = {}
-        self._loading: dict[tuple[str, str], trio.Event] = {}
-        self.quarantine: Final = Quarantine()
+        self._locations = Locations()
+        self.quarantine: Final = Quarantine(self._locations)
         self._resting = Resting()
-        self._epochs: dict[tuple[str, str], int] = {}
         self._ready = trio.Event()
         self._whole = trio.Event()
         self._slept = trio.Event()
@@ -103,15 +86,15 @@ class Supervisor:
         """The executions that were open at the start, if their events are to be told again."""
 
     def __repr__(self) -> str:
-        return f"<Supervisor {len(self._live)} live, {len(self._asleep)} asleep>"
+        return f"<Supervisor of {self._locations!r}>"
 
     def statistics(self) -> SupervisorStatistics:
         """Take a snapshot."""
         return SupervisorStatistics(
-            live=len(self._live),
-            asleep=len(self._asleep),
-            unread=len(self._unread),
-            damaged=len(self.quarantine),
+            live=self._locations.count(Live),
+            asleep=self._locations.count(Asleep),
+            unread=self._locations.count(Unread),
+            damaged=self._locations.count(Damaged),
             is_ready=self._ready.is_set(),
         )
 
@@ -133,13 +116,11 @@ class Supervisor:
                 self._context.allocator.is_held = True
                 await self._take_over()
                 self._ready.set()
-                await read_back(self._unread, self._loading, self._revive)
+                await read_back(self._locations, self._read_unread)
                 self._context.allocator.is_held = False
                 self._context.allocator.on_capacity()
                 self._whole.set()
-                nursery.start_soon(
-                    self.quarantine.verify_rows, self._context.journal, self._live.__contains__
-                )
+                nursery.start_soon(self.quarantine.verify_rows, self._context.journal)
                 if self._context.retelling is not None:
                     claims, self._found_open = self._found_open, []
                     await tell_again(self._context.journal, self._context.retelling, claims)
@@ -172,11 +153,10 @@ class Supervisor:
         namespace = submission.namespace
         journal = self._context.journal.namespace(namespace)
         if submission.request is not None:
-            known = await self._find_request(journal, submission.request)
+            known = await find_request(journal, submission.request)
             if known is not None:
                 return (await self.view(namespace, known.execution_id)).execution
-        execution_id = submission.execution_id or self._context.seams.new_id()
-        execution, item = await self._prepare(submission, execution_id)
+        execution, item = await prepare(self._context, submission)
         result: AppendResult | None = None
         # Once it is in the journal it must be started, even if the caller is gone.
         with trio.CancelScope(shield=True):
@@ -185,10 +165,10 @@ class Supervisor:
                 self._begin(namespace, execution, 1)
                 return execution
         if isinstance(result, RequestConflict):
-            self._check_fingerprint(result.record, submission.request)
+            check_fingerprint(result.record, submission.request)
             return (await self.view(namespace, result.record.execution_id)).execution
         if isinstance(result, (SequenceConflict, ExecutionDamaged)):
-            raise ExecutionExists(execution_id=execution_id)
+            raise ExecutionExists(execution_id=item.execution_id)
         message = f"a new execution was refused: {result!r}"
         raise JournalUnavailable(message)
 
@@ -202,28 +182,24 @@ class Supervisor:
         """
         key = namespace, execution_id
         while True:
-            executor = self._live.get(key)
-            if executor is not None:
-                await executor.wait_durable()
-                if self._live.get(key) is executor:
-                    return View(executor.execution, executor.feed, executor)
-                continue
-            self.quarantine.require_whole(key)
-            if key in self._unread:
-                self._revive_soon(key, self._unread.pop(key))
-            if key in self._loading:
-                await self._loading[key].wait()
-                continue
-            execution = self._resting.get(key)
-            if execution is None:
-                execution = await self._resting.read(key, partial(self._load, key))
-                if execution is None or key in self._live or key in self._loading:
-                    continue
-                claim = self._asleep.get(key)
-                is_asleep = claim is not None and claim.last_sequence == execution.sequence
-                if execution.is_ended or is_asleep:
-                    self._resting.put(key, execution)
-            return View(execution, None, None)
+            location = self._locations.get(key)
+            match location:
+                case Live(executor=executor):
+                    await executor.wait_durable()
+                    if self._locations.executor(key) is executor:
+                        return View(executor.execution, executor.feed, executor)
+                case Loading(moved=moved):
+                    await moved.wait()
+                case Unread():
+                    self._revive_soon(key, location)
+                case Damaged():
+                    self.quarantine.require_whole(key)
+                case Asleep() | None:
+                    execution = await self._read_resting(key, location)
+                    if execution is not None:
+                        return View(execution, None, None)
+                case _:
+                    assert_never(location)
 
     async def cancel(
         self, namespace: str, execution_id: str, message: str, request: RequestRecord | None
@@ -239,7 +215,7 @@ class Supervisor:
         while True:
             if request is not None:
                 # Again after each refusal: it may have been that of the same request, asked twice at once.
-                known = await self._find_request(self._context.journal.namespace(namespace), request)
+                known = await find_request(self._context.journal.namespace(namespace), request)
                 if known is not None:
                     return
             view = await self.view(namespace, execution_id)
@@ -275,131 +251,74 @@ class Supervisor:
 
     # Inside.
 
-    async def _find_request(self, journal: NamespaceJournal, request: RequestRecord) -> RequestRecord | None:
-        known = await journal.find_request(request.method, request.request_id)
-        if known is not None:
-            self._check_fingerprint(known, request)
-        return known
-
-    def _check_fingerprint(self, known: RequestRecord, request: RequestRecord | None) -> None:
-        if request is None or known.fingerprint != request.fingerprint:
-            raise RequestIdReused(request_id=known.request_id)
-
-    async def _prepare(self, submission: Submission, execution_id: str) -> tuple[Execution, AppendItem]:
-        checked = submission.graph
-        building = build_execution(checked.content, checked.analysis_content, checked.values)
-        execution = await in_slices(building)
-        graph = execution.root.graph
-        contents = Contents(self._context.journal.namespace(submission.namespace))
-        trace = self._begin_trace(submission, execution_id, graph.name)
-        detail = ExecutionSubmitted(
-            execution_id,
-            graph.name,
-            checked.digest,
-            checked.analysis_digest,
-            contents.keep(submission.input_json),
-            submission.labels,
-            SEMANTICS_VERSION,
-            trace.traceparent,
-            len(graph.nodes),
-            submission.caller.span_id if submission.caller is not None else "",
-            trace.tracestate,
-        )
-        now_s = round(self._context.seams.now_s(), 6)
-        event = Event(1, now_s, 1, "", 0, ROOT_BRANCH, None, ExecutionState.QUEUED, "", detail)
-        execution.apply(event)
-        request = submission.request
-        item = AppendItem(
-            namespace=submission.namespace,
-            execution_id=execution_id,
-            expected_sequence=0,
-            owner_epoch=1,
-            events=[encode_event(event)],
-            row=ExecutionRow(
-                summary=summarize(submission.namespace, execution).SerializeToString(), is_open=True
-            ),
-            contents={
-                detail.graph_digest: checked.content,
-                detail.analysis_digest: checked.analysis_content,
-                **contents.unsaved,
-            },
-            request=request
-            and RequestRecord(
-                method=request.method,
-                request_id=request.request_id,
-                fingerprint=request.fingerprint,
-                execution_id=execution_id,
-            ),
-        )
-        return execution, item
-
-    def _begin_trace(self, submission: Submission, execution_id: str, graph_name: str) -> TraceContext:
-        """Return the trace context of a new execution's span, in the caller's trace if there is one (B2)."""
-        namespace, caller = submission.namespace, submission.caller
-        trace = caller or TraceContext(own_trace_id(namespace, execution_id), "", 0)
-        attributes = {"plait.namespace": namespace, "plait.graph.name": graph_name}
-        sampling = self._context.sampler.sample(trace.trace_id, caller, attributes)
-        span_id = SpanIds(namespace, execution_id, 1).execution().hex()
-        return trace.child(span_id, is_sampled=sampling.is_sampled, tracestate=sampling.tracestate)
-
-    def _begin(self, namespace: str, execution: Execution, epoch: int) -> Executor:
+    def _begin(self, namespace: str, execution: Execution, epoch: int) -> None:
         if self._nursery is None:
             raise ShuttingDown
         key = namespace, execution.execution_id
-        self._epochs[key] = epoch
         self._resting.drop(key)
         executor = Executor(self._context, namespace, execution, epoch)
         executor.post(Start())
-        self._live[key] = executor
+        self._locations.put(key, Live(executor, epoch))
         begun, self._begun = self._begun, trio.Event()
         begun.set()
-        self._nursery.start_soon(self._run, key, executor)
-        return executor
+        self._nursery.start_soon(self._run, key, executor, epoch)
 
-    async def _run(self, key: tuple[str, str], executor: Executor) -> None:
+    async def _run(self, key: Key, executor: Executor, epoch: int) -> None:
         """Run an executor, reading its execution again as often as its appends are refused."""
         exit_: Exit | None = None
+        damage: EventDamaged | None = None
         try:
             exit_ = await executor.run()
         except* ExecutionDropped as group:
             fields = execution_fields(key[0], executor.execution)
             logger.warning("the execution is read again: %s", group.exceptions[0], extra=fields)
-            # Who looks for it meanwhile waits until it is there again.
-            self._loading[key] = trio.Event()
         except* EventDamaged as group:
             # A content that it needs: found only now, for contents are read when they are needed.
-            self.quarantine.add(
-                key, next(each for each in leaves_of(group) if isinstance(each, EventDamaged))
-            )
+            damage = next(each for each in leaves_of(group) if isinstance(each, EventDamaged))
         finally:
-            del self._live[key]
+            # From here to its next location there is no checkpoint, so nobody sees it without one.
+            self._locations.remove(key)
             executor.let_go()
-        if key in self.quarantine:
-            self._epochs.pop(key, None)
-            self._loading.pop(key, trio.Event()).set()
-        elif exit_ is None:
-            await trio.sleep(RELOAD_S)
-            await self._revive(key, self._epochs[key])
-        elif exit_ is Exit.ENDED:
-            self._epochs.pop(key, None)
-            self._resting.put(key, executor.execution)
-        elif executor.due_time_s is not None:
-            row = ExecutionRow(summary=b"", is_open=True, due_time_s=executor.due_time_s)
-            self._asleep[key] = Claim(
-                namespace=key[0],
-                execution_id=key[1],
-                owner_epoch=self._epochs[key],
-                last_sequence=executor.execution.sequence,
-                row=row,
-            )
-            self._slept.set()
+        if damage is not None:
+            self.quarantine.add(key, damage)
+            return
+        match exit_:
+            case None:
+                # Calls for it wait meanwhile.
+                loading = Loading(epoch, trio.Event())
+                self._locations.put(key, loading)
+                await trio.sleep(RELOAD_S)
+                await self._revive(key, loading)
+            case Exit.ENDED:
+                self._resting.put(key, executor.execution)
+            case Exit.ASLEEP:
+                assert executor.due_time_s is not None  # it appended the row with it
+                sequence = executor.execution.sequence
+                self._locations.put(key, Asleep(epoch, sequence, executor.due_time_s))
+                self._slept.set()
+            case _:
+                assert_never(exit_)
 
-    async def _load(self, key: tuple[str, str]) -> Execution:
+    async def _read_resting(self, key: Key, location: Asleep | None) -> Execution | None:
+        """Return an execution that is not live; None if it has moved meanwhile, or another call read it."""
+        execution = self._resting.get(key)
+        if execution is not None:
+            return execution
         try:
-            return await load_execution(self._context.journal.namespace(key[0]), key[1])
+            execution = await self._resting.read(key, partial(self._load, key))
         except EventDamaged as error:
-            self.quarantine.add(key, error)
+            if self._locations.get(key) is location:
+                self.quarantine.add(key, error)
             raise
+        if execution is None or self._locations.get(key) is not location:
+            return None
+        is_asleep = location is not None and location.last_sequence == execution.sequence
+        if execution.is_ended or is_asleep:
+            self._resting.put(key, execution)
+        return execution
+
+    async def _load(self, key: Key) -> Execution:
+        return await load_execution(self._context.journal.namespace(key[0]), key[1])
 
     async def _take_over(self) -> None:
         """Claim what is open: rows and due times, which is quick."""
@@ -410,46 +329,57 @@ class Supervisor:
                     self.quarantine.add_row(claim)
                     continue
                 key = claim.namespace, claim.execution_id
-                self._epochs[key] = claim.owner_epoch
                 if self._context.retelling is not None:
                     self._found_open.append(claim)
-                is_due = claim.row.due_time_s is None or claim.row.due_time_s <= now_s
-                (self._unread if is_due else self._asleep)[key] = claim
+                due_time_s = claim.row.due_time_s
+                if due_time_s is None or due_time_s <= now_s:
+                    self._locations.put(key, Unread(claim.owner_epoch))
+                else:
+                    self._locations.put(key, Asleep(claim.owner_epoch, claim.last_sequence, due_time_s))
             await trio.lowlevel.checkpoint()
         self._slept.set()
-        if self._unread or self._asleep:
-            logger.info("taken over: %d executions to go on, %d asleep", len(self._unread), len(self._asleep))
+        unread, asleep = self._locations.count(Unread), self._locations.count(Asleep)
+        if unread or asleep:
+            logger.info("taken over: %d executions to go on, %d asleep", unread, asleep)
 
-    def _revive_soon(self, key: tuple[str, str], claim: Claim) -> None:
+    def _revive_soon(self, key: Key, location: Unread | Asleep) -> Loading:
         """Read an execution back in a task of the supervisor's: whoever needs it may be cancelled meanwhile."""
         if self._nursery is None:
             raise ShuttingDown
-        self._loading[key] = trio.Event()
-        self._nursery.start_soon(self._revive, key, claim.owner_epoch)
+        loading = Loading(location.owner_epoch, trio.Event())
+        self._locations.put(key, loading)
+        self._nursery.start_soon(self._revive, key, loading)
+        return loading
 
-    async def _revive(self, key: tuple[str, str], epoch: int) -> None:
+    async def _read_unread(self, key: Key) -> None:
+        location = self._locations.get(key)
+        assert isinstance(location, Unread)  # `read_back` takes no checkpoint before it
+        loading = Loading(location.owner_epoch, trio.Event())
+        self._locations.put(key, loading)
+        await self._revive(key, loading)
+
+    async def _revive(self, key: Key, loading: Loading) -> None:
         """Read an execution back and go on with it."""
-        loading = self._loading.setdefault(key, trio.Event())
         try:
             execution = await self._load(key)
-            if execution.is_ended:
-                self._resting.put(key, execution)
-            else:
-                self._begin(key[0], execution, epoch)
-        except EventDamaged:
-            pass  # Quarantined by `_load`, and shown; the others go on.
+            if not execution.is_ended:
+                self._begin(key[0], execution, loading.owner_epoch)
+                return
+            self._resting.put(key, execution)
+        except EventDamaged as error:
+            self.quarantine.add(key, error)  # The others go on.
         finally:
-            self._loading.pop(key, None)
-            loading.set()
+            if self._locations.get(key) is loading:
+                self._locations.remove(key)
 
-    async def _wake(self, key: tuple[str, str]) -> Executor | None:
-        """Return the executor of an open execution, waking it if it sleeps; None if it ended meanwhile."""
-        claim = self._unread.pop(key, None) or self._asleep.pop(key, None)
-        if claim is not None:
-            self._revive_soon(key, claim)
-        if key in self._loading:
-            await self._loading[key].wait()
-        return self._live.get(key)
+    async def _wake(self, key: Key) -> Executor | None:
+        """Return the executor of an open execution, waking it if it sleeps; None if it has ended or is damaged."""
+        location = self._locations.get(key)
+        if isinstance(location, (Unread, Asleep)):
+            location = self._revive_soon(key, location)
+        if isinstance(location, Loading):
+            await location.moved.wait()
+        return self._locations.executor(key)
 
     async def _deliver(self, key: AttemptKey, report: Report, worker_id: str) -> None:
         try:
@@ -476,11 +406,11 @@ class Supervisor:
         while True:
             self._slept = trio.Event()
             now_s = self._context.seams.now_s()
-            due = [key for key, claim in self._asleep.items() if (claim.row.due_time_s or 0.0) <= now_s]
-            for key in due:
-                await self._wake(key)
-            next_s = min(((claim.row.due_time_s or 0.0) for claim in self._asleep.values()), default=None)
+            while (first := self._locations.first_due()) is not None and first[1] <= now_s:
+                await self._wake(first[0])
             # The wall clock may jump: look at it at least every minute.
-            wait_s = 60.0 if next_s is None else min(60.0, max(0.0, next_s - self._context.seams.now_s()))
+            wait_s = 60.0
+            if first is not None:
+                wait_s = min(wait_s, max(0.0, first[1] - self._context.seams.now_s()))
             with trio.move_on_after(wait_s):
                 await self._slept.wait()

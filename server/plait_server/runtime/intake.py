@@ -1,0 +1,127 @@
+"""Intake: makes an execution of a submitted graph, and the journal's record of its submission.
+
+Nothing here is durable and nothing runs yet: the supervisor appends the item and starts the execution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from plait_server.core.run.events import Event, ExecutionSubmitted
+from plait_server.core.run.execution import ROOT_BRANCH, Execution
+from plait_server.core.run.machine import SEMANTICS_VERSION
+from plait_server.core.run.states import ExecutionState
+from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id
+from plait_server.encoding.event_codec import encode_event
+from plait_server.encoding.execution_codec import summarize
+from plait_server.errors import RequestIdReused
+from plait_server.ports.graph_requests import CheckedGraph
+from plait_server.ports.journal import AppendItem, ExecutionRow, NamespaceJournal, RequestRecord
+from plait_server.runtime.building import build_execution
+from plait_server.runtime.contents import Contents
+from plait_server.runtime.context import Context
+from plait_server.runtime.slicing import in_slices
+
+
+class Submission(NamedTuple):
+    """A valid graph and what goes with it."""
+
+    namespace: str
+    execution_id: str
+    """Empty: one is made."""
+    graph: CheckedGraph
+    input_json: str
+    labels: Mapping[str, str]
+    caller: TraceContext | None
+    """The caller's trace context, the parent of the execution's span; None if it sent none."""
+    request: RequestRecord | None
+
+
+async def prepare(context: Context, submission: Submission) -> tuple[Execution, AppendItem]:
+    """Build the execution of a submission and the item that makes it durable.
+
+    Returns:
+        The execution as it is after its first event, and the item with that event.
+    """
+    execution_id = submission.execution_id or context.seams.new_id()
+    checked = submission.graph
+    building = build_execution(checked.content, checked.analysis_content, checked.values)
+    execution = await in_slices(building)
+    graph = execution.root.graph
+    contents = Contents(context.journal.namespace(submission.namespace))
+    trace = _begin_trace(context, submission, execution_id, graph.name)
+    detail = ExecutionSubmitted(
+        execution_id,
+        graph.name,
+        checked.digest,
+        checked.analysis_digest,
+        contents.keep(submission.input_json),
+        submission.labels,
+        SEMANTICS_VERSION,
+        trace.traceparent,
+        len(graph.nodes),
+        submission.caller.span_id if submission.caller is not None else "",
+        trace.tracestate,
+    )
+    now_s = round(context.seams.now_s(), 6)
+    event = Event(1, now_s, 1, "", 0, ROOT_BRANCH, None, ExecutionState.QUEUED, "", detail)
+    execution.apply(event)
+    request = submission.request
+    item = AppendItem(
+        namespace=submission.namespace,
+        execution_id=execution_id,
+        expected_sequence=0,
+        owner_epoch=1,
+        events=[encode_event(event)],
+        row=ExecutionRow(
+            summary=summarize(submission.namespace, execution).SerializeToString(), is_open=True
+        ),
+        contents={
+            detail.graph_digest: checked.content,
+            detail.analysis_digest: checked.analysis_content,
+            **contents.unsaved,
+        },
+        request=request
+        and RequestRecord(
+            method=request.method,
+            request_id=request.request_id,
+            fingerprint=request.fingerprint,
+            execution_id=execution_id,
+        ),
+    )
+    return execution, item
+
+
+async def find_request(journal: NamespaceJournal, request: RequestRecord) -> RequestRecord | None:
+    """Return the record of a request that was accepted before; None if there is none.
+
+    Raises:
+        RequestIdReused: the request id stands for other content.
+    """
+    known = await journal.find_request(request.method, request.request_id)
+    if known is not None:
+        check_fingerprint(known, request)
+    return known
+
+
+def check_fingerprint(known: RequestRecord, request: RequestRecord | None) -> None:
+    """Check that a request is the one that is known by its id.
+
+    Raises:
+        RequestIdReused: the request id stands for other content.
+    """
+    if request is None or known.fingerprint != request.fingerprint:
+        raise RequestIdReused(request_id=known.request_id)
+
+
+def _begin_trace(
+    context: Context, submission: Submission, execution_id: str, graph_name: str
+) -> TraceContext:
+    """Return the trace context of a new execution's span, in the caller's trace if there is one (B2)."""
+    namespace, caller = submission.namespace, submission.caller
+    trace = caller or TraceContext(own_trace_id(namespace, execution_id), "", 0)
+    attributes = {"plait.namespace": namespace, "plait.graph.name": graph_name}
+    sampling = context.sampler.sample(trace.trace_id, caller, attributes)
+    span_id = SpanIds(namespace, execution_id, 1).execution().hex()
+    return trace.child(span_id, is_sampled=sampling.is_sampled, tracestate=sampling.tracestate)

@@ -1,0 +1,138 @@
+"""Where each execution is that the supervisor must know of; the one place where that is written down.
+
+An execution has at most one location. One that has none has ended or was never submitted: only the journal can
+tell which. Each location carries what it takes to go on from there, so moving an execution is one assignment and
+nothing else has to be kept in step with it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from itertools import count
+from typing import Final, NamedTuple, TypeAlias
+
+import trio
+
+from plait_server.errors import EventDamaged
+from plait_server.runtime.executor import Executor
+
+_SPARE_ENTRIES: Final = 16
+"""Outdated entries of the heap that are always allowed, so that a small heap is not rebuilt all the time."""
+
+Key: TypeAlias = tuple[str, str]
+"""Namespace and execution id."""
+
+
+class Live(NamedTuple):
+    """An executor runs it."""
+
+    executor: Executor
+    owner_epoch: int
+
+
+class Asleep(NamedTuple):
+    """It only waits for a time that is far away: a row in the journal."""
+
+    owner_epoch: int
+    last_sequence: int
+    due_time_s: float
+    """Wall time at which it has something to do."""
+
+
+class Unread(NamedTuple):
+    """It was open when the server started and has not been read back yet."""
+
+    owner_epoch: int
+
+
+class Loading(NamedTuple):
+    """It is being read back; it moves on when that is done."""
+
+    owner_epoch: int
+    moved: trio.Event
+    """Set when it has moved on."""
+
+
+class Damaged(NamedTuple):
+    """It is quarantined (K4)."""
+
+    error: EventDamaged
+
+
+Location: TypeAlias = Live | Asleep | Unread | Loading | Damaged
+
+
+class Locations:
+    """The location of every execution that has one."""
+
+    def __init__(self) -> None:
+        self._locations: dict[Key, Location] = {}
+        self._counts: Counter[type[Location]] = Counter()
+        self._unread: deque[Key] = deque()
+        """In the order in which they were put there; some may have moved on."""
+        self._sleepers: list[tuple[float, int, Key, Asleep]] = []
+        """A heap by due time; some may have moved on."""
+        self._order = count()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{number} {kind.__name__.lower()}" for kind, number in self._counts.items())
+        return f"<Locations {counts}>"
+
+    def get(self, key: Key) -> Location | None:
+        """Return where an execution is; None if it has ended or does not exist."""
+        return self._locations.get(key)
+
+    def count(self, kind: type[Location]) -> int:
+        """Count the executions at one kind of location."""
+        return self._counts[kind]
+
+    def executor(self, key: Key) -> Executor | None:
+        """Return the executor of a live execution; None if it is not live."""
+        location = self._locations.get(key)
+        return location.executor if isinstance(location, Live) else None
+
+    def put(self, key: Key, location: Location) -> None:
+        """Move an execution; those who wait for it to be loaded look again."""
+        self.remove(key)
+        self._locations[key] = location
+        self._counts[type(location)] += 1
+        if isinstance(location, Unread):
+            self._unread.append(key)
+        elif isinstance(location, Asleep):
+            heapq.heappush(self._sleepers, (location.due_time_s, next(self._order), key, location))
+            self._trim_sleepers()
+
+    def remove(self, key: Key) -> None:
+        """Forget where an execution is, for it has ended. Idempotent."""
+        location = self._locations.pop(key, None)
+        if location is not None:
+            self._counts[type(location)] -= 1
+            if isinstance(location, Loading):
+                location.moved.set()
+
+    def first_unread(self) -> Key | None:
+        """Return the execution that has been unread for longest; None if all are read."""
+        while self._unread:
+            if isinstance(self._locations.get(self._unread[0]), Unread):
+                return self._unread[0]
+            self._unread.popleft()
+        return None
+
+    def loading(self) -> list[Loading]:
+        """List what is being read back, whoever began it."""
+        return [each for each in self._locations.values() if isinstance(each, Loading)]
+
+    def first_due(self) -> tuple[Key, float] | None:
+        """Return the sleeping execution that is due first, and when; None if none sleeps."""
+        while self._sleepers:
+            due_time_s, _, key, location = self._sleepers[0]
+            if self._locations.get(key) is location:
+                return key, due_time_s
+            heapq.heappop(self._sleepers)
+        return None
+
+    def _trim_sleepers(self) -> None:
+        if len(self._sleepers) > 2 * self._counts[Asleep] + _SPARE_ENTRIES:
+            self._sleepers = [each for each in self._sleepers if self._locations.get(each[2]) is each[3]]
+            heapq.heapify(self._sleepers)
