@@ -119,7 +119,7 @@ class SideBySide:
         self._compare(follow())
         while (path := self.model.next_to_give_out()) is not None:
             offers = self.driver.offered.values()
-            first = min(offers, key=lambda offer: (-offer.priority, -offer.remaining, offer.order))
+            first = min(offers, key=lambda offer: offer.places)
             assert first.node_path == path, f"R4: {first.node_path} goes first, not {path}"
             self.driver.grant(path)
             self._compare(self.model.give_out(path))

@@ -240,12 +240,12 @@ def test_v6_retries_are_within_limits(retry: RetryPolicy, field: str, message: s
         (
             replace(task("a", Transform()), timeouts=Timeouts()),
             "timeouts",
-            "only task nodes have it, for they alone run at a worker; remove it",
+            "only task and sub-graph nodes have it; remove it",
         ),
         (
             replace(task("a", Transform()), on_timeout=OnTimeout.CONTINUE),
             "on_timeout",
-            "only task nodes have it, for they alone run at a worker; remove it",
+            "only task and sub-graph nodes have it; remove it",
         ),
     ],
 )

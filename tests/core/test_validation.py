@@ -105,7 +105,7 @@ def test_v5_all_problems_are_reported_together() -> None:
         name="my graph",
         nodes=(task("a b"), Node(id="c", kind=None, priority=5000), task("d"), task("e")),
         edges=(edge("d", "x"), edge("d", "d"), edge("d", "e"), edge("e", "d"), edge("c", "d", "true")),
-        policy=Policy(max_concurrency=0),
+        policy=Policy(max_concurrency=-1),
     )
     assert set(found(graph)) == {
         "graph.name",

@@ -91,6 +91,21 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
     events.NodeEnded: st.builds(events.NodeEnded, **ends),
     events.NodeWaiting: st.builds(events.NodeWaiting, due_time_s=wall, input=st.none() | payloads),
     events.NodeIdled: st.builds(events.NodeIdled),
+    events.ScopeOpened: st.builds(
+        events.ScopeOpened,
+        scope_path=texts,
+        input=payloads,
+        node_count=counts,
+        branches_before=counts,
+        graph_digest=texts,
+        analysis_digest=texts,
+    ),
+    events.ScopeEnded: st.builds(
+        events.ScopeEnded,
+        scope_path=texts,
+        state=st.sampled_from(ExecutionState),
+        failure=st.none() | failures,
+    ),
     events.CancelRequested: st.builds(events.CancelRequested, message=texts),
     events.UsageReported: st.builds(events.UsageReported, usage=st.dictionaries(texts, texts, max_size=3)),
     events.CancelReceipt: st.builds(

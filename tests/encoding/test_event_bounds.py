@@ -22,6 +22,8 @@ from plait_server.core.run.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    ScopeEnded,
+    ScopeOpened,
     UsageReported,
 )
 from plait_server.core.run.failures import Failure, caused_by
@@ -70,6 +72,8 @@ LARGEST: Final[dict[type, Detail]] = {
     CancelRequested: CancelRequested(REASON),
     CancelReceipt: CancelReceipt(CancelStage.ABANDONED, ID),
     UsageReported: UsageReported(USAGE),
+    ScopeOpened: ScopeOpened(PATH, PAYLOAD, limits.NODES_MAX, 2**31 - 1, "f" * 64, "f" * 64),
+    ScopeEnded: ScopeEnded(PATH, ExecutionState.PARTIALLY_SUCCEEDED, FAILURE),
     ExecutionEnded: ExecutionEnded(PAYLOAD, FAILURE, 2**31 - 1),
 }
 

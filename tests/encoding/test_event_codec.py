@@ -75,6 +75,12 @@ DETAILS = {
     ),
     events.NodeWaiting: st.builds(events.NodeWaiting, TIMES, MAYBE),
     events.NodeIdled: st.builds(events.NodeIdled),
+    events.ScopeOpened: st.builds(
+        events.ScopeOpened, TEXT, PAYLOADS, st.integers(0, 100_000), st.integers(0, 100_000), TEXT, TEXT
+    ),
+    events.ScopeEnded: st.builds(
+        events.ScopeEnded, TEXT, st.sampled_from(ExecutionState), st.none() | FAILURES
+    ),
     events.CancelRequested: st.builds(events.CancelRequested, TEXT),
     events.UsageReported: st.builds(events.UsageReported, st.dictionaries(TEXT, TEXT, max_size=3)),
     events.CancelReceipt: st.builds(events.CancelReceipt, st.sampled_from(CancelStage), TEXT),
@@ -117,6 +123,8 @@ def an_event(detail_type: type) -> Event:
         events.CancelRequested: ("",),
         events.CancelReceipt: (CancelStage.EXITED, "w"),
         events.UsageReported: ({},),
+        events.ScopeOpened: ("a", Payload("1"), 1, 0),
+        events.ScopeEnded: ("a", ExecutionState.FAILED),
     }
     return Event(1, 1.0, 1, "", 0, "0", None, None, "", detail_type(*fields.get(detail_type, ())))
 

@@ -21,6 +21,10 @@ EVENT_BYTES_MAX: Final = 256 * KIB
 """One event: the largest has a failure with its causes, an output and a bit for each of 500,000 edges."""
 NODES_MAX: Final = 100_000
 EDGES_MAX: Final = 500_000
+SCOPES_DEEP_MAX: Final = 16
+"""Scopes inside each other below an execution, so that recursion over them is bounded (L4)."""
+EXECUTION_NODES_MAX: Final = 1_000_000
+"""Nodes of all scopes of an execution together (L4): 100,000 items of 10 nodes."""
 ID_CHARS_MAX: Final = 128
 EXPRESSION_BYTES_MAX: Final = 4 * KIB
 VALUE_DEPTH_MAX: Final = 64

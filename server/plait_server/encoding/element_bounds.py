@@ -30,6 +30,7 @@ from plait_server.core.limits import (
     LABELS_MAX,
     NODES_MAX,
     RETRYABLE_CODES_MAX,
+    SCOPES_DEEP_MAX,
     SWITCH_CASES_MAX,
 )
 
@@ -43,6 +44,8 @@ BOUNDS: Final[Mapping[str, tuple[int, str]]] = {
 }
 """Full name of a repeated field -> how often it may stand in one message, and what its elements are called."""
 
+DEPTH_MAX: Final = 3 * (SCOPES_DEEP_MAX + 1) + 8
+"""Messages in each other: a graph in a graph is a node, its kind and the graph; the rest is what stands around them."""
 FIELDS_MAX: Final = 3_000_000
 """Fields walked over in one message: more than 16 MiB of nodes that are worth looking into can have. It bounds
 the time that unknown fields can take to a second."""
@@ -72,7 +75,7 @@ def check_bounds(type_: type[Message], content: bytes) -> None:
         TooManyElements: a field stands more often than it may.
     """
     try:
-        _Walk(content).message(_plan_of(_descriptor_of(type_)), 0, len(content), "", {})
+        _Walk(content).message(_plan_of(_descriptor_of(type_), {}), 0, len(content), "", {})
     except IndexError:  # The bytes end within a field.
         return
 
@@ -95,37 +98,57 @@ def _descriptor_of(type_: type[Message]) -> Descriptor:
     return cast("Descriptor", type_.DESCRIPTOR)
 
 
-def _plan_of(descriptor: Descriptor) -> dict[int, _Rule]:
-    """Return the rules for the fields of a message, by their numbers; the contract's graphs do not nest."""
-    plan: dict[int, _Rule] = {}
+def _plan_of(descriptor: Descriptor, plans: dict[str, dict[int, _Rule]]) -> dict[int, _Rule]:
+    """Return the rules for the fields of a message, by their numbers.
+
+    Graphs nest, so a plan may lead back to itself; `plans` holds those that are made already, by message.
+    """
+    known = plans.get(descriptor.full_name)
+    if known is not None:
+        return known
+    plan = plans[descriptor.full_name] = {}
     for field in descriptor.fields:
         limit, noun = BOUNDS.get(field.full_name, (0, ""))
         child: dict[int, _Rule] = {}
+        is_inner = False
         if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type is not None:
-            child = _plan_of(field.message_type)
-        if limit or child:
+            is_inner = field.message_type.full_name in plans
+            child = _plan_of(field.message_type, plans)
+        if limit or child or is_inner:
             plan[field.number] = _Rule(field.name, limit, noun, child, 2 * _lowest(child))
     return plan
 
 
 def _lowest(plan: Mapping[int, _Rule]) -> int:
+    """Return the lowest limit in a message; one that is being made (an inner graph's) has none lower than its own."""
     limits = [rule.limit or _lowest(rule.child) for rule in plan.values()]
-    return min(limits, default=0)
+    return min([limit for limit in limits if limit], default=0)
 
 
 class _Walk:
     """One walk over the bytes of a message."""
 
-    __slots__ = ("_content", "_fields_left")
+    __slots__ = ("_content", "_depth", "_fields_left")
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._fields_left = FIELDS_MAX
+        self._depth = 0
 
     def message(
         self, plan: Mapping[int, _Rule], position: int, end: int, path: str, counts: dict[str, int]
     ) -> None:
         """Walk over one message; `counts` holds what stood before in the same one, by path."""
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            text = f"graphs are nested more than {SCOPES_DEEP_MAX} deep; nest them less"
+            raise TooManyElements(path, text)
+        self._walk(plan, position, end, path, counts)
+        self._depth -= 1
+
+    def _walk(
+        self, plan: Mapping[int, _Rule], position: int, end: int, path: str, counts: dict[str, int]
+    ) -> None:
         content = self._content
         groups = 0
         while position < end:

@@ -28,6 +28,8 @@ from plait_server.core.run.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    ScopeEnded,
+    ScopeOpened,
     UsageReported,
 )
 from plait_server.core.run.failures import Failure
@@ -57,6 +59,8 @@ _TYPES: Final[dict[type, event_pb2.EventType]] = {
     CancelReceipt: event_pb2.EVENT_TYPE_CANCEL_RECEIPT,
     ExecutionEnded: event_pb2.EVENT_TYPE_EXECUTION_ENDED,
     UsageReported: event_pb2.EVENT_TYPE_USAGE_REPORTED,
+    ScopeOpened: event_pb2.EVENT_TYPE_SCOPE_OPENED,
+    ScopeEnded: event_pb2.EVENT_TYPE_SCOPE_ENDED,
 }
 
 
@@ -234,6 +238,24 @@ def _encode_ended(message: event_pb2.Event, detail: ExecutionEnded) -> None:
     target.failure_count = detail.failure_count
 
 
+def _encode_scope_opened(message: event_pb2.Event, detail: ScopeOpened) -> None:
+    target = message.scope_opened
+    target.scope_path = detail.scope_path
+    _set_payload(target.input, detail.input)
+    target.graph_digest = detail.graph_digest
+    target.analysis_digest = detail.analysis_digest
+    target.node_count = detail.node_count
+    target.branches_before = detail.branches_before
+
+
+def _encode_scope_ended(message: event_pb2.Event, detail: ScopeEnded) -> None:
+    target = message.scope_ended
+    target.scope_path = detail.scope_path
+    target.state = detail.state  # type: ignore[assignment] # an IntEnum of the same numbers
+    if detail.failure is not None:
+        target.failure.CopyFrom(failure_to_proto(detail.failure))
+
+
 # Each encoder takes its own detail; the table joins them by type, which no signature can say.
 _ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
     ExecutionSubmitted: _encode_submitted,
@@ -245,6 +267,8 @@ _ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
     CancelReceipt: _encode_receipt,
     ExecutionEnded: _encode_ended,
     UsageReported: _encode_usage,
+    ScopeOpened: _encode_scope_opened,
+    ScopeEnded: _encode_scope_ended,
 }
 
 
@@ -276,7 +300,7 @@ def _optional_payload(message: _Ended) -> Payload | None:
     return payload_from_proto(message.output) if message.HasField("output") else None
 
 
-def _optional_failure(message: _Ended) -> Failure | None:
+def _optional_failure(message: _Ended | event_pb2.ScopeEnded) -> Failure | None:
     return failure_from_proto(message.failure) if message.HasField("failure") else None
 
 
@@ -343,6 +367,23 @@ def _decode_ended(message: event_pb2.Event) -> Detail:
     return ExecutionEnded(_optional_payload(source), _optional_failure(source), source.failure_count)
 
 
+def _decode_scope_opened(message: event_pb2.Event) -> Detail:
+    source = message.scope_opened
+    return ScopeOpened(
+        source.scope_path,
+        payload_from_proto(source.input),
+        source.node_count,
+        source.branches_before,
+        source.graph_digest,
+        source.analysis_digest,
+    )
+
+
+def _decode_scope_ended(message: event_pb2.Event) -> Detail:
+    source = message.scope_ended
+    return ScopeEnded(source.scope_path, ExecutionState(source.state), _optional_failure(source))
+
+
 _DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
     event_pb2.EVENT_TYPE_EXECUTION_SUBMITTED: _decode_submitted,
     event_pb2.EVENT_TYPE_EXECUTION_STARTED: lambda _: ExecutionStarted(),
@@ -357,5 +398,7 @@ _DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
         message.cancel_receipt.worker_id,
     ),
     event_pb2.EVENT_TYPE_EXECUTION_ENDED: _decode_ended,
+    event_pb2.EVENT_TYPE_SCOPE_OPENED: _decode_scope_opened,
+    event_pb2.EVENT_TYPE_SCOPE_ENDED: _decode_scope_ended,
     event_pb2.EVENT_TYPE_USAGE_REPORTED: lambda message: UsageReported(dict(message.usage_reported.usage)),
 }

@@ -33,6 +33,7 @@ from plait_server.core.definition.graph import (
     Policy,
     RetryPolicy,
     Scheduling,
+    Subgraph,
     Switch,
     Task,
     Timeouts,
@@ -147,10 +148,7 @@ def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
 
 def analysis_to_bytes(analysis: Analysis) -> bytes:
     """Write an analysis as plait.v1.GraphAnalysis; equal analyses give equal bytes."""
-    message = event_pb2.GraphAnalysis(
-        levels=analysis.levels, remaining=analysis.remaining, guarded=sorted(analysis.guarded)
-    )
-    return message.SerializeToString(deterministic=True)
+    return _analysis_to_proto(analysis).SerializeToString(deterministic=True)
 
 
 def analysis_from_bytes(content: bytes) -> Analysis:
@@ -170,7 +168,26 @@ def analysis_from_bytes_in_slices(content: bytes) -> Slices[Analysis]:
     yield
     remaining = tuple(message.remaining)
     yield
-    return Analysis(levels=levels, remaining=remaining, guarded=frozenset(message.guarded))
+    inner = {node: _analysis_from_proto(message.inner[node]) for node in sorted(message.inner)}
+    return Analysis(levels=levels, remaining=remaining, guarded=frozenset(message.guarded), inner=inner)
+
+
+def _analysis_to_proto(analysis: Analysis) -> event_pb2.GraphAnalysis:
+    message = event_pb2.GraphAnalysis(
+        levels=analysis.levels, remaining=analysis.remaining, guarded=sorted(analysis.guarded)
+    )
+    for node, inner in analysis.inner.items():
+        message.inner[node].CopyFrom(_analysis_to_proto(inner))
+    return message
+
+
+def _analysis_from_proto(message: event_pb2.GraphAnalysis) -> Analysis:
+    return Analysis(
+        levels=tuple(message.levels),
+        remaining=tuple(message.remaining),
+        guarded=frozenset(message.guarded),
+        inner={node: _analysis_from_proto(message.inner[node]) for node in sorted(message.inner)},
+    )
 
 
 _SCHEDULINGS: Final[Mapping[int, Scheduling]] = {0: Scheduling.READY, **{int(v): v for v in Scheduling}}
@@ -271,6 +288,11 @@ class _Reader:
             case "delay":
                 field = f"graph.nodes[{position}].delay.duration"
                 return Delay(duration_s=self._seconds(message.delay.duration, field))
+            case "subgraph":
+                source = message.subgraph
+                if source.WhichOneof("source") != "graph":
+                    return Subgraph(output_of=source.output_of)
+                return Subgraph(graph=graph_from_proto(source.graph, self._problems))
             case _:
                 return None
 
@@ -332,7 +354,7 @@ class _Reader:
             min_success_rate=message.min_success_rate,
             collect_errors=message.collect_errors,
             timeout_s=self._seconds(message.timeout, "graph.policy.timeout"),
-            max_concurrency=message.max_concurrency or Policy().max_concurrency,
+            max_concurrency=message.max_concurrency,
         )
 
     def _seconds(self, message: duration_pb2.Duration, field: str) -> float:
@@ -375,6 +397,13 @@ def _node_to_proto(node: Node) -> graph_pb2.Node:
             message.transform.SetInParent()
         case Delay(duration_s=duration_s):
             message.delay.duration.CopyFrom(_duration(duration_s))
+        case Subgraph(graph=graph, output_of=output_of):
+            if graph is not None:
+                message.subgraph.graph.CopyFrom(graph_to_proto(graph))
+            elif output_of:
+                message.subgraph.output_of = output_of
+            else:
+                message.subgraph.SetInParent()
         case None:
             pass
         case _:

@@ -128,7 +128,8 @@ class Attempts:
             self._post(Granted(offer.node_path, worker.worker_id, worker.instance_id, grant.queue_s))
 
         request = self._request(offer.node_path, offer.type, on_grant)
-        request = request._replace(priority=offer.priority, remaining=offer.remaining, order=offer.order)
+        place = offer.places[0]
+        request = request._replace(priority=-place.urgency, remaining=-place.distance, order=place.order)
         self._context.allocator.offer(request)
 
     def refuse_grant(self, node_path: str) -> None:

@@ -203,7 +203,7 @@ class Executor:
         """
         allocator = self._context.allocator
         execution_id = self.execution.execution_id
-        limit = self.execution.root.graph.policy.max_concurrency
+        limit = self.execution.root.graph.policy.execution_limit
         allocator.open_execution(self.namespace, execution_id, limit, self.execution.created_s)
         try:
             exit_: Exit | None = None

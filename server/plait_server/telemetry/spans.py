@@ -401,7 +401,7 @@ class _Run:
                 ("plait.execution.state", state.name),
                 ("plait.reason", execution.reason),
                 ("plait.node.count", len(graph.nodes)),
-                ("plait.limit", graph.policy.max_concurrency),
+                ("plait.limit", graph.policy.execution_limit),
                 ("plait.branch.id", ROOT_BRANCH),
                 ("plait.critical_path_s", round(length_s, 6)),
                 ("plait.node_time_s", round(work_s, 6)),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from plait_server.core.definition.graph import Analysis, Graph, JoinMode
+from plait_server.core.definition.graph import Analysis, Graph, JoinMode, Subgraph
 from plait_server.core.slices import Slices, batches, finish
 
 ERROR_HANDLE: Final = "error"
@@ -155,6 +155,11 @@ def analyze(graph: Graph, adjacency: Adjacency) -> Analysis:
         levels=tuple(levels),
         remaining=tuple(remaining),
         guarded=frozenset(node for node, guarded in enumerate(is_guarded) if guarded),
+        inner={
+            position: analyze(node.kind.graph, build_adjacency(node.kind.graph))
+            for position, node in enumerate(graph.nodes)
+            if isinstance(node.kind, Subgraph) and node.kind.graph is not None
+        },
     )
 
 

@@ -90,7 +90,16 @@ class Delay:
     """Seconds, above 0."""
 
 
-Kind: TypeAlias = Task | Condition | Switch | Transform | Delay
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subgraph:
+    """Runs a graph as a scope: `graph` or `output_of`, and not both (L4)."""
+
+    graph: Graph | None = None
+    output_of: str = ""
+    """The id of an upstream node whose output is the graph."""
+
+
+Kind: TypeAlias = Task | Condition | Switch | Transform | Delay | Subgraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +140,7 @@ class Timeouts:
 DEFAULT_JOIN = Join()
 DEFAULT_RETRY = RetryPolicy()
 DEFAULT_TIMEOUTS = Timeouts()
+DEFAULT_CONCURRENCY = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,14 +219,20 @@ def _edge_of(source: str, target: str, handle: str, when: str, branch_name: str)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What an unhandled failure does, and the execution's bounds."""
+    """What an unhandled failure does, and the bounds of an execution or a scope inside one."""
 
     on_failure: OnFailure = OnFailure.FAIL_FAST
     min_success_rate: float = 0.0
     collect_errors: bool = False
     timeout_s: float = 0.0
     """Seconds from the start; 0 is no bound."""
-    max_concurrency: int = 10
+    max_concurrency: int = 0
+    """Attempts at once; 0 means `DEFAULT_CONCURRENCY` for an execution, and no limit of its own for a graph inside."""
+
+    @property
+    def execution_limit(self) -> int:
+        """How many attempts of an execution under this policy may run at once."""
+        return self.max_concurrency or DEFAULT_CONCURRENCY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,3 +260,5 @@ class Analysis:
     """Longest path from each node to a sink, in edges; error edges count."""
     guarded: frozenset[int]
     """Positions of the nodes whose failure a later join takes care of (E3)."""
+    inner: Mapping[int, Analysis] = field(default_factory=dict[int, "Analysis"])
+    """The analyses of the graphs that stand in sub-graph nodes, by the position of the node, ascending."""

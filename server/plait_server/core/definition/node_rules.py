@@ -23,6 +23,7 @@ from plait_server.core.definition.graph import (
     Node,
     Policy,
     RetryPolicy,
+    Subgraph,
     Switch,
     Task,
     Transform,
@@ -48,7 +49,7 @@ def handles_of(kind: Kind | None) -> tuple[str, ...]:
             return (TRUE_HANDLE, FALSE_HANDLE, ERROR_HANDLE)
         case Switch(cases=cases):
             return (*cases, DEFAULT_HANDLE, ERROR_HANDLE)
-        case Task() | Transform() | Delay():
+        case Task() | Transform() | Delay() | Subgraph():
             return ("", ERROR_HANDLE)
         case None:
             return (ERROR_HANDLE,)
@@ -102,16 +103,15 @@ def check_node(field: str, node: Node, incoming_count: int, report: Report) -> N
     if node.timeouts is not None:
         _check_bound(f"{field}.timeouts.attempt", node.timeouts.attempt_s, report)
         _check_bound(f"{field}.timeouts.node", node.timeouts.node_s, report)
-    if not isinstance(node.kind, Task | None):
+    if not isinstance(node.kind, Task | None) and node.retry is not None:
+        report.add(f"{field}.retry", "only task nodes have it, for they alone run at a worker; remove it")
+    if not isinstance(node.kind, Task | Subgraph | None):
         for name, is_given in (
-            ("retry", node.retry is not None),
             ("timeouts", node.timeouts is not None),
             ("on_timeout", node.on_timeout is not None),
         ):
             if is_given:
-                report.add(
-                    f"{field}.{name}", "only task nodes have it, for they alone run at a worker; remove it"
-                )
+                report.add(f"{field}.{name}", "only task and sub-graph nodes have it; remove it")
     if not -limits.PRIORITY_MAX <= node.priority <= limits.PRIORITY_MAX:
         report.add(
             f"{field}.priority",
@@ -132,11 +132,15 @@ def _check_kind(field: str, kind: Kind | None, report: Report) -> None:
                     f"{field}.delay.duration",
                     f"must be above 0 and at most {_YEARS_MAX} years, not {duration_s:g} s",
                 )
+        case Subgraph(graph=graph, output_of=output_of):
+            if (graph is None) == (not output_of):
+                report.add(f"{field}.subgraph", "give either `graph` or `output_of`")
         case Condition() | Transform():
             pass
         case None:
             report.add(
-                field, "unknown or missing kind; give one of task, condition, switch, transform and delay"
+                field,
+                "unknown or missing kind; give one of task, condition, switch, transform, delay and subgraph",
             )
         case _:
             assert_never(kind)
@@ -231,10 +235,10 @@ def _check_retry(field: str, retry: RetryPolicy, report: Report) -> None:
 def _check_policy(policy: Policy, report: Report) -> None:
     _check_rate("graph.policy.min_success_rate", policy.min_success_rate, report)
     _check_bound("graph.policy.timeout", policy.timeout_s, report)
-    if not 1 <= policy.max_concurrency <= limits.MAX_CONCURRENCY_MAX:
+    if not 0 <= policy.max_concurrency <= limits.MAX_CONCURRENCY_MAX:
         report.add(
             "graph.policy.max_concurrency",
-            f"must be from 1 to {limits.MAX_CONCURRENCY_MAX:,}, not {policy.max_concurrency:,}",
+            f"must be from 1 to {limits.MAX_CONCURRENCY_MAX:,}, or 0 for the default, not {policy.max_concurrency:,}",
         )
 
 

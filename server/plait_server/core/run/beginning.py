@@ -24,6 +24,7 @@ from plait_server.core.run.commands import (
     InputMade,
     MakeInput,
     OfferNode,
+    Place,
     SetTimer,
     TimerKind,
     ValueFound,
@@ -60,7 +61,7 @@ class Beginnings:
         self._offered: dict[str, NodeRecord] = {}
         self._unsent: dict[str, OfferNode] = {}
         """Offers of this instant: tasks are given out last (J5)."""
-        self._ranked: list[tuple[int, int, int, str]] = []
+        self._ranked: list[tuple[tuple[Place, ...], str]] = []
         """A heap of the ranks of those offers and of some that are no more, while they are sent in parts."""
         self._rendered: dict[str, Payload] = {}
         """Node path -> input rendered for the first attempt, until it starts."""
@@ -132,7 +133,8 @@ class Beginnings:
             return
         self._offered[record.path] = record
         remaining = scope.analysis.remaining[record.index]
-        offer = OfferNode(record.path, kind.type, record.node.priority, remaining, record.index)
+        place = Place(-record.node.priority, -remaining, record.index)
+        offer = OfferNode(record.path, kind.type, (place,))
         self._unsent[record.path] = offer
         if self._ranked:
             heapq.heappush(self._ranked, _rank(offer))
@@ -275,6 +277,6 @@ class Beginnings:
         self._endings.begin_failure(record, caused_by(failure, causes), None)
 
 
-def _rank(offer: OfferNode) -> tuple[int, int, int, str]:
+def _rank(offer: OfferNode) -> tuple[tuple[Place, ...], str]:
     """Return an offer's place in R4's order, within its execution; the path is the last of it."""
-    return -offer.priority, -offer.remaining, offer.order, offer.node_path
+    return offer.places, offer.node_path

@@ -181,16 +181,27 @@ class MakeOutput(NamedTuple):
     """Evaluate the graph's output, or put it together from the sinks; answer OutputMade."""
 
 
+class Place(NamedTuple):
+    """Where a node stands in R4's order among the nodes of its scope; the lower goes first."""
+
+    urgency: int
+    """The node's priority, negated."""
+    distance: int
+    """The longest path to a sink, in edges, negated."""
+    order: int
+    """Position in the graph."""
+
+
 class OfferNode(NamedTuple):
     """Queue a ready task for capacity; the allocator answers Granted."""
 
     node_path: str
     type: str
-    priority: int
-    remaining: int
-    """Longest path to a sink, in edges (R4)."""
-    order: int
-    """Position in the graph (R4)."""
+    places: tuple[Place, ...]
+    """Those of the nodes that the task is in, from the root's scope down to its own (N3). The first two parts of the
+    first place are compared across executions; then the submission decides, then the rest."""
+    scope_limits: tuple[str, ...] = ()
+    """The paths of the scopes around it that limit their attempts, the outermost first (N1)."""
 
 
 class WithdrawNode(NamedTuple):

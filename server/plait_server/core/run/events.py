@@ -83,6 +83,31 @@ class NodeWaiting(NamedTuple):
     input: Payload | None = None
 
 
+class ScopeOpened(NamedTuple):
+    """A graph began to run inside the node that the header names; its nodes exist from now on (N2)."""
+
+    scope_path: str
+    """That of a sub-graph is the node's own."""
+    input: Payload
+    """The scope's input."""
+    node_count: int
+    branches_before: int
+    """Branches that were open under the node's branch: the scope's first forks are numbered from there (N6)."""
+    graph_digest: str = ""
+    """SHA-256 of a graph that an output was; empty if the graph stands in the graph around it (N7)."""
+    analysis_digest: str = ""
+
+
+class ScopeEnded(NamedTuple):
+    """The graph inside a node ended; the end of the node follows."""
+
+    scope_path: str
+    state: ExecutionState
+    """SUCCEEDED, PARTIALLY_SUCCEEDED, FAILED or TIMED_OUT."""
+    failure: Failure | None = None
+    """The failure that its summary names (E1)."""
+
+
 class NodeIdled(NamedTuple):
     """A node was put back to idle."""
 
@@ -122,6 +147,8 @@ Detail: TypeAlias = (
     | NodeEnded
     | NodeWaiting
     | NodeIdled
+    | ScopeOpened
+    | ScopeEnded
     | CancelRequested
     | CancelReceipt
     | UsageReported

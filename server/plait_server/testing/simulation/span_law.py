@@ -386,7 +386,7 @@ class SpanLaw:
                 "plait.execution.state": state.name,
                 "plait.reason": end.reason,
                 "plait.node.count": len(self._graph.nodes),
-                "plait.limit": self._graph.policy.max_concurrency,
+                "plait.limit": self._graph.policy.execution_limit,
                 "plait.branch.id": "0",
                 "plait.critical_path_s": self._critical_path_s(),
                 "plait.node_time_s": work_s,

@@ -235,7 +235,7 @@ class SlowModel:
         """Return the node to which the next permit of the execution goes; None if none is free or wanted (Q1)."""
         running = sum(node.state is NodeState.RUNNING for node in self.scope.nodes.values())
         waiting = self.nodes_to_give_out()
-        return waiting[0] if waiting and running < self.graph.policy.max_concurrency else None
+        return waiting[0] if waiting and running < self.graph.policy.execution_limit else None
 
     # J5.
 

@@ -28,6 +28,8 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_CANCEL_RECEIPT: _ClassVar[EventType]
     EVENT_TYPE_EXECUTION_ENDED: _ClassVar[EventType]
     EVENT_TYPE_USAGE_REPORTED: _ClassVar[EventType]
+    EVENT_TYPE_SCOPE_OPENED: _ClassVar[EventType]
+    EVENT_TYPE_SCOPE_ENDED: _ClassVar[EventType]
 
 class FailureTreatment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -57,6 +59,8 @@ EVENT_TYPE_CANCEL_REQUESTED: EventType
 EVENT_TYPE_CANCEL_RECEIPT: EventType
 EVENT_TYPE_EXECUTION_ENDED: EventType
 EVENT_TYPE_USAGE_REPORTED: EventType
+EVENT_TYPE_SCOPE_OPENED: EventType
+EVENT_TYPE_SCOPE_ENDED: EventType
 FAILURE_TREATMENT_UNSPECIFIED: FailureTreatment
 FAILURE_TREATMENT_HANDLED: FailureTreatment
 FAILURE_TREATMENT_IGNORED: FailureTreatment
@@ -70,7 +74,7 @@ CANCEL_STAGE_EXITED: CancelStage
 CANCEL_STAGE_ABANDONED: CancelStage
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported")
+    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported", "scope_opened", "scope_ended")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +94,8 @@ class Event(_message.Message):
     CANCEL_RECEIPT_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_ENDED_FIELD_NUMBER: _ClassVar[int]
     USAGE_REPORTED_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_OPENED_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_ENDED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     type: EventType
@@ -109,7 +115,9 @@ class Event(_message.Message):
     cancel_receipt: CancelReceipt
     execution_ended: ExecutionEnded
     usage_reported: UsageReported
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ...) -> None: ...
+    scope_opened: ScopeOpened
+    scope_ended: ScopeEnded
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ..., scope_opened: _Optional[_Union[ScopeOpened, _Mapping]] = ..., scope_ended: _Optional[_Union[ScopeEnded, _Mapping]] = ...) -> None: ...
 
 class ExecutionSubmitted(_message.Message):
     __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count", "parent_span_id", "tracestate")
@@ -145,14 +153,23 @@ class ExecutionSubmitted(_message.Message):
     def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ..., parent_span_id: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class GraphAnalysis(_message.Message):
-    __slots__ = ("levels", "remaining", "guarded")
+    __slots__ = ("levels", "remaining", "guarded", "inner")
+    class InnerEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: GraphAnalysis
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[GraphAnalysis, _Mapping]] = ...) -> None: ...
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     REMAINING_FIELD_NUMBER: _ClassVar[int]
     GUARDED_FIELD_NUMBER: _ClassVar[int]
+    INNER_FIELD_NUMBER: _ClassVar[int]
     levels: _containers.RepeatedScalarFieldContainer[int]
     remaining: _containers.RepeatedScalarFieldContainer[int]
     guarded: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, levels: _Optional[_Iterable[int]] = ..., remaining: _Optional[_Iterable[int]] = ..., guarded: _Optional[_Iterable[int]] = ...) -> None: ...
+    inner: _containers.MessageMap[int, GraphAnalysis]
+    def __init__(self, levels: _Optional[_Iterable[int]] = ..., remaining: _Optional[_Iterable[int]] = ..., guarded: _Optional[_Iterable[int]] = ..., inner: _Optional[_Mapping[int, GraphAnalysis]] = ...) -> None: ...
 
 class AttemptStarted(_message.Message):
     __slots__ = ("worker_id", "worker_instance_id", "queue_time", "input")
@@ -247,3 +264,29 @@ class ExecutionEnded(_message.Message):
     failure: _failure_pb2.Failure
     failure_count: int
     def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failure_count: _Optional[int] = ...) -> None: ...
+
+class ScopeOpened(_message.Message):
+    __slots__ = ("scope_path", "input", "graph_digest", "analysis_digest", "node_count", "branches_before")
+    SCOPE_PATH_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ANALYSIS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NODE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    BRANCHES_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    scope_path: str
+    input: _payload_pb2.Payload
+    graph_digest: str
+    analysis_digest: str
+    node_count: int
+    branches_before: int
+    def __init__(self, scope_path: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., graph_digest: _Optional[str] = ..., analysis_digest: _Optional[str] = ..., node_count: _Optional[int] = ..., branches_before: _Optional[int] = ...) -> None: ...
+
+class ScopeEnded(_message.Message):
+    __slots__ = ("scope_path", "state", "failure")
+    SCOPE_PATH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    scope_path: str
+    state: _state_pb2.ExecutionState
+    failure: _failure_pb2.Failure
+    def __init__(self, scope_path: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...

@@ -105,7 +105,7 @@ class NodeCounts(_message.Message):
     def __init__(self, idle: _Optional[int] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backing_off: _Optional[int] = ..., waiting: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., timed_out: _Optional[int] = ..., skipped: _Optional[int] = ..., cancelled: _Optional[int] = ...) -> None: ...
 
 class ExecutionNode(_message.Message):
-    __slots__ = ("path", "kind", "type", "state", "reason", "level", "branch", "start_time", "end_time", "due_time", "input", "output", "failure", "attempts", "attempt_count")
+    __slots__ = ("path", "kind", "type", "state", "reason", "level", "branch", "start_time", "end_time", "due_time", "input", "output", "failure", "attempts", "attempt_count", "scope")
     PATH_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,7 @@ class ExecutionNode(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     path: str
     kind: str
     type: str
@@ -136,7 +137,22 @@ class ExecutionNode(_message.Message):
     failure: _failure_pb2.Failure
     attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
     attempt_count: int
-    def __init__(self, path: _Optional[str] = ..., kind: _Optional[str] = ..., type: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., reason: _Optional[str] = ..., level: _Optional[int] = ..., branch: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., attempt_count: _Optional[int] = ...) -> None: ...
+    scope: ExecutionScope
+    def __init__(self, path: _Optional[str] = ..., kind: _Optional[str] = ..., type: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., reason: _Optional[str] = ..., level: _Optional[int] = ..., branch: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., attempt_count: _Optional[int] = ..., scope: _Optional[_Union[ExecutionScope, _Mapping]] = ...) -> None: ...
+
+class ExecutionScope(_message.Message):
+    __slots__ = ("path", "graph_name", "state", "node_count", "failure")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NODE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    graph_name: str
+    state: _state_pb2.ExecutionState
+    node_count: int
+    failure: _failure_pb2.Failure
+    def __init__(self, path: _Optional[str] = ..., graph_name: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., node_count: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("number", "run", "worker_id", "outcome", "start_time", "end_time", "queue_time", "failure", "usage", "late_usage")

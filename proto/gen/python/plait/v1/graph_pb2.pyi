@@ -106,13 +106,14 @@ class Policy(_message.Message):
     def __init__(self, on_failure: _Optional[_Union[OnFailure, str]] = ..., min_success_rate: _Optional[float] = ..., collect_errors: bool = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_concurrency: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "task", "condition", "switch", "transform", "delay", "input", "join", "retry", "timeouts", "on_error", "on_timeout", "priority", "locked", "locked_output")
+    __slots__ = ("id", "task", "condition", "switch", "transform", "delay", "subgraph", "input", "join", "retry", "timeouts", "on_error", "on_timeout", "priority", "locked", "locked_output")
     ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
     SWITCH_FIELD_NUMBER: _ClassVar[int]
     TRANSFORM_FIELD_NUMBER: _ClassVar[int]
     DELAY_FIELD_NUMBER: _ClassVar[int]
+    SUBGRAPH_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     RETRY_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +129,7 @@ class Node(_message.Message):
     switch: Switch
     transform: Transform
     delay: Delay
+    subgraph: Subgraph
     input: _payload_pb2.Payload
     join: Join
     retry: RetryPolicy
@@ -137,7 +139,7 @@ class Node(_message.Message):
     priority: int
     locked: bool
     locked_output: _payload_pb2.Payload
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., switch: _Optional[_Union[Switch, _Mapping]] = ..., transform: _Optional[_Union[Transform, _Mapping]] = ..., delay: _Optional[_Union[Delay, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeouts: _Optional[_Union[Timeouts, _Mapping]] = ..., on_error: _Optional[_Union[OnError, str]] = ..., on_timeout: _Optional[_Union[OnTimeout, str]] = ..., priority: _Optional[int] = ..., locked: bool = ..., locked_output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., switch: _Optional[_Union[Switch, _Mapping]] = ..., transform: _Optional[_Union[Transform, _Mapping]] = ..., delay: _Optional[_Union[Delay, _Mapping]] = ..., subgraph: _Optional[_Union[Subgraph, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeouts: _Optional[_Union[Timeouts, _Mapping]] = ..., on_error: _Optional[_Union[OnError, str]] = ..., on_timeout: _Optional[_Union[OnTimeout, str]] = ..., priority: _Optional[int] = ..., locked: bool = ..., locked_output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("type",)
@@ -168,6 +170,14 @@ class Delay(_message.Message):
     DURATION_FIELD_NUMBER: _ClassVar[int]
     duration: _duration_pb2.Duration
     def __init__(self, duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Subgraph(_message.Message):
+    __slots__ = ("graph", "output_of")
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_OF_FIELD_NUMBER: _ClassVar[int]
+    graph: Graph
+    output_of: str
+    def __init__(self, graph: _Optional[_Union[Graph, _Mapping]] = ..., output_of: _Optional[str] = ...) -> None: ...
 
 class Edge(_message.Message):
     __slots__ = ("source", "target", "handle", "when", "branch_name")

@@ -1,0 +1,73 @@
+"""A graph ready to run: what all scopes that run it share, worked out once and changed by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency, build_adjacency_in_slices
+from plait_server.core.definition.branches import Branches, assign_branches_in_slices
+from plait_server.core.definition.graph import Analysis, Graph, Subgraph
+from plait_server.core.slices import Slices, batches, finish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Definition:
+    """A valid graph with what follows from it."""
+
+    graph: Graph
+    analysis: Analysis
+    adjacency: Adjacency
+    branches: Branches
+    """Branch 0 is that of the scope."""
+    plain_totals: Sequence[int]
+    """How many plain edges leave each node."""
+    sources: Sequence[int]
+    """Positions of the nodes without incoming edges."""
+    sinks: Sequence[int]
+    """Positions of the nodes without outgoing plain edges."""
+    level_sizes: Sequence[int]
+    """How many nodes each level has."""
+    inner: Mapping[int, Definition]
+    """The graphs that stand in sub-graph nodes, by the position of the node, ascending."""
+
+    def __repr__(self) -> str:
+        return f"<Definition {self.graph.name!r}, {len(self.graph.nodes)} nodes>"
+
+
+def compile_graph(graph: Graph, analysis: Analysis) -> Definition:
+    """Work out what the scopes of a valid graph share."""
+    return finish(compile_in_slices(graph, analysis))
+
+
+def compile_in_slices(graph: Graph, analysis: Analysis) -> Slices[Definition]:
+    """Do what `compile_graph` does, in slices."""
+    adjacency = yield from build_adjacency_in_slices(graph)
+    branches = yield from assign_branches_in_slices(graph, adjacency, analysis.levels)
+    plain_totals = [0] * len(graph.nodes)
+    sources = iter(adjacency.edge_sources)
+    for edges in batches(graph.edges):
+        for edge, source in zip(edges, sources):  # noqa: B905 # of the sources the next ones
+            if edge.handle != ERROR_HANDLE:
+                plain_totals[source] += 1
+        yield
+    level_sizes = [0] * (max(analysis.levels) + 1)
+    for level in analysis.levels:
+        level_sizes[level] += 1
+    yield
+    inner: dict[int, Definition] = {}
+    for node, its in analysis.inner.items():
+        kind = graph.nodes[node].kind
+        if isinstance(kind, Subgraph) and kind.graph is not None:
+            inner[node] = yield from compile_in_slices(kind.graph, its)
+    return Definition(
+        graph=graph,
+        analysis=analysis,
+        adjacency=adjacency,
+        branches=branches,
+        plain_totals=plain_totals,
+        sources=[node for node, incoming in enumerate(adjacency.incoming) if not incoming],
+        sinks=[node for node, total in enumerate(plain_totals) if not total],
+        level_sizes=level_sizes,
+        inner=inner,
+    )
