@@ -5,7 +5,8 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.v1 import event_pb2, graph_pb2, payload_pb2
+from plait.journal.v1 import graph_analysis_pb2
+from plait.v1 import graph_pb2, payload_pb2
 from plait_server.core.definition.graph import (
     DEFAULT_RETRY,
     Analysis,
@@ -247,7 +248,7 @@ def test_v9_an_analysis_survives_and_equal_ones_give_equal_bytes() -> None:
     analysis = Analysis(levels=(0, 1, 300), remaining=(2, 1, 0), guarded=frozenset({300, 2, 1}))
     content = analysis_to_bytes(analysis)
     assert analysis_from_bytes(content) == analysis
-    assert list(event_pb2.GraphAnalysis.FromString(content).guarded) == [1, 2, 300]
+    assert list(graph_analysis_pb2.GraphAnalysis.FromString(content).guarded) == [1, 2, 300]
     assert (
         analysis_to_bytes(Analysis(levels=(0, 1, 300), remaining=(2, 1, 0), guarded=frozenset({1, 2, 300})))
         == content

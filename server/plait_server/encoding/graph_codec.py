@@ -14,7 +14,8 @@ from typing import Final, TypeVar, assert_never
 
 from google.protobuf import duration_pb2
 
-from plait.v1 import event_pb2, graph_pb2, payload_pb2
+from plait.journal.v1 import graph_analysis_pb2
+from plait.v1 import graph_pb2, payload_pb2
 from plait_server.core.definition.graph import (
     DEFAULT_RETRY,
     Analysis,
@@ -147,7 +148,7 @@ def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
 
 
 def analysis_to_bytes(analysis: Analysis) -> bytes:
-    """Write an analysis as plait.v1.GraphAnalysis; equal analyses give equal bytes."""
+    """Write an analysis as plait.journal.v1.GraphAnalysis; equal analyses give equal bytes."""
     return _analysis_to_proto(analysis).SerializeToString(deterministic=True)
 
 
@@ -162,7 +163,7 @@ def analysis_from_bytes(content: bytes) -> Analysis:
 
 def analysis_from_bytes_in_slices(content: bytes) -> Slices[Analysis]:
     """Do what `analysis_from_bytes` does, in slices."""
-    message = event_pb2.GraphAnalysis.FromString(content)
+    message = graph_analysis_pb2.GraphAnalysis.FromString(content)
     yield
     levels = tuple(message.levels)
     yield
@@ -172,8 +173,8 @@ def analysis_from_bytes_in_slices(content: bytes) -> Slices[Analysis]:
     return Analysis(levels=levels, remaining=remaining, guarded=frozenset(message.guarded), inner=inner)
 
 
-def _analysis_to_proto(analysis: Analysis) -> event_pb2.GraphAnalysis:
-    message = event_pb2.GraphAnalysis(
+def _analysis_to_proto(analysis: Analysis) -> graph_analysis_pb2.GraphAnalysis:
+    message = graph_analysis_pb2.GraphAnalysis(
         levels=analysis.levels, remaining=analysis.remaining, guarded=sorted(analysis.guarded)
     )
     for node, inner in analysis.inner.items():
@@ -181,7 +182,7 @@ def _analysis_to_proto(analysis: Analysis) -> event_pb2.GraphAnalysis:
     return message
 
 
-def _analysis_from_proto(message: event_pb2.GraphAnalysis) -> Analysis:
+def _analysis_from_proto(message: graph_analysis_pb2.GraphAnalysis) -> Analysis:
     return Analysis(
         levels=tuple(message.levels),
         remaining=tuple(message.remaining),

@@ -44,7 +44,7 @@ class CheckedGraph:
     digest: str
     """SHA-256 of `content`, hexadecimal."""
     analysis_content: bytes
-    """The plait.v1.GraphAnalysis."""
+    """The plait.journal.v1.GraphAnalysis."""
     analysis_digest: str
     """SHA-256 of `analysis_content`, hexadecimal."""
     values: tuple[Graph, Analysis] | None = None

@@ -16,7 +16,7 @@ def build_execution(
 
     Args:
         graph_content: A valid plait.v1.Graph.
-        analysis_content: Its plait.v1.GraphAnalysis.
+        analysis_content: Its plait.journal.v1.GraphAnalysis.
         values: What is in them, if it is known already.
     """
     if values is None:

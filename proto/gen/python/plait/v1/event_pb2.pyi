@@ -9,7 +9,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -151,25 +151,6 @@ class ExecutionSubmitted(_message.Message):
     parent_span_id: str
     tracestate: str
     def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ..., parent_span_id: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
-
-class GraphAnalysis(_message.Message):
-    __slots__ = ("levels", "remaining", "guarded", "inner")
-    class InnerEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: int
-        value: GraphAnalysis
-        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[GraphAnalysis, _Mapping]] = ...) -> None: ...
-    LEVELS_FIELD_NUMBER: _ClassVar[int]
-    REMAINING_FIELD_NUMBER: _ClassVar[int]
-    GUARDED_FIELD_NUMBER: _ClassVar[int]
-    INNER_FIELD_NUMBER: _ClassVar[int]
-    levels: _containers.RepeatedScalarFieldContainer[int]
-    remaining: _containers.RepeatedScalarFieldContainer[int]
-    guarded: _containers.RepeatedScalarFieldContainer[int]
-    inner: _containers.MessageMap[int, GraphAnalysis]
-    def __init__(self, levels: _Optional[_Iterable[int]] = ..., remaining: _Optional[_Iterable[int]] = ..., guarded: _Optional[_Iterable[int]] = ..., inner: _Optional[_Mapping[int, GraphAnalysis]] = ...) -> None: ...
 
 class AttemptStarted(_message.Message):
     __slots__ = ("worker_id", "worker_instance_id", "queue_time", "input")
