@@ -20,7 +20,8 @@ from plait_server.adapters.workers.session_events import (
     Used,
 )
 from plait_server.core.limits import HELD_ATTEMPTS_MAX, MIB, TOKEN_BYTES_MAX
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.errors import InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation
@@ -135,7 +136,9 @@ def test_each_message_has_its_meaning() -> None:
     )
     assert events == [
         Accepted("a"),
-        Returned("a", "NO_SLOT", "no"),
+        Returned(
+            "a", AttemptResult("", 0, AttemptOutcome.RETURNED, failure=Failure(code="NO_SLOT", message="no"))
+        ),
         SlotsChanged(7, is_draining=False),
         SlotsChanged(0, is_draining=False),
         SlotsChanged(10_000, is_draining=False),
@@ -151,13 +154,13 @@ def test_each_message_has_its_meaning() -> None:
 def ended(session: ServerSession, message: pb.WorkerMessage) -> Ended:
     (event,) = receive(session, message)
     assert isinstance(event, Ended)
-    assert event.report.from_worker
+    assert event.result.from_worker
     return event
 
 
 def test_a_result_without_output_is_null() -> None:
-    report = ended(attached(), pb.WorkerMessage(complete=pb.Complete(token="a"))).report
-    assert (report.outcome, report.output_json) == (AttemptOutcome.SUCCEEDED, "null")
+    result = ended(attached(), pb.WorkerMessage(complete=pb.Complete(token="a"))).result
+    assert (result.outcome, result.output) == (AttemptOutcome.SUCCEEDED, Payload("null"))
 
 
 @pytest.mark.parametrize(
@@ -169,9 +172,9 @@ def test_advice_to_retry_is_never_in_the_past(seconds: float | None, read: float
     fail = pb.Fail(token="a", code="ABORTED")
     if seconds is not None:
         fail.retry_after.FromNanoseconds(int(seconds * 1e9))
-    report = ended(attached(), pb.WorkerMessage(fail=fail)).report
-    assert report.retry_after_s == read
-    assert report.retryable is None
+    result = ended(attached(), pb.WorkerMessage(fail=fail)).result
+    assert result.retry_after_s == read
+    assert result.retryable is None
 
 
 @pytest.mark.parametrize("json_bytes", [1_100_000, 2_000_000], ids=["parsed", "not parsed"])
@@ -180,9 +183,9 @@ def test_a_result_too_large_fails_its_attempt(json_bytes: int) -> None:
     session = attached()
     output = payload_pb2.Payload(json='"' + "x" * json_bytes + '"')
     event = ended(session, pb.WorkerMessage(complete=pb.Complete(token="a", output=output)))
-    assert (event.token, event.report.outcome) == ("a", AttemptOutcome.FAILED)
-    assert event.report.failure is not None
-    assert event.report.failure.code == "TOO_LARGE"
+    assert (event.token, event.result.outcome) == ("a", AttemptOutcome.FAILED)
+    assert event.result.failure is not None
+    assert event.result.failure.code == "TOO_LARGE"
     assert receive(session, pb.WorkerMessage(pong=pb.Pong(number=1))) == [Ponged(1)]
 
 
@@ -206,10 +209,10 @@ def test_a_result_that_is_no_payload_fails_its_attempt(name: str) -> None:
     output, code = BAD_RESULTS[name]
     usage = pb.UsageTotals(amounts={"u": "1"})
     message = pb.WorkerMessage(complete=pb.Complete(token="a", output=output, usage=usage))
-    report = ended(attached(), message).report
-    assert report.failure is not None
-    assert (report.outcome, report.failure.code, report.retryable) == (AttemptOutcome.FAILED, code, None)
-    assert report.usage == {"u": "1"}
+    result = ended(attached(), message).result
+    assert result.failure is not None
+    assert (result.outcome, result.failure.code, result.retryable) == (AttemptOutcome.FAILED, code, None)
+    assert result.usage == {"u": "1"}
 
 
 @pytest.mark.parametrize(
@@ -220,17 +223,17 @@ def test_a_result_that_is_no_payload_fails_its_attempt(name: str) -> None:
 def test_usage_that_is_no_exact_decimal_fails_its_attempt(amount: str) -> None:
     """U1."""
     message = pb.WorkerMessage(complete=pb.Complete(token="a", usage=pb.UsageTotals(amounts={"u": amount})))
-    report = ended(attached(), message).report
-    assert report.failure is not None
-    assert (report.failure.code, report.retryable, report.usage) == ("INVALID_RESULT", None, None)
+    result = ended(attached(), message).result
+    assert result.failure is not None
+    assert (result.failure.code, result.retryable, result.usage) == ("INVALID_RESULT", None, None)
 
 
 @pytest.mark.parametrize("amount", ["0", "007", "1.", "0.0025", "1" * 40, "1" * 20 + "." + "1" * 20])
 def test_exact_decimals_are_taken_as_they_come(amount: str) -> None:
     """U1."""
     message = pb.WorkerMessage(complete=pb.Complete(token="a", usage=pb.UsageTotals(amounts={"u": amount})))
-    report = ended(attached(), message).report
-    assert (report.outcome, report.usage) == (AttemptOutcome.SUCCEEDED, {"u": amount})
+    result = ended(attached(), message).result
+    assert (result.outcome, result.usage) == (AttemptOutcome.SUCCEEDED, {"u": amount})
 
 
 def test_a_failure_says_what_the_worker_said() -> None:
@@ -244,9 +247,9 @@ def test_a_failure_says_what_the_worker_said() -> None:
         causes=[failure_pb2.Failure(code="DEEPER", message="why")],
         usage=pb.UsageTotals(amounts={"u": "1"}),
     )
-    report = ended(attached(), pb.WorkerMessage(fail=fail)).report
-    assert (report.outcome, report.retryable, report.usage) == (AttemptOutcome.FAILED, True, {"u": "1"})
-    failure = report.failure
+    result = ended(attached(), pb.WorkerMessage(fail=fail)).result
+    assert (result.outcome, result.retryable, result.usage) == (AttemptOutcome.FAILED, True, {"u": "1"})
+    failure = result.failure
     assert failure is not None
     assert (failure.code, failure.message, failure.details) == ("BUSY", "try later", Payload('{"q":9}'))
     assert [cause.code for cause in failure.causes] == ["DEEPER"]
@@ -256,13 +259,13 @@ def test_what_is_wrong_with_a_failure_is_said_and_the_failure_stands() -> None:
     fail = pb.Fail(
         token="a", code="C", message="broken", details=payload_pb2.Payload(json="{"), retryable=True
     )
-    report = ended(attached(), pb.WorkerMessage(fail=fail)).report
-    assert report.failure is not None
-    assert (report.failure.code, report.failure.details, report.retryable) == ("C", None, True)
-    assert report.failure.message.startswith("broken (its details were dropped")
-    report = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="no code"))).report
-    assert report.failure is not None
-    assert report.failure.code == "UNKNOWN"
+    result = ended(attached(), pb.WorkerMessage(fail=fail)).result
+    assert result.failure is not None
+    assert (result.failure.code, result.failure.details, result.retryable) == ("C", None, True)
+    assert result.failure.message.startswith("broken (its details were dropped")
+    result = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="no code"))).result
+    assert result.failure is not None
+    assert result.failure.code == "UNKNOWN"
 
 
 @pytest.mark.parametrize(
@@ -286,18 +289,18 @@ def test_a_result_of_many_values_is_checked_in_slices(text: str, code: str) -> N
     assert last == Ponged(1)
     assert isinstance(event, Ended)
     if code:
-        assert event.report.failure is not None
-        assert event.report.failure.code == code
+        assert event.result.failure is not None
+        assert event.result.failure.code == code
     else:
-        assert event.report.output_json == text
+        assert event.result.output == Payload(text)
 
 
 def test_details_of_many_values_are_dropped() -> None:
     details = payload_pb2.Payload(json="[" + "[]," * 300_000 + "1]")
-    report = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="C", details=details))).report
-    assert report.failure is not None
-    assert report.failure.details is None
-    assert "too many values" in report.failure.message
+    result = ended(attached(), pb.WorkerMessage(fail=pb.Fail(token="a", code="C", details=details))).result
+    assert result.failure is not None
+    assert result.failure.details is None
+    assert "too many values" in result.failure.message
 
 
 def test_a_token_that_would_have_to_be_sent_back_is_bounded() -> None:

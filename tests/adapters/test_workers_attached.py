@@ -9,6 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.run.commands import Taken
+from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.ports.workers import AttemptKey
 from tests.adapters.workers_streams import (
@@ -35,10 +36,10 @@ async def test_an_attempt_is_assigned_and_its_result_comes_back(autojump_clock: 
         assert not assign.HasField("time_left")
         await stream.tell(pb.WorkerMessage(accept=pb.Accept(token=assign.token)))
         await stream.complete(attempt, '{"b":2}')
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
-        assert attempt.report.output_json == '{"b":2}'
-        assert attempt.report.from_worker
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.SUCCEEDED
+        assert attempt.result.output == Payload('{"b":2}')
+        assert attempt.result.from_worker
 
 
 async def test_a_result_is_recorded_when_the_runtime_says_so(autojump_clock: MockClock) -> None:
@@ -66,12 +67,12 @@ async def test_a_result_that_is_no_json_fails_its_attempt_and_not_the_stream(
         await stream.complete(one, "NaN")
         await stream.tell(fail(two.token))
         for attempt in (one, two):
-            report = attempt.report
-            assert report is not None
-            assert report.failure is not None
-            assert report.failure.node_path == attempt.key.node_path
-            assert report.failure.attempt == attempt.key.attempt
-            assert report.from_worker
+            result = attempt.result
+            assert result is not None
+            assert result.failure is not None
+            assert result.failure.node_path == attempt.key.node_path
+            assert result.failure.attempt == attempt.key.attempt
+            assert result.from_worker
         assert not stream.is_over
 
 
@@ -85,7 +86,7 @@ async def test_a_forged_token_is_stale(autojump_clock: MockClock) -> None:
         for token in (forged, "", "/", "x/y/z", "0" * 32 + "/default/x/1/1/a"):
             await stream.tell(complete(token))
         assert [result for _, result in stream.recorded] == [Taken.STALE] * 5
-        assert attempt.report is None
+        assert attempt.result is None
         assert hub.delivered == []
 
 
@@ -96,7 +97,7 @@ async def test_a_token_of_another_namespace_is_stale(autojump_clock: MockClock) 
         thief = await hub.dial(worker="thief", instance="thief.1", namespace="other")
         await thief.complete(attempt)
         assert thief.recorded == [(attempt.token, Taken.STALE)]
-        assert attempt.report is None
+        assert attempt.result is None
         assert hub.delivered == []
 
 
@@ -108,14 +109,14 @@ async def test_a_token_of_another_worker_does_not_end_its_attempt(autojump_clock
         attempt = hub.execute()
         await wait_all_tasks_blocked()
         await thief.complete(attempt, '"forged"')
-        assert attempt.report is None
-        assert [(key, worker) for key, _, worker in hub.delivered] == [(attempt.key, "thief")]
+        assert attempt.result is None
+        assert [(key, result.worker_id) for key, result in hub.delivered] == [(attempt.key, "thief")]
         hub.workers.tell(attempt.key, Taken.STALE, "thief")
         await wait_all_tasks_blocked()
         assert stream.recorded == []
         assert thief.recorded == [(attempt.token, Taken.STALE)]
         await stream.complete(attempt)
-        assert attempt.report is not None
+        assert attempt.result is not None
 
 
 async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> None:
@@ -127,7 +128,7 @@ async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> Non
         await stream.complete(attempt)
         hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await stream.complete(attempt)
-        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+        assert [key for key, _ in hub.delivered] == [attempt.key]
         hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [
@@ -144,9 +145,9 @@ async def test_a_worker_that_rejects_gets_nothing_for_a_while(autojump_clock: Mo
         attempt = hub.execute()
         await wait_all_tasks_blocked()
         await stream.tell(reject(attempt.token, code))
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.RETURNED
-        assert not attempt.report.from_worker
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.RETURNED
+        assert not attempt.result.from_worker
         assert hub.capacity.slots == {"w.1": 0}
         await trio.sleep(1.1)
         assert hub.capacity.slots == {"w.1": 4}
@@ -174,7 +175,7 @@ async def test_an_attempt_handed_back_that_nobody_waits_for_is_looked_up(autojum
         foreign = Attempt(AttemptKey("other", "x", 1, "a", 1))
         for each in (attempt, foreign):
             await stream.tell(reject(hub.tokens.make(each.key), "DRAINING"))
-        assert [(key, report.outcome) for key, report, _ in hub.delivered] == [
+        assert [(key, result.outcome) for key, result in hub.delivered] == [
             (attempt.key, AttemptOutcome.RETURNED)
         ]
 
@@ -192,7 +193,7 @@ async def test_nothing_is_kept_of_what_is_over(autojump_clock: MockClock) -> Non
         await stream.cut()
         assert repr(hub.workers) == "<AttachedWorkers 0 of 1, 0 graces>"
         await trio.sleep(20)
-        assert held.report is not None
+        assert held.result is not None
         assert repr(hub.workers) == "<AttachedWorkers 0 of 0, 0 graces>"
 
 
@@ -236,7 +237,7 @@ async def test_an_attempt_that_is_over_may_be_given_out_again(autojump_clock: Mo
             await wait_all_tasks_blocked()
             assert stream.assigned.count(first.token) == before + 1
             await stream.complete(second)
-            assert second.report is not None
+            assert second.result is not None
             await trio.sleep(2)
 
 
@@ -277,7 +278,7 @@ async def test_a_result_sent_again_while_it_is_looked_up_is_answered_once(autoju
         attempt = hub.execute("late", recovered=True)
         await wait_all_tasks_blocked()
         await again.complete(attempt)
-        assert attempt.report is not None
+        assert attempt.result is not None
 
 
 async def test_credit_changes_the_slots(autojump_clock: MockClock) -> None:
@@ -301,7 +302,7 @@ async def test_a_draining_worker_gets_nothing_new_and_finishes(autojump_clock: M
         await trio.sleep(30)
         assert hub.capacity.slots == {"w.1": 0}
         await stream.complete(attempts[0])
-        outcomes = [attempt.report and attempt.report.outcome for attempt in attempts]
+        outcomes = [attempt.result and attempt.result.outcome for attempt in attempts]
         assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.RETURNED]
         await stream.close()
         assert stream.is_over
@@ -347,9 +348,9 @@ async def test_reports_of_handlers_are_observed_and_their_usage_handed_on(autoju
         ]
         await stream.cut()
         await trio.sleep(20)
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.LOST
-        assert attempt.report.usage is None
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.LOST
+        assert attempt.result.usage is None
         assert attempt.used == [("tokens", "0.1"), ("tokens", "0.2")]
 
 
@@ -376,16 +377,16 @@ async def test_usage_that_cannot_be_counted_fails_the_attempt_at_its_end(
             )
         await stream.tell(pb.WorkerMessage(usage=pb.Usage(token=attempt.token, unit=unit, amount=amount)))
         await stream.tell(complete(attempt.token, "1"))
-        report = attempt.report
-        assert report is not None
-        assert report.failure is not None
-        assert (report.outcome, report.failure.code) == (AttemptOutcome.FAILED, "INVALID_RESULT")
-        assert said in report.failure.message
+        result = attempt.result
+        assert result is not None
+        assert result.failure is not None
+        assert (result.outcome, result.failure.code) == (AttemptOutcome.FAILED, "INVALID_RESULT")
+        assert said in result.failure.message
         assert len(attempt.used) == count
 
 
 async def test_what_an_abandoned_handler_used_is_handed_on(autojump_clock: MockClock) -> None:
-    """U1: a report that comes when nobody waits any more is not lost."""
+    """U1: a result that comes when nobody waits any more is not lost."""
     async with a_hub() as hub:
         stream = await hub.dial()
         attempt = hub.execute()
@@ -395,6 +396,6 @@ async def test_what_an_abandoned_handler_used_is_handed_on(autojump_clock: MockC
         assert attempt.stages[-1] is CancelStage.ABANDONED
         totals = pb.UsageTotals(amounts={"u": "2"})
         await stream.tell(pb.WorkerMessage(exited=pb.Exited(token=attempt.token, usage=totals)))
-        assert [(key, report.outcome, report.usage) for key, report, _ in hub.delivered] == [
+        assert [(key, result.outcome, result.usage) for key, result in hub.delivered] == [
             (attempt.key, AttemptOutcome.CANCELLED, {"u": "2"})
         ]

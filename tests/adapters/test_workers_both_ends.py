@@ -7,6 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.run.commands import Taken
+from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_worker.session import (
     Assigned,
@@ -85,9 +86,9 @@ async def test_an_attempt_from_its_assign_to_recorded(autojump_clock: MockClock)
         worker.session.usage(assigned.token, "tokens", "0.5")
         worker.session.complete(assigned.token, "2")
         await worker.do()
-        assert attempt.report is not None
-        assert attempt.report.output_json == "2"
-        assert attempt.report.usage == {"tokens": "0.5"}
+        assert attempt.result is not None
+        assert attempt.result.output == Payload("2")
+        assert attempt.result.usage == {"tokens": "0.5"}
         hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=assigned.token, result=RecordedResult.RECORDED)]
@@ -100,7 +101,7 @@ async def test_pings_keep_the_lease_for_ever(autojump_clock: MockClock) -> None:
         await worker.attach()
         attempt = hub.execute()
         await trio.sleep(10_000)
-        assert attempt.report is None
+        assert attempt.result is None
         assert hub.capacity.slots == {"w.1": 4}
 
 
@@ -138,7 +139,7 @@ async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockCl
         assigned = [event.token for event in worker.of(Assigned) if isinstance(event, Assigned)]
         assert assigned.count(lacking.token) == 1
         assert len(assigned) == len(set(assigned)) == 4
-        assert finished.report is not None
+        assert finished.result is not None
         asked = [event.token for event in worker.of(CancelRequested) if isinstance(event, CancelRequested)]
         assert asked == [stopped.token]
         worker.session.exited(stopped.token)
@@ -146,10 +147,10 @@ async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockCl
         worker.session.fail(lacking.token, "ABORTED", "again")
         await worker.do()
         assert stopped.stages[-1] is CancelStage.EXITED
-        assert running.report is not None
-        assert running.report.outcome is AttemptOutcome.SUCCEEDED
-        assert lacking.report is not None
-        assert lacking.report.outcome is AttemptOutcome.FAILED
+        assert running.result is not None
+        assert running.result.outcome is AttemptOutcome.SUCCEEDED
+        assert lacking.result is not None
+        assert lacking.result.outcome is AttemptOutcome.FAILED
         for attempt in (running, finished, lacking):
             hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
@@ -171,7 +172,7 @@ async def test_a_drain_ends_with_an_idle_session(autojump_clock: MockClock) -> N
         await worker.do()
         hub.workers.tell(one.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
-        outcomes = [each.report and each.report.outcome for each in (one, two, late)]
+        outcomes = [each.result and each.result.outcome for each in (one, two, late)]
         assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.RETURNED, AttemptOutcome.RETURNED]
         assert hub.capacity.slots == {"w.1": 0}
         assert worker.session.is_idle
@@ -186,8 +187,8 @@ async def test_a_stale_result_is_dropped_by_the_worker(autojump_clock: MockClock
         await wait_all_tasks_blocked()
         await worker.cut()
         await trio.sleep(60)
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.LOST
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.LOST
         worker.session.complete(attempt.token, "1")
         await worker.attach()
         hub.workers.tell(attempt.key, Taken.STALE, "w")

@@ -25,15 +25,15 @@ async def test_a_worker_is_read_slowly_while_its_results_wait(autojump_clock: Mo
         for attempt in attempts:
             await stream.say(complete(attempt.token, text))
         await wait_all_tasks_blocked()
-        ended = [attempt for attempt in attempts if attempt.report is not None]
+        ended = [attempt for attempt in attempts if attempt.result is not None]
         assert len(ended) == 34
         await trio.sleep(3.5)
-        ended = [attempt for attempt in attempts if attempt.report is not None]
+        ended = [attempt for attempt in attempts if attempt.result is not None]
         assert len(ended) == 37
         for attempt in ended:
             hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
-        assert all(attempt.report is not None for attempt in attempts)
+        assert all(attempt.result is not None for attempt in attempts)
         assert trio.current_time() == 3.5
 
 

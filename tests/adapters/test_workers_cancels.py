@@ -29,7 +29,7 @@ async def test_each_step_of_a_cancel_is_reported(autojump_clock: MockClock) -> N
         await stream.tell(exited(attempt.token))
         assert attempt.is_over
         assert attempt.stages == [DELIVERED, ACKNOWLEDGED, EXITED]
-        assert attempt.report is None
+        assert attempt.result is None
 
 
 async def test_a_handler_that_does_not_end_is_abandoned_after_the_grace(autojump_clock: MockClock) -> None:
@@ -139,8 +139,8 @@ async def test_a_result_in_place_of_the_exit_ends_the_handler_and_is_looked_up(
         await stream.complete(attempt)
         assert attempt.is_over
         assert attempt.stages == [DELIVERED, EXITED]
-        assert attempt.report is None
-        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+        assert attempt.result is None
+        assert [key for key, _ in hub.delivered] == [attempt.key]
 
 
 async def test_a_result_in_the_same_instant_as_its_cancel_is_not_lost(autojump_clock: MockClock) -> None:
@@ -158,7 +158,7 @@ async def test_a_result_in_the_same_instant_as_its_cancel_is_not_lost(autojump_c
                 attempt.stop()
                 await wait_all_tasks_blocked()
             assert attempt.is_over
-            assert (attempt.report is not None) + len(hub.delivered) == 1
+            assert (attempt.result is not None) + len(hub.delivered) == 1
             hub.delivered.clear()
 
 
@@ -171,7 +171,7 @@ async def test_a_hand_back_in_place_of_the_exit_ends_the_handler(autojump_clock:
         await wait_all_tasks_blocked()
         await stream.tell(reject(attempt.token))
         assert attempt.stages == [DELIVERED, EXITED]
-        assert attempt.report is None
+        assert attempt.result is None
 
 
 async def test_receipts_of_what_is_not_being_cancelled_are_ignored(autojump_clock: MockClock) -> None:
@@ -181,10 +181,10 @@ async def test_receipts_of_what_is_not_being_cancelled_are_ignored(autojump_cloc
         await wait_all_tasks_blocked()
         await stream.tell(cancel_ack(attempt.token), cancel_ack("unknown"), exited("unknown"))
         assert attempt.stages == []
-        assert attempt.report is None
+        assert attempt.result is None
         await stream.complete(attempt)
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.SUCCEEDED
 
 
 async def test_a_stream_that_ends_before_its_hello_is_no_error(autojump_clock: MockClock) -> None:

@@ -191,4 +191,4 @@ async def test_an_instance_cannot_be_taken_over_from_another_worker(autojump_clo
             assert "secret" not in str(thief.frames)
         assert not honest.is_over
         await honest.complete(attempt)
-        assert attempt.report is not None
+        assert attempt.result is not None

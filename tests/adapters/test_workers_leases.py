@@ -14,7 +14,7 @@ from tests.adapters.workers_streams import NAMESPACE, Attempt, a_hub, complete, 
 
 
 def is_lost(attempt: Attempt) -> bool:
-    return attempt.report is not None and attempt.report.outcome is AttemptOutcome.LOST
+    return attempt.result is not None and attempt.result.outcome is AttemptOutcome.LOST
 
 
 async def test_pings_go_out_and_answers_keep_the_lease(autojump_clock: MockClock) -> None:
@@ -24,7 +24,7 @@ async def test_pings_go_out_and_answers_keep_the_lease(autojump_clock: MockClock
         await trio.sleep(1_000)
         assert len(stream.of("ping")) in (199, 200)
         assert not stream.is_over
-        assert attempt.report is None
+        assert attempt.result is None
         assert hub.capacity.slots == {"w.1": 4}
 
 
@@ -43,8 +43,8 @@ async def test_a_cut_stream_alone_loses_nothing(autojump_clock: MockClock) -> No
         assert hub.capacity.slots == {"w.1": 4}
         await trio.sleep(100)
         await again.complete(attempt)
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.SUCCEEDED
 
 
 async def test_a_worker_that_stays_away_loses_what_it_held(autojump_clock: MockClock) -> None:
@@ -55,13 +55,13 @@ async def test_a_worker_that_stays_away_loses_what_it_held(autojump_clock: MockC
         await wait_all_tasks_blocked()
         await stream.cut()
         await trio.sleep(14.9)
-        assert attempt.report is None
+        assert attempt.result is None
         await trio.sleep(0.2)
         assert is_lost(attempt)
-        assert attempt.report is not None
-        assert attempt.report.failure is not None
-        assert attempt.report.failure.code == "WORKER_LOST"
-        assert not attempt.report.from_worker
+        assert attempt.result is not None
+        assert attempt.result.failure is not None
+        assert attempt.result.failure.code == "WORKER_LOST"
+        assert not attempt.result.from_worker
         assert hub.capacity.slots == {}
         assert hub.workers.list_workers(NAMESPACE) == []
 
@@ -120,8 +120,8 @@ async def test_what_it_lacks_is_assigned_again_under_the_same_attempt(autojump_c
         await again.complete(running)
         await again.complete(lacking)
         for attempt in (running, finished, lacking):
-            assert attempt.report is not None
-            assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+            assert attempt.result is not None
+            assert attempt.result.outcome is AttemptOutcome.SUCCEEDED
 
 
 async def test_what_nobody_waits_for_is_cancelled_as_stale(autojump_clock: MockClock) -> None:
@@ -145,7 +145,7 @@ async def test_after_a_restart_the_lease_is_granted_anew(autojump_clock: MockClo
         await trio.sleep(1_000)
         attempt = hub.execute(recovered=True)
         await trio.sleep(14.9)
-        assert attempt.report is None
+        assert attempt.result is None
         (snapshot,) = hub.workers.list_workers(NAMESPACE)
         assert (snapshot.is_attached, snapshot.attached_time_s) == (False, 0)
         await trio.sleep(0.2)
@@ -171,7 +171,7 @@ async def test_after_a_restart_a_worker_keeps_what_it_runs(autojump_clock: MockC
             assert stream.cancelled == []
             await trio.sleep(100)
             await stream.complete(attempt)
-            assert attempt.report is not None
+            assert attempt.result is not None
 
 
 async def test_a_result_of_a_former_life_finds_its_execution(autojump_clock: MockClock) -> None:
@@ -181,7 +181,7 @@ async def test_a_result_of_a_former_life_finds_its_execution(autojump_clock: Moc
         attempt.token = hub.tokens.make(attempt.key)
         stream = await hub.dial(finished=[attempt])
         await stream.complete(attempt)
-        assert [(key, worker) for key, _, worker in hub.delivered] == [(attempt.key, "w")]
+        assert [(key, result.worker_id) for key, result in hub.delivered] == [(attempt.key, "w")]
         hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [(attempt.token, Taken.RECORDED)]
@@ -208,12 +208,12 @@ async def test_after_a_restart_a_new_instance_takes_nothing_from_one_that_may_co
         await trio.sleep(1)
         attempt = hub.execute(recovered=True)
         first = await hub.dial(instance="w.2")
-        assert attempt.report is None
+        assert attempt.result is None
         await first.close()
         stream = await hub.dial(running=[attempt])
         await stream.complete(attempt)
-        assert attempt.report is not None
-        assert attempt.report.outcome is AttemptOutcome.SUCCEEDED
+        assert attempt.result is not None
+        assert attempt.result.outcome is AttemptOutcome.SUCCEEDED
 
 
 async def test_a_live_instance_keeps_its_worker_id(autojump_clock: MockClock) -> None:
@@ -228,7 +228,7 @@ async def test_a_live_instance_keeps_its_worker_id(autojump_clock: MockClock) ->
         assert second.error.fields == {"worker_id": "w", "instance_id": "w.1"}
         assert "w.1" in second.error.message
         assert second.heard == []
-        assert attempt.report is None
+        assert attempt.result is None
         assert not first.is_over
         assert hub.capacity.slots == {"w.1": 4}
         # Its own second stream is another matter, and so is the same id in another namespace.
@@ -245,7 +245,7 @@ async def test_an_instance_that_does_not_answer_gives_way_to_a_newcomer(autojump
         first.is_answering = False
         second = await hub.dial(instance="w.2")
         await trio.sleep(4.9)
-        assert attempt.report is None
+        assert attempt.result is None
         assert hub.capacity.slots == {"w.1": 4}
         # Words of its own are no answer: they may have been under way for long.
         await first.tell(
@@ -296,7 +296,7 @@ async def test_a_newcomer_that_leaves_while_it_waits_costs_nobody_anything(autoj
         await second.cut()
         first.is_answering = True
         await trio.sleep(60)
-        assert attempt.report is None
+        assert attempt.result is None
         assert hub.capacity.slots == {"w.1": 4}
 
 
@@ -307,7 +307,7 @@ async def test_a_worker_of_the_same_id_elsewhere_loses_nothing_here(autojump_clo
         await wait_all_tasks_blocked()
         await stream.cut()
         await hub.dial(instance="w.2", namespace="other")
-        assert attempt.report is None
+        assert attempt.result is None
 
 
 async def test_a_second_stream_of_an_instance_replaces_the_first(autojump_clock: MockClock) -> None:
@@ -321,9 +321,9 @@ async def test_a_second_stream_of_an_instance_replaces_the_first(autojump_clock:
         assert first.error is None
         assert hub.capacity.slots == {"w.1": 4}
         await trio.sleep(100)
-        assert attempt.report is None
+        assert attempt.result is None
         await second.complete(attempt)
-        assert attempt.report is not None
+        assert attempt.result is not None
 
 
 async def test_a_result_that_its_stream_lost_is_told_on_the_next(autojump_clock: MockClock) -> None:
@@ -337,7 +337,7 @@ async def test_a_result_that_its_stream_lost_is_told_on_the_next(autojump_clock:
         hub.workers.tell(attempt.key, Taken.RECORDED, "w")
         again = await hub.dial(finished=[attempt])
         await again.complete(attempt)
-        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+        assert [key for key, _ in hub.delivered] == [attempt.key]
         hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert again.recorded == [(attempt.token, Taken.ALREADY_RECORDED)]
@@ -356,7 +356,7 @@ async def test_a_late_word_of_a_lost_attempt_is_looked_up(autojump_clock: MockCl
         assert again.cancelled == [(attempt.token, "STALE")]
         await again.tell(exited(attempt.token))
         await again.complete(attempt)
-        assert [key for key, _, _ in hub.delivered] == [attempt.key]
+        assert [key for key, _ in hub.delivered] == [attempt.key]
 
 
 async def test_an_attempt_for_a_worker_that_has_just_left_is_lost(autojump_clock: MockClock) -> None:
@@ -393,7 +393,7 @@ async def test_a_lease_counts_from_the_last_word(autojump_clock: MockClock) -> N
         second = await hub.dial(running=[attempt])
         await second.cut()
         await trio.sleep(14.9)  # The first lease has run out meanwhile.
-        assert attempt.report is None
+        assert attempt.result is None
         await trio.sleep(0.2)
         assert is_lost(attempt)
 
@@ -418,7 +418,7 @@ async def test_what_is_asked_for_while_it_is_looked_up_is_not_cancelled(autojump
         await wait_all_tasks_blocked()
         assert stream.cancelled == []
         await stream.complete(attempt)
-        assert attempt.report is not None
+        assert attempt.result is not None
 
 
 async def test_thousands_that_nobody_wants_are_looked_up_one_by_one(autojump_clock: MockClock) -> None:

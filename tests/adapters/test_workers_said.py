@@ -79,4 +79,4 @@ async def test_a_worker_that_floods_slows_no_result(autojump_clock: MockClock) -
         await again.tell(line)
         assert len(hub.observer.said) == BYTES_AT_ONCE // 8_192
         await again.complete(attempt)
-        assert attempt.report is not None
+        assert attempt.result is not None

@@ -12,11 +12,12 @@ from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
+from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.states import CancelStage
 from plait_server.errors import PlaitError, leaves_of
-from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey
 
 PING_S = 5.0
 LEASE_S = 15.0
@@ -77,7 +78,7 @@ class Attempt:
     def __init__(self, key: AttemptKey) -> None:
         self.key = key
         self.token = ""
-        self.report: Report | None = None
+        self.result: AttemptResult | None = None
         self.receipts: list[tuple[float, CancelStage]] = []
         self.reason = ""
         self.scope = trio.CancelScope()
@@ -112,7 +113,7 @@ class Hub:
         self.capacity = Capacity()
         self.observer = Recorder()
         self.tokens = Tokens(bytes(range(32)))
-        self.delivered: list[tuple[AttemptKey, Report, str]] = []
+        self.delivered: list[tuple[AttemptKey, AttemptResult]] = []
         self.current: list[AttemptKey] = []
         self.is_looking_up = trio.Event()
         """While it is not set, nobody learns whether an attempt is current."""
@@ -129,7 +130,7 @@ class Hub:
             ping_s=PING_S,
             grace_s=GRACE_S,
         )
-        self.workers.deliver = lambda key, report, worker_id: self.delivered.append((key, report, worker_id))
+        self.workers.deliver = lambda key, result: self.delivered.append((key, result))
         self.workers.is_current = self._is_current
 
     async def _is_current(self, key: AttemptKey) -> bool:
@@ -161,7 +162,7 @@ class Hub:
 
     async def _execute(self, attempt: Attempt, assignment: Assignment) -> None:
         with attempt.scope:
-            attempt.report = await self.workers.execute(assignment, attempt)
+            attempt.result = await self.workers.execute(assignment, attempt)
         attempt.is_over = True
 
     async def dial(self, **hello: object) -> Stream:

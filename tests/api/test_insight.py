@@ -15,16 +15,17 @@ from plait.v1 import insight_service_pb2
 from plait_server.api.call import SLOW_S, Call
 from plait_server.api.insight import EXPORTS_MAX, TURN_S, InsightServicer
 from plait_server.core.definition.graph import Graph, RetryPolicy, Task
+from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.events import Event
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.states import AttemptOutcome
 from plait_server.core.run.trace import TraceContext
 from plait_server.errors import EventDamaged, ExecutionNotFound, InvalidRequest, Overloaded, SlowConsumer
-from plait_server.ports.workers import Assignment, Report
+from plait_server.ports.workers import Assignment
 from plait_server.telemetry.span_encoding import SpanEncoder
 from plait_server.telemetry.spans import SpanFold
 from tests.core.graph_text import build
-from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running
+from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, result_of, returns, running
 
 CALL = Call(method="/plait.v1.InsightService/ExportTrace", peer="test")
 MIB = 1024 * 1024
@@ -115,10 +116,10 @@ async def test_an_execution_that_is_not_sampled_is_exported_too(autojump_clock: 
 async def test_a_trace_comes_in_parts_of_at_most_a_mebibyte(autojump_clock: MockClock) -> None:
     """With the longest ids and messages, too."""
 
-    async def fail(assignment: Assignment) -> Report:
+    async def fail(assignment: Assignment) -> AttemptResult:
         await trio.lowlevel.checkpoint()
         failure = Failure(code="UNAVAILABLE", message="\U0001f6d1" * 1_000)
-        return Report(AttemptOutcome.FAILED, failure=failure, from_worker=True)
+        return result_of(assignment.key, AttemptOutcome.FAILED, failure=failure)
 
     type_ = "t" * 128
     nodes = [dataclasses.replace(node, kind=Task(type=type_)) for node in build_many(600).nodes]

@@ -12,9 +12,9 @@ from plait_server.core.run.commands import Cancel, Receipt, Taken
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.errors import RequestIdReused
 from plait_server.ports.journal import AppendItem, EpochConflict, RequestConflict, RequestRecord
-from plait_server.ports.workers import AttemptKey, Report
+from plait_server.ports.workers import AttemptKey
 from plait_server.runtime.executor import ExecutionDropped
-from tests.runtime.world import NAMESPACE, hangs, running
+from tests.runtime.world import NAMESPACE, hangs, result_of, running
 
 LONG = '"' + "x" * 100_000 + '"'
 
@@ -58,8 +58,8 @@ async def test_a_refused_request_id_loses_nothing_of_its_step(autojump_clock: Mo
         assert executor is not None
         runtime.gate.breaks += [refuse_request, refuse_request]
         # In one instant with the call, which decides nothing, for the execution is being cancelled.
-        late = Report(AttemptOutcome.SUCCEEDED, LONG, from_worker=True)
-        executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
+        late = result_of(AttemptKey(NAMESPACE, "x", 1, "a", 1), output_json=LONG, worker_id="w")
+        executor.post_result(late)
         with trio.fail_after(5), pytest.raises(ExecutionDropped):
             await executor.call(Cancel("again"), cancel_request("r"))
         await wait_all_tasks_blocked()
@@ -81,8 +81,8 @@ async def test_a_refused_request_id_drops_no_events_of_its_instant(autojump_cloc
         assert executor is not None
         runtime.gate.breaks += [refuse_request, refuse_request]
         executor.post(Receipt("b", 1, CancelStage.EXITED, "w"))
-        late = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
-        executor.post_report(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
+        late = result_of(AttemptKey(NAMESPACE, "x", 1, "a", 1), output_json="1", worker_id="w")
+        executor.post_result(late)
         with trio.fail_after(5), pytest.raises(ExecutionDropped):
             await executor.call(Cancel("again"), cancel_request("r"))
         await wait_all_tasks_blocked()
@@ -138,6 +138,6 @@ async def test_a_report_that_comes_when_the_server_stops_is_left(autojump_clock:
     """The worker keeps it, and sends it to the next server; a stream must not end by it."""
     async with running() as runtime:
         await runtime.submit("a -> b")
-    late = Report(AttemptOutcome.SUCCEEDED, from_worker=True)
-    runtime.supervisor.deliver(AttemptKey(NAMESPACE, "x", 1, "a", 1), late, "w")
+    key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
+    runtime.supervisor.deliver(key, result_of(key, worker_id="w"))
     assert runtime.workers.told == []

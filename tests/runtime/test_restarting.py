@@ -6,12 +6,22 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import AttemptResult, Taken
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AppendItem, AppendResult, EpochConflict
-from plait_server.ports.workers import Assignment, AttemptKey, Report
-from tests.runtime.world import NAMESPACE, Runtime, ends_as, fails, hangs, in_turn, returns, running
+from plait_server.ports.workers import Assignment, AttemptKey
+from tests.runtime.world import (
+    NAMESPACE,
+    Runtime,
+    ends_as,
+    fails,
+    hangs,
+    in_turn,
+    result_of,
+    returns,
+    running,
+)
 
 BIG = '"' + "x" * 100_000 + '"'
 
@@ -162,7 +172,7 @@ async def test_a_result_that_comes_right_after_a_restart_is_taken(autojump_clock
         runtime.crash()
     async with running(runtime.store, scripts={"a": hangs}) as again:
         key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
-        again.supervisor.deliver(key, Report(AttemptOutcome.SUCCEEDED, "7", from_worker=True), "w")
+        again.supervisor.deliver(key, result_of(key, output_json="7", worker_id="w"))
         execution = await again.wait_ended()
         assert execution.output is not None
         assert execution.output.json == "7"
@@ -264,7 +274,7 @@ async def test_a_grant_that_comes_during_a_refused_append_is_given_back(autojump
 async def test_an_execution_whose_last_report_came_another_way_is_over(autojump_clock: MockClock) -> None:
     """The task that waited for the report ends without one, after everything else; then it is looked at again."""
 
-    async def takes_long_to_leave(assignment: Assignment) -> Report:
+    async def takes_long_to_leave(assignment: Assignment) -> AttemptResult:
         try:
             return await hangs(assignment)
         finally:
@@ -274,8 +284,8 @@ async def test_an_execution_whose_last_report_came_another_way_is_over(autojump_
     async with running(scripts={"a": takes_long_to_leave}) as runtime:
         await runtime.submit("node a")
         await trio.sleep(1)
-        report = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
-        runtime.supervisor.deliver(AttemptKey(NAMESPACE, "x", 1, "a", 1), report, "w")
+        key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
+        runtime.supervisor.deliver(key, result_of(key, output_json="1", worker_id="w"))
         await trio.sleep(1)
         assert runtime.names()[-1] == "ExecutionEnded"
         assert runtime.supervisor.statistics().live == 1
@@ -373,7 +383,7 @@ async def test_a_damaged_event_quarantines_its_execution_alone(autojump_clock: M
             await again.cancel()
         assert again.supervisor.statistics().damaged == 1
         key = AttemptKey(NAMESPACE, "x", 1, "b", 1)
-        again.supervisor.deliver(key, Report(AttemptOutcome.SUCCEEDED, from_worker=True), "w")
+        again.supervisor.deliver(key, result_of(key, worker_id="w"))
         await wait_all_tasks_blocked()
         assert again.workers.told[-1] == ("b", 1, Taken.STALE)
 

@@ -6,9 +6,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait_server.core.run.commands import Taken
-from plait_server.core.run.states import AttemptOutcome, ExecutionState
-from plait_server.ports.workers import AttemptKey, Report
-from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, hangs, running
+from plait_server.core.run.states import ExecutionState
+from plait_server.ports.workers import AttemptKey
+from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, hangs, result_of, running
 
 HOUR = 3_600.0
 GRAPH = f"node nap kind=delay:{HOUR:g}; a -> nap; nap -> b"
@@ -106,7 +106,7 @@ async def test_a_late_result_in_any_moment_of_falling_asleep_is_answered(autojum
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             key = AttemptKey(NAMESPACE, "x", 1, "nap", 1)
-            runtime.supervisor.deliver(key, Report(AttemptOutcome.SUCCEEDED, from_worker=True), "w")
+            runtime.supervisor.deliver(key, result_of(key, worker_id="w"))
             await trio.sleep(1)
             assert ("nap", 1, Taken.STALE) in runtime.workers.told
 

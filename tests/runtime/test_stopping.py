@@ -8,12 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import AttemptResult, Taken
 from plait_server.core.run.events import CancelReceipt, CancelRequested, Event
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
-from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.runtime import executor
-from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running
+from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, result_of, returns, running
 
 
 def receipts(runtime: Runtime, path: str) -> list[CancelStage]:
@@ -90,9 +90,9 @@ async def test_a_result_in_the_instant_of_the_cancel_ends_the_wait_for_its_handl
     """C1, T6: the cancel was journaled first, so the result goes to the audit; its handler has EXITED."""
     has_result = trio.Event()
 
-    async def run(assignment: Assignment) -> Report:
+    async def run(assignment: Assignment) -> AttemptResult:
         await has_result.wait()
-        return Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
+        return result_of(assignment.key, output_json="1")
 
     def on_events(events: Sequence[Event]) -> None:
         # After the append and before the attempt is stopped: its task has been woken when its scope is cancelled.
@@ -241,7 +241,7 @@ async def test_a_late_result_of_an_ended_execution_is_stale_and_audited(autojump
         assert runtime.supervisor.statistics().live == 0
         last = len(runtime.events())
         key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
-        runtime.supervisor.deliver(key, Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True), "w")
+        runtime.supervisor.deliver(key, result_of(key, output_json="1", worker_id="w"))
         await wait_all_tasks_blocked()
         assert runtime.workers.told == [("a", 1, Taken.STALE)]
         assert runtime.audit()[-1] == ("STALE_RESULT", "a", 1)
@@ -254,11 +254,11 @@ async def test_a_result_that_comes_again_is_already_recorded(autojump_clock: Moc
         await runtime.submit("a -> b")
         await trio.sleep(1)
         key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
-        again = Report(AttemptOutcome.SUCCEEDED, "1", from_worker=True)
-        runtime.supervisor.deliver(key, again, "w")
+        again = result_of(key, output_json="1", worker_id="w")
+        runtime.supervisor.deliver(key, again)
         await wait_all_tasks_blocked()
         await runtime.wait_ended()
-        runtime.supervisor.deliver(key, again, "w")
+        runtime.supervisor.deliver(key, again)
         await wait_all_tasks_blocked()
         assert [taken for path, _, taken in runtime.workers.told if path == "a"] == [
             Taken.RECORDED,
@@ -275,8 +275,8 @@ async def test_a_result_of_another_worker_is_stale(autojump_clock: MockClock) ->
         await runtime.submit("a -> b")
         await trio.sleep(1)
         key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
-        forged = Report(AttemptOutcome.SUCCEEDED, '"forged"', from_worker=True)
-        runtime.supervisor.deliver(key, forged, "thief")
+        forged = result_of(key, output_json='"forged"', worker_id="thief")
+        runtime.supervisor.deliver(key, forged)
         await wait_all_tasks_blocked()
         assert runtime.workers.told == [("a", 1, Taken.STALE)]
         assert runtime.audit() == [("STALE_RESULT", "a", 1)]
@@ -292,7 +292,7 @@ async def test_results_of_what_is_not_known_are_stale(autojump_clock: MockClock)
         await trio.sleep(1)
         for execution_id, path, attempt in (("nobody", "a", 1), ("x", "nobody", 1), ("x", "a", 9)):
             key = AttemptKey(NAMESPACE, execution_id, 1, path, attempt)
-            runtime.supervisor.deliver(key, Report(AttemptOutcome.SUCCEEDED, from_worker=True), "w")
+            runtime.supervisor.deliver(key, result_of(key, worker_id="w"))
         await wait_all_tasks_blocked()
         assert sorted(runtime.workers.told) == [
             ("a", 1, Taken.STALE),

@@ -15,7 +15,7 @@ from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespace
 from plait_server.adapters.requests.reading import checked_graph
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.graph import Graph
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import AttemptResult, Taken
 from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure
@@ -39,7 +39,7 @@ from plait_server.ports.journal import (
     Verification,
 )
 from plait_server.ports.sampler import FollowCaller
-from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener, Report
+from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.context import Context
@@ -54,7 +54,7 @@ NAMESPACE: Final = "default"
 EPOCH_S: Final = 1_700_000_000.0
 GRACE_S: Final = 10.0
 
-Script: TypeAlias = Callable[[Assignment], Awaitable[Report]]
+Script: TypeAlias = Callable[[Assignment], Awaitable[AttemptResult]]
 
 
 class Gate:
@@ -210,18 +210,40 @@ class Recorder:
         self.said.append((assignment.key, kind, text))
 
 
-async def succeed(assignment: Assignment) -> Report:
+def result_of(
+    key: AttemptKey,
+    outcome: AttemptOutcome = AttemptOutcome.SUCCEEDED,
+    output_json: str = "null",
+    *,
+    failure: Failure | None = None,
+    retry_after_s: float | None = None,
+    worker_id: str = "",
+) -> AttemptResult:
+    """Make the result of an attempt, whose worker waits to be told what became of it."""
+    return AttemptResult(
+        key.node_path,
+        key.attempt,
+        outcome,
+        Payload(output_json) if outcome is AttemptOutcome.SUCCEEDED else None,
+        failure,
+        retry_after_s=retry_after_s,
+        worker_id=worker_id,
+        from_worker=True,
+    )
+
+
+async def succeed(assignment: Assignment) -> AttemptResult:
     """End at once with the input as output."""
     await trio.lowlevel.checkpoint()
-    return Report(AttemptOutcome.SUCCEEDED, assignment.input_json or "null", from_worker=True)
+    return result_of(assignment.key, output_json=assignment.input_json or "null")
 
 
 def returns(output_json: str, after_s: float = 0.0) -> Script:
     """Succeed with an output after some time."""
 
-    async def run(assignment: Assignment) -> Report:
+    async def run(assignment: Assignment) -> AttemptResult:
         await trio.sleep(after_s)
-        return Report(AttemptOutcome.SUCCEEDED, output_json, from_worker=True)
+        return result_of(assignment.key, output_json=output_json)
 
     return run
 
@@ -235,7 +257,7 @@ def fails(
 ) -> Script:
     """Fail after some time."""
 
-    async def run(assignment: Assignment) -> Report:
+    async def run(assignment: Assignment) -> AttemptResult:
         await trio.sleep(after_s)
         failure = Failure(
             code=code,
@@ -244,7 +266,7 @@ def fails(
             node_path=assignment.key.node_path,
             attempt=assignment.key.attempt,
         )
-        return Report(AttemptOutcome.FAILED, failure=failure, retry_after_s=retry_after_s, from_worker=True)
+        return result_of(assignment.key, AttemptOutcome.FAILED, failure=failure, retry_after_s=retry_after_s)
 
     return run
 
@@ -252,14 +274,16 @@ def fails(
 def ends_as(outcome: AttemptOutcome) -> Script:
     """End LOST or RETURNED."""
 
-    async def run(assignment: Assignment) -> Report:
+    async def run(assignment: Assignment) -> AttemptResult:
         await trio.lowlevel.checkpoint()
-        return Report(outcome, failure=Failure(code=outcome.name))
+        return result_of(assignment.key, outcome, failure=Failure(code=outcome.name))._replace(
+            from_worker=False
+        )
 
     return run
 
 
-async def hangs(assignment: Assignment) -> Report:
+async def hangs(assignment: Assignment) -> AttemptResult:
     """Run until it is cancelled."""
     await trio.sleep_forever()
     raise AssertionError
@@ -269,7 +293,7 @@ def in_turn(*scripts: Script) -> Script:
     """Run another script each time."""
     left = list(scripts)
 
-    async def run(assignment: Assignment) -> Report:
+    async def run(assignment: Assignment) -> AttemptResult:
         return await left.pop(0)(assignment)
 
     return run
@@ -295,7 +319,7 @@ class ScriptedWorkers:
     def paths(self) -> list[str]:
         return [assignment.key.node_path for assignment in self.assigned]
 
-    async def execute(self, assignment: Assignment, listener: AttemptListener) -> Report:
+    async def execute(self, assignment: Assignment, listener: AttemptListener) -> AttemptResult:
         self.assigned.append(assignment)
         self.listeners[assignment.key.node_path] = listener
         self.on_assign(assignment)

@@ -8,13 +8,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.states import AttemptOutcome
 from plait_server.core.run.trace import SpanIds, own_trace_id
 from plait_server.ports.log_fields import LOG_FIELDS
-from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.telemetry.log_observer import MESSAGE_CHARS_MAX, NODE_LINES_MAX, LogObserver
-from tests.runtime.world import Script, fails, hangs, returns, running
+from tests.runtime.world import Script, fails, hangs, result_of, returns, running
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ASSIGNMENT = Assignment(
@@ -152,10 +153,10 @@ async def test_a_cancelled_execution_executes_no_branches(
 async def test_failed_nodes_are_warnings_whose_message_is_cut(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    async def fail(assignment: Assignment) -> Report:
+    async def fail(assignment: Assignment) -> AttemptResult:
         await trio.lowlevel.checkpoint()
         failure = Failure(code="SAD", message="x" * 1_000, node_path="a", attempt=1)
-        return Report(AttemptOutcome.FAILED, failure=failure, from_worker=True)
+        return result_of(assignment.key, AttemptOutcome.FAILED, failure=failure)
 
     lines = await told(caplog, "node a", {"a": fail}, level="WARNING")
     assert lines == ["WARNING node a failed: SAD: " + "x" * (MESSAGE_CHARS_MAX - 5)]

@@ -2,13 +2,14 @@
 
 The contract:
 
-1. `execute` gives an attempt to the worker that was granted and waits for its report. It returns once for
-   each call.
+1. `execute` gives an attempt to the worker that was granted and waits for its result, which is the core's input
+   as it stands, but for two things that the runtime adds: texts that are long are kept by digest, and the jitter.
+   It returns once for each call.
 2. Cancelling `execute` cancels the attempt at the worker: within a bounded grace time the worker is told, and
    each step is reported to the listener, EXITED or ABANDONED last, before the cancellation goes on.
 3. An attempt that is `recovered` (the server restarted, or the execution was read again) is not sent again to
    a worker that says it holds it; its lease is granted anew in full.
-4. A report that nobody waits for goes to the supervisor, which finds out whether it still counts.
+4. A result that nobody waits for goes to the supervisor, which finds out whether it still counts.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 from plait.v1 import worker_hub_service_pb2
-from plait_server.core.run.commands import Taken
-from plait_server.core.run.failures import Failure
-from plait_server.core.run.states import AttemptOutcome, CancelStage
+from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.states import CancelStage
 
 
 class AttemptKey(NamedTuple):
@@ -54,20 +54,6 @@ class Assignment(NamedTuple):
     recovered: bool
 
 
-class Report(NamedTuple):
-    """How an attempt ended, as its worker says; LOST when the worker cannot say any more."""
-
-    outcome: AttemptOutcome
-    output_json: str = "null"
-    failure: Failure | None = None
-    retryable: bool | None = None
-    retry_after_s: float | None = None
-    usage: Mapping[str, str] | None = None
-    """What the attempt used in all; None if the report says nothing, and what it said before counts (U1)."""
-    from_worker: bool = False
-    """Whether the worker waits for `tell`."""
-
-
 class AttemptListener(Protocol):
     """Hears what happens to an attempt while it is carried out."""
 
@@ -85,7 +71,7 @@ class AttemptListener(Protocol):
 class Workers(Protocol):
     """All workers, however they are reached."""
 
-    async def execute(self, assignment: Assignment, listener: AttemptListener) -> Report:
+    async def execute(self, assignment: Assignment, listener: AttemptListener) -> AttemptResult:
         """Have an attempt carried out; see the contract.
 
         Args:
@@ -95,7 +81,7 @@ class Workers(Protocol):
         ...
 
     def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
-        """Let a worker know what became of its report. Does nothing if the worker is not attached: it asks again."""
+        """Let a worker know what became of its result. Does nothing if the worker is not attached: it asks again."""
         ...
 
 

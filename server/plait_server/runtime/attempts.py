@@ -23,7 +23,7 @@ from plait_server.core.run.payload import Payload
 from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.core.run.trace import SpanIds, read_trace_context
-from plait_server.ports.workers import Assignment, AttemptKey, Report
+from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.runtime.answers import Answers
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
@@ -209,42 +209,26 @@ class Attempts:
             run = record.attempts[attempt - 1].run
         return AttemptKey(self._namespace, self._execution.execution_id, run, node_path, attempt)
 
-    def post_report(self, node_path: str, attempt: int, report: Report, worker_id: str) -> None:
-        """Post how an attempt ended, as its worker says."""
-        output = (
-            self._contents.keep(report.output_json) if report.outcome is AttemptOutcome.SUCCEEDED else None
-        )
-        failure = report.failure
+    def post_result(self, result: AttemptResult) -> None:
+        """Post how an attempt ended, as its worker says; long texts in it are kept by digest."""
+        output, failure = result.output, result.failure
+        if output is not None:
+            output = self._contents.keep(output.json)
         if failure is not None and failure.details is not None and not failure.details.digest:
             failure = replace(failure, details=self._contents.keep(failure.details.json))
-        result = AttemptResult(
-            node_path,
-            attempt,
-            report.outcome,
-            output,
-            failure,
-            report.retryable,
-            report.retry_after_s,
-            report.usage,
-            self._context.seams.random(),
-            worker_id,
-            report.from_worker,
-        )
-        self._post(result)
+        jitter = self._context.seams.random()
+        self._post(result._replace(output=output, failure=failure, jitter=jitter))
 
     # Inside.
 
     async def _carry_out(self, node_path: str, attempt: int, running: _Running, *, recovered: bool) -> None:
         record = self._execution.record(node_path)
-        worker_id = record.attempts[attempt - 1].worker_id
-
         try:
             with running.scope:
                 assignment = await self._assignment(record, self.key(node_path, attempt), recovered=recovered)
-                report = await self._context.workers.execute(assignment, running)
-                self.post_report(node_path, attempt, report, worker_id)
+                self.post_result(await self._context.workers.execute(assignment, running))
                 if running.reason:
-                    # It was stopped between the report and this task's turn: the handler has ended, and nobody is told.
+                    # It was stopped between the result and this task's turn: the handler has ended, and nobody is told.
                     running.on_receipt(CancelStage.EXITED)
         finally:
             key = node_path, attempt

@@ -28,6 +28,7 @@ from typing import Final
 import trio
 
 from plait_server.core.run.commands import (
+    AttemptResult,
     Audit,
     Command,
     Continue,
@@ -61,7 +62,6 @@ from plait_server.ports.journal import (
     RequestConflict,
     RequestRecord,
 )
-from plait_server.ports.workers import AttemptKey, Report
 from plait_server.runtime.answers import Answers, HelperNeeded, Question
 from plait_server.runtime.attempts import Attempts
 from plait_server.runtime.contents import ContentMissing, Contents
@@ -154,9 +154,9 @@ class Executor:
         self._inbox.append(what)
         self._wake.set()
 
-    def post_report(self, key: AttemptKey, report: Report, worker_id: str) -> None:
-        """Take a report that no attempt's task waits for."""
-        self._attempts.post_report(key.node_path, key.attempt, report, worker_id)
+    def post_result(self, result: AttemptResult) -> None:
+        """Take a result that no attempt's task waits for."""
+        self._attempts.post_result(result)
 
     async def call(self, what: Input, request: RequestRecord | None) -> None:
         """Let the execution have an input and wait until what it led to is durable.

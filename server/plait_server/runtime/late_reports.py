@@ -1,4 +1,4 @@
-"""Reports of attempts whose execution has ended: they change nothing, and what must not be forgotten is audited."""
+"""Results of attempts whose execution has ended: they change nothing, and what must not be forgotten is audited."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ from plait_server.core.run.commands import AttemptResult, Audit, TellTaken
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Machine
 from plait_server.ports.journal import AppendItem, AuditRecord
-from plait_server.ports.workers import AttemptKey, Report
+from plait_server.ports.workers import AttemptKey
 from plait_server.runtime.context import Context
 
 
-async def refuse_late(
-    context: Context, execution: Execution, key: AttemptKey, report: Report, worker_id: str
-) -> None:
+async def refuse_late(context: Context, execution: Execution, key: AttemptKey, result: AttemptResult) -> None:
     """Tell a worker what became of a result whose execution has ended; a stale one goes to the audit (A5)."""
-    result = AttemptResult(
-        key.node_path,
-        key.attempt,
-        report.outcome,
-        usage=report.usage,
-        worker_id=worker_id,
-        from_worker=report.from_worker,
-    )
     now_s = context.seams.now_s()
     audit: list[AuditRecord] = []
     told = None
@@ -38,7 +28,7 @@ async def refuse_late(
                     kind=command.kind,
                     node_path=command.node_path,
                     attempt=command.attempt,
-                    worker_id=worker_id,
+                    worker_id=result.worker_id,
                     detail=command.detail,
                 )
             )
@@ -53,4 +43,4 @@ async def refuse_late(
         )
         await context.committer.append_when_there_is_room(item)
     if told is not None:
-        context.workers.tell(key, told, worker_id)
+        context.workers.tell(key, told, result.worker_id)

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 import trio
 
-from plait_server.core.run.commands import Cancel, Start, Taken
+from plait_server.core.run.commands import AttemptResult, Cancel, Start, Taken
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.states import NodeState
 from plait_server.errors import (
@@ -34,7 +34,7 @@ from plait_server.ports.journal import (
     SequenceConflict,
 )
 from plait_server.ports.log_fields import execution_fields
-from plait_server.ports.workers import AttemptKey, Report
+from plait_server.ports.workers import AttemptKey
 from plait_server.runtime.context import Context
 from plait_server.runtime.dispatching import keep_dispatching
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
@@ -233,10 +233,10 @@ class Supervisor:
                 continue
             return
 
-    def deliver(self, key: AttemptKey, report: Report, worker_id: str) -> None:
-        """Take a report that no attempt's task waits for; the worker is told what became of it."""
+    def deliver(self, key: AttemptKey, result: AttemptResult) -> None:
+        """Take a result that no attempt's task waits for; the worker is told what became of it."""
         if self._nursery is not None:
-            self._nursery.start_soon(self._deliver, key, report, worker_id)
+            self._nursery.start_soon(self._deliver, key, result)
 
     async def is_current(self, key: AttemptKey) -> bool:
         """Whether an attempt that a worker holds is still wanted."""
@@ -381,23 +381,23 @@ class Supervisor:
             await location.moved.wait()
         return self._locations.executor(key)
 
-    async def _deliver(self, key: AttemptKey, report: Report, worker_id: str) -> None:
+    async def _deliver(self, key: AttemptKey, result: AttemptResult) -> None:
         try:
             view = await self.view(key.namespace, key.execution_id)
         except (ExecutionNotFound, EventDamaged):
-            self._context.workers.tell(key, Taken.STALE, worker_id)
+            self._context.workers.tell(key, Taken.STALE, result.worker_id)
             return
         executor = view.executor
         if executor is None and not view.execution.is_ended:
             executor = await self._wake((key.namespace, key.execution_id))
         if executor is not None:
-            executor.post_report(key, report, worker_id)
+            executor.post_result(result)
             return
         if not view.execution.is_ended:
             view = await self.view(key.namespace, key.execution_id)
         if not view.execution.is_ended:
             return  # The server stops. The worker keeps the result, and offers it to the next one.
-        await refuse_late(self._context, view.execution, key, report, worker_id)
+        await refuse_late(self._context, view.execution, key, result)
 
     # Background.
 

@@ -42,10 +42,8 @@ from plait_server.adapters.workers.session_events import (
 from plait_server.adapters.workers.streams import Stream
 from plait_server.adapters.workers.tokens import Tokens, idempotency_key
 from plait_server.core.limits import WORKERS_MAX
-from plait_server.core.run.commands import Taken
-from plait_server.core.run.failures import Failure
+from plait_server.core.run.commands import AttemptResult, Taken
 from plait_server.core.run.states import AttemptOutcome, CancelStage
-from plait_server.encoding.worker_failure import worker_code
 from plait_server.errors import FieldViolation, InvalidRequest, Overloaded, SlowConsumer, WorkerIdInUse
 from plait_server.ports.capacity import Capacity
 from plait_server.ports.log_fields import assignment_fields, attempt_fields
@@ -56,14 +54,13 @@ from plait_server.ports.workers import (
     AttemptKey,
     AttemptListener,
     ReceiveFrame,
-    Report,
     SendFrame,
     WorkerSnapshot,
 )
 
 logger = logging.getLogger(__name__)
 
-Deliver: TypeAlias = Callable[[AttemptKey, Report, str], None]
+Deliver: TypeAlias = Callable[[AttemptKey, AttemptResult], None]
 IsCurrent: TypeAlias = Callable[[AttemptKey], Awaitable[bool]]
 
 PING_S: Final = 5.0
@@ -106,7 +103,7 @@ class AttachedWorkers:
         self._graces: dict[trio.CancelScope, None] = {}
         """The waits for cancelled handlers to end."""
         self.deliver: Deliver = _drop
-        """Takes reports that nobody waits for; set by bootstrap before any stream begins."""
+        """Takes results that nobody waits for; set by bootstrap before any stream begins."""
         self.is_current: IsCurrent = _nothing_is_current
         """Says whether an attempt still counts; set by bootstrap before any stream begins."""
 
@@ -137,7 +134,7 @@ class AttachedWorkers:
 
     # The runtime's side (ports.workers.Workers).
 
-    async def execute(self, assignment: Assignment, listener: AttemptListener) -> Report:
+    async def execute(self, assignment: Assignment, listener: AttemptListener) -> AttemptResult:
         """Have an attempt carried out; see `ports.workers.Workers`."""
         worker = self._worker_for(assignment)
         held = Held(self._tokens.make(assignment.key), assignment, listener)
@@ -155,8 +152,8 @@ class AttachedWorkers:
         finally:
             if worker.held.get(held.token) is held:
                 del worker.held[held.token]
-        assert held.report is not None  # set together with `done`
-        return held.report
+        assert held.result is not None  # set together with `done`
+        return held.result
 
     def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
         """Say `recorded` to the worker that delivered a result."""
@@ -309,7 +306,7 @@ class AttachedWorkers:
         for event in events:
             match event:
                 case Ended():
-                    self._on_ended(worker, stream, event.token, event.report)
+                    self._on_ended(worker, stream, event)
                 case Returned():
                     self._on_returned(worker, event)
                 case CancelStep():
@@ -331,7 +328,8 @@ class AttachedWorkers:
                 case Hello() | Accepted() | Ponged():
                     pass  # Heard of; nothing else follows.
 
-    def _on_ended(self, worker: Worker, stream: Stream, token: str, report: Report) -> None:
+    def _on_ended(self, worker: Worker, stream: Stream, ended: Ended) -> None:
+        token = ended.token
         worker.at_worker.pop(token, None)
         held = worker.held.get(token)
         key = held.assignment.key if held is not None else self._key_of(worker, token)
@@ -339,36 +337,29 @@ class AttachedWorkers:
             stream.session.recorded(token, Taken.STALE)
             stream.queue()
             return
-        if report.failure is not None:
-            failure = dataclasses.replace(report.failure, node_path=key.node_path, attempt=key.attempt)
-            report = report._replace(failure=failure)
-        is_first = stream.await_answer(key, token, len(report.output_json))
+        result = _of_attempt(ended.result, key, worker)
+        is_first = stream.await_answer(
+            key, token, len(result.output.json) if result.output is not None else 0
+        )
         if held is not None:
-            report = held.with_usage_problem(report)
+            result = held.with_usage_problem(result)
         if held is None or held.reason or held.done.is_set():
             if held is not None:
                 held.exited.set()
             if is_first:  # Else it is being looked up, and what comes of that is said once.
-                self.deliver(key, report, worker.worker_id)
+                self.deliver(key, result)
             return
-        held.report = report
-        held.done.set()
+        held.end(result)
 
     def _on_returned(self, worker: Worker, returned: Returned) -> None:
-        code, details = worker_code(returned.code or "RETURNED", None)
-        failure = Failure(code=code, message=returned.message, details=details)
-        report = Report(AttemptOutcome.RETURNED, failure=failure)
         worker.at_worker.pop(returned.token, None)
         held = worker.held.get(returned.token)
         if held is not None and not held.reason and not held.done.is_set():
-            held.report = report
-            held.done.set()
+            held.end(_of_attempt(returned.result, held.assignment.key, worker))
         elif held is not None:
             held.exited.set()
-        else:
-            key = self._key_of(worker, returned.token)
-            if key is not None:
-                self.deliver(key, report, worker.worker_id)
+        elif (key := self._key_of(worker, returned.token)) is not None:
+            self.deliver(key, _of_attempt(returned.result, key, worker))
         if not worker.is_draining and self._nursery is not None and not worker.is_paused:
             worker.is_paused = True
             self._offer_slots(worker)
@@ -391,7 +382,8 @@ class AttachedWorkers:
                 held.exited.set()
             elif step.usage is not None and (key := self._key_of(worker, step.token)) is not None:
                 # Nobody waits for it any more: it was lost, or its grace time is over.
-                self.deliver(key, Report(AttemptOutcome.CANCELLED, usage=step.usage), worker.worker_id)
+                result = AttemptResult("", 0, AttemptOutcome.CANCELLED, usage=step.usage)
+                self.deliver(key, _of_attempt(result, key, worker))
         elif held is not None and held.reason:
             held.listener.on_receipt(step.stage)
 
@@ -423,8 +415,8 @@ class AttachedWorkers:
         if held.done.is_set():
             # Its result came in the same moment; the handler has ended, and the result is late.
             held.exited.set()
-            if held.report is not None:
-                self.deliver(held.assignment.key, held.report, worker.worker_id)
+            if held.result is not None:
+                self.deliver(held.assignment.key, held.result)
         elif worker.stream is not None and worker.stream.session.withdraw(held.token):
             # It was never sent: nobody is to be told, and a cancel would overtake it.
             worker.at_worker.pop(held.token, None)
@@ -489,9 +481,17 @@ class AttachedWorkers:
             self._capacity.remove_worker(worker.instance_id)
 
 
-def _drop(key: AttemptKey, report: Report, worker_id: str) -> None:
-    text = "a report (%s) by worker %s is dropped: it came before the server was ready"
-    logger.warning(text, report.outcome.name, worker_id, extra=attempt_fields(key))
+def _of_attempt(result: AttemptResult, key: AttemptKey, worker: Worker) -> AttemptResult:
+    """Fill in which attempt a result is for, and who sent it."""
+    node_path, attempt, failure = key.node_path, key.attempt, result.failure
+    if failure is not None:
+        failure = dataclasses.replace(failure, node_path=node_path, attempt=attempt)
+    return result._replace(node_path=node_path, attempt=attempt, failure=failure, worker_id=worker.worker_id)
+
+
+def _drop(key: AttemptKey, result: AttemptResult) -> None:
+    text = "a result (%s) by worker %s is dropped: it came before the server was ready"
+    logger.warning(text, result.outcome.name, result.worker_id, extra=attempt_fields(key))
 
 
 async def _nothing_is_current(key: AttemptKey) -> bool:

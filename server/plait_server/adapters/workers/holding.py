@@ -12,10 +12,11 @@ from plait_server.adapters.workers.reading import USAGE_UNITS_MAX
 from plait_server.adapters.workers.said import Quota
 from plait_server.adapters.workers.session_events import Hello, Used
 from plait_server.adapters.workers.streams import Stream
+from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.failures import INVALID_RESULT, WORKER_LOST, Failure
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.errors import SlowConsumer
-from plait_server.ports.workers import Assignment, AttemptListener, Report, WorkerSnapshot
+from plait_server.ports.workers import Assignment, AttemptListener, WorkerSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Held:
         "is_delivered",
         "listener",
         "reason",
-        "report",
+        "result",
         "token",
         "units",
         "usage_problem",
@@ -49,7 +50,7 @@ class Held:
         self.exited = trio.Event()
         self.exit_usage: Mapping[str, str] | None = None
         """What it used in all, as its worker says at its end."""
-        self.report: Report | None = None
+        self.result: AttemptResult | None = None
         self.reason = ""
         """Why it is being cancelled; empty while it is not."""
         self.is_delivered = False
@@ -70,17 +71,15 @@ class Held:
         self.units[used.unit] = None
         self.listener.on_usage(used.unit, used.amount)
 
-    def with_usage_problem(self, report: Report) -> Report:
+    def with_usage_problem(self, result: AttemptResult) -> AttemptResult:
         """Turn a success into a failure if something it used could not be counted."""
-        if not self.usage_problem or report.outcome is not AttemptOutcome.SUCCEEDED:
-            return report
+        if not self.usage_problem or result.outcome is not AttemptOutcome.SUCCEEDED:
+            return result
         key = self.assignment.key
         failure = Failure(
             code=INVALID_RESULT, message=self.usage_problem, node_path=key.node_path, attempt=key.attempt
         )
-        return Report(
-            AttemptOutcome.FAILED, failure=failure, usage=report.usage, from_worker=report.from_worker
-        )
+        return result._replace(outcome=AttemptOutcome.FAILED, output=None, failure=failure)
 
     def note_delivered(self) -> None:
         """Return the receipt DELIVERED, once."""
@@ -88,17 +87,23 @@ class Held:
             self.is_delivered = True
             self.listener.on_receipt(CancelStage.DELIVERED)
 
+    def end(self, result: AttemptResult) -> None:
+        """Wake the task that waits for its result."""
+        self.result = result
+        self.done.set()
+
     def lose(self, worker_id: str, lease_s: float) -> None:
         """End it as LOST with its worker."""
+        key = self.assignment.key
         failure = Failure(
             code=WORKER_LOST,
             message=f"the worker {worker_id} was lost: nothing was heard of it for {lease_s:g} s, or it came back "
             "without the attempt",
-            node_path=self.assignment.key.node_path,
-            attempt=self.assignment.key.attempt,
+            node_path=key.node_path,
+            attempt=key.attempt,
         )
-        self.report = Report(AttemptOutcome.LOST, failure=failure)
-        self.done.set()
+        outcome = AttemptOutcome.LOST
+        self.end(AttemptResult(key.node_path, key.attempt, outcome, failure=failure, worker_id=worker_id))
 
 
 class Worker:

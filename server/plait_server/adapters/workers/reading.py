@@ -36,17 +36,18 @@ from plait_server.core.limits import (
     SERVED_TYPES_MAX,
     TOKEN_BYTES_MAX,
 )
+from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.failures import INVALID_RESULT, TOO_LARGE, Failure, bounded_message
+from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.core.run.usage import is_amount
 from plait_server.encoding.event_codec import seconds_of_duration
-from plait_server.encoding.worker_failure import failure_from_worker
+from plait_server.encoding.worker_failure import failure_from_worker, worker_code
 from plait_server.errors import (
     FieldViolation,
     InvalidRequest,
     ProtocolVersionUnsupported,
 )
-from plait_server.ports.workers import Report
 
 PROTOCOL_VERSION: Final = 1
 USAGE_UNITS_MAX: Final = 64
@@ -150,17 +151,21 @@ def _completed(complete: worker_hub_service_pb2.Complete, text: str, failure: Fa
     if problem:
         failure = Failure(code=INVALID_RESULT, message=problem)
     if failure is not None:
-        report = Report(AttemptOutcome.FAILED, failure=failure, usage=usage, from_worker=True)
-        return Ended(complete.token, report)
-    return Ended(complete.token, Report(AttemptOutcome.SUCCEEDED, text, usage=usage, from_worker=True))
+        return _failed(complete.token, failure, usage)
+    outcome, output = AttemptOutcome.SUCCEEDED, Payload(text)
+    return Ended(complete.token, AttemptResult("", 0, outcome, output, usage=usage, from_worker=True))
+
+
+def _failed(token: str, failure: Failure, usage: Mapping[str, str] | None = None) -> Ended:
+    outcome = AttemptOutcome.FAILED
+    return Ended(token, AttemptResult("", 0, outcome, failure=failure, usage=usage, from_worker=True))
 
 
 def read_oversized(piece: Oversized) -> SessionEvent:
     """Fail the attempt of a result that is too large to be parsed."""
     what = "the handler's result" if piece.is_result else "the handler's failure"
     text = f"{what} takes {piece.size} bytes, over the limit of {piece.limit}; store it elsewhere, and send its address"
-    failure = Failure(code=TOO_LARGE, message=text)
-    return Ended(piece.token, Report(AttemptOutcome.FAILED, failure=failure, from_worker=True))
+    return _failed(piece.token, Failure(code=TOO_LARGE, message=text))
 
 
 def _problem_of(output: payload_pb2.Payload, text: str) -> Failure | None:
@@ -184,19 +189,18 @@ def _no_json(error: InvalidJson) -> Failure:
 def _read_fail(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     fail = message.fail
     usage, problem = _read_usage(fail)
-    return Ended(
-        fail.token,
-        Report(
-            AttemptOutcome.FAILED,
-            failure=failure_from_worker(fail, problem),
-            retryable=fail.retryable if fail.HasField("retryable") else None,
-            retry_after_s=max(0.0, seconds_of_duration(fail.retry_after))
-            if fail.HasField("retry_after")
-            else None,
-            usage=usage,
-            from_worker=True,
-        ),
-    )
+    ended = _failed(fail.token, failure_from_worker(fail, problem), usage)
+    retryable = fail.retryable if fail.HasField("retryable") else None
+    retry_after_s = max(0.0, seconds_of_duration(fail.retry_after)) if fail.HasField("retry_after") else None
+    result = ended.result._replace(retryable=retryable, retry_after_s=retry_after_s)
+    return Ended(fail.token, result)
+
+
+def _read_reject(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
+    reject = message.reject
+    code, details = worker_code(reject.code or "RETURNED", None)
+    failure = Failure(code=code, message=bounded_message(reject.message), details=details)
+    return Returned(reject.token, AttemptResult("", 0, AttemptOutcome.RETURNED, failure=failure))
 
 
 def _read_usage(
@@ -241,9 +245,7 @@ def _read_exited(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
 READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], SessionEvent | None]]] = {
     "credit": _read_slots,
     "accept": lambda message: Accepted(message.accept.token),
-    "reject": lambda message: Returned(
-        message.reject.token, message.reject.code, bounded_message(message.reject.message)
-    ),
+    "reject": _read_reject,
     "progress": lambda message: Said(
         message.progress.token,
         "progress",

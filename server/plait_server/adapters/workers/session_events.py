@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.states import CancelStage
-from plait_server.ports.workers import Report
 
 
 class Hello(NamedTuple):
@@ -30,15 +30,16 @@ class Ended(NamedTuple):
     """An attempt ended at the worker; it waits for `recorded`."""
 
     token: str
-    report: Report
+    result: AttemptResult
+    """It names no attempt yet: the session cannot read tokens, and its driver fills in which one it is for."""
 
 
 class Returned(NamedTuple):
     """An attempt was not taken, or is handed back."""
 
     token: str
-    code: str
-    message: str
+    result: AttemptResult
+    """As in Ended; its outcome is RETURNED, and its failure says why."""
 
 
 class Accepted(NamedTuple):
