@@ -87,7 +87,9 @@ def layer(*layers: str, others: frozenset[str] = frozenset()) -> Layer:
 LAYERS: Mapping[str, Layer] = {
     "core": Layer(layers=frozenset({"errors"}), is_pure=True),
     "errors": Layer(is_pure=True),
-    "encoding": layer("core", others=CONTRACT | {"plait.journal.v1"}),
+    # Plans say where nodes stand in a picture.
+    "encoding": layer("core", "layering", others=CONTRACT | {"plait.journal.v1"}),
+    "layering": Layer(is_pure=True),
     # The frames of Attach are messages of the contract: a port hands them on as they are.
     "ports": layer("core", others=CONTRACT),
     "runtime": layer("core", "ports", "encoding", others=frozenset({"trio"})),

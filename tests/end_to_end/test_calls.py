@@ -94,6 +94,7 @@ def test_plan_graph_shows_levels_and_branches(alone: Service) -> None:
         ("join", 2, 0, False, "0"),
     ]
     assert [edge.branch_name for edge in plan.edges] == ["", "scenic", "", ""]
+    assert [(node.rank, node.order) for node in plan.nodes] == [(0, 0), (1, 0), (1, 1), (2, 0)]
 
 
 def test_submit_graph_answers_with_the_execution(alone: Service) -> None:

@@ -12,11 +12,10 @@ from plait_client import GraphFileError
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.requests.reading import check_graph
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
+from plait_server.cli.drawing import draw
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
 from plait_server.cli.text import complain, count, dim, echo, terminal_width
-from plait_server.core.definition.analysis import analyze, build_adjacency
-from plait_server.core.drawing import draw
 from plait_server.encoding.graph_answers import plan_response, validation_response
 from plait_server.encoding.graph_codec import graph_from_proto
 
@@ -115,9 +114,7 @@ def _plan_lines(
     )
     yield f"{graph.name or file}: {', '.join(sizes)}, at most {plan.width:,} side by side"
     yield ""
-    core = graph_from_proto(graph)
-    adjacency = build_adjacency(core)
-    for line in draw(core, adjacency, analyze(core, adjacency), terminal_width() - 2).splitlines():
+    for line in draw(graph_from_proto(graph), plan, terminal_width() - 2).splitlines():
         yield f"  {line}".rstrip()
     yield ""
     yield f"{dim('longest path')}  {_names(plan.longest_path, ' → ')}"

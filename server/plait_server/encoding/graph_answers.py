@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from plait.v1 import graph_service_pb2
-from plait_server.core.definition.analysis import longest_path
+from plait_server.core.definition.analysis import Adjacency, longest_path
 from plait_server.core.definition.branches import assign_branches
-from plait_server.core.definition.graph import Graph
+from plait_server.core.definition.graph import Analysis, Graph
 from plait_server.core.definition.problems import Problem
 from plait_server.core.definition.validation import Validation
+from plait_server.layering.layout import Layout, lay_out
 
 
 def validation_response(validation: Validation) -> graph_service_pb2.ValidateGraphResponse:
@@ -25,6 +26,7 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
     assert analysis is not None
     assert adjacency is not None  # a valid graph has both
     branches = assign_branches(graph, adjacency, analysis.levels)
+    layout = _layout(graph, adjacency, analysis)
     widths: dict[int, int] = {}
     for level in analysis.levels:
         widths[level] = widths.get(level, 0) + 1
@@ -39,6 +41,8 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
                 remaining=analysis.remaining[index],
                 guarded=index in analysis.guarded,
                 branch=branches.path(branches.node_branch[index]),
+                rank=layout.ranks[index],
+                order=layout.orders[index],
             )
             for index, node in enumerate(graph.nodes)
         ],
@@ -51,6 +55,17 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
         ],
         warnings=[_problem(problem) for problem in validation.warnings],
     )
+
+
+def _layout(graph: Graph, adjacency: Adjacency, analysis: Analysis) -> Layout:
+    lines = [
+        # What leaves a node by the same handle, and as surely, is drawn as one line that forks.
+        (source, target, f"{edge.handle}{' if' if edge.when else ''}")
+        for source, target, edge in zip(
+            adjacency.edge_sources, adjacency.edge_targets, graph.edges, strict=True
+        )
+    ]
+    return lay_out(analysis.levels, lines)
 
 
 def _problem(problem: Problem) -> graph_service_pb2.GraphProblem:

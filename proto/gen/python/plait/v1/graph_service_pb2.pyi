@@ -58,18 +58,22 @@ class PlanGraphResponse(_message.Message):
     def __init__(self, level_count: _Optional[int] = ..., width: _Optional[int] = ..., longest_path: _Optional[_Iterable[str]] = ..., nodes: _Optional[_Iterable[_Union[PlannedNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[PlannedEdge, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[GraphProblem, _Mapping]]] = ...) -> None: ...
 
 class PlannedNode(_message.Message):
-    __slots__ = ("id", "level", "remaining", "guarded", "branch")
+    __slots__ = ("id", "level", "remaining", "guarded", "branch", "rank", "order")
     ID_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     REMAINING_FIELD_NUMBER: _ClassVar[int]
     GUARDED_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
     id: str
     level: int
     remaining: int
     guarded: bool
     branch: str
-    def __init__(self, id: _Optional[str] = ..., level: _Optional[int] = ..., remaining: _Optional[int] = ..., guarded: bool = ..., branch: _Optional[str] = ...) -> None: ...
+    rank: int
+    order: int
+    def __init__(self, id: _Optional[str] = ..., level: _Optional[int] = ..., remaining: _Optional[int] = ..., guarded: bool = ..., branch: _Optional[str] = ..., rank: _Optional[int] = ..., order: _Optional[int] = ...) -> None: ...
 
 class PlannedEdge(_message.Message):
     __slots__ = ("branch", "branch_name")

@@ -6,16 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait.v1.graph_service_pb2 import PlanGraphResponse
+from plait_server.cli.drawing import draw
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.graph import Graph
-from plait_server.core.drawing import draw
+from plait_server.core.definition.validation import Validation
+from plait_server.encoding.graph_answers import plan_response
 from tests.core.graph_shapes import chain, dags, fan_out
 from tests.core.graph_text import build
 
 
 def drawn(graph: Graph, width: int = 100) -> str:
+    return draw(graph, plan_of(graph), width)
+
+
+def plan_of(graph: Graph) -> PlanGraphResponse:
+    if not graph.nodes:
+        return PlanGraphResponse()
     adjacency = build_adjacency(graph)
-    return draw(graph, adjacency, analyze(graph, adjacency), width)
+    validation = Validation(analysis=analyze(graph, adjacency), adjacency=adjacency)
+    return plan_response(graph, validation)
 
 
 def check(picture: str, *lines: str, width: int = 100) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from plait_server.core.definition.analysis import Adjacency
-from plait_server.core.definition.graph import Analysis, Edge, Graph, JoinMode, Node
-from plait_server.core.drawing_layers import Layers, layer_edges, split_components
-from plait_server.core.drawing_routes import Net, route
+from plait.v1 import graph_service_pb2
+from plait_server.core.definition.graph import Edge, Graph, JoinMode, Node
+from plait_server.layering.construction import build_layers, split_components
+from plait_server.layering.layers import NO_NODE, Layers
+from plait_server.layering.routes import Net, route
 
 DRAWN_NODES_MAX: Final = 60
 """With more, lines outweigh names, and a table says more."""
@@ -63,50 +64,41 @@ _ACROSS_TIGHTLY: Final = _Style(is_down=False, track=1, lead=1, gap=0, step=1)
 _DOWNWARDS: Final = _Style(is_down=True, track=1, lead=0, gap=2, step=2)
 
 
-def draw(graph: Graph, adjacency: Adjacency, analysis: Analysis, width: int = 100) -> str:
-    """Draw a valid graph in lines of at most `width` characters, without color or a last line feed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Component:
+    """A group of connected nodes."""
+
+    nodes: Sequence[int]
+    """Their positions in the graph."""
+    layers: Layers
+    """Their layers, ordered."""
+
+
+def draw(graph: Graph, plan: graph_service_pb2.PlanGraphResponse, width: int = 100) -> str:
+    """Draw a graph by its plan in lines of at most `width` characters, without color or a last line feed."""
     width = max(width, WIDTH_MIN)
     if len(graph.nodes) <= DRAWN_NODES_MAX and len(graph.edges) <= _DRAWN_EDGES_MAX:
-        for text_chars_max in (width, _SHORT_TEXT_CHARS):
-            components = _components(graph, adjacency, analysis, text_chars_max)
-            if components is None:
-                break
+        components = _components(graph, plan)
+        for text_chars_max in (width, _SHORT_TEXT_CHARS) if components is not None else ():
+            texts = [_cut(_node_text(node), text_chars_max) for node in graph.nodes]
             for style in (_ACROSS, _ACROSS_TIGHTLY, _DOWNWARDS):
-                drawings = [_draw_component(layers, style) for layers in components]
+                drawings = [_draw_component(component, texts, style) for component in components or ()]
                 if all(len(line) <= width for drawing in drawings for line in drawing):
                     return _stack(drawings)
-    return "\n".join(_table(graph, analysis, width))
+    return "\n".join(_table(graph, plan, width))
 
 
-def _components(
-    graph: Graph, adjacency: Adjacency, analysis: Analysis, text_chars_max: int
-) -> list[Layers] | None:
+def _components(graph: Graph, plan: graph_service_pb2.PlanGraphResponse) -> list[_Component] | None:
     """Build the layers of each group of connected nodes; None if there are too many items."""
-    texts = [_cut(_node_text(node), text_chars_max) for node in graph.nodes]
-    edges = [
-        (source, target, _edge_text(edge))
-        for source, target, edge in zip(
-            adjacency.edge_sources, adjacency.edge_targets, graph.edges, strict=True
-        )
-    ]
-    group_of, groups = split_components(len(texts), edges)
-    components: list[Layers] = []
-    for number, nodes in enumerate(groups):
-        place = {node: position for position, node in enumerate(nodes)}
-        layers = layer_edges(
-            [texts[node] for node in nodes],
-            [analysis.levels[node] for node in nodes],
-            [
-                (place[source], place[target], text)
-                for source, target, text in edges
-                if group_of[source] == number
-            ],
-            _ITEMS_MAX,
-        )
+    index = {node.id: position for position, node in enumerate(graph.nodes)}
+    lines = [(index[edge.source], index[edge.target], _edge_text(edge)) for edge in graph.edges]
+    components: list[_Component] = []
+    for nodes, own_lines in split_components(len(graph.nodes), lines):
+        layers = build_layers([plan.nodes[node].rank for node in nodes], own_lines, _ITEMS_MAX)
         if layers is None:
             return None
-        layers.order()
-        components.append(layers)
+        layers.order(given=[plan.nodes[node].order for node in nodes])
+        components.append(_Component(nodes=nodes, layers=layers))
     return components
 
 
@@ -146,8 +138,13 @@ def _stack(drawings: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _draw_component(layers: Layers, style: _Style) -> list[str]:
-    layers.place([len(item.text) if style.is_down and item.text else 1 for item in layers.items], style.gap)
+def _draw_component(component: _Component, node_texts: Sequence[str], style: _Style) -> list[str]:
+    layers = component.layers
+    texts = [
+        item.label if item.node == NO_NODE else node_texts[component.nodes[item.node]]
+        for item in layers.items
+    ]
+    layers.place([len(text) if style.is_down and text else 1 for text in texts], style.gap)
     for column in range(len(layers.columns)):
         route(layers, column, style.step)
     grid = _Grid(is_down=style.is_down)
@@ -156,7 +153,7 @@ def _draw_component(layers: Layers, style: _Style) -> list[str]:
         nets = route(layers, column, style.step)
         end = start + 1
         for item in members:
-            end = max(end, start + _write_item(grid, layers, item, start, style))
+            end = max(end, start + _write_item(grid, layers, item, texts[item], start, style))
         tracks = 1 + max([net.track for net in nets], default=-1)
         bars = (tracks - 1) * style.track + 1 if tracks else 1
         following = end + style.lead + bars + (style.lead if tracks else 0)
@@ -166,15 +163,15 @@ def _draw_component(layers: Layers, style: _Style) -> list[str]:
     return grid.text()
 
 
-def _write_item(grid: _Grid, layers: Layers, item: int, start: int, style: _Style) -> int:
-    """Write an item's text, if it has one, and give how much room it takes along."""
-    text, position = layers.items[item].text, layers.positions[item]
+def _write_item(grid: _Grid, layers: Layers, item: int, text: str, start: int, style: _Style) -> int:
+    """Write an item's text, if it has one, and return how much room it takes along."""
+    position = layers.positions[item]
     if not text:
         return 1
     if style.is_down:
         grid.write(start, position - len(text) // 2, text)
         return 1
-    if not layers.items[item].is_label:
+    if layers.items[item].node != NO_NODE:
         # Lines end a space before a name and begin a space behind it.
         text = f"{' ' if start else ''}{text}{' ' if layers.next[item] else ''}"
     grid.write(position, start, text)
@@ -256,11 +253,11 @@ class _Grid:
         self._lines[row, place] = self._lines.get((row, place), 0) | direction
 
 
-def _table(graph: Graph, analysis: Analysis, width: int) -> list[str]:
+def _table(graph: Graph, plan: graph_service_pb2.PlanGraphResponse, width: int) -> list[str]:
     """List the levels, how many nodes each has, and as many of their names as fit."""
-    members: list[list[int]] = [[] for _ in range(1 + max(analysis.levels))]
-    for node, level in enumerate(analysis.levels):
-        members[level].append(node)
+    members: list[list[int]] = [[] for _ in range(plan.level_count)]
+    for position, node in enumerate(plan.nodes):
+        members[node.level].append(position)
     widest = max([len(nodes) for nodes in members])
     lines = [
         f"{_count(len(graph.nodes), 'node')}, {_count(len(graph.edges), 'edge')}",

@@ -1,11 +1,11 @@
-"""Routes of a drawing: the lines between two adjacent columns.
+"""Routes of a picture: the lines between two adjacent columns.
 
 Items of a column that lead to the same items of the next share a net: a line out of each source, a bar
 across, and a line into each target. Bars lie on tracks, one behind the other. A net whose one source faces
 its one target is a straight line and needs no bar. Whoever follows lines, never turning back, must come to
 the targets and to no other item. Three rules see to it:
 
-1. A target is in at most one net of several targets; `drawing_layers.part_ways` arranged that.
+1. A target is in at most one net of several targets; `construction.part_ways` arranged that.
 2. Lines into one target merge before it. The bar of its net of several targets comes first, for a line that
    meets this bar from before would seem to lead to all of them.
 3. The line of a source must end before anything comes in on its row to the target that faces it: its bar
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from plait_server.core.drawing_layers import Layers
+from plait_server.layering.layers import Layers
 
 NO_TRACK: Final = -1
 
@@ -81,7 +81,7 @@ def _nets(layers: Layers, column: int) -> list[Net]:
 
 
 def _straight_into_bar(nets: Sequence[Net]) -> int | None:
-    """Give where a straight line would meet the bar of a net of several targets, if anywhere."""
+    """Return where a straight line would meet the bar of a net of several targets, if anywhere."""
     shared = [net for net in nets if len(net.targets) > 1]
     meeting = [
         net.first for net in nets if not net.has_bar and any(net.targets <= other.targets for other in shared)
@@ -131,7 +131,7 @@ def _crossings(earlier: Net, later: Net) -> int:
 
 
 def _contested(nets: Sequence[Net], order: Sequence[int]) -> int | None:
-    """Give where a source and a target keep bars waiting for each other; None if all are in the order.
+    """Return where a source and a target keep bars waiting for each other; None if all are in the order.
 
     Every circle of demands has one: rule 3 leads from a net of several targets to one of a single target, and
     from there only rule 4 leads on.
