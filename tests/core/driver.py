@@ -169,7 +169,7 @@ class Driver:
     def grant_after(self, path: str, queue_s: float) -> None:
         """Grant them after a wait of so many seconds, which must have passed."""
         self.offered.pop(path, None)
-        self._step(Granted(path, f"worker-{path}", "instance", queue_s))
+        self._step(Granted(path, 1, f"worker-{path}", "instance", queue_s))
 
     def succeed(self, *paths: str, output: str = "null") -> None:
         """Let the present attempts of nodes succeed, one after the other."""
@@ -396,7 +396,7 @@ class Driver:
             elif self.grants and self.offered:
                 path = next(iter(self.offered))
                 del self.offered[path]
-                what = Granted(path, f"worker-{path}", "instance", 0.0)
+                what = Granted(path, 1, f"worker-{path}", "instance", 0.0)
             else:
                 break
             decision = self.machine.decide(what, self.now_s)

@@ -177,7 +177,7 @@ class Wide:
         self.events = [event]
         self.take(Start())
         for offer in self.offers if grants else ():
-            self.take(Granted(offer.node_path, "w", "i", 0.0))
+            self.take(Granted(offer.node_path, 1, "w", "i", 0.0))
 
     def take(self, what: Input, *, crashes: bool = False) -> list[Event]:
         """Return the machine an input, and what it leaves unsettled; if it crashes, after the first decision."""

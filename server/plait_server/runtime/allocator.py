@@ -122,10 +122,19 @@ class Allocator:
             self._executions[key] = ExecutionQueue(queue, execution_id, limit, submitted_s, self._opened)
 
     def close_execution(self, namespace: str, execution_id: str) -> None:
-        """Forget an execution that has no requests and no grants left. Idempotent."""
+        """Forget an execution that has no grants left; its requests are withdrawn. Idempotent."""
         execution = self._executions.pop((namespace, execution_id), None)
-        if execution is not None:
-            execution.namespace.open -= 1
+        if execution is None:
+            return
+        waiting = [
+            entry for group in execution.groups.values() for _, entry in group.entries if entry.is_waiting
+        ]
+        # The last ones first: they leave the heaps from the end.
+        for entry in reversed(waiting):
+            self._remove(entry)
+        execution.namespace.open -= 1
+        if waiting and self._holding:
+            self.on_capacity()  # They may have been kept what others lack.
 
     def attach_worker(
         self, namespace: str, worker_id: str, instance_id: str, slots: int, types: Mapping[str, int]

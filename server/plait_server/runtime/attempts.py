@@ -1,13 +1,11 @@
-"""The attempts of one execution: a task for each, and what it holds.
+"""The attempts of one execution: a task for each.
 
 A task has an attempt carried out and posts how it ended; its cancel scope holds every kind of cancel. What an
-attempt holds comes back in two parts: the engine's permits at the decision, the worker's slot when the
-handler has ended or was given up, whichever comes first.
+attempt holds is in `permits`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,7 +14,7 @@ from typing import Final
 import trio
 
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Task
-from plait_server.core.run.commands import AttemptResult, Granted, Input, InputMade, OfferNode, Receipt
+from plait_server.core.run.commands import AttemptResult, Input, InputMade, Receipt
 from plait_server.core.run.events import AttemptEnded, Event
 from plait_server.core.run.machine import Machine
 from plait_server.core.run.payload import Payload
@@ -27,8 +25,7 @@ from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.runtime.answers import Answers
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
-from plait_server.runtime.grant import Grant
-from plait_server.runtime.waiting import Request
+from plait_server.runtime.permits import Permits
 
 _BY_REPORT: Final = (
     AttemptOutcome.SUCCEEDED,
@@ -75,6 +72,7 @@ class Attempts:
         context: Context,
         namespace: str,
         machine: Machine,
+        permits: Permits,
         contents: Contents,
         answers: Answers,
         post: Callable[[Input], None],
@@ -84,14 +82,11 @@ class Attempts:
         self._namespace = namespace
         self._machine = machine
         self._execution = machine.execution
+        self._permits = permits
         self._contents = contents
         self._answers = answers
         self._post = post
         self._on_end = on_end
-        self._grants: dict[str, deque[Grant]] = {}
-        """Grants not yet decided on."""
-        self._held: dict[tuple[str, int], Grant] = {}
-        """(node path, attempt) -> what its attempt holds."""
         self._running: dict[tuple[str, int], _Running] = {}
         self._trace = read_trace_context(self._execution.traceparent)
         self._span_ids: dict[int, SpanIds] = {}
@@ -114,42 +109,20 @@ class Attempts:
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing is held."""
-        return not self._running and not self._held
-
-    # Capacity.
-
-    def offer(self, offer: OfferNode) -> None:
-        """Queue a ready task at the allocator; the grant is posted as an input."""
-
-        def on_grant(grant: Grant) -> None:
-            worker = grant.worker
-            assert worker is not None  # a fresh grant has its worker
-            self._grants.setdefault(offer.node_path, deque()).append(grant)
-            self._post(Granted(offer.node_path, worker.worker_id, worker.instance_id, grant.queue_s))
-
-        request = self._request(offer.node_path, offer.type, on_grant)
-        place = offer.places[0]
-        request = request._replace(priority=-place.urgency, remaining=-place.distance, order=place.order)
-        self._context.allocator.offer(request)
-
-    def refuse_grant(self, node_path: str) -> None:
-        """Return a grant back that came too late."""
-        self._take_grant(node_path).release()
-
-    def hold(self, node_path: str, attempt: int) -> None:
-        """Let an attempt hold what was granted to its node."""
-        self._held[node_path, attempt] = self._take_grant(node_path)
+        return not self._running and self._permits.is_empty
 
     def take_back(self, record: NodeRecord, attempt: int) -> None:
         """Account for an attempt that is at its worker since before the execution was read back."""
         kind = record.node.kind
         assert isinstance(kind, Task)  # nothing else has attempts
         held = record.attempts[attempt - 1]
-        request = self._request(record.path, kind.type, lambda _: None)
-        grant = self._context.allocator.take_back(request, held.worker_id, held.worker_instance_id)
-        if held.outcome is not None:
-            grant.release_engine()
-        self._held[record.path, attempt] = grant
+        self._permits.take_back(
+            (record.path, attempt),
+            kind.type,
+            held.worker_id,
+            held.worker_instance_id,
+            is_decided=held.outcome is not None,
+        )
 
     def decided(self, event: Event) -> None:
         """Take note of an event: an attempt that ended gives the engine's permits back."""
@@ -160,18 +133,7 @@ class Attempts:
         running = self._running.get(key)
         if running is not None and detail.outcome in _BY_REPORT:
             running.scope.cancel()  # The report came another way; nobody is to be told.
-        grant = self._held.get(key)
-        if grant is not None:
-            grant.release_engine()
-            self._drop_if_empty(key, grant)
-
-    def release_all(self) -> None:
-        """Give everything back: the execution is not live here any more."""
-        for grants in self._grants.values():
-            for grant in grants:
-                grant.release()
-        for grant in self._held.values():
-            grant.release()
+        self._permits.release_engine(key)
 
     # Tasks.
 
@@ -189,7 +151,7 @@ class Attempts:
 
     def stop(self, nursery: trio.Nursery, node_path: str, attempt: int, reason: str) -> None:
         """Have the worker told to cancel an attempt, if it may not know yet."""
-        if (node_path, attempt) not in self._running and (node_path, attempt) in self._held:
+        if (node_path, attempt) not in self._running and self._permits.holds((node_path, attempt)):
             # It was being cancelled when the execution was read back.
             self.start(nursery, node_path, attempt, recovered=True)
         running = self._running.get((node_path, attempt))
@@ -233,10 +195,7 @@ class Attempts:
         finally:
             key = node_path, attempt
             del self._running[key]
-            grant = self._held.get(key)
-            if grant is not None:
-                grant.release_slot()
-                self._drop_if_empty(key, grant)
+            self._permits.release_slot(key)
             self._on_end()
 
     async def _assignment(self, record: NodeRecord, key: AttemptKey, *, recovered: bool) -> Assignment:
@@ -283,27 +242,3 @@ class Attempts:
                 # Reading it may take a while; a worker is told of a cancel nonetheless.
                 with trio.CancelScope(shield=True):
                     await self._contents.load(missing.digest)
-
-    def _request(self, node_path: str, node_type: str, on_grant: Callable[[Grant], None]) -> Request:
-        return Request(
-            self._namespace,
-            self._execution.execution_id,
-            node_path,
-            node_type,
-            0,
-            0,
-            0,
-            trio.current_time(),
-            on_grant,
-        )
-
-    def _take_grant(self, node_path: str) -> Grant:
-        grants = self._grants[node_path]
-        grant = grants.popleft()
-        if not grants:
-            del self._grants[node_path]
-        return grant
-
-    def _drop_if_empty(self, key: tuple[str, int], grant: Grant) -> None:
-        if grant.is_empty:
-            del self._held[key]

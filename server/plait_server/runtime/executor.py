@@ -67,6 +67,7 @@ from plait_server.runtime.attempts import Attempts
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.feed import Feed
+from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,16 @@ class Executor:
         self._wake = trio.Event()
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
+        self._permits = Permits(context.allocator, namespace, execution.execution_id, self.post)
         self._attempts = Attempts(
-            context, namespace, self.machine, self._contents, self._answers, self.post, self._look_again
+            context,
+            namespace,
+            self.machine,
+            self._permits,
+            self._contents,
+            self._answers,
+            self.post,
+            self._look_again,
         )
         self._questions = Questions(
             (namespace, execution.execution_id),
@@ -186,8 +195,7 @@ class Executor:
 
     def queue_reason(self, record: NodeRecord) -> str:
         """Say why a queued node waits (Q6)."""
-        reason = self._context.allocator.reason(self.namespace, self.execution.execution_id, record.path)
-        return reason or ("LEVEL" if self.machine.is_held(record) else "")
+        return self._permits.reason(record.path) or ("LEVEL" if self.machine.is_held(record) else "")
 
     # The loop.
 
@@ -201,10 +209,7 @@ class Executor:
             ExecutionDropped: an append was refused; the caller reads the execution again.
             JournalUnavailable: the store failed.
         """
-        allocator = self._context.allocator
-        execution_id = self.execution.execution_id
-        limit = self.execution.root.graph.policy.execution_limit
-        allocator.open_execution(self.namespace, execution_id, limit, self.execution.created_s)
+        self._permits.open(self.execution.root.graph.policy.execution_limit, self.execution.created_s)
         try:
             exit_: Exit | None = None
             # What is posted while the nursery closes, such as a late result, is heard too.
@@ -219,15 +224,15 @@ class Executor:
         finally:
             self._is_gone = True
             self._committed.set()
-            self._give_everything_back()
-            allocator.close_execution(self.namespace, execution_id)
+            self._permits.close()
+            self._drop_calls()
             self.feed.close()
 
     def let_go(self) -> None:
         """Drop all but the execution, once `run` has returned: in a circle it would wait for the garbage collector."""
         self.machine.let_go()
         self._attempts.let_go()
-        del self.machine, self._attempts, self._answers, self._questions
+        del self.machine, self._attempts, self._permits, self._answers, self._questions
 
     async def _loop(self) -> Exit:
         while True:
@@ -287,7 +292,7 @@ class Executor:
                 else:
                     what = entry
             else:
-                self._context.allocator.dispatch()
+                self._permits.dispatch()
                 if not self._inbox:
                     break
                 continue
@@ -296,7 +301,7 @@ class Executor:
                 break  # An append carries one request record.
             if trio.current_time() - begun_s > DECIDING_S_MAX:
                 break
-        self._context.allocator.dispatch()
+        self._permits.dispatch()
 
     def _take(self, decision: Decision) -> None:
         for event in decision.events:
@@ -314,19 +319,17 @@ class Executor:
             case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
                 self._answer(command)
             case OfferNode():
-                self._attempts.offer(command)
+                self._permits.offer(command)
             case WithdrawNode():
-                self._context.allocator.withdraw(
-                    self.namespace, self.execution.execution_id, command.node_path
-                )
+                self._permits.withdraw(command.node_path)
             case RefuseGrant():
-                self._attempts.refuse_grant(command.node_path)
+                self._permits.refuse(command.grant)
             case SetTimer():
                 self._timer_count += 1
                 due_s = trio.current_time() + command.delay_s
                 heapq.heappush(self._timers, (due_s, self._timer_count, command))
             case StartAttempt():
-                self._attempts.hold(command.node_path, command.attempt)
+                self._permits.hold(command.grant, (command.node_path, command.attempt))
                 self._acts.append(command)
             case StopAttempt() | TellTaken():
                 self._acts.append(command)
@@ -475,14 +478,7 @@ class Executor:
         if not isinstance(result, Appended):
             raise ExecutionDropped(repr(result))
 
-    def _give_everything_back(self) -> None:
-        allocator = self._context.allocator
-        for scope in self.execution.scopes.values():
-            # The last ones first: they leave the allocator's heaps from the end.
-            for record in reversed(scope.records):
-                if self.machine.is_offered(record.path):
-                    allocator.withdraw(self.namespace, self.execution.execution_id, record.path)
-        self._attempts.release_all()
+    def _drop_calls(self) -> None:
         calls = [entry for entry in self._inbox if isinstance(entry, Call)]
         for call in (*self._settling, *calls):
             call.error = ExecutionDropped("the execution is read again")

@@ -49,6 +49,8 @@ class Granted(NamedTuple):
     """The allocator granted permits and a worker to a node that was offered."""
 
     node_path: str
+    grant: int
+    """The number of the grant within its execution; the command that takes or refuses it names it."""
     worker_id: str
     worker_instance_id: str
     queue_s: float
@@ -214,6 +216,7 @@ class RefuseGrant(NamedTuple):
     """Give back the permits of a grant that came too late."""
 
     node_path: str
+    grant: int
 
 
 class SetTimer(NamedTuple):
@@ -229,10 +232,12 @@ class SetTimer(NamedTuple):
 
 
 class StartAttempt(NamedTuple):
-    """Return an attempt to the worker that was granted."""
+    """Give an attempt to the worker that was granted."""
 
     node_path: str
     attempt: int
+    grant: int
+    """The grant that it holds."""
 
 
 class StopAttempt(NamedTuple):

@@ -314,7 +314,7 @@ class Machine:
 
     def _on_granted(self, granted: Granted) -> None:
         if not self._beginnings.is_offered(granted.node_path):
-            self._commands.append(RefuseGrant(granted.node_path))
+            self._commands.append(RefuseGrant(granted.node_path, granted.grant))
             return
         record = self.execution.record(granted.node_path)
         rendered = self._beginnings.take(record)
@@ -324,7 +324,7 @@ class Machine:
         )
         self.emit(detail, record, NodeState.RUNNING, "", number)
         self._commands += attempt_timers(self.execution, record, self._now_s)
-        self._commands.append(StartAttempt(record.path, number))
+        self._commands.append(StartAttempt(record.path, number, granted.grant))
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
         """Return what an attempt used in all."""

@@ -1,0 +1,158 @@
+"""The permits of one execution: everything that it asks of the allocator and everything that it holds.
+
+A request waits at the allocator. When it is granted, the grant gets a number, under which the core takes it (an
+attempt starts) or refuses it (it came too late). An attempt gives it back in two parts: the engine's permits at
+the decision that ends it, the worker's slot when the handler has ended or was given up, whichever comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from plait_server.core.run.commands import Granted, OfferNode
+from plait_server.runtime.allocator import Allocator
+from plait_server.runtime.grant import Grant
+from plait_server.runtime.waiting import Request
+
+AttemptId: TypeAlias = tuple[str, int]
+"""Node path and attempt."""
+
+
+class Permits:
+    """What one execution waits for and holds. From `open` to `close` the allocator knows the execution."""
+
+    def __init__(
+        self, allocator: Allocator, namespace: str, execution_id: str, post: Callable[[Granted], None]
+    ) -> None:
+        self._allocator = allocator
+        self._namespace = namespace
+        self._execution_id = execution_id
+        self._post = post
+        self._granted: dict[int, Grant] = {}
+        """Number -> a grant that the core has not decided on."""
+        self._grants = 0
+        self._held: dict[AttemptId, Grant] = {}
+
+    def __repr__(self) -> str:
+        return f"<Permits of {self._execution_id}, {len(self._held)} held>"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no attempt holds anything."""
+        return not self._held
+
+    def open(self, limit: int, submitted_s: float) -> None:
+        """Make the execution known to the allocator, with its limit and the time of its submission."""
+        self._allocator.open_execution(self._namespace, self._execution_id, limit, submitted_s)
+
+    def close(self) -> None:
+        """Give everything back and withdraw all requests: the execution is not live here any more."""
+        for grants in (self._granted, self._held):
+            for grant in grants.values():
+                grant.release()
+            grants.clear()
+        self._allocator.close_execution(self._namespace, self._execution_id)
+
+    # Waiting.
+
+    def offer(self, offer: OfferNode) -> None:
+        """Queue a ready task; `Granted` is posted when it may start."""
+        place = offer.places[0]
+        self._allocator.offer(
+            Request(
+                self._namespace,
+                self._execution_id,
+                offer.node_path,
+                offer.type,
+                -place.urgency,
+                -place.distance,
+                place.order,
+                trio.current_time(),
+                self._on_grant,
+            )
+        )
+
+    def withdraw(self, node_path: str) -> None:
+        """Take a request back. Idempotent."""
+        self._allocator.withdraw(self._namespace, self._execution_id, node_path)
+
+    def dispatch(self) -> None:
+        """Have granted whatever can be granted now, to this execution and to others."""
+        self._allocator.dispatch()
+
+    def reason(self, node_path: str) -> str:
+        """Say why a request waits (Q6); empty if it does not wait."""
+        return self._allocator.reason(self._namespace, self._execution_id, node_path)
+
+    # Holding.
+
+    def refuse(self, grant: int) -> None:
+        """Give back a grant that came too late."""
+        self._granted.pop(grant).release()
+
+    def hold(self, grant: int, attempt: AttemptId) -> None:
+        """Let an attempt hold what was granted."""
+        self._held[attempt] = self._granted.pop(grant)
+
+    def take_back(
+        self, attempt: AttemptId, node_type: str, worker_id: str, instance_id: str, *, is_decided: bool
+    ) -> None:
+        """Account for an attempt that is at its worker since before the execution was read back.
+
+        Args:
+            attempt: Which.
+            node_type: The type of its node.
+            worker_id: Its worker.
+            instance_id: The worker's process.
+            is_decided: Whether it has ended as far as the core knows, so that it holds the worker's slot alone.
+        """
+        request = Request(
+            self._namespace,
+            self._execution_id,
+            attempt[0],
+            node_type,
+            0,
+            0,
+            0,
+            trio.current_time(),
+            self._on_grant,
+        )
+        grant = self._held[attempt] = self._allocator.take_back(request, worker_id, instance_id)
+        if is_decided:
+            grant.release_engine()
+
+    def holds(self, attempt: AttemptId) -> bool:
+        """Whether an attempt holds anything."""
+        return attempt in self._held
+
+    def release_engine(self, attempt: AttemptId) -> None:
+        """Give back the engine's permits of an attempt. Idempotent."""
+        grant = self._held.get(attempt)
+        if grant is not None:
+            grant.release_engine()
+            self._forget_if_empty(attempt, grant)
+
+    def release_slot(self, attempt: AttemptId) -> None:
+        """Give back the worker's slot of an attempt. Idempotent."""
+        grant = self._held.get(attempt)
+        if grant is not None:
+            grant.release_slot()
+            self._forget_if_empty(attempt, grant)
+
+    # Inside.
+
+    def _on_grant(self, grant: Grant) -> None:
+        worker = grant.worker
+        assert worker is not None  # a fresh grant has its worker
+        self._grants += 1
+        self._granted[self._grants] = grant
+        self._post(
+            Granted(grant.node_path, self._grants, worker.worker_id, worker.instance_id, grant.queue_s)
+        )
+
+    def _forget_if_empty(self, attempt: AttemptId, grant: Grant) -> None:
+        if grant.is_empty:
+            del self._held[attempt]
