@@ -187,14 +187,14 @@ async def test_nothing_is_kept_of_what_is_over(autojump_clock: MockClock) -> Non
         await wait_all_tasks_blocked()
         attempt.stop()
         await wait_all_tasks_blocked()
-        assert repr(hub.workers) == "<AttachedWorkers 1 of 1, 1 graces>"
+        assert repr(hub.workers) == "<AttachedWorkers <Leases 1 attached of 1>, 1 graces>"
         await stream.tell(exited(attempt.token))
-        assert repr(hub.workers) == "<AttachedWorkers 1 of 1, 0 graces>"
+        assert repr(hub.workers) == "<AttachedWorkers <Leases 1 attached of 1>, 0 graces>"
         await stream.cut()
-        assert repr(hub.workers) == "<AttachedWorkers 0 of 1, 0 graces>"
+        assert repr(hub.workers) == "<AttachedWorkers <Leases 0 attached of 1>, 0 graces>"
         await trio.sleep(20)
         assert held.result is not None
-        assert repr(hub.workers) == "<AttachedWorkers 0 of 0, 0 graces>"
+        assert repr(hub.workers) == "<AttachedWorkers <Leases 0 attached of 0>, 0 graces>"
 
 
 async def test_a_worker_that_comes_again_begins_without_its_pause(autojump_clock: MockClock) -> None:
