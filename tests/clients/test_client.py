@@ -325,6 +325,16 @@ def test_a_watch_from_the_end_learns_where_that_was() -> None:
     assert watch.is_over
 
 
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [(1, False), (5, False), (7, False), (32, True), (36, True), (40, True), (64, True), (70, True)],
+)
+def test_the_end_of_an_execution_is_told_in_states_that_are_newer_than_the_client(
+    state: state_pb2.ExecutionState, ended: bool
+) -> None:
+    assert has_ended(execution_pb2.Execution(state=state)) is ended
+
+
 def test_a_watch_that_breaks_within_its_snapshot_asks_for_another() -> None:
     watch = Watch(Requests("default"), "x", 0, include_snapshot=True)
     frame = execution_service_pb2.WatchExecutionResponse

@@ -48,6 +48,7 @@ def check_counts(message: execution_pb2.Execution, view: View) -> None:
         ).state
         for record in view.execution.root.records
     ]
+    assert message.node_counts.ended == sum(state >= 32 for state in shown)
     prefix = len("NODE_STATE_")
     for full_name, state in list(state_pb2.NodeState.items())[1:]:
         name = full_name[prefix:].lower()

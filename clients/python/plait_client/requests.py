@@ -17,7 +17,6 @@ from plait.v1 import (
     graph_service_pb2,
     insight_service_pb2,
     payload_pb2,
-    state_pb2,
     worker_hub_service_pb2,
 )
 from plait_client.graph_builder import JsonValue
@@ -31,22 +30,14 @@ InputValue: TypeAlias = "JsonValue | payload_pb2.Payload"
 WAIT_S: Final = 30.0
 """How long one WaitExecution waits: shorter than what proxies allow a call to be silent."""
 
-_ENDED: Final = frozenset(
-    {
-        state_pb2.EXECUTION_STATE_SUCCEEDED,
-        state_pb2.EXECUTION_STATE_PARTIALLY_SUCCEEDED,
-        state_pb2.EXECUTION_STATE_FAILED,
-        state_pb2.EXECUTION_STATE_CANCELLED,
-        state_pb2.EXECUTION_STATE_TIMED_OUT,
-        # Quarantined: it does not go on either.
-        state_pb2.EXECUTION_STATE_CORRUPT,
-    }
-)
+_ENDED_FROM: Final = 32
+"""Where the numbers of the states begin in which an execution goes on no more, as the contract settles it: this holds
+for states that are newer than this client, too."""
 
 
 def has_ended(execution: execution_pb2.Execution) -> bool:
-    """Tell whether an execution goes on no more."""
-    return execution.state in _ENDED
+    """Tell whether an execution has ended, or is quarantined and does not go on either."""
+    return execution.state >= _ENDED_FROM
 
 
 def read_graph(source: GraphSource) -> graph_pb2.Graph:

@@ -18,6 +18,7 @@ from plait_server.cli.text import (
     duration,
     echo,
     local_time,
+    name_of,
     one_line,
     seconds_of,
     table,
@@ -139,7 +140,7 @@ def _node_row(node: execution_pb2.ExecutionNode) -> tuple[str, ...]:
 
 
 def _worker_row(worker: worker_hub_service_pb2.Worker) -> tuple[str, ...]:
-    state = worker_hub_service_pb2.WorkerState.Name(worker.state).removeprefix("WORKER_STATE_")
+    state = name_of(worker_hub_service_pb2.WorkerState, worker.state, "WORKER_STATE_")
     types = [
         f"{served.type} (at most {served.max_concurrency})" if served.max_concurrency else served.type
         for served in worker.types

@@ -7,7 +7,17 @@ from typing import Final
 
 from plait.v1 import execution_pb2, failure_pb2, payload_pb2, state_pb2
 from plait_client import has_ended
-from plait_server.cli.text import between, color_of, colored, count, dim, duration, local_time, one_line
+from plait_server.cli.text import (
+    between,
+    color_of,
+    colored,
+    count,
+    dim,
+    duration,
+    local_time,
+    name_of,
+    one_line,
+)
 
 _PAYLOAD_CHARS_SHOWN: Final = 300
 _CAUSES_SHOWN_MAX: Final = 10
@@ -16,12 +26,12 @@ _FAILURES_SHOWN_MAX: Final = 10
 
 def state_of(execution: execution_pb2.Execution) -> str:
     """Return the state without its prefix."""
-    return state_pb2.ExecutionState.Name(execution.state).removeprefix("EXECUTION_STATE_")
+    return name_of(state_pb2.ExecutionState, execution.state, "EXECUTION_STATE_")
 
 
 def node_state_of(node: execution_pb2.ExecutionNode) -> str:
     """Return a node's state without its prefix."""
-    return state_pb2.NodeState.Name(node.state).removeprefix("NODE_STATE_")
+    return name_of(state_pb2.NodeState, node.state, "NODE_STATE_")
 
 
 def succeeded(execution: execution_pb2.Execution) -> bool:
@@ -103,7 +113,7 @@ def _node_counts(execution: execution_pb2.Execution) -> str:
     named = [
         (descriptor.name.replace("_", " "), number)
         for descriptor, number in counts.ListFields()
-        if isinstance(number, int)
+        if isinstance(number, int) and descriptor.name != "ended"
     ]
     states = ", ".join(f"{number:,} {name}" for name, number in named)
     return f"{execution.node_count:,} ({states})" if states else f"{execution.node_count:,}"

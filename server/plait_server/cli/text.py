@@ -10,6 +10,7 @@ from datetime import UTC
 from typing import Final
 
 import click
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.timestamp_pb2 import Timestamp
 
 ONE_LINE_CHARS_MAX: Final = 2_000
@@ -44,6 +45,12 @@ def colored(text: str, color: str | None) -> str:
 def dim(text: str) -> str:
     """Return a text in gray, if colors are wanted."""
     return click.style(text, dim=True) if text and has_color() else text
+
+
+def name_of(enum: EnumTypeWrapper, number: int, prefix: str) -> str:
+    """Return the name of an enum's value without the prefix; its number if the server is newer than this client."""
+    value = enum.DESCRIPTOR.values_by_number.get(number)
+    return value.name.removeprefix(prefix) if value is not None else str(number)
 
 
 def color_of(state: str) -> str | None:

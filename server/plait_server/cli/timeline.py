@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.v1 import event_pb2, failure_pb2, payload_pb2, state_pb2
 from plait_server.cli.summary import payload_line
-from plait_server.cli.text import between, color_of, colored, count, dim, duration, one_line
+from plait_server.cli.text import between, color_of, colored, count, dim, duration, name_of, one_line
 
 NODE_CHARS_MIN: Final = 8
 NODE_CHARS_MAX: Final = 32
@@ -90,7 +90,7 @@ class Timeline:
                 return "cancelling", [event.cancel_requested.message]
             case kind.EVENT_TYPE_CANCEL_RECEIPT:
                 receipt = event.cancel_receipt
-                stage = event_pb2.CancelStage.Name(receipt.stage).removeprefix("CANCEL_STAGE_")
+                stage = name_of(event_pb2.CancelStage, receipt.stage, "CANCEL_STAGE_")
                 return "cancel", [stage.lower(), f"at {receipt.worker_id}" if receipt.worker_id else ""]
             case kind.EVENT_TYPE_EXECUTION_ENDED:
                 return _state_name(event), self._execution_ended(event)
@@ -140,14 +140,14 @@ def _failure_notes(failure: failure_pb2.Failure, treatment: int) -> list[str]:
 
 def _state_name(event: event_pb2.Event) -> str:
     if event.node_path:
-        name = state_pb2.NodeState.Name(event.node_state).removeprefix("NODE_STATE_")
+        name = name_of(state_pb2.NodeState, event.node_state, "NODE_STATE_")
     else:
-        name = state_pb2.ExecutionState.Name(event.execution_state).removeprefix("EXECUTION_STATE_")
+        name = name_of(state_pb2.ExecutionState, event.execution_state, "EXECUTION_STATE_")
     return "" if name == "UNSPECIFIED" else name
 
 
 def _outcome_name(event: event_pb2.Event) -> str:
-    return state_pb2.AttemptOutcome.Name(event.attempt_ended.outcome).removeprefix("ATTEMPT_OUTCOME_")
+    return name_of(state_pb2.AttemptOutcome, event.attempt_ended.outcome, "ATTEMPT_OUTCOME_")
 
 
 def _words(name: str) -> str:

@@ -115,6 +115,7 @@ def describe(
     message.failures.extend(_as_many_as_fit(shown, FAILURES_BYTES_MAX))
     for state, count in counts.items():
         setattr(message.node_counts, _COUNT_FIELDS[state], count)
+    message.node_counts.ended = sum(count for state, count in counts.items() if state.is_ended)
     message.usage.update(shown_usage(execution.usage))
     return message
 

@@ -12,6 +12,10 @@ from typing import Final
 
 from plait_server.errors import InvariantViolated
 
+_ENDED_FROM: Final = 32
+"""Where the numbers of the states begin in which something has ended: clients know those of later versions by that."""
+_QUARANTINED_FROM: Final = 64
+
 
 class ExecutionState(enum.IntEnum):
     """States of an execution. Values are those of plait.v1.ExecutionState."""
@@ -19,17 +23,17 @@ class ExecutionState(enum.IntEnum):
     QUEUED = 1
     RUNNING = 2
     CANCELLING = 5
-    SUCCEEDED = 7
-    PARTIALLY_SUCCEEDED = 8
-    FAILED = 9
-    CANCELLED = 10
-    TIMED_OUT = 11
-    CORRUPT = 12
+    SUCCEEDED = 32
+    PARTIALLY_SUCCEEDED = 33
+    FAILED = 34
+    CANCELLED = 35
+    TIMED_OUT = 36
+    CORRUPT = 64
 
     @property
     def is_ended(self) -> bool:
         """Whether the run is over."""
-        return ExecutionState.SUCCEEDED <= self <= ExecutionState.TIMED_OUT
+        return _ENDED_FROM <= self < _QUARANTINED_FROM
 
 
 class NodeState(enum.IntEnum):
@@ -40,16 +44,16 @@ class NodeState(enum.IntEnum):
     RUNNING = 3
     BACKING_OFF = 4
     WAITING = 5
-    SUCCEEDED = 6
-    FAILED = 7
-    TIMED_OUT = 8
-    SKIPPED = 9
-    CANCELLED = 10
+    SUCCEEDED = 32
+    FAILED = 33
+    TIMED_OUT = 34
+    SKIPPED = 35
+    CANCELLED = 36
 
     @property
     def is_ended(self) -> bool:
         """Whether nothing more happens to the node in this run."""
-        return self >= NodeState.SUCCEEDED
+        return self >= _ENDED_FROM
 
 
 class AttemptOutcome(enum.IntEnum):

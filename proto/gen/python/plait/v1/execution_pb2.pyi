@@ -81,7 +81,7 @@ class Execution(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., run: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_sequence: _Optional[int] = ..., node_count: _Optional[int] = ..., node_counts: _Optional[_Union[NodeCounts, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., failure_count: _Optional[int] = ..., traceparent: _Optional[str] = ..., usage: _Optional[_Mapping[str, str]] = ..., late_usage: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class NodeCounts(_message.Message):
-    __slots__ = ("idle", "queued", "running", "backing_off", "waiting", "succeeded", "failed", "timed_out", "skipped", "cancelled")
+    __slots__ = ("idle", "queued", "running", "backing_off", "waiting", "succeeded", "failed", "timed_out", "skipped", "cancelled", "ended")
     IDLE_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class NodeCounts(_message.Message):
     TIMED_OUT_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     idle: int
     queued: int
     running: int
@@ -102,7 +103,8 @@ class NodeCounts(_message.Message):
     timed_out: int
     skipped: int
     cancelled: int
-    def __init__(self, idle: _Optional[int] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backing_off: _Optional[int] = ..., waiting: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., timed_out: _Optional[int] = ..., skipped: _Optional[int] = ..., cancelled: _Optional[int] = ...) -> None: ...
+    ended: int
+    def __init__(self, idle: _Optional[int] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backing_off: _Optional[int] = ..., waiting: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., timed_out: _Optional[int] = ..., skipped: _Optional[int] = ..., cancelled: _Optional[int] = ..., ended: _Optional[int] = ...) -> None: ...
 
 class ExecutionNode(_message.Message):
     __slots__ = ("path", "kind", "type", "state", "reason", "level", "branch", "start_time", "end_time", "due_time", "input", "output", "failure", "attempts", "attempt_count", "scope")

@@ -1,0 +1,36 @@
+"""What the contract lists by name is what the core knows, no more and no less."""
+
+import enum
+
+import pytest
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+from plait.v1 import event_pb2, state_pb2
+from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+
+
+@pytest.mark.parametrize(
+    ("contract", "prefix", "core"),
+    [
+        (state_pb2.ExecutionState, "EXECUTION_STATE_", ExecutionState),
+        (state_pb2.NodeState, "NODE_STATE_", NodeState),
+        (state_pb2.AttemptOutcome, "ATTEMPT_OUTCOME_", AttemptOutcome),
+        (event_pb2.CancelStage, "CANCEL_STAGE_", CancelStage),
+        (event_pb2.FailureTreatment, "FAILURE_TREATMENT_", Treatment),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_of_the_core_are_those_of_the_contract(
+    contract: EnumTypeWrapper, prefix: str, core: type[enum.IntEnum]
+) -> None:
+    listed = {name.removeprefix(prefix): number for name, number in contract.items() if number}
+    assert listed == {value.name: int(value) for value in core if value}
+
+
+def test_the_number_of_a_state_tells_whether_it_has_ended() -> None:
+    """Clients know states that are newer than they are by this rule alone."""
+    for execution_state in ExecutionState:
+        assert execution_state.is_ended == (32 <= execution_state < 64)
+    for node_state in NodeState:
+        assert node_state.is_ended == (node_state >= 32)
+    assert ExecutionState.CORRUPT >= 64
