@@ -46,12 +46,10 @@ Attributes: TypeAlias = tuple[Attribute, ...]
 
 
 class SpanKind(enum.IntEnum):
-    """The kind of a span. The values are those of OTLP."""
+    """The kinds of the spans that the server makes. The values are those of OTLP."""
 
     INTERNAL = 1
-    SERVER = 2
     CLIENT = 3
-    PRODUCER = 4
     CONSUMER = 5
 
 

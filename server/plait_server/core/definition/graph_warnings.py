@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency
 from plait_server.core.definition.graph import (
     DEFAULT_JOIN,
     DEFAULT_RETRY,
     Condition,
+    Delay,
     Edge,
     Graph,
     JoinMode,
@@ -17,7 +18,10 @@ from plait_server.core.definition.graph import (
     OnError,
     OnTimeout,
     RetryPolicy,
+    Subgraph,
     Switch,
+    Task,
+    Transform,
 )
 from plait_server.core.definition.nearest import quote
 from plait_server.core.definition.node_rules import DEFAULT_HANDLE, FALSE_HANDLE
@@ -73,8 +77,10 @@ def _passes_null(source: Node, edge: Edge) -> str:
             handle = FALSE_HANDLE
         case Switch():
             handle = DEFAULT_HANDLE
-        case _:
+        case Task() | Transform() | Delay() | Subgraph() | None:
             handle = ""
+        case _:
+            assert_never(source.kind)
     if edge.handle != handle or edge.handle == ERROR_HANDLE:
         return ""
     if source.on_error is OnError.IGNORE:

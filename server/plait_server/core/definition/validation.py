@@ -16,11 +16,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from plait_server.core import limits
 from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency, analyze, connect, find_cycle
-from plait_server.core.definition.graph import Analysis, Condition, Edge, Graph, Node, Switch
+from plait_server.core.definition.graph import (
+    Analysis,
+    Condition,
+    Delay,
+    Edge,
+    Graph,
+    Node,
+    Subgraph,
+    Switch,
+    Task,
+    Transform,
+)
 from plait_server.core.definition.graph_warnings import find_warnings
 from plait_server.core.definition.nearest import nearest, quote, quote_all
 from plait_server.core.definition.node_rules import check_graph, check_node, handles_of
@@ -249,11 +260,13 @@ class _Expressions:
                 field, result = f"graph.nodes[{position}].condition.expression", "a boolean"
             case Switch(expression=expression):
                 field, result = f"graph.nodes[{position}].switch.expression", "a string"
-            case _:
+            case Task() | Transform() | Delay() | Subgraph() | None:
                 if node.input is not None:
                     field = f"graph.nodes[{position}].input"
                     self.check(node.input, field, VARIABLES, position, template=True)
                 return
+            case _:
+                assert_never(node.kind)
         if expression:
             self.check(expression, field, VARIABLES, position)
         else:

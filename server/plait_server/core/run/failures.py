@@ -36,27 +36,6 @@ QUORUM_UNREACHABLE: Final = "QUORUM_UNREACHABLE"
 MIN_SUCCESS_RATE: Final = "MIN_SUCCESS_RATE"
 BUDGET_EXCEEDED: Final = "BUDGET_EXCEEDED"
 
-GRPC_CODES: Final = frozenset(
-    {
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    }
-)
-"""The sixteen status codes of gRPC besides OK."""
 ENGINE_CODES: Final = frozenset(
     {
         EXPRESSION,

@@ -25,5 +25,3 @@ def is_inline(text: str) -> bool:
 
 
 NULL: Final = Payload("null")
-TRUE: Final = Payload("true")
-FALSE: Final = Payload("false")
