@@ -118,6 +118,22 @@ class SlowConsumer(CallerError):
     retry_after_s = 1.0
 
 
+class LeaseExpired(CallerError):
+    """The worker answered no ping for a whole lease, and what it held is lost. Attach again."""
+
+    retry_after_s = 1.0
+
+
+class InstanceReplaced(CallerError):
+    """Another instance has the worker id now, since this one did not answer; what it held is lost. Attach again."""
+
+    retry_after_s = 1.0
+
+
+class StreamReplaced(CallerError):
+    """The same instance has opened another stream, which replaces this one. Go on with that."""
+
+
 # The environment must change.
 
 

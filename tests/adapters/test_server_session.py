@@ -47,7 +47,7 @@ def receive(session: ServerSession, *messages: pb.WorkerMessage) -> list[Session
 def attached() -> ServerSession:
     session = ServerSession()
     receive(session, pb.WorkerMessage(hello=HELLO))
-    session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0)
+    session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0, reject_pause_s=1.0)
     assert kinds(session) == ["welcome"]
     return session
 
@@ -331,7 +331,7 @@ def test_nothing_is_sent_before_welcome_and_it_is_first() -> None:
     session.recorded("a", Taken.STALE)
     session.assign("b", assignment(), "key")
     assert session.take_frame() is None
-    session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0)
+    session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0, reject_pause_s=1.0)
     assert kinds(session) == ["welcome", "recorded", "assign"]
     assert session.take_frame() is None
 

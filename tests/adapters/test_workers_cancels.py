@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.run.states import AttemptOutcome, CancelStage
-from tests.adapters.workers_streams import Stream, a_hub, cancel_ack, exited, hello_message, reject
+from tests.adapters.workers_streams import a_hub, cancel_ack, exited, reject
 
 DELIVERED, ACKNOWLEDGED = CancelStage.DELIVERED, CancelStage.ACKNOWLEDGED
 EXITED, ABANDONED = CancelStage.EXITED, CancelStage.ABANDONED
@@ -185,16 +185,3 @@ async def test_receipts_of_what_is_not_being_cancelled_are_ignored(autojump_cloc
         await stream.complete(attempt)
         assert attempt.result is not None
         assert attempt.result.outcome is AttemptOutcome.SUCCEEDED
-
-
-async def test_a_stream_that_ends_before_its_hello_is_no_error(autojump_clock: MockClock) -> None:
-    async with a_hub() as hub:
-        silent = Stream(hub)
-        hub.nursery.start_soon(silent.serve)
-        await silent.close()
-        assert silent.is_over
-        empty = Stream(hub)
-        hub.nursery.start_soon(empty.serve)
-        await empty.tell()
-        await empty.tell(hello_message())
-        assert empty.error is None

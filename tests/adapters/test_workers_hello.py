@@ -27,6 +27,20 @@ async def test_a_worker_is_welcomed_and_offers_its_slots(autojump_clock: MockClo
         assert message.welcome.ping_interval.seconds == 5
         assert message.welcome.lease.seconds == 15
         assert message.welcome.payload_bytes_max == 1024 * 1024
+        assert message.welcome.reject_pause.seconds == 1
+        limits = {field.name: value for field, value in message.welcome.limits.ListFields()}
+        assert limits == {
+            "frame_bytes_max": 1024 * 1024,
+            "frame_messages_max": 16_384,
+            "fail_bytes_max": 1280 * 1024,
+            "in_flight_max": 20_000,
+            "unrecorded_bytes_max": 32 * 1024 * 1024,
+            "usage_units_max": 64,
+            "log_message_chars_max": 8192,
+            "reports_per_second": 100,
+            "report_bytes_per_second": 64 * 1024,
+        }
+        assert len(limits) == len(message.welcome.limits.DESCRIPTOR.fields)
         assert hub.capacity.slots == {"w.1": 7}
         assert hub.capacity.types == {"w.1": {"t": 0, "u": 0}}
         (snapshot,) = hub.workers.list_workers(NAMESPACE)
@@ -134,6 +148,19 @@ async def test_a_stream_without_hello_ends(autojump_clock: MockClock) -> None:
         await trio.sleep(0.2)
         assert isinstance(silent.error, ProtocolViolation)
         assert "hello" in silent.error.message
+
+
+async def test_a_stream_that_ends_before_its_hello_is_refused(autojump_clock: MockClock) -> None:
+    """A stream ends with OK only when its worker was attached and left."""
+    async with a_hub() as hub:
+        silent = Stream(hub)
+        hub.nursery.start_soon(silent.serve)
+        await silent.tell()
+        await silent.close()
+        assert isinstance(silent.error, ProtocolViolation)
+        worker = await hub.dial()
+        await worker.close()
+        assert (worker.is_over, worker.error) == (True, None)
 
 
 async def test_operators_see_who_is_there(autojump_clock: MockClock) -> None:

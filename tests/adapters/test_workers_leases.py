@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.run.commands import Taken
 from plait_server.core.run.states import AttemptOutcome
-from plait_server.errors import WorkerIdInUse
+from plait_server.errors import InstanceReplaced, LeaseExpired, StreamReplaced, WorkerIdInUse
 from plait_server.ports.workers import AttemptKey
 from tests.adapters.workers_streams import NAMESPACE, Attempt, a_hub, complete, exited
 
@@ -91,7 +91,7 @@ async def test_a_silent_worker_is_dropped_and_lost_when_its_lease_runs_out(
         await trio.sleep(13)
         assert not stream.is_over
         await trio.sleep(1)
-        assert stream.is_over
+        assert isinstance(stream.error, LeaseExpired)
         assert is_lost(attempt)
 
 
@@ -253,7 +253,7 @@ async def test_an_instance_that_does_not_answer_gives_way_to_a_newcomer(autojump
         )
         await trio.sleep(0.2)
         assert is_lost(attempt)
-        assert first.is_over
+        assert isinstance(first.error, InstanceReplaced)
         assert len(second.of("welcome")) == 1
         assert hub.capacity.slots == {"w.2": 4}
         assert [each.instance_id for each in hub.workers.list_workers(NAMESPACE)] == ["w.2"]
@@ -317,8 +317,7 @@ async def test_a_second_stream_of_an_instance_replaces_the_first(autojump_clock:
         attempt = hub.execute()
         await wait_all_tasks_blocked()
         second = await hub.dial(running=[attempt])
-        assert first.is_over
-        assert first.error is None
+        assert isinstance(first.error, StreamReplaced)
         assert hub.capacity.slots == {"w.1": 4}
         await trio.sleep(100)
         assert attempt.result is None

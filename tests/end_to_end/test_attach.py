@@ -318,8 +318,52 @@ def test_second_hello_is_refused(alone: Service) -> None:
     assert refusal_of(worker.read_to_end).reason == "PROTOCOL_VIOLATION"
 
 
-def test_empty_stream_and_empty_frames_do_no_harm(alone: Service) -> None:
-    Attached(alone, greet=False).close()
+def test_what_is_sent_before_welcome_counts(alone: Service) -> None:
+    """A worker need not wait: a result of a stream before goes out right behind hello."""
+    execution_id = alone.submit(ONE)
+    first = Attached(alone, "hand")
+    token = first.next_assign().token
+    first.cut()
+    second = Attached(alone, greet=False)
+    hello = Pb.Hello(
+        protocol_version=1,
+        worker_id="hand",
+        instance_id=first.instance_id,
+        namespace=alone.namespace,
+        types=[Pb.ServedType(type="hand")],
+        slots=1,
+        in_flight=[Pb.InFlight(token=token, finished=True)],
+    )
+    second.say(hello=hello)
+    second.complete(token, "41")
+    with second:
+        assert second.next("welcome").welcome.protocol_version == 1
+        assert second.next_recorded() == (token, "RECORDED")
+    assert alone.wait(execution_id).output.json == "41"
+
+
+def test_second_stream_of_an_instance_ends_the_first_with_a_reason(alone: Service) -> None:
+    first = Attached(alone, "hand")
+    with Attached(alone, "hand", instance_id=first.instance_id):
+        refusal = refusal_of(first.read_to_end)
+        assert (refusal.code.name, refusal.reason) == ("ABORTED", "STREAM_REPLACED")
+
+
+def test_stream_ends_with_ok_only_when_its_worker_has_ended_its_side(alone: Service) -> None:
+    """What it holds stays its own for a lease, as when the stream is cut."""
+    execution_id = alone.submit(ONE)
+    first = Attached(alone, "hand")
+    token = first.next_assign().token
+    first.close()
+    with Attached(alone, "hand", instance_id=first.instance_id, in_flight={token: False}) as second:
+        second.complete(token)
+        assert second.next_recorded() == (token, "RECORDED")
+    assert outcome(alone.wait(execution_id)) == "SUCCEEDED"
+    refusal = refusal_of(Attached(alone, greet=False).close)
+    assert (refusal.code.name, refusal.reason) == ("INVALID_ARGUMENT", "PROTOCOL_VIOLATION")
+
+
+def test_empty_frames_do_no_harm(alone: Service) -> None:
     with Attached(alone, "hand") as worker:
         worker.send([])
         worker.send([Pb.WorkerMessage()] * 10)

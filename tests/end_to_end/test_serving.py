@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from plait_server.cli.exit_codes import ExitCode
+from tests.end_to_end.attaching import Attached
 from tests.end_to_end.processes import HANG_S, ROOT, Process, Server, Worker
 from tests.end_to_end.service import CALL_S, Service, outcome, refusal_of
 from tests.end_to_end.stage import Stage
@@ -162,6 +163,19 @@ def test_sigterm_stops_cleanly_and_the_restart_goes_on(tmp_path: Path, log: Path
             assert outcome(execution) == "SUCCEEDED"
             assert execution.output.json == '"done"'
     assert "Traceback" not in log.read_text()
+
+
+def test_sigterm_tells_workers_why_their_streams_end(tmp_path: Path, log: Path) -> None:
+    store = str(tmp_path / "plait.db")
+    with (
+        plait_serve(log, "--listen", "127.0.0.1:0", "--store", store) as (process, address),
+        Service(address) as service,
+    ):
+        worker = Attached(service, "hand")
+        assert process.terminate() == 0
+        refusal = refusal_of(worker.read_to_end)
+    assert (refusal.code.name, refusal.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+    assert refusal.retry_s is not None
 
 
 def test_sigterm_in_the_middle_of_submissions_loses_none(tmp_path: Path, log: Path) -> None:

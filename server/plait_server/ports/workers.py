@@ -116,7 +116,7 @@ class AttachStreams(Protocol):
     """Workers that dial in."""
 
     async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
-        """Serve one stream to its end. Returns when the worker closes it.
+        """Serve one stream to its end. Returns only when the worker has ended its side of it.
 
         Raises:
             InvalidRequest: `hello` has malformed fields.
@@ -124,6 +124,9 @@ class AttachStreams(Protocol):
             ProtocolViolation: the worker broke the protocol.
             WorkerIdInUse: another instance of the worker is attached and answers.
             SlowConsumer: the worker does not read.
+            LeaseExpired: the worker answered no ping for a lease.
+            InstanceReplaced: it did not answer, and another instance has its worker id.
+            StreamReplaced: the same instance has another stream.
             Overloaded: too many workers are attached.
         """
 

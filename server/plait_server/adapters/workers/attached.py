@@ -22,7 +22,7 @@ import trio
 
 from plait.v1 import worker_hub_service_pb2
 from plait_server.adapters.workers.holding import Held, Worker
-from plait_server.adapters.workers.leases import Leases
+from plait_server.adapters.workers.leases import REJECT_PAUSE_S, Leases
 from plait_server.adapters.workers.said import Sayings
 from plait_server.adapters.workers.session_events import (
     Accepted,
@@ -144,13 +144,7 @@ class AttachedWorkers:
     # The stream's side.
 
     async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
-        """Serve one stream to its end. Returns when the worker closes it.
-
-        Raises:
-            InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation, WorkerIdInUse: the worker is refused.
-            SlowConsumer: the worker does not read.
-            Overloaded: too many workers are attached.
-        """
+        """Serve one stream to its end; see `ports.workers.AttachStreams`."""
         if self._streams >= WORKERS_MAX:
             raise Overloaded(f"{WORKERS_MAX} workers are attached, the most there may be; try again later")
         self._streams += 1
@@ -165,10 +159,7 @@ class AttachedWorkers:
             raise stream.error
 
     async def _serve(self, stream: Stream) -> None:
-        opening = await stream.receive_hello()
-        if opening is None:
-            return
-        hello, events = opening
+        hello, events = await stream.receive_hello()
         await self._leases.claim_id(hello)
         worker = self._leases.admit(hello, stream)
         stream.session.welcome(
@@ -176,6 +167,7 @@ class AttachedWorkers:
             server_instance_id=self._instance_id,
             ping_s=self._ping_s,
             lease_s=self._leases.lease_s,
+            reject_pause_s=REJECT_PAUSE_S,
         )
         try:
             async with trio.open_nursery() as nursery:

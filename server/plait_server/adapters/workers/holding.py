@@ -15,7 +15,7 @@ from plait_server.adapters.workers.streams import Stream
 from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.failures import INVALID_RESULT, WORKER_LOST, Failure
 from plait_server.core.run.states import AttemptOutcome, CancelStage
-from plait_server.errors import SlowConsumer
+from plait_server.errors import LeaseExpired
 from plait_server.ports.workers import Assignment, AttemptListener, WorkerSnapshot
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class Worker:
             # The same sums as slept for: a difference may be rounded to less, and this would spin.
             if trio.current_time() >= self.lease_end_s:
                 logger.warning("worker %s does not answer its pings; its stream is dropped", self.worker_id)
-                stream.end(SlowConsumer("no ping of a whole lease was answered; attach again"))
+                stream.end(LeaseExpired())
                 return
             if self.is_quiet:
                 on_quiet(self)

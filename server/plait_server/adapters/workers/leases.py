@@ -21,7 +21,13 @@ import trio
 from plait_server.adapters.workers.holding import LEASE_INTERVALS, Worker
 from plait_server.adapters.workers.session_events import Hello, SlotsChanged
 from plait_server.adapters.workers.streams import Stream
-from plait_server.errors import FieldViolation, InvalidRequest, SlowConsumer, WorkerIdInUse
+from plait_server.errors import (
+    FieldViolation,
+    InstanceReplaced,
+    InvalidRequest,
+    StreamReplaced,
+    WorkerIdInUse,
+)
 from plait_server.ports.capacity import Capacity
 from plait_server.ports.log_fields import assignment_fields
 from plait_server.ports.workers import Assignment, WorkerSnapshot
@@ -131,7 +137,7 @@ class Leases:
             text = "names an instance of another worker; make a new id at each start"
             raise InvalidRequest([FieldViolation(field="hello.instance_id", message=text)])
         elif worker.stream is not None:
-            worker.stream.end()
+            worker.stream.end(StreamReplaced())
         worker.hello, worker.stream = hello, stream
         worker.slots, worker.is_draining, worker.is_paused = hello.slots, False, False
         worker.attached_s = trio.current_time()
@@ -216,9 +222,7 @@ class Leases:
     def _lose(self, worker: Worker) -> None:
         """Give up a worker that is gone: what it held is LOST (T2)."""
         if worker.stream is not None:
-            worker.stream.end(
-                SlowConsumer("no ping was answered, and another instance has the worker id now")
-            )
+            worker.stream.end(InstanceReplaced())
             self._unlink(worker)
         for held in list(worker.held.values()):
             if not held.reason and not held.done.is_set():

@@ -23,14 +23,17 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from plait.v1 import worker_hub_service_pb2
-from plait_server.adapters.workers.frames import Oversized, split
+from plait_server.adapters.workers.frames import FAIL_BYTES_MAX, FRAME_MESSAGES_MAX, Oversized, split
 from plait_server.adapters.workers.reading import (
+    LOG_CHARS_MAX,
     PROTOCOL_VERSION,
     READERS,
+    USAGE_UNITS_MAX,
     read_hello,
     read_long_result,
     read_oversized,
 )
+from plait_server.adapters.workers.said import BYTES_A_SECOND, LINES_A_SECOND
 from plait_server.adapters.workers.session_events import (
     Ended,
     Hello,
@@ -38,6 +41,7 @@ from plait_server.adapters.workers.session_events import (
 )
 from plait_server.core.json_slices import takes_long
 from plait_server.core.limits import (
+    HELD_ATTEMPTS_MAX,
     MIB,
     PAYLOAD_BYTES_MAX,
     TOKEN_BYTES_MAX,
@@ -51,9 +55,22 @@ from plait_server.ports.workers import Assignment
 
 FRAME_BYTES_MAX: Final = MIB
 """A frame is filled up to this; a single larger message goes alone."""
+UNRECORDED_BYTES_MAX: Final = 32 * MIB
+"""Results of one worker that are not durable yet, before its stream is read slowly."""
 CONTROL_BYTES_MAX: Final = 8 * MIB
 """Twice what a worker can be owed that holds HELD_ATTEMPTS_MAX results with ordinary tokens."""
 _MESSAGE_OVERHEAD: Final = 16
+_LIMITS: Final = worker_hub_service_pb2.AttachLimits(
+    frame_bytes_max=FRAME_BYTES_MAX,
+    frame_messages_max=FRAME_MESSAGES_MAX,
+    fail_bytes_max=FAIL_BYTES_MAX,
+    in_flight_max=HELD_ATTEMPTS_MAX,
+    unrecorded_bytes_max=UNRECORDED_BYTES_MAX,
+    usage_units_max=USAGE_UNITS_MAX,
+    log_message_chars_max=LOG_CHARS_MAX,
+    reports_per_second=LINES_A_SECOND,
+    report_bytes_per_second=BYTES_A_SECOND,
+)
 
 
 class ServerSession:
@@ -125,7 +142,15 @@ class ServerSession:
 
     # Out.
 
-    def welcome(self, *, server_version: str, server_instance_id: str, ping_s: float, lease_s: float) -> None:
+    def welcome(
+        self,
+        *,
+        server_version: str,
+        server_instance_id: str,
+        ping_s: float,
+        lease_s: float,
+        reject_pause_s: float,
+    ) -> None:
         """Answer `hello`; from now on the rest may be sent."""
         self._is_welcome = True
         message = worker_hub_service_pb2.ServerMessage()
@@ -136,6 +161,8 @@ class ServerSession:
         welcome.ping_interval.CopyFrom(duration(ping_s))
         welcome.lease.CopyFrom(duration(lease_s))
         welcome.payload_bytes_max = PAYLOAD_BYTES_MAX
+        welcome.reject_pause.CopyFrom(duration(reject_pause_s))
+        welcome.limits.CopyFrom(_LIMITS)
         self._say(message, first=True)
 
     def assign(self, token: str, assignment: Assignment, idempotency_key: str) -> None:

@@ -16,17 +16,14 @@ from typing import Final
 import trio
 
 from plait.v1 import worker_hub_service_pb2
-from plait_server.adapters.workers.session import ServerSession
+from plait_server.adapters.workers.session import UNRECORDED_BYTES_MAX, ServerSession
 from plait_server.adapters.workers.session_events import Hello, Ponged, SessionEvent
-from plait_server.core.limits import MIB
 from plait_server.core.run.commands import Taken
 from plait_server.errors import PlaitError, ProtocolViolation, SlowConsumer
 from plait_server.ports.workers import AttemptKey, ReceiveFrame, SendFrame
 
 HELLO_S: Final = 10.0
 """How long a stream may take to say who it is."""
-UNANSWERED_BYTES_MAX: Final = 32 * MIB
-"""Results of one worker that are not durable yet, before it is read slowly."""
 HOLD_BACK_S: Final = 1.0
 """The wait for answers before each further frame then; bounded, for a result may have been dropped without one."""
 
@@ -39,7 +36,7 @@ class Stream:
         self.scope = trio.CancelScope()
         """Holds everything that serves the stream."""
         self.error: PlaitError | None = None
-        """Why the server ended it, if it did by `end`."""
+        """Why `end` ended it, if it did."""
         self._receive = receive
         self._send = send
         self._pieces: Iterator[list[SessionEvent]] = iter(())
@@ -58,18 +55,18 @@ class Stream:
 
     # In.
 
-    async def receive_hello(self) -> tuple[Hello, list[SessionEvent]] | None:
-        """Receive the frame that opens the stream: `hello`, and what stands behind it; None at the stream's end.
+    async def receive_hello(self) -> tuple[Hello, list[SessionEvent]]:
+        """Receive the frame that opens the stream: `hello`, and what stands behind it.
 
         Raises:
-            ProtocolViolation: it did not come in time, or something else came.
+            ProtocolViolation: it did not come in time, something else came, or the worker ended its side.
             InvalidRequest, ProtocolVersionUnsupported: the worker is refused.
         """
         with trio.move_on_after(HELLO_S):
             while (events := await self.receive()) is not None:
                 if self.session.hello is not None:
                     return self.session.hello, events
-            return None
+            raise ProtocolViolation("the worker ended its side of the stream before it said hello")
         text = f"no hello came within {HELLO_S:g} s; it is the first message of a worker"
         raise ProtocolViolation(text)
 
@@ -81,7 +78,7 @@ class Stream:
         """
         await trio.lowlevel.checkpoint()
         while (events := next(self._pieces, None)) is None:
-            if self._unanswered_bytes > UNANSWERED_BYTES_MAX:
+            if self._unanswered_bytes > UNRECORDED_BYTES_MAX:
                 with trio.move_on_after(HOLD_BACK_S):
                     await self._answered.wait()
             content = await self._receive()
@@ -144,8 +141,8 @@ class Stream:
                 await self._heard.wait()
         return self._ponged >= number
 
-    def end(self, error: PlaitError | None = None) -> None:
-        """End the stream, with a reason for the worker if there is one to tell."""
+    def end(self, error: PlaitError) -> None:
+        """End the stream, with a reason for the worker."""
         self.error = self.error or error
         self.scope.cancel()
 

@@ -279,20 +279,46 @@ class Pong(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "server_version", "ping_interval", "lease", "payload_bytes_max", "server_instance_id")
+    __slots__ = ("protocol_version", "server_version", "ping_interval", "lease", "payload_bytes_max", "server_instance_id", "reject_pause", "limits")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     PING_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     SERVER_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    REJECT_PAUSE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     server_version: str
     ping_interval: _duration_pb2.Duration
     lease: _duration_pb2.Duration
     payload_bytes_max: int
     server_instance_id: str
-    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., ping_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., payload_bytes_max: _Optional[int] = ..., server_instance_id: _Optional[str] = ...) -> None: ...
+    reject_pause: _duration_pb2.Duration
+    limits: AttachLimits
+    def __init__(self, protocol_version: _Optional[int] = ..., server_version: _Optional[str] = ..., ping_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., payload_bytes_max: _Optional[int] = ..., server_instance_id: _Optional[str] = ..., reject_pause: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[AttachLimits, _Mapping]] = ...) -> None: ...
+
+class AttachLimits(_message.Message):
+    __slots__ = ("frame_bytes_max", "frame_messages_max", "fail_bytes_max", "in_flight_max", "unrecorded_bytes_max", "usage_units_max", "log_message_chars_max", "reports_per_second", "report_bytes_per_second")
+    FRAME_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    FRAME_MESSAGES_MAX_FIELD_NUMBER: _ClassVar[int]
+    FAIL_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_MAX_FIELD_NUMBER: _ClassVar[int]
+    UNRECORDED_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    USAGE_UNITS_MAX_FIELD_NUMBER: _ClassVar[int]
+    LOG_MESSAGE_CHARS_MAX_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    REPORT_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    frame_bytes_max: int
+    frame_messages_max: int
+    fail_bytes_max: int
+    in_flight_max: int
+    unrecorded_bytes_max: int
+    usage_units_max: int
+    log_message_chars_max: int
+    reports_per_second: int
+    report_bytes_per_second: int
+    def __init__(self, frame_bytes_max: _Optional[int] = ..., frame_messages_max: _Optional[int] = ..., fail_bytes_max: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., unrecorded_bytes_max: _Optional[int] = ..., usage_units_max: _Optional[int] = ..., log_message_chars_max: _Optional[int] = ..., reports_per_second: _Optional[int] = ..., report_bytes_per_second: _Optional[int] = ...) -> None: ...
 
 class Assign(_message.Message):
     __slots__ = ("token", "execution_id", "node_path", "attempt", "type", "input", "time_left", "traceparent", "idempotency_key", "run", "tracestate", "branch")

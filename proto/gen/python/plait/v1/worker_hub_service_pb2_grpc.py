@@ -57,9 +57,12 @@ class WorkerHubServiceServicer(object):
         stream breaks it attaches again, names what it holds in `hello.in_flight`, and sends results again.
         Liveness is judged on this stream alone: a worker that does not answer `ping` is gone when its lease runs out.
         A worker id belongs to one instance at a time: while that one answers, another is refused. A worker reads while it
-        writes, and says `hello` within 10 s.
+        writes, and says `hello` within 10 s. It may send before it has received `welcome`.
+        The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
+        ends are final.
         FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
         ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
+        ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,9 +39,12 @@ class WorkerHubServiceStub:
     stream breaks it attaches again, names what it holds in `hello.in_flight`, and sends results again.
     Liveness is judged on this stream alone: a worker that does not answer `ping` is gone when its lease runs out.
     A worker id belongs to one instance at a time: while that one answers, another is refused. A worker reads while it
-    writes, and says `hello` within 10 s.
+    writes, and says `hello` within 10 s. It may send before it has received `welcome`.
+    The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
+    ends are final.
     FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
     ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
+    ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
     """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_worker_hub_service_pb2.ListWorkersRequest, _worker_hub_service_pb2.ListWorkersResponse]
     """Lists the workers that are attached, or that are gone and still hold leases. Idempotent.
@@ -59,9 +62,12 @@ class WorkerHubServiceAsyncStub(WorkerHubServiceStub):
     stream breaks it attaches again, names what it holds in `hello.in_flight`, and sends results again.
     Liveness is judged on this stream alone: a worker that does not answer `ping` is gone when its lease runs out.
     A worker id belongs to one instance at a time: while that one answers, another is refused. A worker reads while it
-    writes, and says `hello` within 10 s.
+    writes, and says `hello` within 10 s. It may send before it has received `welcome`.
+    The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
+    ends are final.
     FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
     ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
+    ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_hub_service_pb2.ListWorkersRequest, _worker_hub_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Lists the workers that are attached, or that are gone and still hold leases. Idempotent.
@@ -82,9 +88,12 @@ class WorkerHubServiceServicer(metaclass=_abc_1.ABCMeta):
         stream breaks it attaches again, names what it holds in `hello.in_flight`, and sends results again.
         Liveness is judged on this stream alone: a worker that does not answer `ping` is gone when its lease runs out.
         A worker id belongs to one instance at a time: while that one answers, another is refused. A worker reads while it
-        writes, and says `hello` within 10 s.
+        writes, and says `hello` within 10 s. It may send before it has received `welcome`.
+        The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
+        ends are final.
         FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
         ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
+        ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
         """
 
     @_abc_1.abstractmethod
