@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.v1 import event_pb2, execution_service_pb2
-from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
+from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events, join_frame
 
 messages = st.lists(
     st.builds(
@@ -22,20 +22,20 @@ messages = st.lists(
 
 @given(messages)
 def test_joined_events_are_the_field_of_both_answers(events: Sequence[event_pb2.Event]) -> None:
-    content = join_events(event.SerializeToString() for event in events)
-    watched = execution_service_pb2.WatchExecutionResponse.FromString(content)
-    listed = execution_service_pb2.ListEventsResponse.FromString(content)
-    assert list(watched.events) == list(events)
+    contents = [event.SerializeToString() for event in events]
+    watched = execution_service_pb2.WatchExecutionResponse.FromString(join_frame(contents))
+    listed = execution_service_pb2.ListEventsResponse.FromString(join_events(contents))
+    assert list(watched.events.events) == list(events)
     assert list(listed.events) == list(events)
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152])
 def test_a_length_at_each_edge_of_its_encoding_is_written_right(size: int) -> None:
     carried = execution_service_pb2.WatchExecutionResponse()
-    event = carried.events.add(node_path="n" * size)
+    event = carried.events.events.add(node_path="n" * size)
     while event.ByteSize() > size and event.node_path:  # The tag and the length of the path count, too.
         event.node_path = event.node_path[: size - event.ByteSize()]
-    assert join_events([event.SerializeToString()]) == carried.SerializeToString()
+    assert join_frame([event.SerializeToString()]) == carried.SerializeToString()
 
 
 @given(st.lists(st.integers(0, FRAME_BYTES_MAX * 2), max_size=8), st.integers(1, 5))
@@ -47,7 +47,7 @@ def test_a_frame_keeps_its_bounds_and_is_as_full_as_they_allow(sizes: Sequence[i
     assert len(frame) <= events_max
     assert bool(frame) is bool(events)
     if len(frame) > 1:
-        assert len(join_events(frame)) <= FRAME_BYTES_MAX
+        assert len(join_frame(frame)) <= FRAME_BYTES_MAX
     if len(frame) < min(len(events), events_max):
         # The next would go over the limit; a length and a tag take 8 bytes at most.
         assert sum(len(event) + 8 for event in events[: len(frame) + 1]) > FRAME_BYTES_MAX

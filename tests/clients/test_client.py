@@ -107,7 +107,7 @@ def test_a_snapshot_comes_before_the_events(client: Client) -> None:
     first, *frames = client.watch_frames(id_, include_snapshot=True)
     assert first.snapshot.execution.state == SUCCEEDED
     assert [node.path for node in first.snapshot.nodes] == ["only"]
-    assert not any(frame.events for frame in frames)
+    assert not any(frame.HasField("events") for frame in frames)
 
 
 def test_wait_shows_the_present_state_when_its_time_is_over(client: Client) -> None:
@@ -319,7 +319,7 @@ def test_a_watch_from_the_end_learns_where_that_was() -> None:
     watch.take(frame(caught_up=execution_service_pb2.CaughtUp(sequence=7)))
     assert watch.request().after_sequence == 7
     assert not watch.take(frame(heartbeat=execution_service_pb2.Heartbeat(sequence=7)))
-    watch.take(frame(events=[event_pb2.Event(sequence=8)]))
+    watch.take(frame(events=execution_service_pb2.EventBatch(events=[event_pb2.Event(sequence=8)])))
     assert watch.request().after_sequence == 8
     watch.take(frame(end=execution_service_pb2.WatchEnd(sequence=8)))
     assert watch.is_over
@@ -333,6 +333,15 @@ def test_the_end_of_an_execution_is_told_in_states_that_are_newer_than_the_clien
     state: state_pb2.ExecutionState, ended: bool
 ) -> None:
     assert has_ended(execution_pb2.Execution(state=state)) is ended
+
+
+def test_a_frame_that_is_newer_than_the_client_is_stepped_over() -> None:
+    watch = Watch(Requests("default"), "x", 3, include_snapshot=False)
+    newer = execution_service_pb2.WatchExecutionResponse.FromString(
+        b"\xfa\x01\x00"
+    )  # field 31, an empty message
+    assert not watch.take(newer)
+    assert (watch.after_sequence, watch.is_over) == (3, False)
 
 
 def test_a_watch_that_breaks_within_its_snapshot_asks_for_another() -> None:

@@ -177,14 +177,14 @@ class Service:
 
     def watch_events(self, execution_id: str, after: int = 0) -> Iterator[event_pb2.Event]:
         for frame in self.watch(execution_id, after):
-            yield from frame.events
+            yield from frame.events.events
 
     def wait_until(self, execution_id: str, is_it: Callable[[event_pb2.Event], bool]) -> event_pb2.Event:
         """Follow an execution to the first event of a kind."""
         frames = self.watch(execution_id)
         try:
             for frame in frames:
-                for event in frame.events:
+                for event in frame.events.events:
                     if is_it(event):
                         return event
         finally:

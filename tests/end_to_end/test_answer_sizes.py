@@ -110,8 +110,8 @@ def test_frames_of_a_watch_with_large_failures_fit(modest: Service, failed: str)
     sequences: list[int] = []
     for frame in modest.watch(failed):
         assert frame.ByteSize() <= MIB
-        assert all(event.ByteSize() <= 256 * 1024 for event in frame.events)
-        sequences += [event.sequence for event in frame.events]
+        assert all(event.ByteSize() <= 256 * 1024 for event in frame.events.events)
+        sequences += [event.sequence for event in frame.events.events]
     assert sequences == list(range(1, len(sequences) + 1))
 
 

@@ -256,7 +256,7 @@ def test_watcher_resumes_over_a_restart(host: Host, client: Service, stage: Stag
     seen: list[int] = []
     frames = client.watch(execution_id)
     for frame in frames:
-        seen += [event.sequence for event in frame.events]
+        seen += [event.sequence for event in frame.events.events]
         if frame.HasField("caught_up"):
             break
     host.kill()

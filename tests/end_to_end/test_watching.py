@@ -37,7 +37,7 @@ VARIED = """
 
 
 def events_of(frames: Iterable[Frame]) -> list[event_pb2.Event]:
-    return [event for frame in frames for event in frame.events]
+    return [event for frame in frames for event in frame.events.events]
 
 
 def fold(events: Iterable[event_pb2.Event]) -> tuple[str, dict[str, tuple[str, str, int]]]:

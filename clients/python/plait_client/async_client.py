@@ -201,7 +201,7 @@ class AsyncClient:
             after_sequence: where to begin: 0 is the beginning, -1 the end.
         """
         async for frame in self.watch_frames(execution_id, after_sequence=after_sequence):
-            for event in frame.events:
+            for event in frame.events.events:
                 yield event
 
     async def watch_frames(

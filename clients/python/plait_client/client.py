@@ -215,7 +215,7 @@ class Client:
             after_sequence: where to begin: 0 is the beginning, -1 the end.
         """
         for frame in self.watch_frames(execution_id, after_sequence=after_sequence):
-            yield from frame.events
+            yield from frame.events.events
 
     def watch_frames(
         self, execution_id: str, *, after_sequence: int = 0, include_snapshot: bool = False

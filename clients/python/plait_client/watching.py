@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from plait.v1 import execution_service_pb2
 from plait_client.requests import Requests
 
@@ -40,14 +42,23 @@ class Watch:
         )
 
     def take(self, frame: execution_service_pb2.WatchExecutionResponse) -> bool:
-        """Note a frame, and tell whether it is for the caller: heartbeats are not."""
-        if frame.HasField("snapshot") and frame.snapshot.last:
-            self._wants_snapshot = False
-            self.after_sequence = frame.snapshot.sequence
-        if frame.events:
-            self.after_sequence = frame.events[-1].sequence
-        elif frame.HasField("caught_up") and not self._wants_snapshot:
-            # Of a watch from the end on, it is the first to say where that was.
-            self.after_sequence = max(self.after_sequence, frame.caught_up.sequence)
-        self.is_over = frame.HasField("end")
-        return not frame.HasField("heartbeat")
+        """Note a frame, and tell whether it is for the caller: heartbeats and unknown frames are not."""
+        match frame.WhichOneof("frame"):
+            case "events":
+                if frame.events.events:
+                    self.after_sequence = frame.events.events[-1].sequence
+            case "snapshot":
+                if frame.snapshot.last:
+                    self._wants_snapshot = False
+                    self.after_sequence = frame.snapshot.sequence
+            case "caught_up":
+                # Of a watch from the end on, it is the first to say where that was.
+                if not self._wants_snapshot:
+                    self.after_sequence = max(self.after_sequence, frame.caught_up.sequence)
+            case "end":
+                self.is_over = True
+            case "heartbeat" | None:  # None: of a kind that is newer than this client.
+                return False
+            case unknown:
+                assert_never(unknown)
+        return True

@@ -15,7 +15,7 @@ from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
 from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
 from plait_server.api.snapshots import write_snapshot
-from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events
+from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events, join_frame
 from plait_server.core.limits import WATCHERS_MAX
 from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.trace import read_trace_context
@@ -330,7 +330,7 @@ class ExecutionServicer:
                 events = await self._read(namespace, view, after, PAGE_EVENTS)
                 if events:
                     after += len(events)
-                    await send_in_time(send, join_events(events))
+                    await send_in_time(send, join_frame(events))
                     continue
                 if not is_caught_up:
                     is_caught_up = True

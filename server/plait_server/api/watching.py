@@ -8,7 +8,7 @@ from typing import Final
 from plait_server.core.limits import MIB
 
 EVENTS_TAG: Final = b"\x0a"
-"""Field 1, length-delimited: `events` in WatchExecutionResponse and ListEventsResponse alike."""
+"""Field 1, length-delimited: `events` in EventBatch, ListEventsResponse and WatchExecutionResponse alike."""
 FRAME_BYTES_MAX: Final = MIB
 FRAME_ROOM: Final = 64
 """Bytes of a frame or a page besides its events, at most."""
@@ -17,6 +17,11 @@ FRAME_ROOM: Final = 64
 def join_events(events: Iterable[bytes]) -> bytes:
     """Join encoded events into the field `events` of a message."""
     return join_field(EVENTS_TAG, events)
+
+
+def join_frame(events: Iterable[bytes]) -> bytes:
+    """Join encoded events into a frame of WatchExecution."""
+    return join_field(EVENTS_TAG, (join_events(events),))
 
 
 def join_field(tag: bytes, messages: Iterable[bytes]) -> bytes:

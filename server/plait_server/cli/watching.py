@@ -58,7 +58,7 @@ def follow(
             if frame.HasField("snapshot"):
                 last = frame.snapshot.sequence
                 _show_snapshot(frame.snapshot, as_json=as_json)
-            for event in frame.events:
+            for event in frame.events.events:
                 last = event.sequence
                 if event.execution_state:
                     state = event.execution_state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 import trio
 from google.protobuf import duration_pb2
@@ -406,13 +406,14 @@ class Watcher:
         frame = Pb.WatchExecutionResponse.FromString(content)
         if self._has_end:
             self._client.fail("A3", "a frame came after the final one")
-        if frame.events:
-            first = frame.events[0].sequence
+        events = frame.events.events
+        if events:
+            first = events[0].sequence
             if first != self._after + 1:
                 self._client.fail("A3", f"event {first} was received after {self._after}")
-            contents = [event.SerializeToString(deterministic=True) for event in frame.events]
+            contents = [event.SerializeToString(deterministic=True) for event in events]
             self._client.check_events(contents, self._after)
-            self._after += len(frame.events)
+            self._after += len(events)
         for sequence in self._sequences(frame):
             if sequence != self._after:
                 self._client.fail("A3", f"a frame names sequence {sequence} after event {self._after}")
@@ -427,17 +428,26 @@ class Watcher:
             await trio.lowlevel.checkpoint()
 
     def _sequences(self, frame: Pb.WatchExecutionResponse) -> list[int]:
-        if frame.HasField("snapshot"):
-            if frame.snapshot.HasField("execution"):
-                self._client.check_shown(frame.snapshot.execution)
-            # What the snapshot shows counts as received when it is whole.
-            self._after = frame.snapshot.sequence if frame.snapshot.last else self._after
-            return []
-        if frame.HasField("caught_up"):
-            return [frame.caught_up.sequence]
-        if frame.HasField("heartbeat"):
-            return [frame.heartbeat.sequence]
-        return [frame.end.sequence] if frame.HasField("end") else []
+        match frame.WhichOneof("frame"):
+            case "snapshot":
+                if frame.snapshot.HasField("execution"):
+                    self._client.check_shown(frame.snapshot.execution)
+                # What the snapshot shows counts as received when it is whole.
+                self._after = frame.snapshot.sequence if frame.snapshot.last else self._after
+                return []
+            case "caught_up":
+                return [frame.caught_up.sequence]
+            case "heartbeat":
+                return [frame.heartbeat.sequence]
+            case "end":
+                return [frame.end.sequence]
+            case "events":
+                return []
+            case None:
+                self._client.fail("A3", "a frame says nothing")
+                return []
+            case unknown:
+                assert_never(unknown)
 
 
 def _seen(
