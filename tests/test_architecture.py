@@ -26,6 +26,7 @@ PURE_STANDARD_LIBRARY = frozenset(
     {
         "__future__",
         "abc",
+        "array",
         "base64",
         "bisect",
         "collections",

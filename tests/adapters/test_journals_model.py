@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.core.run.scope_index import ScopeEntry
 from plait_server.ports.journal import AppendItem, AuditRecord, ExecutionRow, Journal, RequestRecord
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ T = TypeVar("T")
 NAMESPACES = ("n", "m")
 EXECUTIONS = ("x", "y", "z")
 REQUESTS = ("r1", "r2")
+SCOPES = ("a", "a/b")
 CONTENTS = (b"", b"content", b"\x00" * 5000)
 
 rows = st.builds(
@@ -58,6 +60,7 @@ intents = st.fixed_dictionaries(
         "contents": st.lists(st.sampled_from(CONTENTS), max_size=2),
         "request": st.none() | records,
         "audit": st.lists(audits, max_size=2),
+        "scopes": st.sets(st.sampled_from(SCOPES)),
     }
 )
 batches = st.dictionaries(
@@ -113,6 +116,7 @@ class TwoStores(RuleBasedStateMachine):
         contents: list[bytes],
         request: RequestRecord | None,
         audit: list[AuditRecord],
+        scopes: set[str],
     ) -> AppendItem:
         listed = trio.run(self.memory.namespace(namespace).read_row, name)
         expected = max(0, (listed.last_sequence if listed else 0) + sequence_off)
@@ -126,6 +130,9 @@ class TwoStores(RuleBasedStateMachine):
             contents={hashlib.sha256(content).hexdigest(): content for content in contents},
             request=request,
             audit=audit,
+            scope_entries=[
+                ScopeEntry(path, range(expected + 1, expected + 1 + len(events))) for path in sorted(scopes)
+            ],
         )
 
     @rule(limit=st.integers(1, 4))
@@ -157,6 +164,27 @@ class TwoStores(RuleBasedStateMachine):
             if await handle.read_row(name) is None:
                 return None
             return await handle.read(name, after=after, events_max=events_max, bytes_max=bytes_max)
+
+        self.both(read)
+
+    @rule(
+        namespace=st.sampled_from(NAMESPACES),
+        name=st.sampled_from(EXECUTIONS),
+        scope_path=st.sampled_from(SCOPES),
+        after=st.integers(0, 5),
+        events_max=st.integers(1, 4),
+        bytes_max=st.integers(1, 60),
+    )
+    def read_scope(
+        self, namespace: str, name: str, scope_path: str, after: int, events_max: int, bytes_max: int
+    ) -> None:
+        async def read(journal: Journal) -> object:
+            handle = journal.namespace(namespace)
+            if await handle.read_row(name) is None:
+                return None
+            return await handle.read_scope(
+                name, scope_path, after=after, events_max=events_max, bytes_max=bytes_max
+            )
 
         self.both(read)
 

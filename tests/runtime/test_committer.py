@@ -13,7 +13,7 @@ from plait_server.adapters.journals.memory import MemoryStore
 from plait_server.errors import JournalFull, JournalUnavailable, ShuttingDown, StoreDamaged
 from plait_server.ports.journal import Appended, AppendItem, AppendResult, ExecutionRow, SequenceConflict
 from plait_server.runtime.committer import Committer
-from tests.runtime.world import Gate, GatedJournal
+from tests.runtime.gated_journal import Gate, GatedJournal
 
 
 def item(id: str, expected: int = 0, namespace: str = "n") -> AppendItem:

@@ -20,6 +20,9 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
 5. Events are opaque bytes to the journal, kept and returned unchanged. Each is stored with a checksum chained
    over the one before (`chain`), the first over the execution's namespace and id (`chain_start`); `read`
    verifies the chain and raises `EventDamaged` at the first event that does not fit.
+   The index by scope (`AppendItem.scope_entries`) is a way to events and no truth of its own: `read_scope` verifies
+   each event by the checksum of the one before it, and each entry of the index by a checksum; but an entry that is
+   lost is not missed. The reader knows what a scope must have, and `plait store salvage` makes the index anew.
 6. Contents are kept by digest within a namespace; writing one twice is the same as once.
 7. Whatever is returned was verified against its key, so that damage never answers for another key. A damaged
    row of an execution is told as that execution's damage: by id as `EventDamaged`, in lists and claims as a
@@ -39,6 +42,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
+
+from plait_server.core.run.scope_index import ScopeEntry
 
 CHECKSUM_BYTES: Final = 16
 
@@ -111,6 +116,8 @@ class AppendItem:
     """SHA-256 in lower-case hexadecimal -> content."""
     request: RequestRecord | None = None
     audit: Sequence[AuditRecord] = ()
+    scope_entries: Sequence[ScopeEntry] = ()
+    """Events, up to the last of these, that are about nested scopes; each is told once a scope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +166,18 @@ class EventPage:
     """In order; the first has the number `after + 1`."""
     last_sequence: int
     """Number of the newest event of the execution at the time of reading."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopePage:
+    """A stretch of the events of a nested scope."""
+
+    events: Sequence[bytes]
+    """In order."""
+    after: int
+    """Number of the last of them, behind which the next page begins."""
+    is_last: bool
+    """Whether the index has no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +252,21 @@ class NamespaceJournal(Protocol):
         """
         ...
 
+    async def read_scope(
+        self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
+    ) -> ScopePage:
+        """Read events of a nested scope after a sequence, by the index; bounds are those of `read`.
+
+        What the index was not told of is not read: a scope that has not ended may have none. The cost is that of
+        the events returned, however many the execution has.
+
+        Raises:
+            ExecutionNotFound: no such execution in this namespace.
+            EventDamaged: an event, or an entry of the index, is damaged.
+            JournalUnavailable: the store does not answer.
+        """
+        ...
+
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution; None if there is none in this namespace.
 
@@ -291,7 +325,8 @@ class Journal(Protocol):
             JournalUnavailable: the store failed; see rule 4.
             StoreLost: the store was deleted or replaced; nothing of it may be acknowledged.
             StoreDamaged: the store's structure is damaged; nothing was written.
-            InvariantViolated: an execution stands twice in the items, or is made without a row or an event.
+            InvariantViolated: an execution stands twice in the items, is made without a row or an event, or an
+                entry of the index names events that it has not.
         """
         ...
 

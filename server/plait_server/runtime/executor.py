@@ -361,6 +361,7 @@ class Executor:
             contents=self._contents.unsaved,
             request=next((call.request for call in calls if call.request is not None), None),
             audit=audit,
+            scope_entries=self.execution.scope_index.take(),
         )
         self._contents.saving, self._contents.unsaved = self._contents.unsaved, {}
         self._is_committing, self._committed = True, trio.Event()

@@ -59,6 +59,8 @@ async def replay(
                 execution = await _begin(journal, event)
             execution.apply(event)
             yield execution, event
+        if execution is not None:
+            execution.scope_index.take()  # The journal has them.
         after += len(page.events)
         if after >= page.last_sequence or not page.events:
             return

@@ -41,7 +41,8 @@ def require_well_formed(items: Sequence[AppendItem]) -> None:
     """Check what no conflict can mend.
 
     Raises:
-        InvariantViolated: an execution stands twice in the items, or one is made without a row or an event.
+        InvariantViolated: an execution stands twice in the items, one is made without a row or an event, or an entry
+            of the index names events that its execution has not.
     """
     if len({(item.namespace, item.execution_id) for item in items}) != len(items):
         raise InvariantViolated("an execution stands twice in one append; please report it")
@@ -51,6 +52,14 @@ def require_well_formed(items: Sequence[AppendItem]) -> None:
                 f"execution {item.execution_id} is made without a row or an event; please report it",
                 execution_id=item.execution_id,
             )
+        last = item.expected_sequence + len(item.events)
+        for entry in item.scope_entries:
+            if not (0 < entry.sequences[0] <= entry.sequences[-1] <= last):
+                raise InvariantViolated(
+                    f"scope {entry.scope_path} of execution {item.execution_id} has events that are not there; please "
+                    "report it",
+                    execution_id=item.execution_id,
+                )
 
 
 def find_conflict(

@@ -9,6 +9,8 @@ Memory is not damaged by itself; `damage_event` and `damage_row` do it for tests
 from __future__ import annotations
 
 import secrets
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +21,7 @@ from plait_server.adapters.journals.verification import (
     damaged_row,
     verify_content,
     verify_page,
+    verify_scope_page,
 )
 from plait_server.errors import ExecutionNotFound, InvariantViolated, JournalUnavailable
 from plait_server.ports.journal import (
@@ -34,6 +37,7 @@ from plait_server.ports.journal import (
     JournalStatistics,
     ListedExecution,
     RequestRecord,
+    ScopePage,
     Verification,
     chain,
     chain_start,
@@ -58,6 +62,8 @@ class _Execution:
     events: list[bytes] = field(default_factory=list[bytes])
     checksums: list[bytes] = field(default_factory=list[bytes])
     audit: list[AuditRecord] = field(default_factory=list[AuditRecord])
+    scopes: dict[str, array[int]] = field(default_factory=dict[str, "array[int]"])
+    """Scope path -> sequences of its events, ascending."""
     is_damaged: bool = False
     """Whether its row is."""
 
@@ -248,6 +254,8 @@ class MemoryJournal:
             execution.events.append(event)
             execution.checksums.append(checksum)
         execution.audit.extend(item.audit)
+        for entry in item.scope_entries:
+            execution.scopes.setdefault(entry.scope_path, array("q")).extend(entry.sequences)
         execution.head = head._replace(
             last_sequence=len(execution.events), last_checksum=checksum, audit_count=len(execution.audit)
         )
@@ -312,6 +320,29 @@ class MemoryNamespaceJournal:
             ),
             execution_id=execution_id,
             head=execution.head,
+            after=after,
+            events_max=events_max,
+            bytes_max=bytes_max,
+        )
+
+    async def read_scope(
+        self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
+    ) -> ScopePage:
+        """Read events of a nested scope after a sequence, as the port says."""
+        execution = self._find(execution_id)
+        if execution is None:
+            raise ExecutionNotFound(execution_id=execution_id)
+        events, checksums = execution.events, execution.checksums
+
+        def find_event(sequence: int) -> tuple[bytes, bytes, bytes]:
+            previous = checksums[sequence - 2] if sequence > 1 else execution.head.identity
+            return previous, events[sequence - 1], checksums[sequence - 1]
+
+        sequences = execution.scopes.get(scope_path, ())
+        return verify_scope_page(
+            islice(sequences, bisect_right(sequences, after), None),
+            find_event,
+            execution_id=execution_id,
             after=after,
             events_max=events_max,
             bytes_max=bytes_max,

@@ -46,7 +46,6 @@ from plait_server.adapters.journals.sqlite_rows import (
     Stored,
     UnexpectedRow,
     Value,
-    audit_of,
     fetch,
     record_of,
     stored_of,
@@ -55,8 +54,6 @@ from plait_server.adapters.journals.sqlite_verifier import Verifier
 from plait_server.adapters.journals.verification import (
     checksum_of_head,
     damaged_row,
-    verify_audit,
-    verify_page,
 )
 from plait_server.errors import (
     ExecutionNotFound,
@@ -70,10 +67,8 @@ from plait_server.errors import (
 from plait_server.ports.journal import (
     AppendItem,
     AppendResult,
-    AuditRecord,
     Claim,
     DamagedRow,
-    EventPage,
     ExecutionDamaged,
     JournalStatistics,
     RequestRecord,
@@ -283,33 +278,33 @@ class SqliteJournal:
         """Run a named query to its end, within `read` or a transaction."""
         return fetch(self._connection, self._queries[query], *values)
 
-    def read_events(
-        self, namespace: str, execution_id: str, *, after: int, events_max: int, bytes_max: int
-    ) -> EventPage:
-        """Read and verify a stretch of events, within `read`; raises as `NamespaceJournal.read` does."""
-        head = self._require_head(namespace, execution_id)
-        cursor = self._connection.execute(self._queries["list_events"].sql, (head.position, after))
+    @contextlib.contextmanager
+    def rows(self, query: str, *values: Value) -> Generator[Iterable[Row]]:
+        """Run a named query for as many rows as are taken inside, within `read`."""
+        cursor = self._connection.execute(self._queries[query].sql, values)
         try:
-            return verify_page(
-                cast("Iterable[tuple[int, bytes | None, bytes | None]]", cursor),
-                execution_id=execution_id,
-                head=head,
-                after=after,
-                events_max=events_max,
-                bytes_max=bytes_max,
-            )
+            yield cast("Iterable[Row]", cursor)
         finally:
             # A statement that was not read to its end keeps its read transaction open.
             cursor.close()
 
-    def read_audit(self, namespace: str, execution_id: str, *, limit: int) -> list[AuditRecord]:
-        """Read and verify audit records, within `read`; raises as `NamespaceJournal.read_audit` does."""
-        try:
-            head = self._require_head(namespace, execution_id)
-        except ExecutionNotFound:
-            return []
-        records = [audit_of(row) for row in self.execute("list_audit", head.position, limit)]
-        return verify_audit(records, execution_id=execution_id, head=head, limit=limit)
+    def require_head(self, namespace: str, execution_id: str) -> Head:
+        """Find where an execution ends, within `read`.
+
+        Raises:
+            ExecutionNotFound: there is no such execution in this namespace.
+            EventDamaged: its row is damaged.
+        """
+        head = self._heads.get((namespace, execution_id))
+        if head is None:
+            match self.find_execution(namespace, execution_id):
+                case None:
+                    raise ExecutionNotFound(execution_id=execution_id)
+                case DamagedRow():
+                    raise damaged_row(execution_id)
+                case Stored(head=head):
+                    pass
+        return head
 
     def find_execution(self, namespace: str, execution_id: str) -> Stored | DamagedRow | None:
         """Find the row of an execution, within `read` or a transaction."""
@@ -367,6 +362,7 @@ class SqliteJournal:
         self._write_rows("insert_content", batch.contents)
         self._write_rows("insert_request", batch.requests)
         self._write_rows("insert_audit", batch.audit)
+        self._write_rows("insert_scope_entry", batch.scope_entries)
         return batch
 
     def _claim(self, limit: int) -> list[Claim | DamagedRow]:
@@ -483,17 +479,3 @@ class SqliteJournal:
     def _note_log_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._log_pages = pages
         return apsw.SQLITE_OK
-
-    # Reading.
-
-    def _require_head(self, namespace: str, execution_id: str) -> Head:
-        head = self._heads.get((namespace, execution_id))
-        if head is None:
-            match self.find_execution(namespace, execution_id):
-                case None:
-                    raise ExecutionNotFound(execution_id=execution_id)
-                case DamagedRow():
-                    raise damaged_row(execution_id)
-                case Stored(head=head):
-                    pass
-        return head

@@ -105,6 +105,25 @@ FROM events
 WHERE execution = :execution AND sequence >= :sequence
 ORDER BY sequence;
 
+-- find_event --
+-- Read an event, and the checksum of the one before it.
+SELECT sequence, CASE WHEN sequence = :sequence THEN CAST(event AS BLOB) END, CAST(checksum AS BLOB)
+FROM events
+WHERE execution = :execution AND sequence BETWEEN :sequence - 1 AND :sequence
+ORDER BY sequence;
+
+-- insert_scope_entry --
+-- Index events of a nested scope.
+INSERT INTO scope_entries (execution, scope_path, last_sequence, sequences, checksum)
+VALUES (:execution, :scope_path, :last_sequence, :sequences, :checksum);
+
+-- list_scope_entries --
+-- Read the index of a nested scope, for events after a sequence.
+SELECT last_sequence, CAST(sequences AS BLOB), CAST(checksum AS BLOB)
+FROM scope_entries
+WHERE execution = :execution AND scope_path = :scope_path AND last_sequence > :after
+ORDER BY last_sequence;
+
 -- insert_content --
 -- Keep a content, unless it is kept.
 INSERT INTO contents (namespace, digest, key_checksum, content)

@@ -11,7 +11,9 @@ from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
     checksum_of_head,
     checksum_of_request,
+    checksum_of_scope_entry,
     digest_of_row,
+    pack_sequences,
 )
 from plait_server.errors import InvariantViolated
 from plait_server.ports.journal import (
@@ -52,6 +54,8 @@ class Batch:
     """For `insert_request`."""
     audit: list[Row] = field(default_factory=list[Row])
     """For `insert_audit`."""
+    scope_entries: list[Row] = field(default_factory=list[Row])
+    """For `insert_scope_entry`."""
     event_bytes: int = 0
 
     def add(self, item: AppendItem, head: Head | None, *, owner: int) -> Appended:
@@ -134,6 +138,17 @@ class Batch:
                     request.fingerprint,
                     request.execution_id,
                     checksum_of_request(item.namespace, request),
+                )
+            )
+        for scope_path, sequences in item.scope_entries:
+            packed = pack_sequences(sequences)
+            self.scope_entries.append(
+                (
+                    head.position,
+                    scope_path,
+                    sequences[-1],
+                    packed,
+                    checksum_of_scope_entry(head.identity, scope_path, sequences[-1], packed),
                 )
             )
         for number, audit in enumerate(item.audit, start=head.audit_count - len(item.audit) + 1):

@@ -19,7 +19,7 @@ from plait_server.adapters.journals.sqlite_file import (
     require_ours,
     require_store,
 )
-from plait_server.adapters.journals.sqlite_image import Image
+from plait_server.adapters.journals.sqlite_image import Image, index_by_scope
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, LogState, judge_log, read_log
 from plait_server.adapters.journals.sqlite_rows import Stored, fetch
@@ -167,6 +167,11 @@ def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> s
         return f"event {len(events) + 1} is damaged or missing"
     try:
         image.audit(stored)
+        scopes: dict[str, list[int]] = {}
+        for entry in index_by_scope(events):
+            scopes.setdefault(entry.scope_path, []).extend(entry.sequences)
+        if image.scopes(stored) != scopes:
+            return "its index by scope does not fit its events; `plait store salvage` makes it anew"
         detail = decode_event(events[0].event).detail
     except EventDamaged as error:
         return error.message

@@ -7,7 +7,7 @@ read is verified by its own checksum.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import NamedTuple, cast
 
 import apsw
@@ -22,6 +22,7 @@ from plait_server.adapters.journals.sqlite_rows import (
     audit_of,
     fetch,
     record_of,
+    sequences_of,
     store_of,
     stored_of,
 )
@@ -31,6 +32,7 @@ from plait_server.adapters.journals.verification import (
     verify_content,
 )
 from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AuditRecord, DamagedRow, RequestRecord, chain
@@ -134,6 +136,20 @@ class Image:
         records = [audit_of(row) for row in rows]
         return verify_audit(records, execution_id=stored.execution_id, head=stored.head, limit=count)
 
+    def scopes(self, stored: Stored) -> Mapping[str, list[int]]:
+        """Read which events the index says are about which nested scope.
+
+        Raises:
+            EventDamaged: an entry is damaged.
+        """
+        found: dict[str, list[int]] = {}
+        for path, *entry in self._fetch("list_all_scope_entries", stored.head.position):
+            # A path that damage made no text fits no checksum.
+            scope_path = path.decode(errors="replace") if isinstance(path, bytes) else ""
+            sequences = sequences_of([tuple(entry)], stored.head.identity, stored.execution_id, scope_path)
+            found.setdefault(scope_path, []).extend(sequences)
+        return found
+
     def requests(self) -> Iterator[tuple[str, RequestRecord] | None]:
         """Read the records of all requests, None for each that is damaged; both ends if the middle is damaged."""
         seen: set[Row] = set()
@@ -219,6 +235,21 @@ def fitting(events: list[StoredEvent], identity: bytes) -> list[StoredEvent]:
         if stored.sequence != number or stored.checksum != checksum:
             return events[: number - 1]
     return events
+
+
+def index_by_scope(events: list[StoredEvent]) -> list[ScopeEntry]:
+    """Work the index by scope of an execution out of its events.
+
+    Raises:
+        EventDamaged: an event cannot be read.
+    """
+    # To read all events of a store takes minutes; no node of a nested scope has a path without it.
+    if not any(b"/" in stored.event for stored in events):
+        return []
+    index = ScopeIndex()
+    for stored in events:
+        index.apply(decode_event(stored.event))
+    return list(index.take())
 
 
 def _content_of(row: Row | None) -> Content | None:

@@ -20,6 +20,13 @@ SELECT max(arrival) FROM events;
 -- Read an event by its number.
 SELECT execution, sequence, CAST(event AS BLOB), CAST(checksum AS BLOB) FROM events WHERE arrival = :number;
 
+-- list_all_scope_entries --
+-- Read the index by scope of an execution.
+SELECT CAST(scope_path AS BLOB), last_sequence, CAST(sequences AS BLOB), CAST(checksum AS BLOB)
+FROM scope_entries
+WHERE execution = :execution
+ORDER BY scope_path, last_sequence;
+
 -- find_last_content --
 -- Read the number of the newest content.
 SELECT max(rowid) FROM contents;

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, cast
 
-from plait_server.adapters.journals.sqlite_rows import Stored, stored_of
+from plait_server.adapters.journals.conditions import Head
+from plait_server.adapters.journals.sqlite_rows import Stored, Value, audit_of, sequences_of, stored_of
 from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
     damaged_content,
     damaged_row,
+    verify_audit,
     verify_content,
+    verify_page,
+    verify_scope_page,
 )
+from plait_server.errors import ExecutionNotFound
 from plait_server.ports.journal import (
     AuditRecord,
     DamagedRow,
     EventPage,
     ListedExecution,
     RequestRecord,
+    ScopePage,
 )
 
 if TYPE_CHECKING:
@@ -41,11 +47,39 @@ class SqliteNamespaceJournal:
 
     async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
         """Read events after a sequence, as the port says."""
-        return self._journal.read(
-            lambda: self._journal.read_events(
-                self._namespace, execution_id, after=after, events_max=events_max, bytes_max=bytes_max
-            )
-        )
+
+        def read() -> EventPage:
+            head = self._journal.require_head(self._namespace, execution_id)
+            with self._journal.rows("list_events", head.position, after) as rows:
+                return verify_page(
+                    cast("Iterable[tuple[int, bytes | None, bytes | None]]", rows),
+                    execution_id=execution_id,
+                    head=head,
+                    after=after,
+                    events_max=events_max,
+                    bytes_max=bytes_max,
+                )
+
+        return self._journal.read(read)
+
+    async def read_scope(
+        self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
+    ) -> ScopePage:
+        """Read events of a nested scope after a sequence, as the port says."""
+
+        def read() -> ScopePage:
+            head = self._journal.require_head(self._namespace, execution_id)
+            with self._journal.rows("list_scope_entries", head.position, scope_path, after) as rows:
+                return verify_scope_page(
+                    sequences_of(rows, head.identity, execution_id, scope_path, after=after),
+                    lambda sequence: self._find_event(head, sequence),
+                    execution_id=execution_id,
+                    after=after,
+                    events_max=events_max,
+                    bytes_max=bytes_max,
+                )
+
+        return self._journal.read(read)
 
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution; None if there is none in this namespace."""
@@ -82,6 +116,23 @@ class SqliteNamespaceJournal:
 
     async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
         """Read the audit of an execution, oldest first."""
-        return self._journal.read(
-            lambda: self._journal.read_audit(self._namespace, execution_id, limit=limit)
-        )
+
+        def read() -> list[AuditRecord]:
+            try:
+                head = self._journal.require_head(self._namespace, execution_id)
+            except ExecutionNotFound:
+                return []
+            records = [audit_of(row) for row in self._journal.execute("list_audit", head.position, limit)]
+            return verify_audit(records, execution_id=execution_id, head=head, limit=limit)
+
+        return self._journal.read(read)
+
+    def _find_event(self, head: Head, sequence: int) -> tuple[Value, Value, Value]:
+        """Return the checksum before an event, the event, and its own checksum; None for what is missing."""
+        match self._journal.execute("find_event", sequence, head.position):
+            case [(_, _, previous), (_, event, checksum)]:
+                return previous, event, checksum
+            case [(1, event, checksum)]:
+                return head.identity, event, checksum
+            case _:
+                return None, None, None

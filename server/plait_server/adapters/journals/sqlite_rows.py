@@ -6,7 +6,7 @@ are read as bytes where one that is no UTF-8 must not end the whole query.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
 import apsw
@@ -17,8 +17,11 @@ from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
     checksum_of_head,
     checksum_of_request,
+    checksum_of_scope_entry,
     checksum_of_words,
+    damaged_scope,
     digest_of_row,
+    unpack_sequences,
 )
 from plait_server.ports.journal import (
     AuditRecord,
@@ -254,6 +257,24 @@ def audit_of(row: Row) -> tuple[int, AuditRecord, bytes]:
         case _:
             nothing = AuditRecord(time_s=0.0, kind="", node_path="", attempt=0, worker_id="", detail="")
             return 0, nothing, b""
+
+
+def sequences_of(
+    rows: Iterable[Row], identity: bytes, execution_id: str, scope_path: str, *, after: int = 0
+) -> Iterator[int]:
+    """Read the sequences of a scope's events after one of rows of `list_scope_entries`.
+
+    Raises:
+        EventDamaged: a row is damaged.
+    """
+    for row in rows:
+        match row:
+            case (int(last), bytes(packed), bytes(checksum)) if checksum == checksum_of_scope_entry(
+                identity, scope_path, last, packed
+            ):
+                yield from (sequence for sequence in unpack_sequences(last, packed) if sequence > after)
+            case _:
+                raise damaged_scope(execution_id, scope_path)
 
 
 def _text(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 A copy is read, into which the pages of the log are written, also those behind the place where SQLite stops. What is
 saved was verified as the server verifies it. An execution of which only the row is damaged is saved by replaying its
-events, for they say all that the row says.
+events, for they say all that the row says. The index by scope is not read, but made anew of the events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_errors import translate_errors
 from plait_server.adapters.journals.sqlite_file import connect, refused, require_absent, require_store
-from plait_server.adapters.journals.sqlite_image import Image, StoredEvent
+from plait_server.adapters.journals.sqlite_image import Image, StoredEvent, index_by_scope
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, read_log
 from plait_server.adapters.journals.sqlite_rows import Row, Stored, fetch, store_of
@@ -30,7 +30,9 @@ from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
     checksum_of_head,
     checksum_of_request,
+    checksum_of_scope_entry,
     digest_of_row,
+    pack_sequences,
 )
 from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.core.run.execution import Execution
@@ -283,7 +285,22 @@ class _Writer:
                 *values,
                 checksum_of_audit(head.identity, number, record),
             )
+        self._index(stored, events)
         self._salvage.executions += 1
+
+    def _index(self, stored: Stored, events: list[StoredEvent]) -> None:
+        try:
+            entries = index_by_scope(events)
+        except EventDamaged as error:
+            self._salvage.lost.append(
+                f"the index by scope of execution {stored.execution_id}: {error.message}"
+            )
+            return
+        for scope_path, sequences in entries:
+            packed = pack_sequences(sequences)
+            key = scope_path, sequences[-1], packed
+            checksum = checksum_of_scope_entry(stored.head.identity, *key)
+            self._insert("insert_scope_entry", stored.head.position, *key, checksum)
 
     def _insert(self, query: str, *values: str | bytes | float | None) -> None:
         fetch(self._connection, self._queries[query], *values)

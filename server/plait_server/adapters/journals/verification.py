@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from plait_server.adapters.journals.conditions import Head
@@ -20,6 +20,7 @@ from plait_server.ports.journal import (
     EventPage,
     ExecutionRow,
     RequestRecord,
+    ScopePage,
     chain,
 )
 
@@ -66,6 +67,23 @@ def checksum_of_audit(identity: bytes, number: int, record: AuditRecord) -> byte
 def checksum_of_content_key(namespace: str, digest: str) -> bytes:
     """Return what binds a content to its namespace; its digest binds the bytes."""
     return checksum_of_words(b"plait content", (namespace, digest))
+
+
+def pack_sequences(sequences: Sequence[int]) -> bytes:
+    """Write the sequences of an entry, as how far they lie before the last one: 4 bytes each."""
+    last = sequences[-1]
+    return struct.pack(f">{len(sequences)}I", *[last - sequence for sequence in sequences])
+
+
+def unpack_sequences(last_sequence: int, packed: bytes) -> list[int]:
+    """Read the sequences of an entry of which the checksum fits."""
+    return [last_sequence - distance for (distance,) in struct.iter_unpack(">I", packed)]
+
+
+def checksum_of_scope_entry(identity: bytes, scope_path: str, last_sequence: int, packed: bytes) -> bytes:
+    """Return the checksum of an entry of the index by scope."""
+    content = b"%d:%b%b" % (last_sequence, packed, scope_path.encode(errors="surrogatepass"))
+    return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES, key=identity, person=b"plait scope").digest()
 
 
 def checksum_of_words(purpose: bytes, words: Iterable[str]) -> bytes:
@@ -127,6 +145,46 @@ def verify_page(
     return EventPage(events=events, last_sequence=head.last_sequence)
 
 
+def verify_scope_page(
+    sequences: Iterable[int],
+    find_event: Callable[[int], tuple[object, object, object]],
+    *,
+    execution_id: str,
+    after: int,
+    events_max: int,
+    bytes_max: int,
+) -> ScopePage:
+    """Take events of a scope while they fit the bounds.
+
+    Args:
+        sequences: Those of the scope behind `after`, ascending. No more is taken than the page needs.
+        find_event: Returns the checksum before an event, the event, and its own checksum, as damage left them.
+        execution_id: Named in errors.
+        after: The page begins behind it.
+        events_max: Bound of the page.
+        bytes_max: Bound of the page, but for its first event.
+
+    Raises:
+        EventDamaged: an event is missing, or its bytes are not those that were appended.
+    """
+    events: list[bytes] = []
+    budget = bytes_max
+    for sequence in sequences:
+        if len(events) == events_max:
+            return ScopePage(events=events, after=after, is_last=False)
+        previous, event, checksum = find_event(sequence)
+        if not (isinstance(previous, bytes) and len(previous) == CHECKSUM_BYTES and isinstance(event, bytes)):
+            raise _damaged(execution_id, sequence)
+        budget -= len(event)
+        if events and budget < 0:
+            return ScopePage(events=events, after=after, is_last=False)
+        if chain(previous, event) != checksum:
+            raise _damaged(execution_id, sequence)
+        events.append(event)
+        after = sequence
+    return ScopePage(events=events, after=after, is_last=True)
+
+
 def verify_audit(
     records: Iterable[tuple[int, AuditRecord, bytes]], *, execution_id: str, head: Head, limit: int
 ) -> list[AuditRecord]:
@@ -178,6 +236,16 @@ def damaged_content(digest: str) -> EventDamaged:
     """Make the error for a content that is not what was kept."""
     return EventDamaged(
         f"the content {digest} is damaged; executions that need it cannot go on", digest=digest
+    )
+
+
+def damaged_scope(execution_id: str, scope_path: str) -> EventDamaged:
+    """Make the error for a scope of which the index is damaged."""
+    return EventDamaged(
+        f"the index by scope of execution {execution_id} is damaged at {scope_path}; stop the server and run "
+        "`plait store salvage`, which makes it anew",
+        execution_id=execution_id,
+        scope_path=scope_path,
     )
 
 

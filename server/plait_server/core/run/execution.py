@@ -24,6 +24,7 @@ from plait_server.core.run.events import (
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.scope import NodeRecord, Scope, open_scope_in_slices
+from plait_server.core.run.scope_index import ScopeIndex
 from plait_server.core.run.states import (
     CancelStage,
     ExecutionState,
@@ -81,6 +82,7 @@ class Execution:
         self.open_receipts = 0
         """Cancels of which a further receipt follows."""
         self.usage: dict[str, Decimal] = {}
+        self.scope_index = ScopeIndex()
 
     def __repr__(self) -> str:
         state = self.state.name if self.state is not None else "NEW"
@@ -134,6 +136,7 @@ class Execution:
             message = f"event {event.sequence} follows {self.sequence}; please report this"
             raise InvariantViolated(message)
         self.sequence = event.sequence
+        self.scope_index.apply(event)
         if event.node_path:
             self._apply_to_node(event)
         else:

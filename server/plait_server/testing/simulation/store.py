@@ -36,6 +36,7 @@ from plait_server.ports.journal import (
     ListedExecution,
     NamespaceJournal,
     RequestRecord,
+    ScopePage,
     Verification,
 )
 
@@ -313,6 +314,15 @@ class TappedNamespace:
         """Read events after a sequence."""
         self._journal.come_to(BreakPoint.READ)
         return await self._inner.read(execution_id, after=after, events_max=events_max, bytes_max=bytes_max)
+
+    async def read_scope(
+        self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
+    ) -> ScopePage:
+        """Read events of a nested scope after a sequence."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.read_scope(
+            execution_id, scope_path, after=after, events_max=events_max, bytes_max=bytes_max
+        )
 
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution."""

@@ -1,0 +1,148 @@
+"""The memory journal behind a gate: appends are held, broken and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal, MemoryStore
+from plait_server.ports.journal import (
+    AppendItem,
+    AppendResult,
+    AuditRecord,
+    Claim,
+    DamagedRow,
+    EventPage,
+    JournalStatistics,
+    ListedExecution,
+    RequestRecord,
+    ScopePage,
+    Verification,
+)
+
+
+class Gate:
+    """Lets appends through, holds them, or breaks them; keeps what went through."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[AppendItem]] = []
+        self._open = trio.Event()
+        self._open.set()
+        self.waiting = 0
+        """Appends that stand before the gate."""
+        self.breaks: list[Exception | Callable[[AppendItem], AppendResult | None]] = []
+        """What becomes of the next appends: raised, or asked for each item (None lets it through)."""
+        self.reads_yield = False
+        """Whether reads let others run, as those of a store far away do."""
+
+    def close(self) -> None:
+        self._open = trio.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def pass_through(self) -> None:
+        self.waiting += 1
+        await self._open.wait()
+        self.waiting -= 1
+
+
+class GatedJournal:
+    """A memory journal behind a gate."""
+
+    kind = "memory"
+
+    def __init__(self, store: MemoryStore, gate: Gate) -> None:
+        self.inner = MemoryJournal(store, owner=f"owner-{store.generation + 1}")
+        self._gate = gate
+
+    @property
+    def owner(self) -> str:
+        return self.inner.owner
+
+    def namespace(self, name: str) -> GatedNamespace:
+        return GatedNamespace(self.inner.namespace(name), self._gate)
+
+    async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
+        await self._gate.pass_through()
+        action = self._gate.breaks.pop(0) if self._gate.breaks else None
+        if isinstance(action, Exception):
+            raise action
+        results: list[AppendResult] = []
+        for item in items:
+            refused = action(item) if action is not None else None
+            results.append(refused or (await self.inner.append_many([item]))[0])
+        self._gate.batches.append(list(items))
+        return results
+
+    async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
+        if self._gate.reads_yield:
+            await trio.sleep(0.001)
+        return await self.inner.claim(limit=limit)
+
+    async def renew(self) -> bool:
+        return await self.inner.renew()
+
+    async def verify(self, *, limit: int) -> Verification:
+        return await self.inner.verify(limit=limit)
+
+    async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
+        return await self.inner.list_due(now_s=now_s, limit=limit)
+
+    async def key(self) -> bytes:
+        return await self.inner.key()
+
+    def statistics(self) -> JournalStatistics:
+        return self.inner.statistics()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class GatedNamespace:
+    """A namespace of a `GatedJournal`."""
+
+    def __init__(self, inner: MemoryNamespaceJournal, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    @property
+    def namespace(self) -> str:
+        return self._inner.namespace
+
+    async def _way(self) -> None:
+        if self._gate.reads_yield:
+            await trio.sleep(0.001)
+
+    async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
+        await self._way()
+        return await self._inner.read(execution_id, after=after, events_max=events_max, bytes_max=bytes_max)
+
+    async def read_scope(
+        self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
+    ) -> ScopePage:
+        await self._way()
+        return await self._inner.read_scope(
+            execution_id, scope_path, after=after, events_max=events_max, bytes_max=bytes_max
+        )
+
+    async def read_row(self, execution_id: str) -> ListedExecution | None:
+        await self._way()
+        return await self._inner.read_row(execution_id)
+
+    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
+        await self._way()
+        return await self._inner.list_rows(before=before, limit=limit)
+
+    async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
+        await self._way()
+        return await self._inner.find_request(method, request_id)
+
+    async def read_content(self, digest: str) -> bytes | None:
+        await self._way()
+        return await self._inner.read_content(digest)
+
+    async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
+        await self._way()
+        return await self._inner.read_audit(execution_id, limit=limit)
