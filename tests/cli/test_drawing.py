@@ -23,9 +23,7 @@ def drawn(graph: Graph, width: int = 100) -> str:
 def plan_of(graph: Graph) -> PlanGraphResponse:
     if not graph.nodes:
         return PlanGraphResponse()
-    adjacency = build_adjacency(graph)
-    validation = Validation(analysis=analyze(graph, adjacency), adjacency=adjacency)
-    return plan_response(graph, validation)
+    return plan_response(graph, Validation(analysis=analyze(graph, build_adjacency(graph))))
 
 
 def check(picture: str, *lines: str, width: int = 100) -> None:

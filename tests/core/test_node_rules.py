@@ -256,7 +256,7 @@ def test_v6_nodes_are_within_limits(node: Node, field: str, message: str) -> Non
 def test_v6_a_node_has_a_kind() -> None:
     assert found(one(Node(id="a", kind=None))) == {
         "graph.nodes[0]": (
-            "unknown or missing kind; give one of task, condition, switch, transform and delay"
+            "unknown or missing kind; give one of task, condition, switch, transform, delay and subgraph"
         )
     }
 
@@ -288,7 +288,11 @@ def test_v6_a_locked_output_holds_no_expressions() -> None:
         (Policy(min_success_rate=1.5), "min_success_rate", "must be from 0 to 1, not 1.5"),
         (Policy(min_success_rate=math.nan), "min_success_rate", "must be from 0 to 1, not nan"),
         (Policy(timeout_s=-1), "timeout", "must be from 0, which is no bound, to 10 years, not -1 s"),
-        (Policy(max_concurrency=10_001), "max_concurrency", "must be from 1 to 10,000, not 10,001"),
+        (
+            Policy(max_concurrency=10_001),
+            "max_concurrency",
+            "must be from 1 to 10,000, or 0 for the default, not 10,001",
+        ),
     ],
 )
 def test_v6_the_policy_is_within_limits(policy: Policy, field: str, message: str) -> None:

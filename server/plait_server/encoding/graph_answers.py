@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plait.v1 import graph_service_pb2
 from plait_server.core.definition.analysis import Adjacency, longest_path
-from plait_server.core.definition.branches import assign_branches
+from plait_server.core.definition.compiled import compile_graph
 from plait_server.core.definition.graph import Analysis, Graph
 from plait_server.core.definition.problems import Problem
 from plait_server.core.definition.validation import Validation
@@ -22,18 +22,15 @@ def validation_response(validation: Validation) -> graph_service_pb2.ValidateGra
 
 def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.PlanGraphResponse:
     """Write what a valid graph would do; `validation` is that of the graph."""
-    analysis, adjacency = validation.analysis, validation.adjacency
-    assert analysis is not None
-    assert adjacency is not None  # a valid graph has both
-    branches = assign_branches(graph, adjacency, analysis.levels)
-    layout = _layout(graph, adjacency, analysis)
-    widths: dict[int, int] = {}
-    for level in analysis.levels:
-        widths[level] = widths.get(level, 0) + 1
+    analysis = validation.analysis
+    assert analysis is not None  # a valid graph has one
+    definition = compile_graph(graph, analysis)
+    branches = definition.branches
+    layout = _layout(graph, definition.adjacency, analysis)
     return graph_service_pb2.PlanGraphResponse(
-        level_count=len(widths),
-        width=max(widths.values()),
-        longest_path=[graph.nodes[index].id for index in longest_path(adjacency, analysis)],
+        level_count=len(definition.level_sizes),
+        width=max(definition.level_sizes),
+        longest_path=[graph.nodes[index].id for index in longest_path(definition.adjacency, analysis)],
         nodes=[
             graph_service_pb2.PlannedNode(
                 id=node.id,

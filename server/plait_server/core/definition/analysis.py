@@ -128,8 +128,19 @@ def find_cycle(adjacency: Adjacency) -> list[int] | None:
     return cycle[first:] + cycle[:first]
 
 
-def analyze(graph: Graph, adjacency: Adjacency) -> Analysis:
-    """Work out what an execution needs to know of a graph without cycles (V9)."""
+def analyze(graph: Graph, adjacency: Adjacency, inner: Mapping[int, Analysis] | None = None) -> Analysis:
+    """Work out what an execution needs to know of a graph without cycles (V9).
+
+    Args:
+        graph: The graph.
+        adjacency: Its edges.
+        inner: The analyses of the graphs in its sub-graph nodes, by position, if they are known already.
+    """
+    if inner is None:
+        inner = {
+            position: analyze(inner_graph, build_adjacency(inner_graph))
+            for position, inner_graph in inner_graphs(graph)
+        }
     levels, _ = _levels(adjacency)
     outgoing, targets = adjacency.outgoing, adjacency.edge_targets
     is_plain = [edge.handle != ERROR_HANDLE for edge in graph.edges]
@@ -155,12 +166,17 @@ def analyze(graph: Graph, adjacency: Adjacency) -> Analysis:
         levels=tuple(levels),
         remaining=tuple(remaining),
         guarded=frozenset(node for node, guarded in enumerate(is_guarded) if guarded),
-        inner={
-            position: analyze(node.kind.graph, build_adjacency(node.kind.graph))
-            for position, node in enumerate(graph.nodes)
-            if isinstance(node.kind, Subgraph) and node.kind.graph is not None
-        },
+        inner=inner,
     )
+
+
+def inner_graphs(graph: Graph) -> list[tuple[int, Graph]]:
+    """Return the graphs that stand in sub-graph nodes, each with the position of its node, ascending."""
+    return [
+        (position, node.kind.graph)
+        for position, node in enumerate(graph.nodes)
+        if isinstance(node.kind, Subgraph) and node.kind.graph is not None
+    ]
 
 
 def longest_path(adjacency: Adjacency, analysis: Analysis) -> list[int]:

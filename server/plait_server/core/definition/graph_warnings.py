@@ -25,40 +25,45 @@ from plait_server.core.definition.graph import (
 )
 from plait_server.core.definition.nearest import quote
 from plait_server.core.definition.node_rules import DEFAULT_HANDLE, FALSE_HANDLE
-from plait_server.core.definition.problems import Problem, Report
+from plait_server.core.definition.problems import Report
 
 _RACES: Final = (JoinMode.ANY, JoinMode.QUORUM)
 
 
-def find_warnings(
-    graph: Graph, adjacency: Adjacency, names_output: Callable[[str], bool]
-) -> tuple[Problem, ...]:
-    """Return the first 50 warnings of a valid graph: those of nodes, then those of edges, in graph order.
+def add_warnings(
+    path: str, graph: Graph, adjacency: Adjacency, names_output: Callable[[str], bool], report: Report
+) -> None:
+    """Add the warnings of a valid graph: those of nodes, then those of edges, in graph order.
 
     Args:
-        graph: The graph.
+        path: The path of the graph's field.
+        graph: The graph; graphs inside it are not looked into.
         adjacency: Its edges.
         names_output: Tells whether a `when` looks at what its edge would carry, and so may turn a null away.
+        report: Takes the warnings.
     """
-    report = Report()
     for position, node in enumerate(graph.nodes):
         if node.retry is not None and _repeats_nothing(node.retry):
             report.add(
-                f"graph.nodes[{position}].retry",
+                f"{path}.nodes[{position}].retry",
                 "nothing is repeated, for `max_attempts` is 1; raise it, or remove the rest",
+            )
+        if isinstance(node.kind, Subgraph) and node.timeouts is not None and node.timeouts.attempt_s:
+            report.add(
+                f"{path}.nodes[{position}].timeouts.attempt",
+                "it has no effect, for a sub-graph has no attempts; set `timeouts.node` instead",
             )
     for position, edge in enumerate(graph.edges):
         source = graph.nodes[adjacency.edge_sources[position]]
         target = graph.nodes[adjacency.edge_targets[position]]
         if edge.branch_name and len(adjacency.outgoing[adjacency.edge_sources[position]]) == 1:
             report.add(
-                f"graph.edges[{position}].branch_name",
+                f"{path}.edges[{position}].branch_name",
                 f"the name is never shown: an edge opens a branch only if {quote(source.id)} has several",
             )
         setting = _passes_null(source, edge)
         if setting and not (edge.when and names_output(edge.when)):
-            _warn_of_null(f"graph.edges[{position}]", setting, source, target, report)
-    return report.problems
+            _warn_of_null(f"{path}.edges[{position}]", setting, source, target, report)
 
 
 def _repeats_nothing(retry: RetryPolicy) -> bool:

@@ -57,29 +57,23 @@ def handles_of(kind: Kind | None) -> tuple[str, ...]:
             assert_never(kind)
 
 
-def check_graph(graph: Graph, report: Report) -> None:
-    """Check what a graph says beside its nodes and edges, and how many it has."""
+def check_graph(path: str, graph: Graph, report: Report) -> None:
+    """Check what a graph says beside its nodes and edges; `path` is that of the graph, such as `graph`."""
     if graph.name and not _ID.fullmatch(graph.name):
-        report.add("graph.name", f"{quote(graph.name)} is no name: write {_ID_RULE}, or leave it empty")
+        report.add(f"{path}.name", f"{quote(graph.name)} is no name: write {_ID_RULE}, or leave it empty")
     if not graph.nodes:
-        report.add("graph.nodes", "there is no node; add at least one")
-    if len(graph.nodes) > limits.NODES_MAX:
-        report.add("graph.nodes", _too_many(len(graph.nodes), "nodes", limits.NODES_MAX))
-    if len(graph.edges) > limits.EDGES_MAX:
-        report.add("graph.edges", _too_many(len(graph.edges), "edges", limits.EDGES_MAX))
+        report.add(f"{path}.nodes", "there is no node; add at least one")
     if len(graph.labels) > limits.LABELS_MAX:
-        report.add(
-            "graph.labels", f"there are {len(graph.labels):,} labels; at most {limits.LABELS_MAX} are allowed"
-        )
+        report.add(f"{path}.labels", too_many(len(graph.labels), "labels", limits.LABELS_MAX))
     for key, value in sorted(graph.labels.items()):
         if not 0 < len(key) <= limits.LABEL_KEY_CHARS_MAX:
             report.add(
-                "graph.labels",
+                f"{path}.labels",
                 f"the key {quote(key)} has to have 1 to {limits.LABEL_KEY_CHARS_MAX} characters",
             )
         if len(value) > limits.LABEL_VALUE_CHARS_MAX:
-            report.add(f"graph.labels[{quote(key)}]", _too_long(value, limits.LABEL_VALUE_CHARS_MAX))
-    _check_policy(graph.policy, report)
+            report.add(f"{path}.labels[{quote(key)}]", _too_long(value, limits.LABEL_VALUE_CHARS_MAX))
+    _check_policy(f"{path}.policy", graph.policy, report)
 
 
 def check_node(field: str, node: Node, incoming_count: int, report: Report) -> None:
@@ -103,7 +97,12 @@ def check_node(field: str, node: Node, incoming_count: int, report: Report) -> N
     if node.timeouts is not None:
         _check_bound(f"{field}.timeouts.attempt", node.timeouts.attempt_s, report)
         _check_bound(f"{field}.timeouts.node", node.timeouts.node_s, report)
-    if not isinstance(node.kind, Task | None) and node.retry is not None:
+    if isinstance(node.kind, Subgraph) and node.retry is not None:
+        report.add(
+            f"{field}.retry",
+            "a sub-graph has no attempts of its own; remove it, and let the tasks in it retry",
+        )
+    elif not isinstance(node.kind, Task | None) and node.retry is not None:
         report.add(f"{field}.retry", "only task nodes have it, for they alone run at a worker; remove it")
     if not isinstance(node.kind, Task | Subgraph | None):
         for name, is_given in (
@@ -134,7 +133,11 @@ def _check_kind(field: str, kind: Kind | None, report: Report) -> None:
                 )
         case Subgraph(graph=graph, output_of=output_of):
             if (graph is None) == (not output_of):
-                report.add(f"{field}.subgraph", "give either `graph` or `output_of`")
+                given = "neither is" if graph is None else "both are"
+                report.add(
+                    f"{field}.subgraph",
+                    f"a sub-graph needs one of `graph` and `output_of`, and {given} given",
+                )
         case Condition() | Transform():
             pass
         case None:
@@ -148,7 +151,7 @@ def _check_kind(field: str, kind: Kind | None, report: Report) -> None:
 
 def _check_cases(field: str, cases: tuple[str, ...], report: Report) -> None:
     if len(cases) > limits.SWITCH_CASES_MAX:
-        report.add(field, _too_many(len(cases), "cases", limits.SWITCH_CASES_MAX))
+        report.add(field, too_many(len(cases), "cases", limits.SWITCH_CASES_MAX))
         return
     first_at: dict[str, int] = {}
     for position, case in enumerate(cases):
@@ -217,7 +220,7 @@ def _check_retry(field: str, retry: RetryPolicy, report: Report) -> None:
     if len(retry.retryable_codes) > limits.RETRYABLE_CODES_MAX:
         report.add(
             f"{field}.retryable_codes",
-            _too_many(len(retry.retryable_codes), "codes", limits.RETRYABLE_CODES_MAX),
+            too_many(len(retry.retryable_codes), "codes", limits.RETRYABLE_CODES_MAX),
         )
     else:
         for position, code in enumerate(retry.retryable_codes):
@@ -232,12 +235,12 @@ def _check_retry(field: str, retry: RetryPolicy, report: Report) -> None:
         )
 
 
-def _check_policy(policy: Policy, report: Report) -> None:
-    _check_rate("graph.policy.min_success_rate", policy.min_success_rate, report)
-    _check_bound("graph.policy.timeout", policy.timeout_s, report)
+def _check_policy(field: str, policy: Policy, report: Report) -> None:
+    _check_rate(f"{field}.min_success_rate", policy.min_success_rate, report)
+    _check_bound(f"{field}.timeout", policy.timeout_s, report)
     if not 0 <= policy.max_concurrency <= limits.MAX_CONCURRENCY_MAX:
         report.add(
-            "graph.policy.max_concurrency",
+            f"{field}.max_concurrency",
             f"must be from 1 to {limits.MAX_CONCURRENCY_MAX:,}, or 0 for the default, not {policy.max_concurrency:,}",
         )
 
@@ -252,8 +255,15 @@ def _check_bound(field: str, bound_s: float, report: Report) -> None:
         report.add(field, f"must be from 0, which is no bound, to {_YEARS_MAX} years, not {bound_s:g} s")
 
 
-def _too_many(count: int, what: str, most: int) -> str:
+def too_many(count: int, what: str, most: int) -> str:
+    """Say that there are more of something than are allowed."""
     return f"there are {count:,} {what}; at most {most:,} are allowed"
+
+
+def too_deep() -> str:
+    """Say that a graph stands in too many others."""
+    most = limits.SCOPES_DEEP_MAX
+    return f"graphs are nested more than {most} deep here; put its nodes into the graph around it"
 
 
 def _too_long(text: str, most: int) -> str:

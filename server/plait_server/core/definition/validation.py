@@ -7,8 +7,9 @@ Rules:
    upstream of what is asked only where ids, edges and order are sound, for the answers would mislead.
 3. Work is bounded by the size of the message. What takes long to put into words is so only for problems kept.
 4. What the caller wrote is quoted cut, its unprintable characters escaped.
-
-Expressions belong to an evaluator outside the core; `ExpressionCheck` asks it once for each distinct source.
+5. A graph in a sub-graph node is checked as it would be alone (N1), the problems of its nodes after those of its
+   node. Sizes are those of all graphs together; graphs nested deeper than the limit are not looked into, so that
+   recursion over them is bounded.
 """
 
 from __future__ import annotations
@@ -16,28 +17,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol, assert_never
+from typing import Final
 
 from plait_server.core import limits
-from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency, analyze, connect, find_cycle
-from plait_server.core.definition.graph import (
-    Analysis,
-    Condition,
-    Delay,
-    Edge,
-    Graph,
-    Node,
-    Subgraph,
-    Switch,
-    Task,
-    Transform,
+from plait_server.core.definition.analysis import (
+    ERROR_HANDLE,
+    Adjacency,
+    analyze,
+    connect,
+    find_cycle,
+    inner_graphs,
 )
-from plait_server.core.definition.graph_warnings import find_warnings
+from plait_server.core.definition.expression_rules import (
+    OUTPUT_VARIABLE,
+    VARIABLES,
+    Answers,
+    ExpressionCheck,
+    ExpressionNames,
+    GraphExpressions,
+    Place,
+    unknown_node,
+)
+from plait_server.core.definition.graph import Analysis, Edge, Graph, Node, Subgraph
+from plait_server.core.definition.graph_warnings import add_warnings
 from plait_server.core.definition.nearest import nearest, quote, quote_all
-from plait_server.core.definition.node_rules import check_graph, check_node, handles_of
+from plait_server.core.definition.node_rules import check_graph, check_node, handles_of, too_deep, too_many
 from plait_server.core.definition.problems import Problem, Report
 from plait_server.core.definition.upstream import UpstreamQuestion, find_not_upstream
-from plait_server.core.json_text import InvalidJson, check_json
 
 __all__ = [
     "OUTPUT_VARIABLE",
@@ -49,40 +55,10 @@ __all__ = [
     "validate",
 ]
 
-VARIABLES: Final = ("input", "execution", "nodes")
-"""What every expression may name."""
-OUTPUT_VARIABLE: Final = "output"
-"""What the edge would carry; a `when` may name it, and nothing else."""
+ROOT: Final = "graph"
+"""The path of the outermost graph."""
 
 _CYCLE_NODES_SHOWN_MAX: Final = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpressionNames:
-    """What an expression, or all expressions of a template together, name."""
-
-    roots: tuple[str, ...] = ()
-    """The variables, each once."""
-    node_ids: tuple[str, ...] = ()
-    """The nodes, each once."""
-
-
-class ExpressionCheck(Protocol):
-    """Compiles an expression, or all expressions of a template, and says what they name."""
-
-    def __call__(self, source: str, *, template: bool) -> ExpressionNames | str:
-        """Check a source.
-
-        Args:
-            source: An expression of at most 4 KiB. Of a template the JSON text in whose strings expressions
-                stand: it is JSON within its limits, but nobody has looked at its expressions, nor at how long
-                    they are.
-            template: Whether it is a template.
-
-        Returns:
-            What it names; or, as a string, what is wrong with it and what to do.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +71,6 @@ class Validation:
     """How many problems there are."""
     warnings: tuple[Problem, ...] = ()
     """The first warnings, at most 50; only a valid graph has any."""
-    adjacency: Adjacency | None = None
-    """The graph's edges by position; present if and only if the graph is valid."""
     analysis: Analysis | None = None
     """What follows from the graph; present if and only if the graph is valid."""
 
@@ -116,37 +90,93 @@ def validate(graph: Graph, check: ExpressionCheck, decoding_problems: Sequence[P
             nothing more is said of their fields.
     """
     report = Report(decoding_problems)
-    check_graph(graph, report)
-    if len(graph.nodes) > limits.NODES_MAX or len(graph.edges) > limits.EDGES_MAX:
-        return _invalid(report)
-    structure = _Structure(graph, report)
-    expressions = _Expressions(structure.index, check, report)
-    for position, node in enumerate(graph.nodes):
-        check_node(f"graph.nodes[{position}]", node, structure.incoming_counts[position], report)
-        expressions.check_node(position, node)
-    for position, edge in enumerate(graph.edges):
-        structure.check_edge(position, edge)
-        if edge.when:
-            expressions.check_when(position, edge)
-    if graph.output:
-        expressions.check(graph.output, "graph.output", VARIABLES)
-    adjacency = structure.adjacency()
-    cycle = find_cycle(adjacency) if structure.has_unique_ids else None
-    if cycle:
-        report.add("graph.edges", partial(_cycle_message, graph, cycle))
-    if cycle or not structure.is_sound:
-        return _invalid(report)
-    analysis = analyze(graph, adjacency)
-    for question in find_not_upstream(adjacency, analysis.levels, expressions.questions):
-        report.add(question.field, partial(_upstream_message, graph, question))
+    if not _has_legal_size(graph, report):
+        check_graph(ROOT, graph, report)
+        return Validation(problems=report.problems, problem_count=report.count)
+    validator = _Validator(check, report)
+    analysis = validator.check(graph, ROOT)
     if report.count:
-        return _invalid(report)
-    warnings = find_warnings(graph, adjacency, expressions.names_output)
-    return Validation(warnings=warnings, adjacency=adjacency, analysis=analysis)
+        return Validation(problems=report.problems, problem_count=report.count)
+    return Validation(warnings=validator.warnings.problems, analysis=analysis)
 
 
-def _invalid(report: Report) -> Validation:
-    return Validation(problems=report.problems, problem_count=report.count)
+def _has_legal_size(graph: Graph, report: Report) -> bool:
+    """Count the nodes and edges of a graph and of those inside it, however deep."""
+    node_count = edge_count = 0
+    rest = [graph]
+    while rest:
+        each = rest.pop()
+        node_count += len(each.nodes)
+        edge_count += len(each.edges)
+        rest += [inner for _, inner in inner_graphs(each)]
+    is_flat = node_count == len(graph.nodes)
+    where = "" if is_flat else " in all graphs together"
+    if node_count > limits.NODES_MAX:
+        report.add(f"{ROOT}.nodes", too_many(node_count, f"nodes{where}", limits.NODES_MAX))
+    if edge_count > limits.EDGES_MAX:
+        report.add(f"{ROOT}.edges", too_many(edge_count, f"edges{where}", limits.EDGES_MAX))
+    return node_count <= limits.NODES_MAX and edge_count <= limits.EDGES_MAX
+
+
+class _Validator:
+    """Checks a graph and the graphs inside it."""
+
+    __slots__ = ("_answers", "_report", "warnings")
+
+    def __init__(self, check: ExpressionCheck, report: Report) -> None:
+        self._answers = Answers(check)
+        self._report = report
+        self.warnings = Report()
+        """Those of the graphs that were checked before the first problem, a graph's after those of the graphs in it."""
+
+    def check(
+        self, graph: Graph, path: str, around: Place | None = None, holder: str = ""
+    ) -> Analysis | None:
+        """Check a graph; gives its analysis if ids, edges and order are sound."""
+        report = self._report
+        check_graph(path, graph, report)
+        structure = _Structure(graph, path, report)
+        place = Place(
+            path=path,
+            index=structure.index,
+            around=around,
+            holder=holder,
+            depth=around.depth + 1 if around is not None else 0,
+        )
+        expressions = GraphExpressions(place, self._answers, report)
+        inner: dict[int, Analysis] = {}
+        for position, node in enumerate(graph.nodes):
+            field = f"{path}.nodes[{position}]"
+            check_node(field, node, structure.incoming_counts[position], report)
+            expressions.check_node(field, position, node)
+            if isinstance(node.kind, Subgraph) and node.kind.graph is not None:
+                analysis = self._check_inner(node.kind.graph, field, place, node.id)
+                if analysis is not None:
+                    inner[position] = analysis
+        for position, edge in enumerate(graph.edges):
+            structure.check_edge(position, edge, place)
+            if edge.when:
+                expressions.check_when(f"{path}.edges[{position}]", edge)
+        if graph.output:
+            expressions.check(graph.output, f"{path}.output", VARIABLES)
+        adjacency = structure.adjacency()
+        cycle = find_cycle(adjacency) if structure.has_unique_ids else None
+        if cycle:
+            report.add(f"{path}.edges", partial(_cycle_message, graph, cycle))
+        if cycle or not structure.is_sound:
+            return None
+        analysis = analyze(graph, adjacency, inner)
+        for question in find_not_upstream(adjacency, analysis.levels, expressions.questions):
+            report.add(question.field, partial(_upstream_message, graph, question))
+        if not report.count:
+            add_warnings(path, graph, adjacency, self._answers.names_output, self.warnings)
+        return analysis
+
+    def _check_inner(self, graph: Graph, field: str, place: Place, holder: str) -> Analysis | None:
+        if place.depth == limits.SCOPES_DEEP_MAX:
+            self._report.add(f"{field}.subgraph", too_deep())
+            return None
+        return self.check(graph, f"{field}.subgraph.graph", place, holder)
 
 
 class _Structure:
@@ -158,6 +188,7 @@ class _Structure:
         "_first_edges",
         "_handles",
         "_nodes",
+        "_path",
         "_report",
         "has_unique_ids",
         "incoming_counts",
@@ -165,8 +196,9 @@ class _Structure:
         "is_sound",
     )
 
-    def __init__(self, graph: Graph, report: Report) -> None:
+    def __init__(self, graph: Graph, path: str, report: Report) -> None:
         self._nodes = graph.nodes
+        self._path = path
         self._report = report
         self._edge_sources: list[int] = []
         self._edge_targets: list[int] = []
@@ -178,8 +210,8 @@ class _Structure:
             first = self.index.setdefault(node.id, position)
             if first != position:
                 report.add(
-                    f"graph.nodes[{position}].id",
-                    f"{quote(node.id)} is already the id of graph.nodes[{first}]; choose another",
+                    f"{path}.nodes[{position}].id",
+                    f"{quote(node.id)} is already the id of {path}.nodes[{first}]; choose another",
                 )
         self.has_unique_ids = len(self.index) == len(graph.nodes)
         self.is_sound = self.has_unique_ids
@@ -195,26 +227,26 @@ class _Structure:
         """Build the adjacency of the edges that lead from one node to another: of all edges if `is_sound`."""
         return connect(self.index, len(self._nodes), self._edge_sources, self._edge_targets)
 
-    def check_edge(self, position: int, edge: Edge) -> None:
+    def check_edge(self, position: int, edge: Edge, place: Place) -> None:
         """Check the ends, the handle and the branch name of an edge (V2, V6)."""
         report = self._report
         source, target = self.index.get(edge.source), self.index.get(edge.target)
         if source is None:
-            report.add(f"graph.edges[{position}].source", partial(_unknown_node, edge.source, self.index))
+            report.add(f"{self._path}.edges[{position}].source", partial(unknown_node, edge.source, place))
         else:
             self._check_handle(position, edge.handle, source)
         if target is None:
-            report.add(f"graph.edges[{position}].target", partial(_unknown_node, edge.target, self.index))
+            report.add(f"{self._path}.edges[{position}].target", partial(unknown_node, edge.target, place))
         if len(edge.branch_name) > limits.BRANCH_NAME_CHARS_MAX:
             most = limits.BRANCH_NAME_CHARS_MAX
             message = f"has {len(edge.branch_name):,} characters; at most {most} are allowed"
-            report.add(f"graph.edges[{position}].branch_name", message)
+            report.add(f"{self._path}.edges[{position}].branch_name", message)
         if source is None or target is None:
             self.is_sound = False
         elif source == target:
             self.is_sound = False
             report.add(
-                f"graph.edges[{position}].target",
+                f"{self._path}.edges[{position}].target",
                 f"the edge leads from {quote(edge.source)} to itself; name another node, or remove the edge",
             )
         else:
@@ -225,8 +257,8 @@ class _Structure:
             first = self._first_edges.setdefault(edge.handle, {}).setdefault(ends, position)
             if first != position:
                 report.add(
-                    f"graph.edges[{position}]",
-                    f"graph.edges[{first}] has the same source, target and handle; remove one of the two",
+                    f"{self._path}.edges[{position}]",
+                    f"{self._path}.edges[{first}] has the same source, target and handle; remove one of the two",
                 )
 
     def _check_handle(self, position: int, handle: str, source: int) -> None:
@@ -237,113 +269,7 @@ class _Structure:
         if known is None:
             known = self._handles[source] = dict.fromkeys(handles_of(node.kind))
         if handle not in known:
-            self._report.add(f"graph.edges[{position}].handle", partial(_handle_message, node, handle))
-
-
-class _Expressions:
-    """Asks of every expression of a graph whether it compiles and what it names."""
-
-    __slots__ = ("_answers", "_check", "_index", "_report", "questions")
-
-    def __init__(self, index: Mapping[str, int], check: ExpressionCheck, report: Report) -> None:
-        self._index = index
-        self._check = check
-        self._report = report
-        self._answers: dict[tuple[str, bool], ExpressionNames | str] = {}
-        self.questions: list[UpstreamQuestion] = []
-        """Which nodes have to be upstream of which."""
-
-    def check_node(self, position: int, node: Node) -> None:
-        """Check the expressions of a node."""
-        match node.kind:
-            case Condition(expression=expression):
-                field, result = f"graph.nodes[{position}].condition.expression", "a boolean"
-            case Switch(expression=expression):
-                field, result = f"graph.nodes[{position}].switch.expression", "a string"
-            case Task() | Transform() | Delay() | Subgraph() | None:
-                if node.input is not None:
-                    field = f"graph.nodes[{position}].input"
-                    self.check(node.input, field, VARIABLES, position, template=True)
-                return
-            case _:
-                assert_never(node.kind)
-        if expression:
-            self.check(expression, field, VARIABLES, position)
-        else:
-            self._report.add(field, f"the expression is missing; write CEL that gives {result}")
-
-    def check_when(self, position: int, edge: Edge) -> None:
-        """Check the `when` of an edge, which may name the edge's source too."""
-        field = f"graph.edges[{position}].when"
-        self.check(
-            edge.when,
-            field,
-            (*VARIABLES, OUTPUT_VARIABLE),
-            self._index.get(edge.source),
-            may_name_itself=True,
-        )
-
-    def check(
-        self,
-        source: str,
-        field: str,
-        variables: Sequence[str],
-        node: int | None = None,
-        *,
-        template: bool = False,
-        may_name_itself: bool = False,
-    ) -> None:
-        """Check one expression; `node` is the node whose ancestors it may name, None if it may name all."""
-        answer = self._answer(source, template=template)
-        if isinstance(answer, str):
-            self._report.add(field, answer)
-            return
-        for root in answer.roots:
-            if root not in variables:
-                self._report.add(field, partial(_unknown_variable, root, variables))
-        for id_ in answer.node_ids:
-            named = self._index.get(id_)
-            if named is None:
-                self._report.add(field, partial(_unknown_node, id_, self._index))
-            elif node is not None:
-                self.questions.append(UpstreamQuestion(node, named, may_name_itself, field))
-
-    def names_output(self, when: str) -> bool:
-        """Tell whether a `when` of a valid graph looks at what its edge would carry."""
-        answer = self._answers.get((when, False))
-        return isinstance(answer, ExpressionNames) and OUTPUT_VARIABLE in answer.roots
-
-    def _answer(self, source: str, *, template: bool) -> ExpressionNames | str:
-        key = (source, template)
-        answer = self._answers.get(key)
-        if answer is None:
-            answer = self._answers[key] = self._ask(source, template=template)
-        return answer
-
-    def _ask(self, source: str, *, template: bool) -> ExpressionNames | str:
-        if template:
-            try:
-                check_json(source, max_bytes=limits.PAYLOAD_BYTES_MAX)
-            except InvalidJson as error:
-                return str(error)
-        elif (size := len(source.encode())) > limits.EXPRESSION_BYTES_MAX:
-            return f"the expression has {size:,} bytes; at most {limits.EXPRESSION_BYTES_MAX:,} are allowed"
-        return self._check(source, template=template)
-
-
-def _unknown_node(id_: str, index: Mapping[str, int]) -> str:
-    meant = nearest(id_, index)
-    remedy = f"did you mean {quote(meant)}?" if meant else "add it, or name another"
-    return f"there is no node {quote(id_)}; {remedy}"
-
-
-def _unknown_variable(root: str, variables: Sequence[str]) -> str:
-    if root == OUTPUT_VARIABLE:
-        return (
-            "`output` is what an edge would carry, and only its `when` knows it; "
-            "write nodes.<id>.output for the output of a node"
-        )
-    return f"there is no variable {quote(root)} here; there are {', '.join(variables)}"
+            self._report.add(f"{self._path}.edges[{position}].handle", partial(_handle_message, node, handle))
 
 
 def _handle_message(node: Node, handle: str) -> str:
