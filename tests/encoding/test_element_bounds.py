@@ -101,6 +101,67 @@ def test_what_a_parser_merges_is_counted_together() -> None:
     assert "graph.nodes[0].retry" in refusal(field(2, node(*[retry(1)] * (RETRYABLE_CODES_MAX + 1))))
 
 
+# Graphs in graphs.
+
+
+def holding(*graph: bytes, tag: bytes = b"\x3a") -> bytes:
+    """A node with a graph in it, whose fields are given."""
+    content = field(1, b"".join(graph))
+    return node(tag + varint(len(content)) + content)
+
+
+def test_nodes_are_counted_over_all_graphs() -> None:
+    half = node() * (NODES_MAX // 2)
+    check_bounds(Submit, field(2, half[2:] + holding(half[2:])))
+    assert refusal(field(2, half + holding(half))) == (
+        "graph.nodes[50000].subgraph.graph.nodes: there are more than 100,000 nodes in all graphs together; "
+        "at most 100,000 are allowed"
+    )
+    assert "graph.nodes: there are more than 100,000 nodes in all" in refusal(field(2, holding(half) + half))
+
+
+def test_nodes_of_many_small_graphs_are_counted() -> None:
+    """None of these nodes is long enough to break another bound."""
+    assert "nodes[9090].subgraph.graph.nodes" in refusal(field(2, holding(node() * 10) * 10_000))
+    assert "in all graphs together" in refusal(field(2, holding(node()) * (NODES_MAX // 2 + 1)))
+
+
+def test_edges_are_counted_over_all_graphs() -> None:
+    assert "500,000 edges in all graphs together" in refusal(field(2, holding(field(3, b"") * 300_000) * 2))
+
+
+def test_a_tag_in_more_bytes_than_it_needs_hides_no_graph() -> None:
+    for tag in (b"\xba\x00", b"\xba\x80\x00", b"\xba\x80\x80\x80\x00"):
+        content = field(2, holding(node(), tag=tag) * (NODES_MAX // 2 + 1))
+        assert (
+            len(Submit.FromString(field(2, holding(node(), tag=tag))).graph.nodes[0].subgraph.graph.nodes)
+            == 1
+        )
+        assert "in all graphs together" in refusal(content)
+
+
+def test_a_graph_that_a_node_names_several_times_is_one() -> None:
+    labels = field(7, b"") * LABELS_MAX
+    kind = field(7, field(1, labels))
+    assert "nodes[0].subgraph.graph.labels" in refusal(field(2, node(kind + kind)))
+    check_bounds(Submit, field(2, node(kind) + node(kind)))
+
+
+@pytest.mark.parametrize("depth", [17, 30, 1_000])
+def test_graphs_are_nested_16_deep_and_what_is_deeper_is_not_looked_into(depth: int) -> None:
+    graph = innermost = node(retry(RETRYABLE_CODES_MAX))
+    for _ in range(16):
+        graph = holding(graph)
+    check_bounds(Submit, field(2, graph))
+    graph = innermost
+    for _ in range(depth):
+        graph = holding(graph)
+    assert refusal(field(2, graph)) == (
+        "graph" + ".nodes[0].subgraph.graph" * 16 + ".nodes[0].subgraph: "
+        "graphs are nested more than 16 deep here; put its nodes into the graph around it"
+    )
+
+
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_unknown_fields_are_stepped_over(kind: str) -> None:
     unknown = UNKNOWN[kind]

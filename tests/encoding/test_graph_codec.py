@@ -16,6 +16,7 @@ from plait_server.core.definition.graph import (
     Graph,
     Join,
     JoinMode,
+    Kind,
     Node,
     OnError,
     OnFailure,
@@ -23,12 +24,13 @@ from plait_server.core.definition.graph import (
     Policy,
     RetryPolicy,
     Scheduling,
+    Subgraph,
     Switch,
     Task,
     Timeouts,
     Transform,
 )
-from plait_server.core.definition.validation import Problem
+from plait_server.core.definition.problems import Problem
 from plait_server.encoding.graph_codec import (
     InvalidGraphMessage,
     analysis_from_bytes,
@@ -67,20 +69,25 @@ retries = st.builds(
     retryable_codes=st.lists(texts, min_size=1, max_size=3).map(tuple),
     max_lost_attempts=st.integers(0, 100),
 )
-nodes = st.builds(
-    Node,
-    id=texts,
-    kind=kinds,
-    input=st.none() | texts,
-    join=st.none() | joins,
-    retry=st.none() | retries,
-    timeouts=st.none() | st.builds(Timeouts, attempt_s=seconds, node_s=seconds),
-    on_error=st.sampled_from(OnError),
-    on_timeout=st.none() | st.sampled_from(OnTimeout),
-    priority=st.integers(-1000, 1000),
-    locked=st.booleans(),
-    locked_output=st.none() | texts,
-)
+
+
+def nodes_of(kinds: st.SearchStrategy[Kind | None]) -> st.SearchStrategy[Node]:
+    return st.builds(
+        Node,
+        id=texts,
+        kind=kinds,
+        input=st.none() | texts,
+        join=st.none() | joins,
+        retry=st.none() | retries,
+        timeouts=st.none() | st.builds(Timeouts, attempt_s=seconds, node_s=seconds),
+        on_error=st.sampled_from(OnError),
+        on_timeout=st.none() | st.sampled_from(OnTimeout),
+        priority=st.integers(-1000, 1000),
+        locked=st.booleans(),
+        locked_output=st.none() | texts,
+    )
+
+
 edges = st.builds(Edge, source=texts, target=texts, handle=texts, when=texts, branch_name=texts)
 policies = st.builds(
     Policy,
@@ -90,16 +97,23 @@ policies = st.builds(
     timeout_s=seconds,
     max_concurrency=positive,
 )
-graphs = st.builds(
-    Graph,
-    nodes=st.lists(nodes, max_size=4).map(tuple),
-    edges=st.lists(edges, max_size=4).map(tuple),
-    name=texts,
-    policy=st.just(Policy()) | policies,
-    scheduling=st.sampled_from(Scheduling),
-    output=texts,
-    labels=st.dictionaries(texts, texts, max_size=3),
-)
+
+
+def graphs_of(kinds: st.SearchStrategy[Kind | None]) -> st.SearchStrategy[Graph]:
+    return st.builds(
+        Graph,
+        nodes=st.lists(nodes_of(kinds), max_size=4).map(tuple),
+        edges=st.lists(edges, max_size=4).map(tuple),
+        name=texts,
+        policy=st.just(Policy()) | policies,
+        scheduling=st.sampled_from(Scheduling),
+        output=texts,
+        labels=st.dictionaries(texts, texts, max_size=3),
+    )
+
+
+inner_kinds = st.builds(Subgraph, graph=graphs_of(kinds)) | st.builds(Subgraph, output_of=texts)
+graphs = graphs_of(kinds | inner_kinds)
 
 
 def decoded(message: graph_pb2.Graph) -> tuple[Graph, dict[str, str]]:
@@ -253,3 +267,54 @@ def test_v9_an_analysis_survives_and_equal_ones_give_equal_bytes() -> None:
         analysis_to_bytes(Analysis(levels=(0, 1, 300), remaining=(2, 1, 0), guarded=frozenset({1, 2, 300})))
         == content
     )
+
+
+def nested(depth: int, innermost: graph_pb2.Graph) -> graph_pb2.Graph:
+    graph = innermost
+    for _ in range(depth):
+        around = graph_pb2.Graph()
+        around.nodes.add(id="sub").subgraph.graph.CopyFrom(graph)
+        graph = around
+    return graph
+
+
+def test_v9_the_analyses_of_inner_graphs_survive_in_order() -> None:
+    deep = Analysis(levels=(0,), remaining=(0,), guarded=frozenset())
+    inner = Analysis(levels=(0, 1), remaining=(1, 0), guarded=frozenset({0}), inner={1: deep})
+    analysis = Analysis(
+        levels=(0,) * 300, remaining=(0,) * 300, guarded=frozenset(), inner={7: inner, 299: deep}
+    )
+    read = analysis_from_bytes(analysis_to_bytes(analysis))
+    assert read == analysis
+    assert list(read.inner) == [7, 299]
+
+
+def test_what_an_inner_graph_cannot_say_is_reported_by_its_whole_path() -> None:
+    inner = graph_pb2.Graph(policy=graph_pb2.Policy(timeout=Duration(seconds=-1, nanos=1)))
+    inner.nodes.add(id="a").input.digest = "ab"
+    outer = graph_pb2.Graph(nodes=[graph_pb2.Node(id="x", transform=graph_pb2.Transform())])
+    outer.nodes.add(id="sub").subgraph.graph.CopyFrom(inner)
+    assert set(decoded(outer)[1]) == {
+        "graph.nodes[1].subgraph.graph.policy.timeout",
+        "graph.nodes[1].subgraph.graph.nodes[0].input.digest",
+    }
+
+
+@pytest.mark.parametrize("depth", [16, 17, 30])
+def test_l4_graphs_that_are_nested_too_deep_are_not_looked_into(depth: int) -> None:
+    innermost = graph_pb2.Graph(nodes=[graph_pb2.Node(id="a", input=payload_pb2.Payload(digest="ab"))])
+    graph, problems = decoded(nested(depth, innermost))
+    path = "graph" + ".nodes[0].subgraph.graph" * 16
+    if depth == 16:
+        assert set(problems) == {f"{path}.nodes[0].input.digest"}
+    else:
+        assert problems == {
+            f"{path}.nodes[0].subgraph": (
+                "graphs are nested more than 16 deep here; put its nodes into the graph around it"
+            )
+        }
+        for _ in range(16):
+            assert isinstance(graph.nodes[0].kind, Subgraph)
+            assert graph.nodes[0].kind.graph is not None
+            graph = graph.nodes[0].kind.graph
+        assert graph.nodes[0].kind == Subgraph()

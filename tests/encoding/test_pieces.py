@@ -29,7 +29,7 @@ def large_graph() -> graph_pb2.Graph:
 
 def test_pieces_are_the_whole_in_order() -> None:
     content = large_graph().SerializeToString(deterministic=True)
-    pieces = list(pieces_of(content))
+    pieces = list(pieces_of(content, 0, len(content)))
     assert b"".join(content[begin:end] for begin, end in pieces) == content
     assert len(pieces) > 5
     for begin, end in pieces:
@@ -70,3 +70,46 @@ def test_fields_in_any_order_are_read() -> None:
 def test_what_is_no_graph_is_refused(content: bytes) -> None:
     with pytest.raises(DecodeError):
         graph_from_bytes(content)
+
+
+def test_an_inner_graph_of_any_size_is_read_in_slices() -> None:
+    """However deep a large graph stands, no slice reads more than a piece of it."""
+    graph = large_graph()
+    for depth in range(16):
+        outer = graph_pb2.Graph(name=f"around-{depth}")
+        outer.nodes.add(id="before").task.type = "t"
+        node = outer.nodes.add(id="sub", priority=depth)
+        node.subgraph.graph.CopyFrom(graph)
+        node.input.json = "1"
+        outer.nodes.add(id="after").subgraph.output_of = "before"
+        graph = outer
+    content = graph.SerializeToString(deterministic=True)
+    assert graph_from_bytes(content) == graph_from_proto(graph)
+    flat = large_graph().SerializeToString(deterministic=True)
+    slices = [sum(1 for _ in graph_from_bytes_in_slices(each)) for each in (flat, content)]
+    assert slices[1] > slices[0]
+
+
+def test_a_node_that_names_its_graph_twice_is_what_the_parser_makes_of_it() -> None:
+    node = graph_pb2.Node(id="sub")
+    node.subgraph.graph.CopyFrom(large_graph())
+    twice = node.SerializeToString() * 2
+    content = graph_pb2.Graph(nodes=[graph_pb2.Node.FromString(twice)]).SerializeToString()
+    merged = b"\x12" + varint(len(twice)) + twice
+    assert graph_from_bytes(merged) == graph_from_bytes(content)
+
+
+@pytest.mark.parametrize("cut", [1, 1_000, 20_000])
+def test_a_cut_inner_graph_is_refused(cut: int) -> None:
+    graph = large_graph().SerializeToString()
+    node = b"\x0a\x01s\x3a" + varint(len(graph) + 10) + b"\x0a" + varint(len(graph)) + graph
+    with pytest.raises(DecodeError):
+        graph_from_bytes(b"\x12" + varint(len(node) - cut) + node[:-cut])
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])

@@ -7,17 +7,21 @@ each: 16 MB become gigabytes. So each repeated field that a request with a graph
 Rules:
 
 1. Counts belong to the message that holds the field, as the parser will merge it: a singular message field
-   that stands on the wire several times is one message. So its counts go on.
+   that stands on the wire several times is one message. So its counts go on. Nodes and edges are counted over
+   all graphs of a request together, for graphs stand in nodes.
 2. A message within a repeated field is looked into only if it is long enough to break a bound: a node of up
-   to 128 bytes cannot hold 65 codes. So the walk over a legal graph is one step a node and edge.
-3. What the contract does not know is stepped over, groups included, and counts as a field. All fields that are
+   to 128 bytes cannot hold 65 codes. A shorter one is searched for the tag of a graph in it, which C does. So
+   the walk over a legal graph is one step a node and edge, and some more for a node with a graph.
+3. Graphs are nested 16 deep at most; the walk goes no deeper, and so the parser does not either.
+4. What the contract does not know is stepped over, groups included, and counts as a field. All fields that are
    walked over are bounded together.
-4. Malformed bytes end the walk: the parser refuses them in words of its own, and has been kept from nothing
+5. Malformed bytes end the walk: the parser refuses them in words of its own, and has been kept from nothing
    that stands before them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
@@ -25,6 +29,7 @@ from typing import Final, cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from plait_server.core.definition.node_rules import too_deep
 from plait_server.core.limits import (
     EDGES_MAX,
     LABELS_MAX,
@@ -44,12 +49,16 @@ BOUNDS: Final[Mapping[str, tuple[int, str]]] = {
 }
 """Full name of a repeated field -> how often it may stand in one message, and what its elements are called."""
 
-DEPTH_MAX: Final = 3 * (SCOPES_DEEP_MAX + 1) + 8
-"""Messages in each other: a graph in a graph is a node, its kind and the graph; the rest is what stands around them."""
+COUNTED_TOGETHER: Final = frozenset({"plait.v1.Graph.nodes", "plait.v1.Graph.edges"})
+"""The fields whose bound is that of all graphs of a request together."""
+
 FIELDS_MAX: Final = 3_000_000
 """Fields walked over in one message: more than 16 MiB of nodes that are worth looking into can have. It bounds
 the time that unknown fields can take to a second."""
 
+_GRAPH: Final = "plait.v1.Graph"
+# The first byte of the tag of Node.subgraph: as it should be, or in more bytes than it needs, which parsers take.
+_SUBGRAPH_TAG: Final = re.compile(rb"[\x3a\xba]")
 _LENGTH_DELIMITED: Final = 2
 _START_GROUP: Final = 3
 _END_GROUP: Final = 4
@@ -72,10 +81,10 @@ def check_bounds(type_: type[Message], content: bytes) -> None:
     """Check an encoded message of a type against `BOUNDS` without parsing it.
 
     Raises:
-        TooManyElements: a field stands more often than it may.
+        TooManyElements: a field stands more often than it may, or graphs are nested too deep.
     """
     try:
-        _Walk(content).message(_plan_of(_descriptor_of(type_), {}), 0, len(content), "", {})
+        _Walk(content).message(_plan_of(_descriptor_of(type_), {}), 0, len(content), "", {}, -1)
     except IndexError:  # The bytes end within a field.
         return
 
@@ -85,13 +94,16 @@ class _Rule:
     """What to do with a field that holds bounded fields, or is one."""
 
     name: str
+    full_name: str
     limit: int
     """How often it may stand in its message; 0: as often as it likes, for it is singular."""
     noun: str
+    is_graph: bool
+    """Whether it is a graph, in a request or in another graph."""
     child: dict[int, _Rule]
-    """The rules of the message in it; empty if there are none."""
+    """The rules of the message in it; empty if there are none. Those of graphs lead back to themselves."""
     child_bytes_max: int
-    """A message in it of up to so many bytes can break no rule."""
+    """A message in it of up to so many bytes can break no rule, unless a graph is in it."""
 
 
 def _descriptor_of(type_: type[Message]) -> Descriptor:
@@ -99,10 +111,7 @@ def _descriptor_of(type_: type[Message]) -> Descriptor:
 
 
 def _plan_of(descriptor: Descriptor, plans: dict[str, dict[int, _Rule]]) -> dict[int, _Rule]:
-    """Return the rules for the fields of a message, by their numbers.
-
-    Graphs nest, so a plan may lead back to itself; `plans` holds those that are made already, by message.
-    """
+    """Return the rules for the fields of a message, by their numbers; `plans` are those made so far, by message."""
     known = plans.get(descriptor.full_name)
     if known is not None:
         return known
@@ -110,45 +119,51 @@ def _plan_of(descriptor: Descriptor, plans: dict[str, dict[int, _Rule]]) -> dict
     for field in descriptor.fields:
         limit, noun = BOUNDS.get(field.full_name, (0, ""))
         child: dict[int, _Rule] = {}
-        is_inner = False
+        is_graph = False
         if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type is not None:
-            is_inner = field.message_type.full_name in plans
+            is_graph = field.message_type.full_name == _GRAPH
             child = _plan_of(field.message_type, plans)
-        if limit or child or is_inner:
-            plan[field.number] = _Rule(field.name, limit, noun, child, 2 * _lowest(child))
+        if limit or child or is_graph:
+            rule = _Rule(field.name, field.full_name, limit, noun, is_graph, child, 2 * _lowest(child))
+            plan[field.number] = rule
     return plan
 
 
 def _lowest(plan: Mapping[int, _Rule]) -> int:
-    """Return the lowest limit in a message; one that is being made (an inner graph's) has none lower than its own."""
-    limits = [rule.limit or _lowest(rule.child) for rule in plan.values()]
+    """Return the lowest limit of a message's fields, those of a graph in it left out; 0 if there is none."""
+    limits = [rule.limit or _lowest(rule.child) for rule in plan.values() if not rule.is_graph]
     return min([limit for limit in limits if limit], default=0)
 
 
 class _Walk:
     """One walk over the bytes of a message."""
 
-    __slots__ = ("_content", "_depth", "_fields_left")
+    __slots__ = ("_content", "_fields_left", "_together")
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._fields_left = FIELDS_MAX
-        self._depth = 0
+        self._together = dict.fromkeys(COUNTED_TOGETHER, 0)
 
     def message(
-        self, plan: Mapping[int, _Rule], position: int, end: int, path: str, counts: dict[str, int]
+        self,
+        plan: Mapping[int, _Rule],
+        position: int,
+        end: int,
+        path: str,
+        counts: dict[str, int],
+        depth: int,
     ) -> None:
-        """Walk over one message; `counts` holds what stood before in the same one, by path."""
-        self._depth += 1
-        if self._depth > DEPTH_MAX:
-            text = f"graphs are nested more than {SCOPES_DEEP_MAX} deep; nest them less"
-            raise TooManyElements(path, text)
-        self._walk(plan, position, end, path, counts)
-        self._depth -= 1
+        """Walk over one message.
 
-    def _walk(
-        self, plan: Mapping[int, _Rule], position: int, end: int, path: str, counts: dict[str, int]
-    ) -> None:
+        Args:
+            plan: Its rules.
+            position: Where it begins.
+            end: Where it ends.
+            path: The path of its field.
+            counts: What stood before in the same message, by path.
+            depth: How many graphs are around the one that it belongs to; -1 outside of any.
+        """
         content = self._content
         groups = 0
         while position < end:
@@ -168,7 +183,7 @@ class _Walk:
                     length, position = self._varint(position - 1)
                 rule = plan.get(tag >> 3)
                 if rule is not None and not groups:
-                    self._enter(rule, position, length, path, counts)
+                    self._enter(rule, position, length, path, counts, depth)
                 position += length
             elif not wire_type:
                 _, position = self._varint(position)
@@ -181,17 +196,32 @@ class _Walk:
             else:
                 raise IndexError
 
-    def _enter(self, rule: _Rule, position: int, length: int, path: str, counts: dict[str, int]) -> None:
+    def _enter(
+        self, rule: _Rule, position: int, length: int, path: str, counts: dict[str, int], depth: int
+    ) -> None:
         field = f"{path}.{rule.name}" if path else rule.name
         if not rule.limit:
-            self.message(rule.child, position, position + length, field, counts)
+            if rule.is_graph:
+                depth += 1
+                if depth > SCOPES_DEEP_MAX:
+                    raise TooManyElements(path, too_deep())
+            self.message(rule.child, position, position + length, field, counts, depth)
             return
         count = counts[field] = counts.get(field, 0) + 1
-        if count > rule.limit:
+        if rule.full_name in COUNTED_TOGETHER:
+            together = self._together[rule.full_name] = self._together[rule.full_name] + 1
+            if together > rule.limit:
+                where = " in all graphs together" if count != together else ""
+                text = f"there are more than {rule.limit:,} {rule.noun}{where}; at most {rule.limit:,} are allowed"
+                raise TooManyElements(field, text)
+        elif count > rule.limit:
             text = f"there are more than {rule.limit:,} {rule.noun}; at most {rule.limit:,} are allowed"
             raise TooManyElements(field, text)
-        if rule.child and length > rule.child_bytes_max:
-            self.message(rule.child, position, position + length, f"{field}[{count - 1}]", {})
+        if not rule.child:
+            return
+        end = position + length
+        if length > rule.child_bytes_max or _SUBGRAPH_TAG.search(self._content, position, end):
+            self.message(rule.child, position, end, f"{field}[{count - 1}]", {}, depth)
 
     def _varint(self, position: int) -> tuple[int, int]:
         value = shift = 0

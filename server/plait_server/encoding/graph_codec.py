@@ -1,23 +1,17 @@
-"""Graphs and their analyses as plait.v1 messages.
-
-A message can say what the core's values cannot: an enum number of a later version, a duration whose parts
-have two signs, a digest where text belongs. Such fields are reported with the others (V5) and stand in the
-graph as if they were absent. All else, however odd, is carried over as it is: what it means is the
-validation's business.
-"""
+"""Graphs and their analyses as plait.v1 messages, and their bytes."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar, assert_never
+from dataclasses import replace
+from typing import Final, assert_never
 
 from google.protobuf import duration_pb2
 
 from plait.journal.v1 import graph_analysis_pb2
-from plait.v1 import graph_pb2, payload_pb2
+from plait.v1 import graph_pb2
 from plait_server.core.definition.graph import (
-    DEFAULT_RETRY,
     Analysis,
     Condition,
     Delay,
@@ -26,7 +20,6 @@ from plait_server.core.definition.graph import (
     Graph,
     Join,
     JoinMode,
-    Kind,
     Node,
     OnError,
     OnFailure,
@@ -37,17 +30,16 @@ from plait_server.core.definition.graph import (
     Subgraph,
     Switch,
     Task,
-    Timeouts,
     Transform,
 )
-from plait_server.core.definition.validation import Problem
+from plait_server.core.definition.problems import Problem
 from plait_server.core.slices import Slices, finish
-from plait_server.encoding.pieces import pieces_of
+from plait_server.encoding.graph_reading import GraphReader
+from plait_server.encoding.pieces import find_inner_graph, pieces_of
 
 EDGE_OBJECTS_MAX: Final = 10_000
 """Edges up to which a graph that is read back keeps them as objects, which are quicker to look at."""
 _NANOS: Final = 1_000_000_000
-_Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
 
 class InvalidGraphMessage(ValueError):
@@ -71,8 +63,7 @@ def graph_from_proto(message: graph_pb2.Graph, problems: list[Problem] | None = 
         InvalidGraphMessage: There are such problems, and no list was given for them.
     """
     found: list[Problem] = [] if problems is None else problems
-    reader = _Reader(found)
-    graph = reader.graph(message, tuple(reader.nodes(message, 0)), tuple(reader.edges(message)))
+    graph = GraphReader(found).whole(message)
     if problems is None and found:
         raise InvalidGraphMessage(found)
     return graph
@@ -91,14 +82,27 @@ def graph_from_bytes(content: bytes) -> Graph:
 def graph_from_bytes_in_slices(content: bytes) -> Slices[Graph]:
     """Do what `graph_from_bytes` does, in slices: the bytes are cut between fields, and read piece by piece."""
     problems: list[Problem] = []
-    reader = _Reader(problems)
+    graph = yield from _read_in_slices(GraphReader(problems), content, 0, len(content))
+    if problems:
+        raise InvalidGraphMessage(problems)
+    return graph
+
+
+def _read_in_slices(reader: GraphReader, content: bytes, begin: int, end: int) -> Slices[Graph]:
+    """Read the graph between two places; recursion ends where the reader says that it is too deep."""
     rest = graph_pb2.Graph()
     nodes: list[Node] = []
     columns: tuple[list[str], ...] = ([], [], [], [], [])
     ids: dict[str, str] = {}
     """The text of each id, so that edges do not hold copies of it."""
-    for begin, end in pieces_of(content):
-        piece = graph_pb2.Graph.FromString(content[begin:end])
+    for piece_begin, piece_end in pieces_of(content, begin, end):
+        found = find_inner_graph(content, piece_begin, piece_end)
+        if found is not None and (inner := reader.inner(len(nodes))) is not None:
+            graph = yield from _read_in_slices(inner, content, found.begin, found.end)
+            node = reader.node(graph_pb2.Node.FromString(found.node), len(nodes))
+            nodes.append(replace(node, kind=Subgraph(graph=graph)))
+            continue
+        piece = graph_pb2.Graph.FromString(content[piece_begin:piece_end])
         nodes += reader.nodes(piece, len(nodes))
         for edge in piece.edges:
             source, target = edge.source, edge.target
@@ -113,10 +117,7 @@ def graph_from_bytes_in_slices(content: bytes) -> Slices[Graph]:
     edges: Sequence[Edge] = EdgeColumns(columns)
     if len(edges) <= EDGE_OBJECTS_MAX:
         edges = tuple(edges)
-    graph = reader.graph(rest, tuple(nodes), edges)
-    if problems:
-        raise InvalidGraphMessage(problems)
-    return graph
+    return reader.graph(rest, tuple(nodes), edges)
 
 
 def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
@@ -165,12 +166,7 @@ def analysis_from_bytes_in_slices(content: bytes) -> Slices[Analysis]:
     """Do what `analysis_from_bytes` does, in slices."""
     message = graph_analysis_pb2.GraphAnalysis.FromString(content)
     yield
-    levels = tuple(message.levels)
-    yield
-    remaining = tuple(message.remaining)
-    yield
-    inner = {node: _analysis_from_proto(message.inner[node]) for node in sorted(message.inner)}
-    return Analysis(levels=levels, remaining=remaining, guarded=frozenset(message.guarded), inner=inner)
+    return (yield from _analysis_from_proto(message))
 
 
 def _analysis_to_proto(analysis: Analysis) -> graph_analysis_pb2.GraphAnalysis:
@@ -182,20 +178,15 @@ def _analysis_to_proto(analysis: Analysis) -> graph_analysis_pb2.GraphAnalysis:
     return message
 
 
-def _analysis_from_proto(message: graph_analysis_pb2.GraphAnalysis) -> Analysis:
-    return Analysis(
-        levels=tuple(message.levels),
-        remaining=tuple(message.remaining),
-        guarded=frozenset(message.guarded),
-        inner={node: _analysis_from_proto(message.inner[node]) for node in sorted(message.inner)},
-    )
-
-
-_SCHEDULINGS: Final[Mapping[int, Scheduling]] = {0: Scheduling.READY, **{int(v): v for v in Scheduling}}
-_ON_FAILURES: Final[Mapping[int, OnFailure]] = {0: OnFailure.FAIL_FAST, **{int(v): v for v in OnFailure}}
-_JOIN_MODES: Final[Mapping[int, JoinMode]] = {0: JoinMode.ALL, **{int(v): v for v in JoinMode}}
-_ON_ERRORS: Final[Mapping[int, OnError]] = {int(v): v for v in OnError}
-_ON_TIMEOUTS: Final[Mapping[int, OnTimeout]] = {int(v): v for v in OnTimeout}
+def _analysis_from_proto(message: graph_analysis_pb2.GraphAnalysis) -> Slices[Analysis]:
+    levels = tuple(message.levels)
+    yield
+    remaining = tuple(message.remaining)
+    yield
+    inner: dict[int, Analysis] = {}
+    for node in sorted(message.inner):
+        inner[node] = yield from _analysis_from_proto(message.inner[node])
+    return Analysis(levels=levels, remaining=remaining, guarded=frozenset(message.guarded), inner=inner)
 
 
 _ENUM_PREFIXES: Final[Mapping[type[enum.IntEnum], str]] = {
@@ -205,177 +196,6 @@ _ENUM_PREFIXES: Final[Mapping[type[enum.IntEnum], str]] = {
     OnError: "ON_ERROR",
     OnTimeout: "ON_TIMEOUT",
 }
-
-
-class _Reader:
-    """Reads one graph, and names a field only if there is something to say of it: names cost time."""
-
-    __slots__ = ("_problems", "_tasks")
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self._problems = problems
-        self._tasks: dict[str, Task] = {}
-        """One value for all nodes of a type."""
-
-    def nodes(self, message: graph_pb2.Graph, begin: int) -> list[Node]:
-        """Read the nodes of a message, the first of which is at position `begin`."""
-        return [self._node(node, position) for position, node in enumerate(message.nodes, begin)]
-
-    def edges(self, message: graph_pb2.Graph) -> list[Edge]:
-        """Read the edges of a message."""
-        return [
-            Edge(
-                source=edge.source,
-                target=edge.target,
-                handle=edge.handle,
-                when=edge.when,
-                branch_name=edge.branch_name,
-            )
-            for edge in message.edges
-        ]
-
-    def graph(self, message: graph_pb2.Graph, nodes: tuple[Node, ...], edges: Sequence[Edge]) -> Graph:
-        """Read the rest of a message, and put the graph together."""
-        return Graph(
-            name=message.name,
-            nodes=nodes,
-            edges=edges,
-            policy=self._policy(message.policy) if message.HasField("policy") else Policy(),
-            scheduling=self._enum(message.scheduling, _SCHEDULINGS, "graph.scheduling") or Scheduling.READY,
-            output=message.output,
-            labels=dict(message.labels),
-        )
-
-    def _node(self, message: graph_pb2.Node, position: int) -> Node:
-        has = message.HasField
-        on_error, on_timeout = message.on_error, message.on_timeout
-        return Node(
-            id=message.id,
-            kind=self._kind(message, position),
-            input=self._payload(message.input, position, "input") if has("input") else None,
-            join=self._join(message.join, position) if has("join") else None,
-            retry=self._retry(message.retry, position) if has("retry") else None,
-            timeouts=self._timeouts(message.timeouts, position) if has("timeouts") else None,
-            on_error=(
-                self._enum(on_error, _ON_ERRORS, f"graph.nodes[{position}].on_error") or OnError.UNSPECIFIED
-                if on_error
-                else OnError.UNSPECIFIED
-            ),
-            on_timeout=(
-                self._enum(on_timeout, _ON_TIMEOUTS, f"graph.nodes[{position}].on_timeout")
-                if on_timeout
-                else None
-            ),
-            priority=message.priority,
-            locked=message.locked,
-            locked_output=(
-                self._payload(message.locked_output, position, "locked_output")
-                if has("locked_output")
-                else None
-            ),
-        )
-
-    def _kind(self, message: graph_pb2.Node, position: int) -> Kind | None:
-        match message.WhichOneof("kind"):
-            case "task":
-                type_ = message.task.type
-                return self._tasks.get(type_) or self._tasks.setdefault(type_, Task(type=type_))
-            case "condition":
-                return Condition(expression=message.condition.expression)
-            case "switch":
-                return Switch(expression=message.switch.expression, cases=tuple(message.switch.cases))
-            case "transform":
-                return Transform()
-            case "delay":
-                field = f"graph.nodes[{position}].delay.duration"
-                return Delay(duration_s=self._seconds(message.delay.duration, field))
-            case "subgraph":
-                source = message.subgraph
-                if source.WhichOneof("source") != "graph":
-                    return Subgraph(output_of=source.output_of)
-                return Subgraph(graph=graph_from_proto(source.graph, self._problems))
-            case _:
-                return None
-
-    def _payload(self, message: payload_pb2.Payload, position: int, name: str) -> str | None:
-        match message.WhichOneof("content"):
-            case "json":
-                return message.json
-            case "digest":
-                field = f"graph.nodes[{position}].{name}.digest"
-                self._report(field, "a digest is output only; give the text itself in `json`")
-                return None
-            case _:
-                return None
-
-    def _join(self, message: graph_pb2.Join, position: int) -> Join:
-        return Join(
-            mode=(
-                self._enum(message.mode, _JOIN_MODES, f"graph.nodes[{position}].join.mode") or JoinMode.ALL
-            ),
-            count=message.count or None,
-            rate=message.rate or None,
-            cancel_losers=message.cancel_losers if message.HasField("cancel_losers") else True,
-            min_success_rate=message.min_success_rate,
-        )
-
-    def _retry(self, message: graph_pb2.RetryPolicy, position: int) -> RetryPolicy:
-        has = message.HasField
-        field = f"graph.nodes[{position}].retry"
-        return RetryPolicy(
-            max_attempts=message.max_attempts or DEFAULT_RETRY.max_attempts,
-            initial_backoff_s=(
-                self._seconds(message.initial_backoff, f"{field}.initial_backoff")
-                if has("initial_backoff")
-                else DEFAULT_RETRY.initial_backoff_s
-            ),
-            multiplier=message.multiplier or DEFAULT_RETRY.multiplier,
-            max_backoff_s=(
-                self._seconds(message.max_backoff, f"{field}.max_backoff")
-                if has("max_backoff")
-                else DEFAULT_RETRY.max_backoff_s
-            ),
-            retryable_codes=tuple(message.retryable_codes),
-            max_lost_attempts=(
-                message.max_lost_attempts if has("max_lost_attempts") else DEFAULT_RETRY.max_lost_attempts
-            ),
-        )
-
-    def _timeouts(self, message: graph_pb2.Timeouts, position: int) -> Timeouts:
-        field = f"graph.nodes[{position}].timeouts"
-        return Timeouts(
-            attempt_s=self._seconds(message.attempt, f"{field}.attempt"),
-            node_s=self._seconds(message.node, f"{field}.node"),
-        )
-
-    def _policy(self, message: graph_pb2.Policy) -> Policy:
-        on_failure = self._enum(message.on_failure, _ON_FAILURES, "graph.policy.on_failure")
-        return Policy(
-            on_failure=on_failure or OnFailure.FAIL_FAST,
-            min_success_rate=message.min_success_rate,
-            collect_errors=message.collect_errors,
-            timeout_s=self._seconds(message.timeout, "graph.policy.timeout"),
-            max_concurrency=message.max_concurrency,
-        )
-
-    def _seconds(self, message: duration_pb2.Duration, field: str) -> float:
-        seconds, nanos = message.seconds, message.nanos
-        if abs(nanos) >= _NANOS or (seconds > 0 > nanos) or (seconds < 0 < nanos):
-            self._report(
-                field, "the nanos of a duration are less than a second and have the sign of its seconds"
-            )
-            return 0.0
-        return seconds + nanos / _NANOS
-
-    def _enum(self, number: int, known: Mapping[int, _Enum], field: str) -> _Enum | None:
-        value = known.get(number)
-        if value is None:
-            names = ", ".join(f"{v.name} ({int(v)})" for v in dict.fromkeys(known.values()))
-            self._report(field, f"{number} is no value that this version knows; it knows {names}")
-        return value
-
-    def _report(self, field: str, message: str) -> None:
-        self._problems.append(Problem(field=field, message=message))
 
 
 def _node_to_proto(node: Node) -> graph_pb2.Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -11,11 +12,16 @@ from plait_server.core.limits import KIB
 
 PIECE_FIELDS_MAX: Final = 500
 """Nodes of a graph in a piece: they take 3 us to 10 us each to read."""
-PIECE_BYTES_MAX: Final = 64 * KIB
+PIECE_BYTES_MAX: Final = 16 * KIB
+"""Nodes may hold graphs, whose nodes take seven bytes and more."""
+
+_GRAPH_NODES: Final = 2 << 3 | 2
+_NODE_SUBGRAPH: Final = 7 << 3 | 2
+_SUBGRAPH_GRAPH: Final = 1 << 3 | 2
 
 
-def pieces_of(content: bytes) -> Iterator[tuple[int, int]]:
-    """Cut a message: gives the begin and the end of each piece, in order.
+def pieces_of(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut the message between two places: gives the begin and the end of each piece, in order.
 
     A field that is alone with its number among others starts a piece of its own, so that a piece holds either
     the elements of one field or other fields. A field larger than a piece is one by itself.
@@ -23,9 +29,9 @@ def pieces_of(content: bytes) -> Iterator[tuple[int, int]]:
     Raises:
         DecodeError: it is no message, or has fields that are not length-delimited, varints or fixed.
     """
-    begin = position = count = 0
+    position = begin
+    count = 0
     tag_before = -1
-    end = len(content)
     try:
         while position < end:
             at = position
@@ -44,6 +50,49 @@ def pieces_of(content: bytes) -> Iterator[tuple[int, int]]:
         raise DecodeError("the message ends within a field")
     if begin < end:
         yield begin, end
+
+
+@dataclass(frozen=True, slots=True)
+class InnerGraph:
+    """A graph found inside a large node."""
+
+    begin: int
+    """Where its bytes begin."""
+    end: int
+    """Where they end."""
+    node: bytes
+    """The node without it."""
+
+
+def find_inner_graph(content: bytes, begin: int, end: int) -> InnerGraph | None:
+    """Find the graph in a piece that is one node larger than a piece; None if there is none.
+
+    A node that says several times which graph it holds is left to the parser, which merges them.
+    """
+    if end - begin <= PIECE_BYTES_MAX or content[begin] != _GRAPH_NODES:
+        return None
+    try:
+        ((at, _, _),) = _fields(content, begin, end)
+        kinds = [field for field in _fields(content, at, end) if content[field[2]] == _NODE_SUBGRAPH]
+        ((kind_at, kind_end, kind_begin),) = kinds
+        ((graph_at, graph_end, graph_begin),) = _fields(content, kind_at, kind_end)
+    except (IndexError, ValueError):  # Malformed, or not exactly one of each: the parser knows.
+        return None
+    if content[graph_begin] != _SUBGRAPH_GRAPH or graph_end != kind_end:
+        return None
+    return InnerGraph(graph_at, graph_end, content[at:kind_begin] + content[kind_end:end])
+
+
+def _fields(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Walk over fields: gives where each one's value begins and ends, if it has a length, and where its tag stands."""
+    position = begin
+    while position < end:
+        behind = _skip_field(content, position)
+        value = _skip_varint(content, position)
+        if content[position] & 7 == 2:
+            value = _skip_varint(content, value)
+        yield value, behind, position
+        position = behind
 
 
 def _skip_field(content: bytes, position: int) -> int:

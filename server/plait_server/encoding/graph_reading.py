@@ -1,0 +1,245 @@
+"""Reading plait.v1.Graph into the core's values.
+
+A message can say what they cannot: an enum number of a later version, a duration whose parts have two signs, a
+digest where text belongs, graphs nested without end. Such fields are reported with the others (V5) and stand in
+the graph as if they were absent. All else, however odd, is carried over as it is: what it means is the
+validation's business.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
+
+from google.protobuf import duration_pb2
+
+from plait.v1 import graph_pb2, payload_pb2
+from plait_server.core.definition.graph import (
+    DEFAULT_RETRY,
+    Condition,
+    Delay,
+    Edge,
+    Graph,
+    Join,
+    JoinMode,
+    Kind,
+    Node,
+    OnError,
+    OnFailure,
+    OnTimeout,
+    Policy,
+    RetryPolicy,
+    Scheduling,
+    Subgraph,
+    Switch,
+    Task,
+    Timeouts,
+    Transform,
+)
+from plait_server.core.definition.node_rules import too_deep
+from plait_server.core.definition.problems import Problem
+from plait_server.core.limits import SCOPES_DEEP_MAX
+
+_NANOS: Final = 1_000_000_000
+_Enum = TypeVar("_Enum", bound=enum.IntEnum)
+
+_SCHEDULINGS: Final[Mapping[int, Scheduling]] = {0: Scheduling.READY, **{int(v): v for v in Scheduling}}
+_ON_FAILURES: Final[Mapping[int, OnFailure]] = {0: OnFailure.FAIL_FAST, **{int(v): v for v in OnFailure}}
+_JOIN_MODES: Final[Mapping[int, JoinMode]] = {0: JoinMode.ALL, **{int(v): v for v in JoinMode}}
+_ON_ERRORS: Final[Mapping[int, OnError]] = {int(v): v for v in OnError}
+_ON_TIMEOUTS: Final[Mapping[int, OnTimeout]] = {int(v): v for v in OnTimeout}
+
+
+class GraphReader:
+    """Reads one graph, and names a field only if there is something to say of it: names cost time."""
+
+    __slots__ = ("_depth", "_path", "_problems", "_tasks")
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self._problems = problems
+        self._path = "graph"
+        self._depth = 0
+        self._tasks: dict[str, Task] = {}
+        """One value for all nodes of a type."""
+
+    def whole(self, message: graph_pb2.Graph) -> Graph:
+        """Read a message that is a whole graph."""
+        return self.graph(message, tuple(self.nodes(message, 0)), tuple(self.edges(message)))
+
+    def inner(self, position: int) -> GraphReader | None:
+        """Return a reader for the graph in the sub-graph node at a position; None if that is too deep."""
+        field = f"{self._path}.nodes[{position}].subgraph"
+        if self._depth == SCOPES_DEEP_MAX:
+            self._report(field, too_deep())
+            return None
+        reader = GraphReader(self._problems)
+        reader._path = f"{field}.graph"
+        reader._depth = self._depth + 1
+        reader._tasks = self._tasks
+        return reader
+
+    def nodes(self, message: graph_pb2.Graph, begin: int) -> list[Node]:
+        """Read the nodes of a message, the first of which is at position `begin`."""
+        return [self.node(node, position) for position, node in enumerate(message.nodes, begin)]
+
+    def edges(self, message: graph_pb2.Graph) -> list[Edge]:
+        """Read the edges of a message."""
+        return [
+            Edge(
+                source=edge.source,
+                target=edge.target,
+                handle=edge.handle,
+                when=edge.when,
+                branch_name=edge.branch_name,
+            )
+            for edge in message.edges
+        ]
+
+    def graph(self, message: graph_pb2.Graph, nodes: tuple[Node, ...], edges: Sequence[Edge]) -> Graph:
+        """Read the rest of a message, and put the graph together."""
+        return Graph(
+            name=message.name,
+            nodes=nodes,
+            edges=edges,
+            policy=self._policy(message.policy) if message.HasField("policy") else Policy(),
+            scheduling=self._enum(message.scheduling, _SCHEDULINGS, f"{self._path}.scheduling")
+            or Scheduling.READY,
+            output=message.output,
+            labels=dict(message.labels),
+        )
+
+    def node(self, message: graph_pb2.Node, position: int) -> Node:
+        """Read a node."""
+        has = message.HasField
+        on_error, on_timeout = message.on_error, message.on_timeout
+        return Node(
+            id=message.id,
+            kind=self._kind(message, position),
+            input=self._payload(message.input, position, "input") if has("input") else None,
+            join=self._join(message.join, position) if has("join") else None,
+            retry=self._retry(message.retry, position) if has("retry") else None,
+            timeouts=self._timeouts(message.timeouts, position) if has("timeouts") else None,
+            on_error=(
+                self._enum(on_error, _ON_ERRORS, f"{self._path}.nodes[{position}].on_error")
+                or OnError.UNSPECIFIED
+                if on_error
+                else OnError.UNSPECIFIED
+            ),
+            on_timeout=(
+                self._enum(on_timeout, _ON_TIMEOUTS, f"{self._path}.nodes[{position}].on_timeout")
+                if on_timeout
+                else None
+            ),
+            priority=message.priority,
+            locked=message.locked,
+            locked_output=(
+                self._payload(message.locked_output, position, "locked_output")
+                if has("locked_output")
+                else None
+            ),
+        )
+
+    def _kind(self, message: graph_pb2.Node, position: int) -> Kind | None:
+        match message.WhichOneof("kind"):
+            case "task":
+                type_ = message.task.type
+                return self._tasks.get(type_) or self._tasks.setdefault(type_, Task(type=type_))
+            case "condition":
+                return Condition(expression=message.condition.expression)
+            case "switch":
+                return Switch(expression=message.switch.expression, cases=tuple(message.switch.cases))
+            case "transform":
+                return Transform()
+            case "delay":
+                field = f"{self._path}.nodes[{position}].delay.duration"
+                return Delay(duration_s=self._seconds(message.delay.duration, field))
+            case "subgraph":
+                source = message.subgraph
+                if source.WhichOneof("source") != "graph":
+                    return Subgraph(output_of=source.output_of)
+                reader = self.inner(position)
+                return Subgraph(graph=reader.whole(source.graph) if reader is not None else None)
+            case _:
+                return None
+
+    def _payload(self, message: payload_pb2.Payload, position: int, name: str) -> str | None:
+        match message.WhichOneof("content"):
+            case "json":
+                return message.json
+            case "digest":
+                field = f"{self._path}.nodes[{position}].{name}.digest"
+                self._report(field, "a digest is output only; give the text itself in `json`")
+                return None
+            case _:
+                return None
+
+    def _join(self, message: graph_pb2.Join, position: int) -> Join:
+        return Join(
+            mode=(
+                self._enum(message.mode, _JOIN_MODES, f"{self._path}.nodes[{position}].join.mode")
+                or JoinMode.ALL
+            ),
+            count=message.count or None,
+            rate=message.rate or None,
+            cancel_losers=message.cancel_losers if message.HasField("cancel_losers") else True,
+            min_success_rate=message.min_success_rate,
+        )
+
+    def _retry(self, message: graph_pb2.RetryPolicy, position: int) -> RetryPolicy:
+        has = message.HasField
+        field = f"{self._path}.nodes[{position}].retry"
+        return RetryPolicy(
+            max_attempts=message.max_attempts or DEFAULT_RETRY.max_attempts,
+            initial_backoff_s=(
+                self._seconds(message.initial_backoff, f"{field}.initial_backoff")
+                if has("initial_backoff")
+                else DEFAULT_RETRY.initial_backoff_s
+            ),
+            multiplier=message.multiplier or DEFAULT_RETRY.multiplier,
+            max_backoff_s=(
+                self._seconds(message.max_backoff, f"{field}.max_backoff")
+                if has("max_backoff")
+                else DEFAULT_RETRY.max_backoff_s
+            ),
+            retryable_codes=tuple(message.retryable_codes),
+            max_lost_attempts=(
+                message.max_lost_attempts if has("max_lost_attempts") else DEFAULT_RETRY.max_lost_attempts
+            ),
+        )
+
+    def _timeouts(self, message: graph_pb2.Timeouts, position: int) -> Timeouts:
+        field = f"{self._path}.nodes[{position}].timeouts"
+        return Timeouts(
+            attempt_s=self._seconds(message.attempt, f"{field}.attempt"),
+            node_s=self._seconds(message.node, f"{field}.node"),
+        )
+
+    def _policy(self, message: graph_pb2.Policy) -> Policy:
+        on_failure = self._enum(message.on_failure, _ON_FAILURES, f"{self._path}.policy.on_failure")
+        return Policy(
+            on_failure=on_failure or OnFailure.FAIL_FAST,
+            min_success_rate=message.min_success_rate,
+            collect_errors=message.collect_errors,
+            timeout_s=self._seconds(message.timeout, f"{self._path}.policy.timeout"),
+            max_concurrency=message.max_concurrency,
+        )
+
+    def _seconds(self, message: duration_pb2.Duration, field: str) -> float:
+        seconds, nanos = message.seconds, message.nanos
+        if abs(nanos) >= _NANOS or (seconds > 0 > nanos) or (seconds < 0 < nanos):
+            self._report(
+                field, "the nanos of a duration are less than a second and have the sign of its seconds"
+            )
+            return 0.0
+        return seconds + nanos / _NANOS
+
+    def _enum(self, number: int, known: Mapping[int, _Enum], field: str) -> _Enum | None:
+        value = known.get(number)
+        if value is None:
+            names = ", ".join(f"{v.name} ({int(v)})" for v in dict.fromkeys(known.values()))
+            self._report(field, f"{number} is no value that this version knows; it knows {names}")
+        return value
+
+    def _report(self, field: str, message: str) -> None:
+        self._problems.append(Problem(field=field, message=message))
