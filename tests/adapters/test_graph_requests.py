@@ -50,6 +50,15 @@ def graph(nodes: int = 3, *inputs: str) -> graph_pb2.Graph:
     return made
 
 
+def nested(depth: int) -> graph_pb2.Graph:
+    made = graph()
+    for _ in range(depth):
+        outer = graph(2)
+        outer.nodes[1].subgraph.graph.CopyFrom(made)
+        made = outer
+    return made
+
+
 REQUESTS: dict[str, tuple[Want, Message]] = {
     "submission": (
         Want.SUBMIT,
@@ -62,6 +71,8 @@ REQUESTS: dict[str, tuple[Want, Message]] = {
             labels={"z": "1", "y": "2"},
         ),
     ),
+    "graphs in graphs": (Want.SUBMIT, Submit(graph=nested(16))),
+    "plan of graphs in graphs": (Want.PLAN, graph_service_pb2.PlanGraphRequest(graph=nested(3))),
     "no graph": (Want.SUBMIT, Submit(namespace="n", input=payload_pb2.Payload(json="{"))),
     "an invalid graph": (Want.SUBMIT, Submit(graph=graph(2, '"{{ nodes.n9.output }}"', "{"))),
     "many problems": (Want.SUBMIT, Submit(graph=graph_pb2.Graph(nodes=[graph_pb2.Node()] * 5_000))),
@@ -88,8 +99,13 @@ async def test_a_helper_answers_as_if_it_were_read_in_place() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\xff", b"\x12\x05ab", Submit(graph=graph_pb2.Graph(nodes=[graph_pb2.Node()] * 100_001))],
-    ids=["no message", "cut", "too many nodes"],
+    [
+        b"\xff\xff",
+        b"\x12\x05ab",
+        Submit(graph=graph_pb2.Graph(nodes=[graph_pb2.Node()] * 100_001)),
+        Submit(graph=nested(17)),
+    ],
+    ids=["no message", "cut", "too many nodes", "too deep"],
 )
 async def test_what_is_refused_is_refused_alike(content: bytes | Message) -> None:
     async with pooled() as requests:
@@ -115,6 +131,11 @@ async def test_small_requests_start_no_process(monkeypatch: pytest.MonkeyPatch) 
         await requests.read(*REQUESTS["many problems"])
     with pytest.raises(AssertionError):
         await requests.read(Want.SUBMIT, Submit(graph=graph(200, *[f'"{{{{ {n} }}}}"' for n in range(200)])))
+    for size in (200, 2_000):
+        outer, inner = graph(), graph(size, *[f'"{{{{ {n} }}}}"' for n in range(200)])
+        outer.nodes[0].subgraph.graph.CopyFrom(inner)
+        with pytest.raises(AssertionError):
+            await requests.read(Want.SUBMIT, Submit(graph=outer))
 
 
 async def test_a_helper_is_kept_for_the_next_small_request() -> None:
@@ -226,24 +247,43 @@ UNKNOWN = {
 @pytest.mark.parametrize("kind", UNKNOWN)
 async def test_unknown_fields_of_a_graph_are_refused_where_they_stand(kind: str) -> None:
     """DESIGN 4: in graphs unknown fields are refused, elsewhere ignored."""
+    message = (
+        "this server does not know its field 99; "
+        "is the server older than the client? upgrade it, or leave them out"
+    )
     whole = graph()
     whole.MergeFromString(UNKNOWN[kind])
-    node, deep, edge = graph(), graph(), graph()
+    node, deep, edge, inner = graph(), graph(), graph(), graph()
     node.nodes[1].MergeFromString(UNKNOWN[kind])
     deep.nodes[2].task.MergeFromString(UNKNOWN[kind])
     edge.edges[0].MergeFromString(UNKNOWN[kind])
+    inner.nodes[0].subgraph.graph.CopyFrom(node)
     for each, field in (
         (whole, "graph"),
         (node, "graph.nodes[1]"),
-        (deep, "graph.nodes[2]"),
+        (deep, "graph.nodes[2].task"),
         (edge, "graph.edges[0]"),
+        (inner, "graph.nodes[0].subgraph.graph.nodes[1]"),
     ):
         read = await INLINE.read(Want.SUBMIT, Submit(graph=each))
-        assert [violation.field for violation in read.violations] == [field]
+        assert [(each.field, each.message) for each in read.violations] == [(field, message)]
         assert read.graph is None
     outside = Submit(graph=graph())
     outside.MergeFromString(UNKNOWN[kind])
     assert not (await INLINE.read(Want.SUBMIT, outside)).violations
+
+
+async def test_many_unknown_fields_are_told_by_message_and_number() -> None:
+    message = graph(2)
+    for number in range(100, 120):
+        message.nodes[1].MergeFromString(bytes([number << 3 & 127 | 128, number >> 4, 1]))
+    message.edges[0].MergeFromString(UNKNOWN["varint"])
+    read = await INLINE.read(Want.VALIDATE, graph_service_pb2.ValidateGraphRequest(graph=message))
+    first, second = read.violations
+    assert (first.field, second.field) == ("graph.nodes[1]", "graph.edges[0]")
+    assert first.message.startswith(
+        "this server does not know its fields 100, 101, 102, 103, 104, 105, 106, 107, 108, 109 and 10 more"
+    )
 
 
 async def test_groups_nested_without_end_are_refused() -> None:

@@ -222,18 +222,26 @@ def _is_cheap(request: Message) -> bool:
             elements_max = CHEAP_PLAN_ELEMENTS_MAX
         case _:
             return True
-    if len(graph.nodes) + len(graph.edges) > elements_max:
-        return False
-    return _count_expressions(graph) <= CHEAP_EXPRESSIONS_MAX
+    elements = 0
+    texts: set[str] = set()
+    """What has to be compiled, each distinct text once."""
+    rest = [graph]
+    while rest:
+        each = rest.pop()
+        elements += len(each.nodes) + len(each.edges)
+        if elements > elements_max:
+            return False
+        texts |= _expressions(each)
+        rest += [node.subgraph.graph for node in each.nodes if node.HasField("subgraph")]
+    return len(texts) <= CHEAP_EXPRESSIONS_MAX
 
 
-def _count_expressions(graph: graph_pb2.Graph) -> int:
-    """Count what has to be compiled, each distinct text once."""
+def _expressions(graph: graph_pb2.Graph) -> set[str]:
     texts = {node.input.json for node in graph.nodes if node.HasField("input")}
     texts |= {node.condition.expression for node in graph.nodes if node.HasField("condition")}
     texts |= {node.switch.expression for node in graph.nodes if node.HasField("switch")}
     texts |= {edge.when for edge in graph.edges if edge.when}
-    return len(texts)
+    return texts
 
 
 def _namespace_of(content: bytes) -> str:

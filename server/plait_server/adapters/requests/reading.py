@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found] # the stubs lack it
 
 from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2, payload_pb2
 from plait_server.core.definition.graph import Analysis, Graph
@@ -28,6 +29,8 @@ TYPES: Final[Mapping[Want, type[Message]]] = {
     Want.PLAN: graph_service_pb2.PlanGraphRequest,
 }
 
+_NUMBERS_SHOWN_MAX: Final = 10
+
 
 def check_graph(message: graph_pb2.Graph, evaluator: Evaluator) -> tuple[Graph, Validation]:
     """Read and check a graph; the validation says all that is wrong with it."""
@@ -44,26 +47,45 @@ def check_graph(message: graph_pb2.Graph, evaluator: Evaluator) -> tuple[Graph, 
     return graph, validate(graph, check, problems)
 
 
-def _unknown_fields(message: graph_pb2.Graph) -> list[Problem]:
+def _unknown_fields(graph: graph_pb2.Graph) -> list[Problem]:
     """Find where a graph says what this version does not know: it would mean less than its author wrote."""
     known = graph_pb2.Graph()
-    known.CopyFrom(message)
+    known.CopyFrom(graph)
     known.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
-    if known.ByteSize() == message.ByteSize():
-        return []
-    text = "has fields that this version does not know; upgrade Plait, or remove them"
-    parts = [
-        *(
-            (f"graph.nodes[{at}]", *pair)
-            for at, pair in enumerate(zip(message.nodes, known.nodes, strict=True))
-        ),
-        *(
-            (f"graph.edges[{at}]", *pair)
-            for at, pair in enumerate(zip(message.edges, known.edges, strict=True))
-        ),
-    ]
-    fields = [field for field, part, known_part in parts if part.ByteSize() != known_part.ByteSize()]
-    return [Problem(field=field, message=text) for field in fields or ["graph"]]
+    problems: list[Problem] = []
+    rest: list[tuple[str, Message, Message]] = [("graph", graph, known)]
+    while rest:
+        path, part, known_part = rest.pop()
+        if part.ByteSize() == known_part.ByteSize():
+            continue
+        numbers = sorted({field.field_number for field in UnknownFieldSet(part)})
+        if numbers:
+            problems.append(Problem(field=path, message=_unknown_message(numbers)))
+        rest += reversed(list(_parts(path, part, known_part)))
+    return problems
+
+
+def _unknown_message(numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:_NUMBERS_SHOWN_MAX])
+    if len(numbers) > _NUMBERS_SHOWN_MAX:
+        shown += f" and {len(numbers) - _NUMBERS_SHOWN_MAX:,} more"
+    return (
+        f"this server does not know its field{'s' if len(numbers) > 1 else ''} {shown}; "
+        "is the server older than the client? upgrade it, or leave them out"
+    )
+
+
+def _parts(path: str, part: Message, known_part: Message) -> Iterator[tuple[str, Message, Message]]:
+    """Walk over the messages in a message, beside the same ones without unknown fields."""
+    for field, known in known_part.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        whole = getattr(part, field.name)
+        if field.is_repeated:
+            for at, pair in enumerate(zip(whole, known, strict=True)):
+                yield f"{path}.{field.name}[{at}]", *pair
+        else:
+            yield f"{path}.{field.name}", whole, known
 
 
 def read_bytes(want: Want, content: bytes, evaluator: Evaluator) -> GraphRequest:
