@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 from plait.v1 import execution_service_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
@@ -73,7 +74,9 @@ class Stream:
     def __init__(self, context: "grpc.aio.ServicerContext[hub.AttachRequest, hub.AttachResponse]") -> None:
         self._context = context
         self._received: asyncio.Queue[hub.WorkerMessage | None] = asyncio.Queue()
-        self._end: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
+        self._end: asyncio.Future[tuple[grpc.StatusCode, str, str]] = (
+            asyncio.get_running_loop().create_future()
+        )
 
     async def send(self, *messages: hub.ServerMessage) -> None:
         await self._context.write(hub.AttachResponse(messages=messages))
@@ -106,18 +109,18 @@ class Stream:
             assert message.WhichOneof("message") in skipping, message
         self.end()
 
-    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "", reason: str = "") -> None:
         if not self._end.done():
-            self._end.set_result((code, details))
+            self._end.set_result((code, details, reason))
 
     async def serve(self) -> None:
         reading = asyncio.create_task(self._read())
         try:
-            code, details = await self._end
+            code, details, reason = await self._end
         finally:
             reading.cancel()
         if code is not grpc.StatusCode.OK:
-            await self._context.abort(code, details)
+            await self._context.abort(code, details, _trailers(code, details, reason))
 
     async def _read(self) -> None:
         # The stubs do not tell that the end of the stream is read as grpc.aio.EOF.
@@ -126,6 +129,17 @@ class Stream:
             for message in frame.messages:
                 self._received.put_nowait(message)
         self._received.put_nowait(None)
+
+
+def _trailers(code: grpc.StatusCode, details: str, reason: str) -> tuple[tuple[str, bytes], ...]:
+    if not reason:
+        return ()
+    number, _ = code.value
+    status = status_pb2.Status(code=number, message=details)
+    # Not the first detail: readers look for the type.
+    status.details.add().Pack(error_details_pb2.RetryInfo())
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="plait.v1"))
+    return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 class ScriptedHub:

@@ -254,3 +254,19 @@ def test_any_frame_is_answered(messages: list[hub.ServerMessage]) -> None:
     assert answers["pong"] == asked["ping"]
     assert answers["cancel_ack"] == asked["cancel"]
     assert answers["accept"] + answers["reject"] == asked["assign"]
+
+
+def test_frames_are_as_large_as_the_server_says() -> None:
+    session = WorkerSession(worker_id="w", instance_id="i", types={"t": 0}, slots=10)
+    session.connected()
+    session.take_frame()
+    limits = hub.AttachLimits(frame_bytes_max=64)
+    welcome = hub.Welcome(protocol_version=1, limits=limits)
+    session.receive(hub.AttachResponse(messages=[hub.ServerMessage(welcome=welcome)]))
+    assigns = [hub.ServerMessage(assign=hub.Assign(token=f"token-{n}", type="t")) for n in range(10)]
+    session.receive(hub.AttachResponse(messages=assigns))
+    sizes: list[int] = []
+    while (frame := session.take_frame()) is not None:
+        sizes.append(frame.ByteSize())
+    assert len(sizes) > 1
+    assert max(sizes) <= 64

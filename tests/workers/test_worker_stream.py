@@ -4,12 +4,14 @@ import asyncio
 import logging
 
 import grpc
+import grpc.aio
 import pytest
 
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import Context, Worker, WorkerRefused
 from plait_worker.backoff import Backoff
 from plait_worker.session import SessionState
+from plait_worker.stream_end import end_of_error
 from tests.workers.scripted_hub import (
     ScriptedHub,
     assign,
@@ -186,12 +188,62 @@ def test_refusal_ends_the_worker_with_a_remedy(code: grpc.StatusCode, remedy: st
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.hello()
-            stream.end(code, "not you")
-            with pytest.raises(WorkerRefused, match="not you") as caught:
+            stream.end(code, "not you", "SOME_REASON")
+            with pytest.raises(WorkerRefused, match=r"not you \(SOME_REASON\)") as caught:
                 await task
             assert (caught.value.code, remedy in caught.value.message) == (code.name, True)
+            assert caught.value.reason == "SOME_REASON"
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (grpc.StatusCode.ABORTED, "LEASE_EXPIRED"),
+        (grpc.StatusCode.ABORTED, "INSTANCE_REPLACED"),
+        (grpc.StatusCode.ABORTED, "STREAM_REPLACED"),
+        (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
+        (grpc.StatusCode.INTERNAL, "INTERNAL"),
+        (grpc.StatusCode.OK, ""),
+    ],
+)
+def test_worker_whose_stream_was_ended_attaches_again(
+    code: grpc.StatusCode, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reason is logged; a bare OK that the worker did not ask for, of a proxy perhaps, is an end like any."""
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            first = await server.next_stream()
+            await first.greet()
+            await first.send(hub.ServerMessage(ping=hub.Ping(number=1)))
+            await first.expect("pong")
+            first.end(code, "for a reason", reason)
+            second = await server.next_stream()
+            await second.greet()
+            await finish(worker, second, task)
+
+    caplog.set_level(logging.WARNING, "plait_worker")
+    run(test)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.endswith(f"retrying: for a reason ({reason})" if reason else "the server ended the stream")
+
+
+def test_trailers_that_are_not_of_the_server_are_no_reason() -> None:
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(("grpc-status-details-bin", b"\xff\xff")),
+        details="no healthy upstream",
+    )
+    assert str(end_of_error(error)) == "no healthy upstream"
 
 
 def test_worker_whose_id_is_in_use_tries_again_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, assert_never
 
 import grpc
 import grpc.aio
@@ -21,6 +20,7 @@ from plait_worker.backoff import Backoff
 from plait_worker.failures import WorkerRefused
 from plait_worker.limits import RECEIVED_BYTES_MAX
 from plait_worker.session import ProtocolError, SessionEvent, Welcomed, WorkerSession
+from plait_worker.stream_end import REMEDIES, NextStep, StreamEnd, end_of_error
 
 logger = logging.getLogger("plait_worker")
 
@@ -51,27 +51,11 @@ IN_USE_S: Final = 120.0
 """How long a worker whose id is in use tries again. In a rolling restart the new process comes before the old
 one has drained, which takes 30 s by default; and it is over sooner when somebody forgot to give an id."""
 
-_REMEDIES: Final[Mapping[grpc.StatusCode, str]] = {
-    grpc.StatusCode.FAILED_PRECONDITION: "upgrade the older of server and worker",
-    grpc.StatusCode.ALREADY_EXISTS: "`--id ID`, or `Worker(worker_id=...)`",
-    grpc.StatusCode.INVALID_ARGUMENT: "correct what the server names: id, namespace, types or labels",
-    grpc.StatusCode.PERMISSION_DENIED: "let this worker's identity serve the namespace and its node types",
-    grpc.StatusCode.UNAUTHENTICATED: "give the worker credentials that the server accepts",
-}
-
 _OnEvents: TypeAlias = Callable[[Sequence[SessionEvent]], None]
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[hub.AttachRequest, hub.AttachResponse]"
 
 # What reading and writing raise when the stream is over; the status says why.
 _STREAM_OVER: Final = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StreamEnd:
-    code: grpc.StatusCode
-    details: str
-    lived_s: float
-    """Seconds since `welcome`; 0 without one."""
 
 
 class Connection:
@@ -136,18 +120,21 @@ class Connection:
             end = await self._stream(on_events)
             if self._is_closing:
                 return
-            if end.code is grpc.StatusCode.ALREADY_EXISTS:
-                now_s = self._loop.time()
-                in_use_since_s = now_s if in_use_since_s is None else in_use_since_s
-                if now_s - in_use_since_s >= IN_USE_S:
+            match end.next_step:
+                case NextStep.WAIT_FOR_ID:
+                    now_s = self._loop.time()
+                    in_use_since_s = now_s if in_use_since_s is None else in_use_since_s
+                    if now_s - in_use_since_s >= IN_USE_S:
+                        raise self._refusal(end)
+                    self._tell_in_use(end)
+                case NextStep.GIVE_UP:
                     raise self._refusal(end)
-                self._tell_in_use(end)
-            else:
-                in_use_since_s = None
-                if end.code in _REMEDIES:
-                    raise self._refusal(end)
-                self._tell_lost(end)
-            if end.lived_s >= STABLE_S:
+                case NextStep.ATTACH_AGAIN:
+                    in_use_since_s = None
+                    self._tell_lost(end)
+                case _:
+                    assert_never(end.next_step)
+            if self._lived_s() >= STABLE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay_s())
 
@@ -169,7 +156,7 @@ class Connection:
             except _STREAM_OVER:
                 return
 
-    async def _stream(self, on_events: _OnEvents) -> _StreamEnd:
+    async def _stream(self, on_events: _OnEvents) -> StreamEnd:
         """Drive the session over one stream, to its end."""
         call = self._attach()
         self._welcome_time_s = None
@@ -178,18 +165,19 @@ class Connection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write(call))
-                code, details = await self._read(call, on_events)
+                end = await self._read(call, on_events)
                 writer.cancel()
         finally:
             self._call = None
             self._session.disconnected()
             call.cancel()
-        return _StreamEnd(code=code, details=details, lived_s=self._lived_s())
+        return end
 
     def _lived_s(self) -> float:
+        """Return for how long the last stream was attached; 0 if it was not."""
         return 0.0 if self._welcome_time_s is None else self._loop.time() - self._welcome_time_s
 
-    async def _read(self, call: _Call, on_events: _OnEvents) -> tuple[grpc.StatusCode, str]:
+    async def _read(self, call: _Call, on_events: _OnEvents) -> StreamEnd:
         session = self._session
         silence_s = GREETING_S
         try:
@@ -203,17 +191,18 @@ class Connection:
                                 silence_s = event.lease_s or LEASE_DEFAULT_S
                                 self._tell_attached(event)
                             case ProtocolError():
-                                return grpc.StatusCode.INTERNAL, event.message
+                                return StreamEnd(code=grpc.StatusCode.INTERNAL, details=event.message)
                             case _:
                                 pass
                     silence.reschedule(self._loop.time() + silence_s)
                     self._has_work.set()
                     self._has_moved.set()
         except TimeoutError:
-            return grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was heard for {silence_s:g} s"
+            details = f"nothing was heard for {silence_s:g} s"
+            return StreamEnd(code=grpc.StatusCode.DEADLINE_EXCEEDED, details=details)
         except grpc.aio.AioRpcError as error:
-            return error.code(), error.details() or ""
-        return grpc.StatusCode.OK, "the server ended the stream"
+            return end_of_error(error)
+        return StreamEnd(code=grpc.StatusCode.OK, details="the server ended the stream")
 
     async def _write(self, call: _Call) -> None:
         session = self._session
@@ -235,19 +224,16 @@ class Connection:
             self._is_writing = False
             self._has_moved.set()
 
-    def _refusal(self, end: _StreamEnd) -> WorkerRefused:
-        said = end.details or end.code.name
-        text = f"the server at {self.address} refused the worker: {said}; {_REMEDIES[end.code]}"
-        return WorkerRefused(end.code.name, text)
+    def _refusal(self, end: StreamEnd) -> WorkerRefused:
+        text = f"the server at {self.address} refused the worker: {end}; {REMEDIES[end.code]}"
+        return WorkerRefused(end.code.name, text, end.reason)
 
-    def _tell_in_use(self, end: _StreamEnd) -> None:
+    def _tell_in_use(self, end: StreamEnd) -> None:
         """Log once that another process has the worker's id."""
         if not self._is_in_use:
             self._is_in_use = True
-            said = end.details or f"the worker id {self._session.worker_id} is in use"
-            remedy = _REMEDIES[end.code]
             text = "not attached, trying again for %g s in case the other process is leaving: %s (%s)"
-            logger.warning(text, IN_USE_S, said, remedy)
+            logger.warning(text, IN_USE_S, end, REMEDIES[end.code])
 
     def _tell_attached(self, welcome: Welcomed) -> None:
         self._welcome_time_s = self._loop.time()
@@ -255,23 +241,17 @@ class Connection:
         version = welcome.server_version or "of unknown version"
         logger.info("attached to %s (Plait %s) as %s", self.address, version, self._session.worker_id)
 
-    def _tell_lost(self, end: _StreamEnd) -> None:
+    def _tell_lost(self, end: StreamEnd) -> None:
         """Log once that the server is out of reach, not at every try."""
         if self._is_out_of_reach:
             return
         self._is_out_of_reach = True
-        said = end.details or end.code.name
         if self._welcome_time_s is not None:
-            logger.warning("lost the server at %s, retrying: %s", self.address, _shortened(said))
+            logger.warning("lost the server at %s, retrying: %s", self.address, end)
         elif end.code is grpc.StatusCode.UNAVAILABLE:
-            logger.warning("server not reachable at %s, retrying: %s", self.address, _shortened(said))
+            logger.warning("server not reachable at %s, retrying: %s", self.address, end)
         else:
-            logger.warning("the server at %s did not take the worker, retrying: %s", self.address, said)
-
-
-def _shortened(details: str) -> str:
-    """Take what matters from gRPC's account of a connection that failed: its last part."""
-    return details.rpartition(": ")[2].rstrip("]") if "ipv" in details or "[field:" in details else details
+            logger.warning("the server at %s did not take the worker, retrying: %s", self.address, end)
 
 
 def _serialize(frame: hub.AttachRequest) -> bytes:

@@ -81,12 +81,14 @@ class WorkerRefused(Exception):
     Args:
         code: the gRPC code, such as PERMISSION_DENIED.
         message: what happened and what to do about it.
+        reason: the server's reason, one of plait.v1.ErrorReason without its prefix; empty if there is none.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

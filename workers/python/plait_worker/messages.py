@@ -119,6 +119,7 @@ def read_welcome(welcome: hub.Welcome) -> Welcomed:
         ping_interval_s=seconds_of(welcome.ping_interval),
         lease_s=seconds_of(welcome.lease),
         payload_bytes_max=welcome.payload_bytes_max,
+        frame_bytes_max=welcome.limits.frame_bytes_max,
     )
 
 

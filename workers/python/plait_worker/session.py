@@ -113,6 +113,7 @@ class WorkerSession:
         self._state = SessionState.DETACHED
         self._is_draining = False
         self._is_hello_due = False
+        self._frame_bytes_max = FRAME_BYTES_MAX
         self._outbox = Outbox()
         self._ledger = Ledger(self._identity.types, self._outbox)
         self._streams = 0
@@ -219,11 +220,11 @@ class WorkerSession:
         self._state = SessionState.DETACHED
         self._is_hello_due = False
 
-    def take_frame(self, bytes_max: int = FRAME_BYTES_MAX) -> hub.AttachRequest | None:
+    def take_frame(self, bytes_max: int = 0) -> hub.AttachRequest | None:
         """Take the next frame to write: whatever is queued, in order.
 
         Args:
-            bytes_max: the size of a frame; a single larger message travels alone.
+            bytes_max: the size of a frame; a single larger message travels alone. 0: what the server allows.
 
         Returns:
             The frame, which is the caller's; None when nothing is to be written now: nothing is queued, there
@@ -234,7 +235,7 @@ class WorkerSession:
             return hub.AttachRequest(messages=[self._identity.hello(self._slots, self._ledger.in_flight())])
         if self._state is not SessionState.ATTACHED:
             return None
-        taken = self._outbox.take(bytes_max)
+        taken = self._outbox.take(bytes_max or self._frame_bytes_max)
         return hub.AttachRequest(messages=taken) if taken else None
 
     def receive(self, frame: hub.AttachResponse) -> list[SessionEvent]:
@@ -445,7 +446,9 @@ class WorkerSession:
         if self._is_draining:
             self._outbox.add_control(messages.drain())
         self._outbox.requeue(self._ledger.results())
-        events.append(messages.read_welcome(welcome))
+        welcomed = messages.read_welcome(welcome)
+        self._frame_bytes_max = welcomed.frame_bytes_max or FRAME_BYTES_MAX
+        events.append(welcomed)
 
     def _receive_assign(self, message: hub.ServerMessage, events: list[SessionEvent]) -> None:
         assign = message.assign

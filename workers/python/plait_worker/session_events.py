@@ -45,6 +45,8 @@ class Welcomed:
     """When nothing was heard for so many seconds, the stream is dead; 0 when the server did not say."""
     payload_bytes_max: int
     """The largest result in bytes; 0 when the server did not say."""
+    frame_bytes_max: int = 0
+    """The size up to which a frame is filled; 0 when the server did not say."""
 
 
 class Assigned(NamedTuple):
