@@ -94,10 +94,12 @@ LAYERS: Mapping[str, Layer] = {
     # The frames of Attach are messages of the contract: a port hands them on as they are.
     "ports": layer("core", others=CONTRACT),
     "runtime": layer("core", "ports", "encoding", others=frozenset({"trio"})),
-    # The sessions of attached workers read and write frames, which are messages of the contract.
+    # The sessions of attached workers read and write frames, which are messages of the contract. An output that is a
+    # graph is read as a graph file is, whose reader is the client's.
     "adapters": layer(
         *("core", "ports", "encoding"),
-        others=CONTRACT | {"apsw", "cel_expr_python", "google.rpc", "grpc", "httpx", "opentelemetry", "trio"},
+        others=CONTRACT
+        | {"apsw", "cel_expr_python", "google.rpc", "grpc", "httpx", "opentelemetry", "plait_client", "trio"},
     ),
     "api": layer(
         # Traces are written again for those who ask.

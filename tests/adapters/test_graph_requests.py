@@ -5,6 +5,7 @@ Real processes and the real clock, but for what is said of time: nothing here wa
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import AsyncGenerator
@@ -18,6 +19,7 @@ from google.protobuf.message import Message
 from trio.testing import wait_all_tasks_blocked
 
 from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2, payload_pb2
+from plait_client import parse_graph
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.requests import pool
 from plait_server.adapters.requests.inline import InlineGraphRequests
@@ -217,6 +219,118 @@ async def test_too_many_waiting_requests_are_refused_with_advice(monkeypatch: py
             await requests.read(Want.SUBMIT, content)
         assert raised.value.retry_after_s is not None
         assert requests.statistics().waiting == 2
+        nursery.cancel_scope.cancel()
+
+
+# Outputs that are graphs (L4, N7).
+
+
+TEXTS: dict[str, str] = {
+    "a graph file": json.dumps(
+        {
+            "name": "g",
+            "nodes": [
+                {
+                    "id": "a",
+                    "task": {"type": "t"},
+                    "input": {"x": "{{ input.y }}"},
+                    "timeouts": {"attempt": "2m"},
+                },
+                {"id": "b", "transform": {}, "join": {"mode": "any"}, "locked_output": None},
+            ],
+            "edges": [{"source": "a", "target": "b", "branchName": "n"}],
+        }
+    ),
+    "a large one": json.dumps({"nodes": [{"id": f"n{number}", "transform": {}} for number in range(5_000)]}),
+    "an invalid graph": json.dumps({"nodes": [{"id": "a b", "transform": {}}], "edges": [{"source": "q"}]}),
+    "a large invalid one": json.dumps({"nodes": [{"id": "a", "transform": {}}] * 5_000}),
+    "not like a graph": json.dumps({"nodes": [{"id": 7, "tusk": {}}], "edges": {}}),
+    "no object": '"graph"',
+    "a long list": json.dumps(list(range(10_000))),
+    "graphs in graphs": json.dumps({"nodes": [{"id": "s", "subgraph": {"graph": {"nodes": [{"id": "a"}]}}}]}),
+}
+
+
+async def test_n7_a_helper_reads_a_text_as_if_it_were_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "CHEAP_TEXT_CHARS_MAX", 0)
+    async with pooled() as requests:
+        for name, text in TEXTS.items():
+            here = await INLINE.read_text("n", text)
+            there = await requests.read_text("n", text)
+            assert (here.graph is None) == bool(here.violation_count) == bool(here.violations), name
+            if here.graph is not None:
+                here = replace(here, graph=replace(here.graph, values=None))
+            assert there == here, name
+
+
+async def test_n7_a_text_is_read_as_a_graph_file_is() -> None:
+    read = await INLINE.read_text("n", TEXTS["a graph file"])
+    assert read.graph is not None
+    message = graph_pb2.Graph.FromString(read.graph.content)
+    assert message == parse_graph(TEXTS["a graph file"])
+    assert message.nodes[0].input.json == '{"x":"{{ input.y }}"}'
+    assert message.nodes[1].locked_output.json == "null"
+
+
+@pytest.mark.parametrize(
+    ("text", "violations"),
+    [
+        (
+            TEXTS["an invalid graph"],
+            {
+                "graph.nodes[0].id": '"a b" is no id: write 1 to 128 letters, digits, `_`, `.` or `-`',
+                "graph.edges[0].source": 'there is no node "q"; add it, or name another',
+                "graph.edges[0].target": 'there is no node ""; add it, or name another',
+            },
+        ),
+        (
+            TEXTS["not like a graph"],
+            {
+                "graph.nodes[0].id": 'expected a text; write "7", found the number 7',
+                "graph.nodes[0]": 'unknown key "tusk"; did you mean "task"?',
+                "graph.edges": "expected a list, found an object",
+            },
+        ),
+        ("null", {"graph": "expected an object, found nothing"}),
+        ('{"nodes": []}', {"graph.nodes": "there is no node; add at least one"}),
+    ],
+)
+async def test_n7_all_that_is_wrong_with_a_text_is_said(text: str, violations: dict[str, str]) -> None:
+    read = await INLINE.read_text("n", text)
+    assert read.graph is None
+    assert {each.field: each.message for each in read.violations} == violations
+    assert read.violation_count == len(violations)
+
+
+async def test_n7_of_many_problems_the_first_50_are_kept() -> None:
+    read = await INLINE.read_text("n", json.dumps({"nodes": [{"x": 1}] * 80}))
+    assert (len(read.violations), read.violation_count) == (50, 80)
+
+
+async def test_n7_a_text_that_takes_too_much_is_no_valid_graph() -> None:
+    async with pooled(deadline_s=0.01) as requests:
+        read = await requests.read_text("n", TEXTS["a large one"])
+        too_long = await requests.read_text("n", '"' + "x" * 16 * MIB + '"')
+    for each, message in (
+        (read, "the graph cannot be read within 0.01 s; send a smaller graph"),
+        (too_long, "has 16,777,218 characters; at most 16,777,216 are allowed"),
+    ):
+        assert [(violation.field, violation.message) for violation in each.violations] == [("graph", message)]
+        assert (each.graph, each.violation_count) == (None, 1)
+
+
+async def test_a_text_waits_for_its_turn_however_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_: object, **__: object) -> trio.Process:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", start)
+    requests = PooledGraphRequests(CelEvaluator(), processes=1, waiting_max=4)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(requests.read_text, "n", TEXTS["a large one"])
+        await wait_all_tasks_blocked()
+        assert requests.statistics().waiting == 19
         nursery.cancel_scope.cancel()
 
 

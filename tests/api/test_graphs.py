@@ -13,7 +13,7 @@ from plait_server.api.call import Call
 from plait_server.api.graphs import GraphServicer
 from plait_server.core.limits import MESSAGE_BYTES_MAX
 from plait_server.errors import TooLarge
-from plait_server.ports.graph_requests import GraphRequest, Want
+from plait_server.ports.graph_requests import GraphRequest, GraphText, Want
 
 CALL = Call(method="PlanGraph", peer="test")
 
@@ -28,6 +28,9 @@ class Answers:
         await trio.lowlevel.checkpoint()
         head = graph_service_pb2.PlanGraphRequest()
         return GraphRequest(head=head, has_graph=True, fingerprint=b"", answer=bytes(self.size))
+
+    async def read_text(self, namespace: str, text: str) -> GraphText:
+        raise AssertionError
 
 
 async def test_a_plan_of_four_mebibytes_is_the_answer() -> None:

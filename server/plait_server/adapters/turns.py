@@ -64,25 +64,30 @@ class Turns:
         )
 
     @asynccontextmanager
-    async def turn(self, key: str, weight: int) -> AsyncGenerator[None]:
+    async def turn(self, key: str, weight: int, *, is_bounded: bool = True) -> AsyncGenerator[None]:
         """Hold a place, once it is this key's turn.
+
+        Args:
+            key: Whose turn it is.
+            weight: What it weighs while it waits.
+            is_bounded: Whether it may be refused; what waits on behalf of an execution is bounded elsewhere.
 
         Raises:
             NoTurn: too many wait already.
         """
-        await self._take(key, weight)
+        await self._take(key, weight, is_bounded=is_bounded)
         try:
             yield
         finally:
             self._give_back()
 
-    async def _take(self, key: str, weight: int) -> None:
+    async def _take(self, key: str, weight: int, *, is_bounded: bool = True) -> None:
         if self._free and not self._queues:
             self._free -= 1
             return
         queue = self._queues.get(key, deque[_Waiter]())
         own = sum(waiter.weight for waiter in queue)
-        if (
+        if is_bounded and (
             self._waiting >= self._waiting_max
             or self._weight + weight > self._weight_max
             or 2 * len(queue) >= self._waiting_max

@@ -1,4 +1,4 @@
-"""The port to whatever reads requests that carry a graph: it counts, parses, checks and analyzes.
+"""The port to whatever reads graphs that arrive, in a request or as an output: it counts, parses, checks and analyzes.
 
 A graph of the largest legal size takes seconds to read, and a hostile one more, so this is done where it can be
 killed; small requests are read in place. What comes back is ready to be used: nothing in it has to be walked
@@ -9,7 +9,8 @@ The contract:
 1. A request is refused by `GraphRequest.violations`, or by one of the errors of `read`; what is refused has been
    read no further than was needed to say so.
 2. All implementations give equal answers for equal requests, but for `CheckedGraph.values`.
-3. `read` may wait its turn. The turns are bounded in number, and go round the namespaces.
+3. `read` may wait its turn. The turns are bounded in number, and go round the namespaces. `read_text` waits for
+   the same turns as long as it takes: its caller has to bound how many wait.
 """
 
 from __future__ import annotations
@@ -73,8 +74,20 @@ class GraphRequest:
     """The encoded answer of VALIDATE, and of PLAN if the graph is valid."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphText:
+    """A text that was read as a graph (N7)."""
+
+    violations: tuple[FieldViolation, ...] = ()
+    """What is wrong with it: the first 50 problems (V5)."""
+    violation_count: int = 0
+    """How many problems there are; 0 if and only if there is a graph."""
+    graph: CheckedGraph | None = None
+    """The graph, if the text is a valid one."""
+
+
 class GraphRequests(Protocol):
-    """Reads requests that carry a graph."""
+    """Reads requests that carry a graph, and texts that are one."""
 
     async def read(self, want: Want, request: Message | bytes) -> GraphRequest:
         """Read a request.
@@ -87,5 +100,18 @@ class GraphRequests(Protocol):
             InvalidRequest: it is no such message, or holds too many elements.
             TooCostly: it takes more time or memory than a request may.
             Overloaded: too many requests wait already.
+        """
+        ...
+
+    async def read_text(self, namespace: str, text: str) -> GraphText:
+        """Read the output of a node as the graph that is to run (L4, N7).
+
+        The text is the JSON of a graph file: the proto JSON mapping of plait.v1.Graph, where `input` and
+        `locked_output` are the values themselves. Whatever is wrong with it, the time and the memory that it takes
+        included, is a violation.
+
+        Args:
+            namespace: Whose turn it takes.
+            text: JSON.
         """
         ...

@@ -14,7 +14,9 @@ from typing import Any, Final, cast
 from plait_server.adapters.requests.reading import TYPES, refusal_of
 from plait_server.core.limits import MIB
 from plait_server.errors import FieldViolation, InvalidRequest
-from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, Want
+from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, GraphText, Want
+
+TEXT: Final = "TEXT"
 
 HEADER_BYTES_MAX: Final = 1 * MIB
 """50 problems, each with what it quotes, take some 20 KiB; a cycle's message some more."""
@@ -27,7 +29,7 @@ class Order:
     """What a helper is asked for; the request's bytes follow."""
 
     want: str
-    """The name of a `Want`."""
+    """The name of a `Want`, or `TEXT`: the bytes are those of a text that is to be a graph."""
     size: int
     """Bytes that follow."""
     cpu_s: int
@@ -62,6 +64,19 @@ def write_answer(answer: GraphRequest) -> list[bytes]:
     return [json.dumps(header).encode() + b"\n", *parts]
 
 
+def write_text_answer(answer: GraphText) -> list[bytes]:
+    """Write what a text was read as."""
+    graph = answer.graph
+    parts = [graph.content, graph.analysis_content] if graph is not None else []
+    header = {
+        "violations": [[each.field, each.message] for each in answer.violations],
+        "violation_count": answer.violation_count,
+        "digests": [graph.digest, graph.analysis_digest] if graph is not None else [],
+        "sizes": [len(part) for part in parts],
+    }
+    return [json.dumps(header).encode() + b"\n", *parts]
+
+
 def write_refusal(refusal: InvalidRequest) -> list[bytes]:
     """Write that a request is refused."""
     violations = [[each.field, each.message] for each in refusal.violations]
@@ -73,15 +88,12 @@ def write_too_costly(why: str) -> list[bytes]:
     return [json.dumps({"too_costly": why, "sizes": []}).encode() + b"\n"]
 
 
-@dataclass(frozen=True, slots=True)
-class TooCostlyAnswer:
-    """The helper could not read the request within its bounds."""
-
-    why: str
-
-
 class BadAnswer(Exception):
     """A helper said what no helper says."""
+
+
+class TooCostlyAnswer(Exception):
+    """The helper could not read the content within its bounds; says why."""
 
 
 def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
@@ -89,6 +101,7 @@ def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
 
     Raises:
         BadAnswer: it is no such line.
+        TooCostlyAnswer: it says that there is no answer.
     """
     try:
         header = cast("dict[str, Any]", json.loads(line))
@@ -97,25 +110,15 @@ def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
         raise BadAnswer(repr(error)) from None
     if len(sizes) > 4 or not all(0 <= size <= PART_BYTES_MAX for size in sizes):
         raise BadAnswer(repr(sizes))
+    if "too_costly" in header:
+        raise TooCostlyAnswer(header["too_costly"])
     return header, sizes
 
 
-def read_answer(
-    want: Want, header: dict[str, Any], parts: Sequence[bytes]
-) -> GraphRequest | InvalidRequest | TooCostlyAnswer:
-    """Put an answer together."""
-    if "too_costly" in header:
-        return TooCostlyAnswer(header["too_costly"])
+def read_answer(want: Want, header: dict[str, Any], parts: Sequence[bytes]) -> GraphRequest | InvalidRequest:
+    """Put the answer to a request together."""
     if "refused" in header:
         return refusal_of(_violations(header["refused"]))
-    graph = None
-    if header["digests"]:
-        graph = CheckedGraph(
-            content=parts[2],
-            digest=header["digests"][0],
-            analysis_content=parts[3],
-            analysis_digest=header["digests"][1],
-        )
     return GraphRequest(
         head=TYPES[want].FromString(parts[0]),
         has_graph=header["has_graph"],
@@ -123,8 +126,27 @@ def read_answer(
         input_problem=header["input_problem"],
         violations=_violations(header["violations"]),
         violation_count=header["violation_count"],
-        graph=graph,
+        graph=_graph(header, parts[2:]),
         answer=parts[1],
+    )
+
+
+def read_text_answer(header: dict[str, Any], parts: Sequence[bytes]) -> GraphText:
+    """Put the answer to a text together."""
+    return GraphText(
+        violations=_violations(header["violations"]),
+        violation_count=header["violation_count"],
+        graph=_graph(header, parts),
+    )
+
+
+def _graph(header: dict[str, Any], parts: Sequence[bytes]) -> CheckedGraph | None:
+    if not header["digests"]:
+        return None
+    content, analysis_content = parts
+    digest, analysis_digest = header["digests"]
+    return CheckedGraph(
+        content=content, digest=digest, analysis_content=analysis_content, analysis_digest=analysis_digest
     )
 
 

@@ -1,6 +1,6 @@
-"""The helper processes that read large requests: few, bounded, killed when they take too long.
+"""The helper processes that read large requests and texts: few, bounded, killed when they take too long.
 
-The flow of one request:
+The flow of one request; that of a text differs in that it waits for its turn as long as it takes:
 
 1. A small one (`_is_cheap`) is read in place: no process, no wait.
 2. Any other takes a turn. Turns go round the namespaces; if too many wait, the request is refused with advice
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Final
+from typing import Any, Final
 
 import trio
 from google.protobuf.message import Message
@@ -24,19 +24,22 @@ from google.protobuf.message import Message
 from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2
 from plait_server.adapters.requests.frames import (
     HEADER_BYTES_MAX,
+    TEXT,
     BadAnswer,
     Order,
     TooCostlyAnswer,
     read_answer,
     read_header,
+    read_text_answer,
     write_order,
 )
 from plait_server.adapters.requests.inline import InlineGraphRequests
+from plait_server.adapters.requests.texts import refused
 from plait_server.adapters.turns import NoTurn, Turns, TurnStatistics
-from plait_server.core.limits import KIB, MIB
+from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, KIB, MIB
 from plait_server.errors import InvalidRequest, Overloaded, TooCostly
 from plait_server.ports.evaluator import Evaluator
-from plait_server.ports.graph_requests import GraphRequest, Want
+from plait_server.ports.graph_requests import GraphRequest, GraphText, Want
 
 CHEAP_ELEMENTS_MAX: Final = 2_000
 """Nodes and edges that are read in place: 8 us each, 16 ms."""
@@ -44,6 +47,8 @@ CHEAP_PLAN_ELEMENTS_MAX: Final = 200
 """Nodes and edges that are laid out in place: up to 50 us each, 10 ms."""
 CHEAP_EXPRESSIONS_MAX: Final = 100
 """Expressions and templates likewise: 120 us each, 12 ms."""
+CHEAP_TEXT_CHARS_MAX: Final = 8 * KIB
+"""Texts that are read in place: 5 ms with a hundred expressions."""
 PROCESSES_MAX: Final = 2
 """More at once would take the processors from the service itself."""
 WAITING_MAX: Final = 64
@@ -104,10 +109,27 @@ class PooledGraphRequests:
             request = request.SerializeToString()
         try:
             async with self._turns.turn(_namespace_of(request), len(request)):
-                return await self._read(want, request)
+                header, parts = await self._read(want.name, request)
         except NoTurn:
             text = "too many large requests wait to be read already; try again later"
             raise Overloaded(text) from None
+        answer = read_answer(want, header, parts)
+        if isinstance(answer, InvalidRequest):
+            raise answer
+        return answer
+
+    async def read_text(self, namespace: str, text: str) -> GraphText:
+        """Read an output as a graph; see the port."""
+        # What is too long is refused before it is read.
+        if not CHEAP_TEXT_CHARS_MAX < len(text) <= GRAPH_MESSAGE_BYTES_MAX:
+            return await self._inline.read_text(namespace, text)
+        content = text.encode()
+        async with self._turns.turn(namespace, len(content), is_bounded=False):
+            try:
+                header, parts = await self._read(TEXT, content)
+            except TooCostly as error:
+                return refused(str(error))
+        return read_text_answer(header, parts)
 
     async def run(self) -> None:
         """End helpers that have had nothing to do for a while, until cancelled; then all."""
@@ -127,25 +149,21 @@ class PooledGraphRequests:
         while self._idle:
             await _end(self._idle.pop()[1])
 
-    async def _read(self, want: Want, content: bytes) -> GraphRequest:
+    async def _read(self, want: str, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
         process = await self._take_helper()
         is_whole = False
         try:
             with trio.move_on_after(self._deadline_s):
                 answer = await _ask(process, want, content)
                 is_whole = len(content) <= KEPT_BYTES_MAX
-                match answer:
-                    case GraphRequest():
-                        return answer
-                    case InvalidRequest():
-                        raise answer
-                    case TooCostlyAnswer(why=why):
-                        raise TooCostly(f"the request cannot be read: {why}; send a smaller graph")
-            text = f"the request cannot be read within {self._deadline_s:g} s; send a smaller graph"
-            raise TooCostly(text)
+                return answer
+            raise TooCostly(f"the graph cannot be read within {self._deadline_s:g} s; send a smaller graph")
+        except TooCostlyAnswer as error:
+            is_whole = len(content) <= KEPT_BYTES_MAX
+            raise TooCostly(f"the graph cannot be read: {error}; send a smaller graph") from None
         except (trio.BrokenResourceError, BadAnswer):
             limit = f"{self._memory_bytes // MIB:,} MiB of memory or {CPU_S} s of processor time"
-            text = f"the process that read the request ended, most likely at its limit of {limit}; send a smaller graph"
+            text = f"the process that read the graph ended, most likely at its limit of {limit}; send a smaller graph"
             raise TooCostly(text) from None
         finally:
             if is_whole:
@@ -170,12 +188,10 @@ class PooledGraphRequests:
         )
 
 
-async def _ask(
-    process: trio.Process, want: Want, content: bytes
-) -> GraphRequest | InvalidRequest | TooCostlyAnswer:
+async def _ask(process: trio.Process, want: str, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
     assert process.stdin is not None
     assert process.stdout is not None  # both are pipes
-    order = Order(want=want.name, size=len(content), cpu_s=CPU_S)
+    order = Order(want=want, size=len(content), cpu_s=CPU_S)
     await process.stdin.send_all(write_order(order))
     await process.stdin.send_all(content)
     buffer = bytearray()
@@ -192,7 +208,7 @@ async def _ask(
         for size in sizes:
             begin = sum(len(part) for part in parts)
             parts.append(bytes(whole[begin : begin + size]))
-    return read_answer(want, header, parts)
+    return header, parts
 
 
 async def _receive(stream: trio.abc.ReceiveStream, buffer: bytearray) -> None:

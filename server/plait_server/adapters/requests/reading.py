@@ -158,7 +158,7 @@ def _read_submission(message: execution_service_pb2.SubmitGraphRequest, evaluato
         has_graph=True,
         fingerprint=fingerprint,
         input_problem=problem,
-        violations=_violations(validation),
+        violations=violations_of(validation),
         violation_count=validation.problem_count,
         graph=checked,
     )
@@ -182,13 +182,14 @@ def _read_question(
         head=head,
         has_graph=True,
         fingerprint=b"",
-        violations=_violations(validation),
+        violations=violations_of(validation),
         violation_count=validation.problem_count,
         answer=answer,
     )
 
 
-def _violations(validation: Validation) -> tuple[FieldViolation, ...]:
+def violations_of(validation: Validation) -> tuple[FieldViolation, ...]:
+    """Return the problems that validation kept."""
     return tuple(
         [FieldViolation(field=problem.field, message=problem.message) for problem in validation.problems]
     )
