@@ -9,15 +9,19 @@ from typing import cast
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Graph, Node
 from plait_server.core.json_text import JsonValue
 from plait_server.core.run.commands import TimerKind
-from plait_server.core.run.events import Event
+from plait_server.core.run.events import Event, ScopeEnded
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
+from plait_server.core.run.scope import Scope
 from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState, Treatment
-from plait_server.testing.slow_model import Change, NoValue, SlowModel, without_words
+from plait_server.testing.slow_model import Change, NoValue, ScopeEnd, SlowModel, without_words
+from plait_server.testing.slow_model.nodes import ModelScope
 from tests.core.driver import Driver
 
 _ROUNDING_S = 1e-5
 """Events keep microseconds."""
+_PARTS_MAX = 8
+"""B1: parts of a branch's path that are shown; of a longer one the first and the last."""
 
 
 class Literals:
@@ -26,15 +30,18 @@ class Literals:
     def when(self, source: str, carried: JsonValue) -> JsonValue:
         return _literal(source)
 
-    def value(self, node: Node, given: JsonValue) -> JsonValue:
+    def value(self, path: str, node: Node, given: JsonValue) -> JsonValue:
         return _literal(node.kind.expression)  # type: ignore[union-attr]  # A condition or a switch.
 
-    def input(self, node: Node, given: JsonValue) -> JsonValue:
+    def input(self, path: str, node: Node, given: JsonValue) -> JsonValue:
         assert node.input is not None
         return _literal(node.input.strip('"') if node.input == '"broken"' else node.input)
 
-    def output(self, graph: Graph) -> JsonValue:
+    def output(self, scope_path: str, graph: Graph) -> JsonValue:
         return _literal(graph.output)
+
+    def graph(self, path: str, output: JsonValue) -> Graph:
+        raise NoValue
 
 
 class SideBySide:
@@ -75,7 +82,7 @@ class SideBySide:
         if timer is None:
             return False
         path = timer.node_path
-        inputs: dict[TimerKind, Callable[[], list[Change]]] = {
+        inputs: dict[TimerKind, Callable[[], list[Change | ScopeEnd]]] = {
             TimerKind.BACKOFF: lambda: self.model.end_backoff(path),
             TimerKind.WAIT: lambda: self.model.end_delay(path),
             TimerKind.NODE_TIMEOUT: lambda: self._time_out_node(path),
@@ -102,8 +109,8 @@ class SideBySide:
                 self.driver.fire(TimerKind.BACKOFF, path)
         self._compare([])
 
-    def _time_out_node(self, path: str) -> list[Change]:
-        node = self.model.scope.nodes[path]
+    def _time_out_node(self, path: str) -> list[Change | ScopeEnd]:
+        node = self.model.node(path)
         assert node.node.timeouts is not None
         # A timer may be of an attempt that went back to wait for a worker: that wait is not counted (T4).
         is_due = node.clock_s >= node.node.timeouts.node_s - _ROUNDING_S and not any(
@@ -112,7 +119,7 @@ class SideBySide:
         )
         return self.model.time_out_node(path) if is_due else []
 
-    def _do(self, act: Callable[[], object], follow: Callable[[], list[Change]]) -> None:
+    def _do(self, act: Callable[[], object], follow: Callable[[], list[Change | ScopeEnd]]) -> None:
         act()
         self.model.pass_time(self.driver.now_s - self._now_s)
         self._now_s = self.driver.now_s
@@ -124,33 +131,29 @@ class SideBySide:
             self.driver.grant(path)
             self._compare(self.model.give_out(path))
             given: JsonValue = json.loads(self.driver.inputs[path].json)
-            assert without_words(given) == without_words(self.model.scope.nodes[path].input), (
+            assert without_words(given) == without_words(self.model.node(path).input), (
                 f"J2: the input of {path}"
             )
 
-    def _compare(self, wanted: list[Change]) -> None:
+    def _compare(self, wanted: list[Change | ScopeEnd]) -> None:
         driver, model = self.driver, self.model
         events = driver.events[self._seen :]
         self._seen = len(driver.events)
-        got = [_change(event) for event in events if event.node_path and event.node_state is not None]
-        assert got == [_without_reason_of_queued(change) for change in wanted]
-        assert driver.scope.edge_states == model.scope.edges
-        kept = [
-            (failure.node_path, failure.code, treatment, _causes(failure))
-            for failure, treatment in zip(driver.scope.failures, driver.scope.treatments, strict=True)
-        ]
-        assert kept == [
-            (k.failure.node_path, k.failure.code, k.treatment, _causes(k.failure))
-            for k in model.scope.failures
-        ]
-        for failure, mine in zip(driver.scope.failures, model.scope.failures, strict=True):
-            assert _details(failure) == _details(mine.failure)
+        got = [change for event in events if (change := _change(event)) is not None]
+        assert got == [_comparable(change) for change in wanted]
+        for scope_path, scope in driver.scopes.items():
+            _compare_scopes(scope, model.scopes[scope_path])
+        for event in events:
+            if event.node_path:
+                assert event.branch == _branch(model, event.node_path), (
+                    f"B1, N6: the branch of {event.node_path}"
+                )
         assert sorted(driver.offered) == sorted(model.nodes_to_give_out())
         assert driver.execution.state is model.state
-        for node in model.scope.nodes.values():
+        for node in model.nodes():
             node_s = (node.node.timeouts or DEFAULT_TIMEOUTS).node_s
             is_over = node_s and node.clock_s > node_s + _ROUNDING_S and not node.state.is_ended
-            assert not is_over, f"T4: the timeout of {node.node.id} did not fire"
+            assert not is_over, f"T4: the timeout of {node.path} did not fire"
         if model.outcome is not None:
             named = driver.execution.failure
             assert (named and (named.node_path, named.code)) == (
@@ -166,15 +169,43 @@ def _literal(source: str) -> JsonValue:
     return value
 
 
-def _change(event: Event) -> Change:
+def _compare_scopes(scope: Scope, mine: ModelScope) -> None:
+    assert scope.edge_states == mine.edges
+    kept = [
+        (failure.node_path, failure.code, treatment, _causes(failure))
+        for failure, treatment in zip(scope.failures, scope.treatments, strict=True)
+    ]
+    assert kept == [
+        (k.failure.node_path, k.failure.code, k.treatment, _causes(k.failure)) for k in mine.failures
+    ]
+    for failure, known in zip(scope.failures, mine.failures, strict=True):
+        assert _details(failure) == _details(known.failure)
+
+
+def _change(event: Event) -> tuple[object, ...] | None:
+    """Return what an event says became of a node or a scope."""
+    if isinstance(event.detail, ScopeEnded):
+        failure = event.detail.failure
+        return event.detail.scope_path, event.detail.state, failure and (failure.node_path, failure.code)
+    if event.node_state is None:
+        return None
     treatment = getattr(event.detail, "treatment", Treatment.NONE)
-    assert event.node_state is not None
-    return _without_reason_of_queued(Change(event.node_path, event.node_state, event.reason, treatment))
+    return _comparable(Change(event.node_path, event.node_state, event.reason, treatment))
 
 
-def _without_reason_of_queued(change: Change) -> Change:
-    """A1: the reason of QUEUED is the allocator's."""
+def _comparable(change: Change | ScopeEnd) -> tuple[object, ...]:
+    if isinstance(change, ScopeEnd):
+        failure = change.outcome.failure
+        return change.scope_path, change.outcome.state, failure and (failure.node_path, failure.code)
+    # A1: the reason of QUEUED is the allocator's.
     return change._replace(reason="") if change.state is NodeState.QUEUED else change
+
+
+def _branch(model: SlowModel, path: str) -> str:
+    """Return the branch of a node, cut in the middle past 8 parts (B1)."""
+    node = model.node(path)
+    parts = node.scope.tree.of_nodes[node.node.id].split("-")
+    return "-".join(parts if len(parts) <= _PARTS_MAX else [*parts[:4], "…", *parts[-3:]])
 
 
 def _causes(failure: Failure) -> list[tuple[str, str]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 import json
+from dataclasses import replace
 from typing import assert_never
 
 from plait_server.core.definition.analysis import analyze, build_adjacency
-from plait_server.core.definition.graph import Condition, Graph, Switch, Task
+from plait_server.core.definition.graph import Analysis, Condition, Graph, Subgraph, Switch, Task
 from plait_server.core.definition.validation import ExpressionNames, validate
 from plait_server.core.run.commands import (
     AttemptResult,
@@ -44,13 +45,10 @@ from plait_server.core.run.commands import (
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
-    CancelReceipt,
     Event,
-    ExecutionEnded,
     ExecutionSubmitted,
     NodeEnded,
-    NodeIdled,
-    UsageReported,
+    ScopeEnded,
 )
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure
@@ -63,40 +61,13 @@ from plait_server.core.run.states import (
     EdgeState,
     ExecutionState,
     NodeState,
+    Treatment,
 )
 from tests.core.evaluator import joined, sink_outputs
+from tests.core.journal_rules import JournalRules
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 Question = JudgeEdges | MakeInput | FindValue | MakeOutput
-
-_N = NodeState
-_FROM_QUEUED = {
-    _N.RUNNING,
-    _N.WAITING,
-    _N.SUCCEEDED,
-    _N.FAILED,
-    _N.TIMED_OUT,
-    _N.SKIPPED,
-    _N.IDLE,
-    _N.CANCELLED,
-}
-# S2.2, written from the law: QUEUED has no event (A1), so IDLE and BACKING_OFF take what QUEUED may do too.
-LEGAL: dict[NodeState, set[NodeState]] = {
-    _N.IDLE: {_N.QUEUED, _N.WAITING, _N.SKIPPED, _N.SUCCEEDED, _N.FAILED, _N.CANCELLED} | _FROM_QUEUED,
-    _N.QUEUED: _FROM_QUEUED,
-    _N.RUNNING: {
-        _N.SUCCEEDED,
-        _N.FAILED,
-        _N.TIMED_OUT,
-        _N.BACKING_OFF,
-        _N.QUEUED,
-        _N.IDLE,
-        _N.CANCELLED,
-    },
-    _N.BACKING_OFF: {_N.QUEUED, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED} | _FROM_QUEUED,
-    _N.WAITING: {_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED},
-}
-ENDED = frozenset({_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.SKIPPED, _N.CANCELLED})
 
 
 class Driver:
@@ -117,7 +88,7 @@ class Driver:
             found = validate(graph, _names_nothing)
             assert found.is_valid, found.problems
         self.graph = graph
-        self.analysis = analyze(graph, build_adjacency(graph))
+        self.analysis = analysis_of(graph)
         self.machine = Machine(Execution(graph, self.analysis))
         self.replica = Execution(graph, self.analysis)
         self.grants = grants
@@ -136,14 +107,14 @@ class Driver:
         """Node path -> what MakeInput was answered with last."""
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
-        self._node_states = {node.id: NodeState.IDLE for node in graph.nodes}
-        self._edge_states = [EdgeState.UNRESOLVED] * len(graph.edges)
-        self._terminal: Event | None = None
+        self.rules = JournalRules(graph)
+        self._edge_states: dict[str, list[EdgeState]] = {}
+        """Scope path -> the states of its edges."""
         submitted = ExecutionSubmitted("e1", graph.name, "", "", NULL, {}, 1, TRACEPARENT, len(graph.nodes))
         event = Event(1, 0.0, 1, "", 0, "0", None, ExecutionState.QUEUED, "", submitted)
         self.machine.apply(event)
         self.replica.apply(event)
-        self.events.append(event)
+        self._check_event(event)
 
     # What a test does.
 
@@ -156,6 +127,11 @@ class Driver:
     def scope(self) -> Scope:
         """The root scope."""
         return self.machine.execution.root
+
+    @property
+    def scopes(self) -> dict[str, Scope]:
+        """Those that have not ended, by path."""
+        return {"": self.machine.execution.root}
 
     def start(self) -> Driver:
         """Start the execution."""
@@ -306,10 +282,10 @@ class Driver:
         for event in events[1:]:
             self.now_s = event.time_s
             self._check_event(event)
-            self.events.append(event)
             self.machine.apply(event)
             self.replica.apply(event)
-        self._edge_states = list(self.scope.edge_states)
+        for path, scope in self.scopes.items():
+            self._edge_states[path] = list(scope.edge_states)
         self.now_s = now_s
         self.restart()
 
@@ -320,13 +296,24 @@ class Driver:
     # What a test sees.
 
     def state(self, path: str) -> str:
-        """Return a node's state and reason, such as `SKIPPED/DEAD_PATH`."""
-        record = self.execution.record(path)
-        return f"{record.state.name}/{record.reason}" if record.reason else record.state.name
+        """Return a node's state and reason, such as `SKIPPED/DEAD_PATH`; QUEUED has no reason here (A1)."""
+        state, reason = self.rules.states[path], self.rules.reasons[path]
+        return f"{state.name}/{reason}" if reason else state.name
 
     def states(self) -> dict[str, str]:
-        """Return the state and reason of all nodes."""
-        return {record.path: self.state(record.path) for record in self.scope.records}
+        """Return the state and reason of all nodes, those of ended scopes too (N2)."""
+        return {path: self.state(path) for path in self.rules.states}
+
+    def story(self) -> list[str]:
+        """What became of nodes and scopes, in order, such as `x/a RUNNING` and `x ends SUCCEEDED`."""
+        lines: list[str] = []
+        for event in self.events:
+            if isinstance(event.detail, ScopeEnded):
+                lines.append(f"{event.detail.scope_path} ends {event.detail.state.name}")
+            elif event.node_state is not None:
+                reason = f"/{event.reason}" if event.reason else ""
+                lines.append(f"{event.node_path} {event.node_state.name}{reason}")
+        return lines
 
     def edges(self) -> dict[str, str]:
         """Return the state of all edges, such as `{"a-error->b": "ACTIVE"}`."""
@@ -357,28 +344,34 @@ class Driver:
 
     def attempt(self, path: str) -> int:
         """Number of a node's newest attempt; 0 before the first."""
-        return len(self.execution.record(path).attempts)
+        return self.starts(path)
 
     def running(self) -> list[str]:
         """Nodes with a running attempt, in graph order."""
-        return [path for path, state in self._node_states.items() if state is NodeState.RUNNING]
+        return [
+            path for path in self.in_state(NodeState.RUNNING) if isinstance(self.rules.node(path).kind, Task)
+        ]
 
     def in_state(self, *states: NodeState) -> list[str]:
         """Nodes in one of these states, in graph order."""
-        return [path for path, state in self._node_states.items() if state in states]
+        return [path for path, state in self.rules.states.items() if state in states]
 
     def in_reason(self, reason: str) -> list[str]:
         """Nodes with a reason, in graph order."""
-        return [record.path for record in self.scope.records if record.reason == reason]
+        return [path for path, its in self.rules.reasons.items() if its == reason]
 
     def starts(self, path: str) -> int:
         """How many attempts of a node the journal knows."""
-        return sum(e.node_path == path and isinstance(e.detail, AttemptStarted) for e in self.events)
+        return self.rules.starts[path]
 
     def treatments(self) -> list[tuple[str, str]]:
-        """Node and treatment of every failure, in order."""
-        pairs = zip(self.scope.failures, self.scope.treatments, strict=True)
-        return [(failure.node_path, treatment.name) for failure, treatment in pairs]
+        """Node and treatment of every failure of a node, in order, over all scopes."""
+        ends = [e for e in self.events if isinstance(e.detail, AttemptEnded | NodeEnded)]
+        return [
+            (e.node_path, e.detail.treatment.name)
+            for e in ends
+            if isinstance(e.detail, AttemptEnded | NodeEnded) and e.detail.treatment is not Treatment.NONE
+        ]
 
     # Carrying out.
 
@@ -409,20 +402,27 @@ class Driver:
         events, commands = decision.events, decision.commands
         for event in events:
             self._check_event(event)
-            self.events.append(event)
             self.replica.apply(event)
         assert self.replica.digest() == self.execution.digest(), "A1: live and replayed state differ"
-        for position, state in enumerate(self.scope.edge_states):
-            before = self._edge_states[position]
-            assert before is EdgeState.UNRESOLVED or state is before, f"edge {position} was taken back"
-            self._edge_states[position] = state
+        for scope_path, scope in self.scopes.items():
+            unresolved = [EdgeState.UNRESOLVED] * len(scope.edge_states)
+            known = self._edge_states.setdefault(scope_path, unresolved)
+            for position, state in enumerate(scope.edge_states):
+                before = known[position]
+                assert before is EdgeState.UNRESOLVED or state is before, f"edge {position} was taken back"
+                known[position] = state
         self.commands.extend(commands)
         for command in commands:
             self._carry_out(command, events)
         for path in self.offered:
-            now = self.execution.record(path).state
-            assert now in (_N.IDLE, _N.QUEUED, _N.BACKING_OFF), f"{path} is offered as {now.name}"
-        offered = {record.path for record in self.scope.records if self.machine.is_offered(record.path)}
+            now = self.rules.states[path]
+            assert now in (NodeState.IDLE, NodeState.QUEUED, NodeState.BACKING_OFF), (
+                f"{path} is offered as {now.name}"
+            )
+        records = [record for scope in self.scopes.values() for record in scope.records]
+        for record in records:
+            assert record.state is self.rules.states[record.path], f"{record!r}, and not as its events say"
+        offered = {record.path for record in records if self.machine.is_offered(record.path)}
         assert not decision.is_settled or offered == set(self.offered), (
             "the machine thinks that others are offered"
         )
@@ -434,9 +434,8 @@ class Driver:
             case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
                 self.questions.append(command)
             case OfferNode(node_path=path):
-                record = self.execution.record(path)
                 assert path not in self.offered, f"{path} is offered twice"
-                assert isinstance(record.node.kind, Task), f"{path} is no task"
+                assert isinstance(self.rules.node(path).kind, Task), f"{path} is no task"
                 self.offered[path] = command
             case WithdrawNode(node_path=path):
                 assert path in self.offered, f"{path} is withdrawn, but not offered"
@@ -466,56 +465,29 @@ class Driver:
     # Checking.
 
     def _check_event(self, event: Event) -> None:
-        assert self._terminal is None, f"A5: {event} follows the terminal event"
-        assert event.sequence == len(self.events) + 1, "A1: a gap in the journal"
         assert event.time_s == self.now_s
-        assert event.run == 1
-        if event.execution_state is not None and event.execution_state.is_ended:
-            assert isinstance(event.detail, ExecutionEnded)
-            self._terminal = event
-        path, after = event.node_path, event.node_state
-        if not path or after is None:
-            assert isinstance(event.detail, CancelReceipt | UsageReported) or not path
-            return
-        before = self._node_states[path]
-        assert before not in ENDED, f"{path} ended as {before.name}, yet goes to {after.name}"
-        assert after in LEGAL[before], f"S2.2: {path} goes from {before.name} to {after.name}"
-        match event.detail:
-            case AttemptStarted():
-                started = self.starts(path)
-                assert event.attempt == started + 1, f"{path}: attempt {event.attempt} follows {started}"
-                again = before in (_N.BACKING_OFF, _N.QUEUED)
-                assert again == (started > 0), f"R3: {path} starts again from {before.name}"
-            case AttemptEnded(failure=failure, outcome=outcome):
-                assert before is _N.RUNNING
-                assert (outcome is AttemptOutcome.SUCCEEDED) <= (failure is None or after is _N.FAILED)
-            case NodeEnded():
-                assert before is not _N.RUNNING, f"{path} ran and ended without its attempt"
-            case NodeIdled():
-                assert after is _N.IDLE
-            case _:
-                pass
-        self._node_states[path] = after
+        self.rules.follow(event)
+        self.events.append(event)
 
     def _check_stops(self) -> None:
         """No worker is told to stop an attempt before the journal says that the attempt ended (A2)."""
         for stop in self.stopped:
-            outcome = self.execution.record(stop.node_path).attempts[stop.attempt - 1].outcome
-            assert outcome is not None, f"{stop.node_path} is stopped, but its attempt is current"
+            is_ended = (stop.node_path, stop.attempt) in self.rules.ended_attempts
+            assert is_ended, f"{stop.node_path} is stopped, but its attempt is current"
 
     def _check_not_stuck(self) -> None:
         state = self.execution.state
         assert not self.questions
         if state in (None, ExecutionState.QUEUED, ExecutionState.CANCELLING) or self.execution.is_ended:
             return
-        moving = self.in_state(_N.RUNNING, _N.BACKING_OFF, _N.WAITING) or self.offered
+        moving = self.running() or self.in_state(NodeState.BACKING_OFF, NodeState.WAITING) or self.offered
         assert moving, f"nothing can move, and the execution is {self.ended}: {self.states()}"
         due = {
             timer.node_path
             for _, _, timer in self._timers
             if timer.kind in (TimerKind.BACKOFF, TimerKind.WAIT)
         }
-        for path in self.in_state(_N.BACKING_OFF, _N.WAITING):
+        for path in self.in_state(NodeState.BACKING_OFF, NodeState.WAITING):
             assert path in due or path in self.offered, f"{path} waits for a timer that nobody set"
 
     # Answering, in place of CEL.
@@ -558,6 +530,17 @@ class Driver:
                 return ValueFound(path, ticket, Payload(source))
             case _:
                 return ValueFound(path, ticket, None, "no such key, or no value of the right type")
+
+
+def analysis_of(graph: Graph) -> Analysis:
+    """Return what follows from a graph, and from those that stand inside it."""
+    kinds = enumerate(node.kind for node in graph.nodes)
+    inner = {
+        position: analysis_of(kind.graph)
+        for position, kind in kinds
+        if isinstance(kind, Subgraph) and kind.graph is not None
+    }
+    return replace(analyze(graph, build_adjacency(graph)), inner=inner)
 
 
 def _names_nothing(source: str, *, template: bool) -> ExpressionNames:

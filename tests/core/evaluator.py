@@ -17,10 +17,10 @@ from plait_server.core.run.states import EdgeState, NodeState, Treatment
 def sink_outputs(scope: Scope) -> Payload:
     """Put the output together from the states of the sinks alone (S2.3)."""
     sinks = [r for r in scope.records if all(e.handle == "error" for e in scope.outgoing(r.index))]
-    outputs = {sink.path: _sink_output(sink) for sink in sinks}
+    outputs = {sink.node.id: _sink_output(sink) for sink in sinks}
     if len(sinks) == 1:
-        return Payload(outputs[sinks[0].path] or "null")
-    parts = [f"{json.dumps(path)}:{output}" for path, output in outputs.items() if output is not None]
+        return Payload(outputs[sinks[0].node.id] or "null")
+    parts = [f"{json.dumps(id)}:{output}" for id, output in outputs.items() if output is not None]
     return Payload("{" + ",".join(parts) + "}")
 
 

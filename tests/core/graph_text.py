@@ -1,11 +1,13 @@
 """Graphs as a few lines of text, for tests and transcripts.
 
-    scheduling LEVELS                    policy CONTINUE min=0.5 collect_errors timeout=9
+    scheduling LEVELS                    policy CONTINUE min=0.5 collect_errors timeout=9 limit=2
     output "done"                        a, b -> c when=false
     node c join=QUORUM:2 on_error=IGNORE retry=3 codes=ABORTED
     node d kind=switch:"x":x,y           d -x-> e
+    sub s { a -> b; policy CONTINUE }    node t kind=output_of:a
 
-Nodes that only edges name are tasks, in the order of their first appearance. Values hold no spaces.
+`sub` is a sub-graph node with its graph between braces; a line `node` says more of it. Nodes that only edges name
+or that stand alone are tasks, in the order of their first appearance. Values hold no spaces.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ from plait_server.core.definition.graph import (
     Policy,
     RetryPolicy,
     Scheduling,
+    Subgraph,
     Switch,
     Task,
     Timeouts,
     Transform,
 )
 
+_SUB = re.compile(r"sub (?P<id>\S+) \{(?P<lines>.*)\}", re.DOTALL)
 _EDGE = re.compile(r"(?P<sources>\S.*?) -(?:(?P<handle>[^\s>]+)-)?> (?P<targets>.*)")
 
 
@@ -52,12 +56,14 @@ class _Draft:
 def build(*lines: str) -> Graph:
     """Build a graph from lines; a line may hold several, parted by `;`."""
     draft = _Draft()
-    for line in (part.strip() for text in lines for part in re.split(r"[;\n]", text)):
-        if not line:
-            continue
+    for line in _split("\n".join(lines)):
         word, _, rest = line.partition(" ")
+        sub = _SUB.fullmatch(line)
         edge = _EDGE.fullmatch(line)
-        if edge is not None:
+        if sub is not None:
+            inner = build(sub["lines"])
+            draft.nodes[sub["id"]] = replace(draft.node(sub["id"]), kind=Subgraph(graph=inner))
+        elif edge is not None:
             _edge(draft, edge["sources"], edge["handle"] or "", edge["targets"])
         elif word == "node":
             id, *settings = rest.split()
@@ -68,6 +74,8 @@ def build(*lines: str) -> Graph:
             draft.scheduling = Scheduling[rest]
         elif word == "output":
             draft.output = rest
+        elif not rest:
+            draft.node(word)
         else:
             raise ValueError(line)
     return Graph(
@@ -77,6 +85,18 @@ def build(*lines: str) -> Graph:
         scheduling=draft.scheduling,
         output=draft.output,
     )
+
+
+def _split(text: str) -> list[str]:
+    """Part lines at `;` and ends of lines, but not between braces."""
+    parts, depth = [""], 0
+    for char in text:
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        if char in ";\n" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _edge(draft: _Draft, sources: str, handle: str, targets: str) -> None:
@@ -156,6 +176,8 @@ def _kind(text: str) -> Kind:
             return Transform()
         case "delay":
             return Delay(duration_s=float(rest))
+        case "output_of":
+            return Subgraph(output_of=rest)
         case _:
             raise ValueError(text)
 
@@ -177,6 +199,8 @@ def _policy(policy: Policy, settings: list[str]) -> Policy:
                 policy = replace(policy, min_success_rate=float(value))
             case "collect_errors":
                 policy = replace(policy, collect_errors=True)
+            case "limit":
+                policy = replace(policy, max_concurrency=int(value))
             case "timeout":
                 policy = replace(policy, timeout_s=float(value))
             case _:

@@ -29,7 +29,7 @@ from plait_server.testing.simulation.span_compare import problem_of
 from plait_server.testing.simulation.span_law import Pb, SpanLaw
 from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import SimulationFailure
-from plait_server.testing.slow_model import SlowModel
+from plait_server.testing.slow_model.nodes import ModelScope
 
 
 class Checks:
@@ -120,7 +120,7 @@ class Checks:
             if law is not None:
                 law.follow(event, judge.model)
             replayed.apply(event)
-            problem = _compare(judge.model, replayed.root) if judge.is_caught_up else ""
+            problem = _compare(judge.model.root, replayed.root) if judge.is_caught_up else ""
             if problem:
                 raise fail("5, 6", f"after event {number}: {problem}")
         self.rows.update(judge.rows())
@@ -211,22 +211,22 @@ def _receipt_problem(durable: Durable) -> str:
     return ""
 
 
-def _compare(model: SlowModel, scope: Scope) -> str:
-    """Say where the replayed state is not the model's; empty if nowhere."""
-    for place, (mine, theirs) in enumerate(zip(model.scope.edges, scope.edge_states, strict=True)):
-        if mine is not theirs:
+def _compare(mine: ModelScope, scope: Scope) -> str:
+    """Say where a replayed scope is not the model's; empty if nowhere."""
+    for place, (wanted, got) in enumerate(zip(mine.edges, scope.edge_states, strict=True)):
+        if wanted is not got:
             edge = scope.edge(place)
-            return f"the edge {edge.source}.{edge.handle} -> {edge.target} is {theirs.name}, not {mine.name}"
+            return f"the edge {edge.source}.{edge.handle} -> {edge.target} is {got.name}, not {wanted.name}"
     for record in scope.records:
-        node = model.scope.nodes[record.path]
+        node = mine.nodes[record.node.id]
         if record.state is not node.state:
             return f"{record.path} is {record.state.name}, not {node.state.name}"
         if node.state is NodeState.CANCELLED or not record.total:
             continue  # Nobody asks for its join any more, or it has none.
         told = record.verdict.value if record.verdict is not None else "open"
-        wanted = "open" if node.verdict is None else node.verdict.reason or "RUN"
-        if told != wanted:
-            return f"the join of {record.path} is {told}, not {wanted}"
-        if wanted == "RUN" and record.active_edges != node.active:
+        needed = "open" if node.verdict is None else node.verdict.reason or "RUN"
+        if told != needed:
+            return f"the join of {record.path} is {told}, not {needed}"
+        if needed == "RUN" and record.active_edges != node.active:
             return f"the join of {record.path} took the edges {record.active_edges}"
     return ""

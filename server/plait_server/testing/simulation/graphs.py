@@ -12,6 +12,9 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from google.protobuf import json_format
+
+from plait.v1 import graph_pb2
 from plait_server.core.definition.graph import (
     Condition,
     Delay,
@@ -33,6 +36,7 @@ from plait_server.core.definition.graph import (
     Transform,
 )
 from plait_server.core.json_text import JsonValue
+from plait_server.encoding.graph_codec import graph_from_proto
 
 TYPES: Final = ("work.a", "work.b", "work.rare")
 """Node types; the last is served by nobody until everything is healed, if chance says so."""
@@ -74,6 +78,15 @@ WHENS: Final[Mapping[str, Callable[[JsonValue], bool | None]]] = {
 }
 """Source of a `when` -> its value for what the edge would carry; None where it has none."""
 
+INVALID_GRAPHS: Final[Sequence[JsonValue]] = (
+    {},
+    {"nodes": []},
+    {"nodes": [{"id": "a"}]},
+    {"nodes": [{"id": "a", "task": {"type": "work.a"}}], "edges": [{"source": "a", "target": "b"}]},
+    {"nodes": [{"id": "a/b", "task": {"type": "work.a"}}]},
+)
+"""Objects that are no valid graphs, each for another reason."""
+
 _PLAIN_WHENS: Final = (
     "true",
     "false",
@@ -113,6 +126,16 @@ def make_graph(chance: Random, *, is_long: bool) -> Graph:
         scheduling=Scheduling.LEVELS if chance.random() < 0.2 else Scheduling.READY,
         output=_output(chance),
     )
+
+
+def read_graph(output: JsonValue) -> Graph | None:
+    """Return the graph that an output of a worker is; None if it is no valid graph (N7)."""
+    if not isinstance(output, dict) or output in INVALID_GRAPHS:
+        return None
+    try:
+        return graph_from_proto(json_format.ParseDict(output, graph_pb2.Graph()))
+    except json_format.ParseError:
+        return None
 
 
 def _make_sleeper(chance: Random) -> Graph:

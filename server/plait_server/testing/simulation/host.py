@@ -21,12 +21,15 @@ from plait_server.bootstrap import World as ServerWorld
 from plait_server.config import ServerConfig
 from plait_server.errors import (
     CallerError,
+    InstanceReplaced,
     JournalFull,
     JournalUnavailable,
+    LeaseExpired,
     PlaitError,
     ProtocolViolation,
     ShuttingDown,
     SlowConsumer,
+    StreamReplaced,
     WorkerIdInUse,
 )
 from plait_server.ports.evaluator import Evaluator, Offload
@@ -372,7 +375,7 @@ class Host:
             with link.server:
                 call = Call(method="Attach", peer=f"link {link.number}")
                 await server.worker_hub.attach(call, receive, send)
-        except (SlowConsumer, WorkerIdInUse) as error:
+        except (SlowConsumer, WorkerIdInUse, LeaseExpired, InstanceReplaced, StreamReplaced) as error:
             # What the network and the deaths of processes may lead to, whatever the worker's session does.
             self._world.note(f"link {link.number} is ended: {error.message}")
         except (PlaitError, ConnectionLost, BaseExceptionGroup) as error:

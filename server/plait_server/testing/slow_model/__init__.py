@@ -10,15 +10,16 @@ and each of its rules can be read beside the sentence that it quotes.
 - `edges`: the table of section 5;
 - `joins`: the table of section 6: verdicts, inputs, causes;
 - `races`: J1, the losers;
+- `scopes`: section 10: the tree of scopes, and which rules reach into those inside;
+- `changes`: what becomes of nodes and scopes, as events would tell it;
 - `starts`: R2, R4 and T1: what starts when;
-- `outcome`: E5, E1 and S2.3: how an execution ends, and what it names;
+- `outcome`: E5, E1 and S2.3: how a scope ends, and what it names;
 - `model`: the execution: J5's order, failures, retries, timeouts, stops.
 """
 
 from plait_server.testing.slow_model.edges import without_words
 from plait_server.testing.slow_model.expressions import Expressions, NoValue
 from plait_server.testing.slow_model.model import SlowModel
-from plait_server.testing.slow_model.nodes import Change
-from plait_server.testing.slow_model.outcome import Outcome
+from plait_server.testing.slow_model.nodes import Change, Outcome, ScopeEnd
 
-__all__ = ["Change", "Expressions", "NoValue", "Outcome", "SlowModel", "without_words"]
+__all__ = ["Change", "Expressions", "NoValue", "Outcome", "ScopeEnd", "SlowModel", "without_words"]

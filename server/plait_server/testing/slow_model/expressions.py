@@ -19,14 +19,18 @@ class Expressions(Protocol):
         """Evaluate an edge's `when`, which is not empty, for what the edge would carry."""
         ...
 
-    def value(self, node: Node, given: JsonValue) -> JsonValue:
+    def value(self, path: str, node: Node, given: JsonValue) -> JsonValue:
         """Evaluate the expression of a condition or a switch; `given` is what its join gives (J2)."""
         ...
 
-    def input(self, node: Node, given: JsonValue) -> JsonValue:
+    def input(self, path: str, node: Node, given: JsonValue) -> JsonValue:
         """Render a node's `input`, which is not None; `given` is what its join gives (J2)."""
         ...
 
-    def output(self, graph: Graph) -> JsonValue:
+    def output(self, scope_path: str, graph: Graph) -> JsonValue:
         """Evaluate a graph's `output`, which is not empty."""
+        ...
+
+    def graph(self, path: str, output: JsonValue) -> Graph:
+        """Read the graph that a node's output is; no value if it is no valid graph (N7)."""
         ...

@@ -8,12 +8,13 @@ from fractions import Fraction
 from typing import Final
 
 from plait_server.core.definition.graph import Edge, Join, JoinMode
-from plait_server.core.json_text import JsonValue
+from plait_server.core.json_text import JsonValue, dump_json
 from plait_server.core.run.failures import Failure
+from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import EdgeState, NodeState, Reason
 from plait_server.testing.slow_model.edges import failure_value
 from plait_server.testing.slow_model.nodes import ModelNode, ModelScope, Verdict
-from plait_server.testing.slow_model.paths import branches, edges_into, join_of
+from plait_server.testing.slow_model.paths import edges_into, join_of
 
 RUN: Final = Verdict(NodeState.QUEUED)
 DEAD_PATH: Final = Verdict(NodeState.SKIPPED, Reason.DEAD_PATH)
@@ -84,7 +85,7 @@ def joined(scope: ModelScope, node: ModelNode) -> JsonValue:
 
 def collected(scope: ModelScope, node: ModelNode) -> JsonValue:
     """Return the object of COLLECT: its edges in order, without the DEAD ones (J4)."""
-    branch_of = branches(scope.graph).of_edges
+    branch_of = scope.tree.of_edges
     results: list[JsonValue] = []
     successes = 0
     for position in edges_into(scope.graph, node.node.id):
@@ -106,6 +107,17 @@ def collected(scope: ModelScope, node: ModelNode) -> JsonValue:
         "success_count": successes,
         "failure_count": len(results) - successes,
     }
+
+
+def failed_join(scope: ModelScope, node: ModelNode, code: str) -> Failure:
+    """Return the failure of a node that FAILS with its join; the failures behind its edges are the causes (J3, E1)."""
+    is_collect = join_of(scope.graph, node.node.id).mode is JoinMode.COLLECT
+    return Failure(
+        code=code,
+        details=Payload(dump_json(collected(scope, node))) if is_collect else None,
+        causes=tuple(causes_of(scope, node)),
+        node_path=node.path,
+    )
 
 
 def causes_of(scope: ModelScope, node: ModelNode) -> list[Failure]:

@@ -1,16 +1,16 @@
-"""What the slow model knows of nodes, edges and failures."""
+"""What the slow model knows of nodes, edges, failures and scopes."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from plait_server.core.definition.graph import Graph, Node
 from plait_server.core.json_text import JsonValue
 from plait_server.core.run.failures import Failure
-from plait_server.core.run.states import EdgeState, NodeState, Treatment
+from plait_server.core.run.states import EdgeState, ExecutionState, NodeState, Treatment
+from plait_server.testing.slow_model.paths import BranchTree, branches
 
 
 class Row(enum.Enum):
@@ -45,18 +45,39 @@ class Verdict(NamedTuple):
 class Change(NamedTuple):
     """One change of a node's state, as an event would tell it."""
 
-    node_id: str
+    node_path: str
     state: NodeState
     reason: str = ""
     treatment: Treatment = Treatment.NONE
     """What became of the node's failure, if the node failed."""
 
 
-@dataclass
+class Outcome(NamedTuple):
+    """How an execution or a scope inside it ended."""
+
+    state: ExecutionState
+    failure: Failure | None = None
+    """The failure that the summary names."""
+    output: JsonValue = None
+    """Null as well where there is none."""
+
+
+class ScopeEnd(NamedTuple):
+    """The end of a scope below the execution, as an event would tell it."""
+
+    scope_path: str
+    outcome: Outcome
+
+
+@dataclass(eq=False)
 class ModelNode:
     """What is known of one node so far."""
 
     node: Node
+    scope: ModelScope = field(repr=False)
+    """The scope that the node lies in."""
+    inner: ModelScope | None = field(default=None, repr=False)
+    """The scope that the node opened, which may have ended."""
     state: NodeState = NodeState.IDLE
     """As events show it, so never QUEUED but after a lost or returned attempt (A1)."""
     reason: str = ""
@@ -83,6 +104,11 @@ class ModelNode:
     broken_by: int | None = None
     """Position of the earliest failure that FAILED or broke the node (E1, J4)."""
 
+    @property
+    def path(self) -> str:
+        """The node's path in the execution."""
+        return f"{self.scope.path}/{self.node.id}" if self.scope.path else self.node.id
+
 
 class KeptFailure(NamedTuple):
     """A failure of a node, in the list of all failures (E1)."""
@@ -91,26 +117,53 @@ class KeptFailure(NamedTuple):
     treatment: Treatment
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelScope:
     """The state of one scope: what the rules of sections 5 to 7 look at."""
 
     graph: Graph
     input: JsonValue
     """What nodes without incoming edges take (J2)."""
-    nodes: Mapping[str, ModelNode]
+    path: str
+    """Empty for the execution's own; of a sub-graph that of its node."""
+    parent: ModelNode | None
+    """The node that opened it; None for the execution's own."""
+    tree: BranchTree = field(repr=False)
+    """The branches of its nodes and edges (B1, N6)."""
+    nodes: dict[str, ModelNode] = field(default_factory=dict[str, ModelNode])
     """By id, in graph order."""
-    edges: list[EdgeState]
+    edges: list[EdgeState] = field(default_factory=list[EdgeState])
     """In graph order."""
     failures: list[KeptFailure] = field(default_factory=list[KeptFailure])
-    """All failures of nodes, in order (E1)."""
+    """All failures of its own nodes, in order (E1)."""
+    is_stopped: bool = False
+    """Whether a failure of its own stopped it (E4)."""
+    is_over: bool = False
+    """Whether it ended, or its node was ended or put back from outside."""
+    outcome: Outcome | None = None
+    """How it ended; None before, and if its node was ended or put back from outside."""
 
 
-def new_scope(graph: Graph, scope_input: JsonValue) -> ModelScope:
-    """Return a scope in which nothing has happened."""
-    return ModelScope(
+def new_scope(
+    graph: Graph, scope_input: JsonValue, counts: dict[str, int], parent: ModelNode | None = None
+) -> ModelScope:
+    """Return a scope in which nothing has happened.
+
+    Args:
+        graph: What runs in it.
+        scope_input: Its input.
+        counts: Branch -> how many branches were opened directly under it so far; those of this scope are added (N6).
+        parent: The node that opens it; None for the execution's own.
+    """
+    branch = "0" if parent is None else parent.scope.tree.of_nodes[parent.node.id]
+    scope = ModelScope(
         graph=graph,
         input=scope_input,
-        nodes={node.id: ModelNode(node) for node in graph.nodes},
+        path="" if parent is None else parent.path,
+        parent=parent,
+        tree=branches(graph, branch, counts),
         edges=[EdgeState.UNRESOLVED] * len(graph.edges),
     )
+    for node in graph.nodes:
+        scope.nodes[node.id] = ModelNode(node, scope)
+    return scope

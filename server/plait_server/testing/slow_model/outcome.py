@@ -1,28 +1,18 @@
-"""How an execution ends: its state (E5), the failure it names (E1), its output (S2.3)."""
+"""How a scope ends, the execution among them: its state (E5), the failure it names (E1), its output (S2.3)."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Final
 
 from plait_server.core.json_text import JsonValue
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.states import ExecutionState, Treatment
-from plait_server.testing.slow_model.nodes import ModelNode, ModelScope, Row
+from plait_server.testing.slow_model.nodes import ModelNode, ModelScope, Outcome, Row
 from plait_server.testing.slow_model.paths import is_sink
 
 _SUCCESSES: Final = (Row.SUCCEEDED, Row.LOCKED, Row.IGNORED, Row.TIMED_OUT_CONTINUE)
 _BROKEN: Final = (Row.BROKEN, Row.UPSTREAM_FAILED)
-
-
-class Outcome(NamedTuple):
-    """How an execution ended."""
-
-    state: ExecutionState
-    failure: Failure | None = None
-    """The failure that the summary names."""
-    output: JsonValue = None
-    """Null as well where the execution has none."""
 
 
 def stopped_outcome(scope: ModelScope) -> Outcome:

@@ -73,26 +73,34 @@ class BranchTree(NamedTuple):
     of_edges: list[str]
     """In graph order."""
     opened: list[str]
-    """In the order in which they were opened, branch 0 first: a branch's place is its number."""
+    """In the order in which they were opened, first the one that the scope goes on in: a branch's place is its number
+    in the scope."""
     names: Mapping[str, str]
     """Of those that a named edge opened."""
 
 
-def branches(graph: Graph) -> BranchTree:
-    """Return the branches of every node and edge (B1)."""
+def branches(graph: Graph, within: str = "0", counts: dict[str, int] | None = None) -> BranchTree:
+    """Return the branches of every node and edge of a scope (B1, N6).
+
+    Args:
+        graph: What runs in the scope.
+        within: The branch of the scope's node, in which the scope goes on; 0 for the execution.
+        counts: Branch -> how many branches were opened directly under it before: numbering goes on from there. What
+            this scope opens is added.
+    """
     level = levels(graph)
     of_edges = [""] * len(graph.edges)
-    counts: dict[str, int] = {}
-    opened = ["0"]
+    ordinals = counts if counts is not None else {}
+    opened = [within]
     names: dict[str, str] = {}
 
     def open_branch(parent: str) -> str:
-        counts[parent] = counts.get(parent, 0) + 1
-        opened.append(f"{parent}-{counts[parent]:03}")
+        ordinals[parent] = ordinals.get(parent, 0) + 1
+        opened.append(f"{parent}-{ordinals[parent]:03}")
         return opened[-1]
 
     sources = [node.id for node in graph.nodes if not edges_into(graph, node.id)]
-    of_nodes = {each: open_branch("0") if len(sources) > 1 else "0" for each in sources}
+    of_nodes = {each: open_branch(within) if len(sources) > 1 else within for each in sources}
     for node in sorted(graph.nodes, key=lambda node: level[node.id]):  # Equal levels stay in graph order.
         if node.id not in of_nodes:
             of_nodes[node.id] = _common([of_edges[edge] for edge in edges_into(graph, node.id)])

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from plait_server.core.definition.graph import DEFAULT_RETRY, Node, Scheduling
-from plait_server.testing.slow_model.nodes import ModelScope
+from plait_server.core.definition.graph import DEFAULT_RETRY, Node, Scheduling, Task
+from plait_server.core.run.states import NodeState
+from plait_server.testing.slow_model.nodes import ModelNode, ModelScope
 from plait_server.testing.slow_model.paths import levels, remaining
+from plait_server.testing.slow_model.scopes import is_stopped, is_within, lineage, open_scopes
+
+EXECUTION_LIMIT: Final = 10
+"""Q1: attempts of an execution at once, if its graph names no limit; a graph inside has none then (N1)."""
 
 NOT_RETRIED: Final = frozenset(
     {
@@ -27,12 +32,39 @@ def held_nodes(scope: ModelScope) -> list[str]:
     return [node_id for node_id in scope.nodes if any(other < level[node_id] for other in unfinished)]
 
 
-def nodes_to_give_out(scope: ModelScope) -> list[str]:
-    """Return the nodes that wait for an attempt to be given out, in the order of R4."""
-    path = remaining(scope.graph)
-    waiting = [node_id for node_id, node in scope.nodes.items() if node.wants_worker]
-    # The sort is stable: equal ones stay in graph order.
-    return sorted(waiting, key=lambda node_id: (-scope.nodes[node_id].node.priority, -path[node_id]))
+def nodes_to_give_out(root: ModelScope) -> list[ModelNode]:
+    """Return the nodes that wait for an attempt to be given out, in the order of R4 over all scopes (N3)."""
+    waiting = [node for scope in open_scopes(root) for node in scope.nodes.values() if node.wants_worker]
+    # Two are compared in the innermost scope that has both, for their places in those around it are equal.
+    return sorted((node for node in waiting if not is_stopped(node.scope)), key=_places)
+
+
+def is_permitted(root: ModelScope, node: ModelNode) -> bool:
+    """Tell whether each scope on the way to a node has a permit left for an attempt (N1, Q1)."""
+    running = [
+        each
+        for scope in open_scopes(root)
+        for each in scope.nodes.values()
+        if each.state is NodeState.RUNNING and isinstance(each.node.kind, Task)
+    ]
+    for scope in lineage(node.scope):
+        limit = scope.graph.policy.max_concurrency
+        if scope is root and not limit:
+            limit = EXECUTION_LIMIT
+        if limit and sum(is_within(each.scope, scope) for each in running) >= limit:
+            return False
+    return True
+
+
+def _places(node: ModelNode) -> list[tuple[int, int, int]]:
+    """Return what R4 asks of a node and of those that it is in, the outermost first (N3)."""
+    here = node.scope
+    place = (
+        -node.node.priority,
+        -remaining(here.graph)[node.node.id],
+        list(here.nodes).index(node.node.id),
+    )
+    return [*(_places(here.parent) if here.parent is not None else ()), place]
 
 
 def is_retried(node: Node, used: int, code: str, *, retryable: bool | None) -> bool:
