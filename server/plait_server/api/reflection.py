@@ -1,7 +1,7 @@
 """Server reflection (grpc.reflection.v1 and v1alpha) as a trio function, over our public protos alone.
 
-The stock asynchronous servicer iterates over the request stream, which grpc.aio under trio-asyncio does not
-survive; what it answers with is reused.
+The stock asynchronous servicer is asyncio code, and the door's methods are trio functions; what it answers with is
+reused.
 """
 
 from __future__ import annotations
