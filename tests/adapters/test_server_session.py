@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plait.v1 import failure_pb2, payload_pb2
@@ -37,6 +39,10 @@ HELLO = pb.Hello(
     in_flight=[pb.InFlight(token="runs"), pb.InFlight(token="done", finished=True)],
     sdk="hand/1",
 )
+
+
+NEWER_LEVEL: Any = 16
+"""Between WARNING and ERROR: of a worker that is newer than the server."""
 
 
 def receive(session: ServerSession, *messages: pb.WorkerMessage) -> list[SessionEvent]:
@@ -122,15 +128,15 @@ def test_each_message_has_its_meaning() -> None:
     events = receive(
         attached(),
         pb.WorkerMessage(accept=pb.Accept(token="a")),
-        pb.WorkerMessage(reject=pb.Reject(token="a", code="NO_SLOT", message="no")),
+        pb.WorkerMessage(reject=pb.Reject(token="a", code="REJECT_CODE_NO_SLOT", message="no")),
         pb.WorkerMessage(credit=pb.Credit(slots=7)),
         pb.WorkerMessage(credit=pb.Credit(slots=-7)),
         pb.WorkerMessage(credit=pb.Credit(slots=70_000)),
         pb.WorkerMessage(drain=pb.Drain()),
         pb.WorkerMessage(pong=pb.Pong(number=3)),
         pb.WorkerMessage(cancel_ack=pb.CancelAck(token="a")),
-        pb.WorkerMessage(log=pb.LogLine(token="a", level="ERROR", message="l")),
-        pb.WorkerMessage(log=pb.LogLine(token="a", level="\x1b[0m", message="l")),
+        pb.WorkerMessage(log=pb.LogLine(token="a", level="LOG_LEVEL_ERROR", message="l")),
+        pb.WorkerMessage(log=pb.LogLine(token="a", level=NEWER_LEVEL, message="l")),
         pb.WorkerMessage(usage=pb.Usage(token="a", unit="u", amount="0.5")),
         pb.WorkerMessage(),
     )
@@ -146,7 +152,7 @@ def test_each_message_has_its_meaning() -> None:
         Ponged(3),
         CancelStep("a", CancelStage.ACKNOWLEDGED, None),
         Said("a", "ERROR", "l"),
-        Said("a", "INFO", "l"),
+        Said("a", "WARNING", "l"),
         Used("a", "u", "0.5", ""),
     ]
 

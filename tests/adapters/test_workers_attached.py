@@ -137,7 +137,9 @@ async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> Non
         ]
 
 
-@pytest.mark.parametrize("code", ["NO_SLOT", "DRAINING", ""], ids=["no slot", "draining", "silent"])
+@pytest.mark.parametrize(
+    "code", ["NO_SLOT", "DRAINING", "UNSPECIFIED"], ids=["no slot", "draining", "silent"]
+)
 async def test_a_worker_that_rejects_gets_nothing_for_a_while(autojump_clock: MockClock, code: str) -> None:
     """RETURNED without spinning: otherwise the two would go on for ever in one instant."""
     async with a_hub() as hub:
@@ -331,7 +333,7 @@ async def test_reports_of_handlers_are_observed_and_their_usage_handed_on(autoju
         token = attempt.token
         await stream.tell(
             pb.WorkerMessage(progress=pb.Progress(token=token, fraction=0.5, message="half")),
-            pb.WorkerMessage(log=pb.LogLine(token=token, level="WARNING", message="hm")),
+            pb.WorkerMessage(log=pb.LogLine(token=token, level="LOG_LEVEL_WARNING", message="hm")),
             pb.WorkerMessage(
                 heartbeat=pb.AttemptHeartbeat(token=token, details=payload_pb2.Payload(json="3"))
             ),
@@ -339,7 +341,7 @@ async def test_reports_of_handlers_are_observed_and_their_usage_handed_on(autoju
             pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="0.2")),
             pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="-5")),
             pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="1e9")),
-            pb.WorkerMessage(log=pb.LogLine(token="unknown", level="INFO", message="whose?")),
+            pb.WorkerMessage(log=pb.LogLine(token="unknown", level="LOG_LEVEL_INFO", message="whose?")),
         )
         assert hub.observer.said == [
             ("a", "progress", "0.5 half"),

@@ -68,7 +68,7 @@ async def test_a_worker_that_floods_slows_no_result(autojump_clock: MockClock) -
         stream = await hub.dial()
         attempt = hub.execute()
         await wait_all_tasks_blocked()
-        line = pb.WorkerMessage(log=pb.LogLine(token=attempt.token, level="LOUD\n", message="x" * 10_000))
+        line = pb.WorkerMessage(log=pb.LogLine(token=attempt.token, message="x" * 10_000))
         for _ in range(10):
             await stream.tell(*[line] * 100)
         assert {(kind, len(text)) for _, kind, text in hub.observer.said} == {("INFO", 8_192)}

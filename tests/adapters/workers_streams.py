@@ -207,7 +207,10 @@ class Stream:
 
     @property
     def cancelled(self) -> list[tuple[str, str]]:
-        return [(message.cancel.token, message.cancel.reason) for message in self.of("cancel")]
+        return [
+            (message.cancel.token, pb.CancelReason.Name(message.cancel.reason).removeprefix("CANCEL_REASON_"))
+            for message in self.of("cancel")
+        ]
 
     async def serve(self) -> None:
         try:
@@ -312,4 +315,4 @@ def cancel_ack(token: str) -> pb.WorkerMessage:
 
 
 def reject(token: str, code: str = "NO_SLOT") -> pb.WorkerMessage:
-    return pb.WorkerMessage(reject=pb.Reject(token=token, code=code))
+    return pb.WorkerMessage(reject=pb.Reject(token=token, code=f"REJECT_CODE_{code}"))

@@ -1,11 +1,13 @@
 """What the contract lists by name is what the core knows, no more and no less."""
 
 import enum
+from typing import get_args
 
 import pytest
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
-from plait.v1 import event_pb2, state_pb2
+from plait.v1 import event_pb2, graph_pb2, state_pb2
+from plait_server.core.definition.graph import Kind
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
 
 
@@ -25,6 +27,17 @@ def test_numbers_of_the_core_are_those_of_the_contract(
 ) -> None:
     listed = {name.removeprefix(prefix): number for name, number in contract.items() if number}
     assert listed == {value.name: int(value) for value in core if value}
+
+
+def test_kinds_of_nodes_are_the_same_everywhere() -> None:
+    fields = {
+        field.name.upper(): field.number for field in graph_pb2.Node.DESCRIPTOR.oneofs_by_name["kind"].fields
+    }
+    listed = {
+        name.removeprefix("NODE_KIND_"): number for name, number in graph_pb2.NodeKind.items() if number
+    }
+    assert listed == fields
+    assert set(fields) == {kind.__name__.upper() for kind in get_args(Kind)}
 
 
 def test_the_number_of_a_state_tells_whether_it_has_ended() -> None:

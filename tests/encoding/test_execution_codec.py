@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from plait.v1 import execution_pb2, state_pb2
+from plait.v1 import execution_pb2, graph_pb2, state_pb2
 from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM
 from plait_server.core.run.execution import Execution
 from plait_server.encoding.execution_codec import FAILURES_SHOWN_MAX, describe, describe_node, summarize
@@ -123,7 +123,7 @@ async def test_a_node_shows_its_attempts(autojump_clock: MockClock) -> None:
         assert whole.attempt_count == listed.attempt_count == 3
         assert whole.attempts[0].failure.code == "ABORTED"
         assert whole.attempts[0].worker_id == "w"
-        assert (whole.kind, whole.type, whole.level, whole.branch) == ("task", "t", 0, "0")
+        assert (whole.kind, whole.type, whole.level, whole.branch) == (graph_pb2.NODE_KIND_TASK, "t", 0, "0")
         assert whole.failure.node_path == "a"
 
 

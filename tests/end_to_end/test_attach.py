@@ -79,7 +79,7 @@ def test_result_of_a_lost_attempt_is_stale(alone: Service) -> None:
         with Attached(
             alone, "other", worker_id="zombie", instance_id=first.instance_id, in_flight={old.token: False}
         ) as zombie:
-            assert zombie.next("cancel").cancel.reason == "STALE"
+            assert zombie.next("cancel").cancel.reason == Pb.CANCEL_REASON_STALE
             zombie.complete(old.token, '"too late"')
             assert zombie.next_recorded() == (old.token, "STALE")
         assert outcome(alone.get(execution_id)) == "RUNNING"
@@ -100,7 +100,7 @@ def test_forged_token_is_stale(alone: Service, token: str) -> None:
         assert worker.next_recorded() == (token, "STALE")
         for message in ("accept", "progress", "log", "usage", "heartbeat", "cancel_ack", "exited"):
             worker.say(**{message: {"token": token}})
-        worker.say(reject={"token": token, "code": "DRAINING"})
+        worker.say(reject={"token": token, "code": "REJECT_CODE_DRAINING"})
         worker.complete(token)
         assert worker.next_recorded() == (token, "STALE")
 
@@ -124,7 +124,7 @@ def test_rejected_attempt_is_given_out_again(alone: Service) -> None:
         token = one.next_assign().token
         with Attached(alone, "hand", worker_id="two") as two:
             one.say(drain={})
-            one.say(reject={"token": token, "code": "DRAINING", "message": "I leave"})
+            one.say(reject={"token": token, "code": "REJECT_CODE_DRAINING", "message": "I leave"})
             assign = two.next_assign()
             assert assign.attempt == 2
             states = {worker.worker_id: worker.state for worker in alone.workers()}

@@ -181,7 +181,7 @@ def test_list_nodes_pages_in_graph_order(alone: Service) -> None:
 def test_get_node_shows_input_output_and_attempts(service: Service) -> None:
     execution = service.run("nodes: [{id: a, task: {type: echo}, input: {x: '{{ execution.input }}'}}]", 3)
     node = service.node(execution.execution_id, "a")
-    assert (node.kind, node.type, node.level, node.branch) == ("task", "echo", 0, "0")
+    assert (node.kind, node.type, node.level, node.branch) == (graph_pb2.NODE_KIND_TASK, "echo", 0, "0")
     assert (node.input.json, node.output.json) == ('{"x":3}', '{"x":3}')
     (attempt,) = node.attempts
     assert (attempt.number, attempt.run, attempt.worker_id) == (1, 1, "live")

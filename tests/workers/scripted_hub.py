@@ -52,7 +52,9 @@ def recorded(token: str, result: hub.RecordedResult = hub.RECORDED_RESULT_RECORD
 
 
 def cancel(token: str, reason: str = "CANCELLED", grace_s: float = 10.0) -> hub.ServerMessage:
-    return hub.ServerMessage(cancel=hub.Cancel(token=token, reason=reason, grace=duration(grace_s)))
+    return hub.ServerMessage(
+        cancel=hub.Cancel(token=token, reason=f"CANCEL_REASON_{reason}", grace=duration(grace_s))
+    )
 
 
 def welcome(*, lease_s: float = 30.0, payload_bytes_max: int = 1 << 20) -> hub.ServerMessage:

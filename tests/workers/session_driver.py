@@ -55,7 +55,7 @@ def assign(token: str, type_: str = "t") -> hub.ServerMessage:
 
 
 def cancel(token: str, reason: str = "CANCELLED") -> hub.ServerMessage:
-    return hub.ServerMessage(cancel=hub.Cancel(token=token, reason=reason))
+    return hub.ServerMessage(cancel=hub.Cancel(token=token, reason=f"CANCEL_REASON_{reason}"))
 
 
 def recorded(token: str, result: int = 1) -> hub.ServerMessage:

@@ -92,6 +92,6 @@ def test_large_log_lines_are_bounded_in_bytes() -> None:
     for _ in range(100):
         tray.put_log("INFO", "x" * 8192, 1_000_000_000)
     lines = log_lines(tray)
-    assert lines[0].level == "WARNING"
+    assert lines[0].level == hub.LOG_LEVEL_WARNING
     assert lines[0].message == "68 log lines were dropped here: they came faster than they can be sent"
     assert len(lines) == 33

@@ -219,7 +219,7 @@ def test_words_that_were_not_taken_go_out_on_the_next_stream() -> None:
     session = attached(slots=2)
     receive(session, assign("cancelled"), cancel("cancelled"), assign("back"), assign("over"), ping(1))
     session.exited("cancelled")
-    session.hand_back("back", "BUSY", "later")
+    session.hand_back("back", "NOT_NOW", "later")
     session.disconnected()
     hello = attach(session)
     held = [(attempt.token, attempt.finished) for attempt in hello.in_flight]

@@ -124,7 +124,7 @@ def test_unknown_attempt_cannot_end() -> None:
 def test_cancel_asks_once_and_says_why() -> None:
     session = attached()
     receive(session, assign("a"))
-    message = hub.Cancel(token="a", reason="RACE_LOST", grace=Duration(seconds=10))
+    message = hub.Cancel(token="a", reason="CANCEL_REASON_RACE_LOST", grace=Duration(seconds=10))
     assert receive(session, hub.ServerMessage(cancel=message)) == [
         CancelRequested(token="a", reason="RACE_LOST", grace_s=10.0)
     ]
@@ -171,7 +171,7 @@ def test_duplicate_assign_starts_no_second_handler() -> None:
     assert kinds(session) == ["accept", "complete"]
     receive(session, recorded("a"))
     assert receive(session, assign("a")) == []
-    assert [message.reject.code for message in said(session)] == ["ALREADY_ENDED"]
+    assert [message.reject.code for message in said(session)] == [hub.REJECT_CODE_ALREADY_ENDED]
     assert session.statistics().duplicates == 3
 
 
@@ -193,7 +193,7 @@ def test_unrecorded_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         session.complete(token, "1")
     assert receive(session, assign("c")) == []
     rejects = [message.reject for message in said(session) if message.HasField("reject")]
-    assert [(reject.token, reject.code) for reject in rejects] == [("c", "NO_SLOT")]
+    assert [(reject.token, reject.code) for reject in rejects] == [("c", hub.REJECT_CODE_NO_SLOT)]
     receive(session, recorded("a"))
     assert len(receive(session, assign("d"))) == 1
 
@@ -214,7 +214,7 @@ def test_attempt_that_was_turned_away_stays_so() -> None:
     receive(session, assign("a"), assign("b"))
     session.complete("a", "1")
     assert receive(session, assign("b")) == []
-    assert [m.reject.code for m in said(session) if m.HasField("reject")] == ["NO_SLOT", "NO_SLOT"]
+    assert [m.reject.code for m in said(session) if m.HasField("reject")] == [hub.REJECT_CODE_NO_SLOT] * 2
 
 
 def test_cancelled_attempt_is_not_run_again() -> None:
@@ -229,14 +229,14 @@ def test_cancelled_attempt_is_not_run_again() -> None:
 @pytest.mark.parametrize(
     ("types", "slots", "assigned", "code"),
     [
-        ({"t": 0}, 2, ["t", "t", "t"], "NO_SLOT"),
-        ({"t": 1, "u": 0}, 8, ["t", "t"], "NO_SLOT"),
-        ({"t": 0}, 8, ["u"], "UNKNOWN_TYPE"),
+        ({"t": 0}, 2, ["t", "t", "t"], hub.REJECT_CODE_NO_SLOT),
+        ({"t": 1, "u": 0}, 8, ["t", "t"], hub.REJECT_CODE_NO_SLOT),
+        ({"t": 0}, 8, ["u"], hub.REJECT_CODE_UNKNOWN_TYPE),
     ],
     ids=["slots", "concurrency-of-the-type", "type"],
 )
 def test_assign_that_cannot_be_taken_is_rejected(
-    types: dict[str, int], slots: int, assigned: list[str], code: str
+    types: dict[str, int], slots: int, assigned: list[str], code: hub.RejectCode
 ) -> None:
     session = attached(types=types, slots=slots)
     events = receive(session, *(assign(str(number), type_) for number, type_ in enumerate(assigned)))

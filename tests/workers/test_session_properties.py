@@ -129,7 +129,7 @@ class World:
             case "exited":
                 self.session.exited(token)
             case _:
-                self.session.hand_back(token, "BUSY", "later")
+                self.session.hand_back(token, "NOT_NOW", "later")
         if how in {"complete", "fail"} and token not in self.told:
             self.finished.add(token)
 

@@ -176,7 +176,7 @@ def test_reports_come_from_the_loop_and_from_threads() -> None:
                 assert kind is not None
                 found[kind] = getattr(message, kind)
             assert (found["progress"].fraction, found["progress"].message) == (0.5, "half")
-            assert (found["log"].level, found["log"].message) == ("WARNING", "a line")
+            assert (found["log"].level, found["log"].message) == (hub.LOG_LEVEL_WARNING, "a line")
             assert found["log"].time.seconds > 0
             assert json.loads(found["heartbeat"].details.json) == {"row": 5}
             assert dict(found["complete"].usage.amounts) == {"tokens": "812", "dollars": "0.0025"}
@@ -208,7 +208,7 @@ def test_large_input_is_fetched_by_its_digest() -> None:
             server.payloads["f" * 64] = b"null"
             await stream.send(recorded("b"), assign("c", input=payload_pb2.Payload(digest="f" * 64)))
             reject = await stream.expect("reject")
-            assert (reject.token, reject.code) == ("c", "INPUT_UNAVAILABLE")
+            assert (reject.token, reject.code) == ("c", hub.REJECT_CODE_INPUT_UNAVAILABLE)
             await finish(worker, stream, task)
 
     run(test)
@@ -233,7 +233,7 @@ def test_input_is_fetched_again_while_the_server_is_away() -> None:
             server.payload_refusals = [grpc.StatusCode.UNAVAILABLE] * 8
             await stream.send(recorded("a"), assign("b", input=payload_pb2.Payload(digest=digest)))
             reject = await stream.expect("reject")
-            assert (reject.token, reject.code) == ("b", "INPUT_UNAVAILABLE")
+            assert (reject.token, reject.code) == ("b", hub.REJECT_CODE_INPUT_UNAVAILABLE)
             await finish(worker, stream, task)
 
     run(test)

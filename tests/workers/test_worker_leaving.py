@@ -42,7 +42,7 @@ def test_draining_worker_takes_nothing_new_and_finishes_what_runs() -> None:
             await stream.expect("drain")
             await stream.send(assign("b"))
             reject = await stream.expect("reject")
-            assert (reject.token, reject.code) == ("b", "DRAINING")
+            assert (reject.token, reject.code) == ("b", hub.REJECT_CODE_DRAINING)
             go_on.set()
             await stream.expect("complete")
             await stream.send(recorded("a"))
@@ -68,7 +68,7 @@ def test_attempt_that_does_not_end_in_time_is_handed_back() -> None:
             await stream.expect("accept")
             worker.drain()
             await stream.expect("drain")
-            assert (await stream.expect("reject")).code == "DRAINING"
+            assert (await stream.expect("reject")).code == hub.REJECT_CODE_DRAINING
             await stream.expect_end()
             await task
 

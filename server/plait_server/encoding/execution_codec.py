@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from plait.v1 import execution_pb2, failure_pb2, state_pb2
+from plait.v1 import execution_pb2, failure_pb2, graph_pb2, state_pb2
+from plait_server.core.definition.graph import Condition, Delay, Subgraph, Switch, Task, Transform
 from plait_server.core.limits import KIB, MIB
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure, cut_failure
@@ -31,6 +32,15 @@ ATTEMPTS_BYTES_MAX: Final = 2 * MIB
 USAGE_UNITS_SHOWN_MAX: Final = 1_000
 
 M = TypeVar("M", bound=Message)
+
+_KINDS: Final[Mapping[type, graph_pb2.NodeKind]] = {
+    Task: graph_pb2.NODE_KIND_TASK,
+    Condition: graph_pb2.NODE_KIND_CONDITION,
+    Switch: graph_pb2.NODE_KIND_SWITCH,
+    Transform: graph_pb2.NODE_KIND_TRANSFORM,
+    Delay: graph_pb2.NODE_KIND_DELAY,
+    Subgraph: graph_pb2.NODE_KIND_SUBGRAPH,
+}
 
 _COUNT_FIELDS: Final = {
     NodeState.IDLE: "idle",
@@ -133,7 +143,7 @@ def describe_node(
     kind = record.node.kind
     message = execution_pb2.ExecutionNode(
         path=record.path,
-        kind=type(kind).__name__.lower(),
+        kind=_KINDS[type(kind)],
         type=getattr(kind, "type", ""),
         state=int(state),  # type: ignore[arg-type] # the core's numbers are the contract's
         reason=queue_reason(record) if state is NodeState.QUEUED else record.reason,

@@ -14,6 +14,9 @@ from plait_worker.session_events import Assigned, Welcomed
 from plait_worker.usage import format_totals
 
 _NANOS: Final = 1_000_000_000
+_CANCEL_REASONS: Final = {
+    number: name.removeprefix("CANCEL_REASON_") for name, number in hub.CancelReason.items()
+}
 
 
 def accept(token: str) -> hub.WorkerMessage:
@@ -23,7 +26,7 @@ def accept(token: str) -> hub.WorkerMessage:
 
 def reject(token: str, code: str, message: str) -> hub.WorkerMessage:
     """Say that an attempt was not taken, or hand it back."""
-    return hub.WorkerMessage(reject=hub.Reject(token=token, code=code, message=message))
+    return hub.WorkerMessage(reject=hub.Reject(token=token, code=f"REJECT_CODE_{code}", message=message))
 
 
 def cancel_ack(token: str) -> hub.WorkerMessage:
@@ -68,7 +71,7 @@ def heartbeat(token: str, details_json: str | None) -> hub.WorkerMessage:
 
 def log(token: str, level: str, message: str, time_ns: int) -> hub.WorkerMessage:
     """Make a log line; a time of 0 is left out."""
-    line = hub.LogLine(token=token, level=level, message=message)
+    line = hub.LogLine(token=token, level=f"LOG_LEVEL_{level}", message=message)
     if time_ns:
         seconds, nanos = divmod(time_ns, _NANOS)
         line.time.CopyFrom(timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos))
@@ -141,6 +144,11 @@ def read_assign(assign: hub.Assign) -> Assigned:
         branch=assign.branch,
         idempotency_key=assign.idempotency_key,
     )
+
+
+def cancel_reason_of(cancel: hub.Cancel) -> str:
+    """Return the name of a cancel's reason; its number if the server is newer than this SDK."""
+    return _CANCEL_REASONS.get(cancel.reason, str(cancel.reason))
 
 
 def seconds_of(duration: duration_pb2.Duration) -> float:

@@ -489,7 +489,9 @@ class WorkerSession:
             self._ledger.answer_late_cancel(token)
         elif self._ledger.step(attempt, Trigger.CANCEL) is Action.REQUEST_CANCEL:
             grace_s = messages.seconds_of(cancel.grace)
-            events.append(CancelRequested(token=token, reason=cancel.reason, grace_s=grace_s))
+            events.append(
+                CancelRequested(token=token, reason=messages.cancel_reason_of(cancel), grace_s=grace_s)
+            )
 
     def _receive_ping(self, message: hub.ServerMessage, _events: list[SessionEvent]) -> None:
         self._outbox.add_control(messages.pong(message.ping.number))

@@ -42,7 +42,7 @@ from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.core.run.usage import is_amount
 from plait_server.encoding.event_codec import seconds_of_duration
-from plait_server.encoding.worker_failure import failure_from_worker, worker_code
+from plait_server.encoding.worker_failure import failure_from_worker
 from plait_server.errors import (
     FieldViolation,
     InvalidRequest,
@@ -52,7 +52,18 @@ from plait_server.errors import (
 PROTOCOL_VERSION: Final = 1
 USAGE_UNITS_MAX: Final = 64
 LOG_CHARS_MAX: Final = 8 * KIB
-_LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR"})
+_LEVELS: Final = (
+    (worker_hub_service_pb2.LOG_LEVEL_ERROR, "ERROR"),
+    (worker_hub_service_pb2.LOG_LEVEL_WARNING, "WARNING"),
+    (worker_hub_service_pb2.LOG_LEVEL_INFO, "INFO"),
+    (1, "DEBUG"),
+)
+"""The lowest number of a level, and the level; the highest first."""
+_REJECT_CODES: Final = {
+    number: name.removeprefix("REJECT_CODE_")
+    for name, number in worker_hub_service_pb2.RejectCode.items()
+    if number != worker_hub_service_pb2.REJECT_CODE_UNSPECIFIED
+}
 _ID: Final = re.compile(ID_PATTERN)
 
 
@@ -198,8 +209,8 @@ def _read_fail(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
 
 def _read_reject(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     reject = message.reject
-    code, details = worker_code(reject.code or "RETURNED", None)
-    failure = Failure(code=code, message=bounded_message(reject.message), details=details)
+    code = _REJECT_CODES.get(reject.code, "NOT_NOW")
+    failure = Failure(code=code, message=bounded_message(reject.message))
     return Returned(reject.token, AttemptResult("", 0, AttemptOutcome.RETURNED, failure=failure))
 
 
@@ -253,7 +264,7 @@ READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Ses
     ),
     "log": lambda message: Said(
         message.log.token,
-        message.log.level if message.log.level in _LEVELS else "INFO",
+        next((name for lowest, name in _LEVELS if message.log.level >= lowest), "INFO"),
         message.log.message[:LOG_CHARS_MAX],
     ),
     "usage": _read_used,

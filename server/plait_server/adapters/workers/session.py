@@ -182,11 +182,10 @@ class ServerSession:
 
     def cancel(self, token: str, reason: str, grace_s: float) -> None:
         """Ask the worker to cancel an attempt."""
-        message = worker_hub_service_pb2.ServerMessage()
-        message.cancel.token = token
-        message.cancel.reason = reason
-        message.cancel.grace.CopyFrom(duration(grace_s))
-        self._say(message)
+        cancel = worker_hub_service_pb2.Cancel(
+            token=token, reason=f"CANCEL_REASON_{reason}", grace=duration(grace_s)
+        )
+        self._say(worker_hub_service_pb2.ServerMessage(cancel=cancel))
 
     def ping(self, number: int) -> None:
         """Ask for a pong."""

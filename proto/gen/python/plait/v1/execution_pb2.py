@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from plait.v1 import failure_pb2 as plait_dot_v1_dot_failure__pb2
+from plait.v1 import graph_pb2 as plait_dot_v1_dot_graph__pb2
 from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 from plait.v1 import state_pb2 as plait_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18plait/v1/execution.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16plait/v1/failure.proto\x1a\x16plait/v1/payload.proto\x1a\x14plait/v1/state.proto\"\xd4\x06\n\tExecution\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\ngraph_name\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0b\n\x03run\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06labels\x18\n \x03(\x0b\x32\x1f.plait.v1.Execution.LabelsEntry\x12\x15\n\rlast_sequence\x18\x0b \x01(\x03\x12\x12\n\nnode_count\x18\x0c \x01(\x05\x12)\n\x0bnode_counts\x18\r \x01(\x0b\x32\x14.plait.v1.NodeCounts\x12 \n\x05input\x18\x0e \x01(\x0b\x32\x11.plait.v1.Payload\x12!\n\x06output\x18\x0f \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x10 \x01(\x0b\x32\x11.plait.v1.Failure\x12#\n\x08\x66\x61ilures\x18\x11 \x03(\x0b\x32\x11.plait.v1.Failure\x12\x15\n\rfailure_count\x18\x12 \x01(\x05\x12\x13\n\x0btraceparent\x18\x13 \x01(\t\x12-\n\x05usage\x18\x14 \x03(\x0b\x32\x1e.plait.v1.Execution.UsageEntry\x12\x36\n\nlate_usage\x18\x15 \x03(\x0b\x32\".plait.v1.Execution.LateUsageEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eLateUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xca\x01\n\nNodeCounts\x12\x0c\n\x04idle\x18\x01 \x01(\x05\x12\x0e\n\x06queued\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12\x13\n\x0b\x62\x61\x63king_off\x18\x04 \x01(\x05\x12\x0f\n\x07waiting\x18\x05 \x01(\x05\x12\x11\n\tsucceeded\x18\x06 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x05\x12\x11\n\ttimed_out\x18\x08 \x01(\x05\x12\x0f\n\x07skipped\x18\t \x01(\x05\x12\x11\n\tcancelled\x18\n \x01(\x05\x12\r\n\x05\x65nded\x18\x0b \x01(\x05\"\xe6\x03\n\rExecutionNode\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.plait.v1.NodeState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05level\x18\x06 \x01(\x05\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05input\x18\x0b \x01(\x0b\x32\x11.plait.v1.Payload\x12!\n\x06output\x18\x0c \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x11.plait.v1.Failure\x12#\n\x08\x61ttempts\x18\x0e \x03(\x0b\x32\x11.plait.v1.Attempt\x12\x15\n\rattempt_count\x18\x0f \x01(\x05\x12\'\n\x05scope\x18\x10 \x01(\x0b\x32\x18.plait.v1.ExecutionScope\"\x93\x01\n\x0e\x45xecutionScope\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\ngraph_name\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12\"\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x11.plait.v1.Failure\"\xd8\x03\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\x05\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12)\n\x07outcome\x18\x04 \x01(\x0e\x32\x18.plait.v1.AttemptOutcome\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nqueue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x11.plait.v1.Failure\x12+\n\x05usage\x18\t \x03(\x0b\x32\x1c.plait.v1.Attempt.UsageEntry\x12\x34\n\nlate_usage\x18\n \x03(\x0b\x32 .plait.v1.Attempt.LateUsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eLateUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42<\n\x0bio.plait.v1B\x0e\x45xecutionProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18plait/v1/execution.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16plait/v1/failure.proto\x1a\x14plait/v1/graph.proto\x1a\x16plait/v1/payload.proto\x1a\x14plait/v1/state.proto\"\xd4\x06\n\tExecution\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\ngraph_name\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0b\n\x03run\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06labels\x18\n \x03(\x0b\x32\x1f.plait.v1.Execution.LabelsEntry\x12\x15\n\rlast_sequence\x18\x0b \x01(\x03\x12\x12\n\nnode_count\x18\x0c \x01(\x05\x12)\n\x0bnode_counts\x18\r \x01(\x0b\x32\x14.plait.v1.NodeCounts\x12 \n\x05input\x18\x0e \x01(\x0b\x32\x11.plait.v1.Payload\x12!\n\x06output\x18\x0f \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x10 \x01(\x0b\x32\x11.plait.v1.Failure\x12#\n\x08\x66\x61ilures\x18\x11 \x03(\x0b\x32\x11.plait.v1.Failure\x12\x15\n\rfailure_count\x18\x12 \x01(\x05\x12\x13\n\x0btraceparent\x18\x13 \x01(\t\x12-\n\x05usage\x18\x14 \x03(\x0b\x32\x1e.plait.v1.Execution.UsageEntry\x12\x36\n\nlate_usage\x18\x15 \x03(\x0b\x32\".plait.v1.Execution.LateUsageEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eLateUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xca\x01\n\nNodeCounts\x12\x0c\n\x04idle\x18\x01 \x01(\x05\x12\x0e\n\x06queued\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12\x13\n\x0b\x62\x61\x63king_off\x18\x04 \x01(\x05\x12\x0f\n\x07waiting\x18\x05 \x01(\x05\x12\x11\n\tsucceeded\x18\x06 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x05\x12\x11\n\ttimed_out\x18\x08 \x01(\x05\x12\x0f\n\x07skipped\x18\t \x01(\x05\x12\x11\n\tcancelled\x18\n \x01(\x05\x12\r\n\x05\x65nded\x18\x0b \x01(\x05\"\xfa\x03\n\rExecutionNode\x12\x0c\n\x04path\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.plait.v1.NodeKind\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.plait.v1.NodeState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05level\x18\x06 \x01(\x05\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05input\x18\x0b \x01(\x0b\x32\x11.plait.v1.Payload\x12!\n\x06output\x18\x0c \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x11.plait.v1.Failure\x12#\n\x08\x61ttempts\x18\x0e \x03(\x0b\x32\x11.plait.v1.Attempt\x12\x15\n\rattempt_count\x18\x0f \x01(\x05\x12\'\n\x05scope\x18\x10 \x01(\x0b\x32\x18.plait.v1.ExecutionScope\"\x93\x01\n\x0e\x45xecutionScope\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\ngraph_name\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12\"\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x11.plait.v1.Failure\"\xd8\x03\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\x05\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12)\n\x07outcome\x18\x04 \x01(\x0e\x32\x18.plait.v1.AttemptOutcome\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nqueue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x11.plait.v1.Failure\x12+\n\x05usage\x18\t \x03(\x0b\x32\x1c.plait.v1.Attempt.UsageEntry\x12\x34\n\nlate_usage\x18\n \x03(\x0b\x32 .plait.v1.Attempt.LateUsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eLateUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42<\n\x0bio.plait.v1B\x0e\x45xecutionProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,24 +48,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPT_USAGEENTRY']._serialized_options = b'8\001'
   _globals['_ATTEMPT_LATEUSAGEENTRY']._loaded_options = None
   _globals['_ATTEMPT_LATEUSAGEENTRY']._serialized_options = b'8\001'
-  _globals['_EXECUTION']._serialized_start=174
-  _globals['_EXECUTION']._serialized_end=1026
-  _globals['_EXECUTION_LABELSENTRY']._serialized_start=885
-  _globals['_EXECUTION_LABELSENTRY']._serialized_end=930
-  _globals['_EXECUTION_USAGEENTRY']._serialized_start=932
-  _globals['_EXECUTION_USAGEENTRY']._serialized_end=976
-  _globals['_EXECUTION_LATEUSAGEENTRY']._serialized_start=978
-  _globals['_EXECUTION_LATEUSAGEENTRY']._serialized_end=1026
-  _globals['_NODECOUNTS']._serialized_start=1029
-  _globals['_NODECOUNTS']._serialized_end=1231
-  _globals['_EXECUTIONNODE']._serialized_start=1234
-  _globals['_EXECUTIONNODE']._serialized_end=1720
-  _globals['_EXECUTIONSCOPE']._serialized_start=1723
-  _globals['_EXECUTIONSCOPE']._serialized_end=1870
-  _globals['_ATTEMPT']._serialized_start=1873
-  _globals['_ATTEMPT']._serialized_end=2345
-  _globals['_ATTEMPT_USAGEENTRY']._serialized_start=932
-  _globals['_ATTEMPT_USAGEENTRY']._serialized_end=976
-  _globals['_ATTEMPT_LATEUSAGEENTRY']._serialized_start=978
-  _globals['_ATTEMPT_LATEUSAGEENTRY']._serialized_end=1026
+  _globals['_EXECUTION']._serialized_start=196
+  _globals['_EXECUTION']._serialized_end=1048
+  _globals['_EXECUTION_LABELSENTRY']._serialized_start=907
+  _globals['_EXECUTION_LABELSENTRY']._serialized_end=952
+  _globals['_EXECUTION_USAGEENTRY']._serialized_start=954
+  _globals['_EXECUTION_USAGEENTRY']._serialized_end=998
+  _globals['_EXECUTION_LATEUSAGEENTRY']._serialized_start=1000
+  _globals['_EXECUTION_LATEUSAGEENTRY']._serialized_end=1048
+  _globals['_NODECOUNTS']._serialized_start=1051
+  _globals['_NODECOUNTS']._serialized_end=1253
+  _globals['_EXECUTIONNODE']._serialized_start=1256
+  _globals['_EXECUTIONNODE']._serialized_end=1762
+  _globals['_EXECUTIONSCOPE']._serialized_start=1765
+  _globals['_EXECUTIONSCOPE']._serialized_end=1912
+  _globals['_ATTEMPT']._serialized_start=1915
+  _globals['_ATTEMPT']._serialized_end=2387
+  _globals['_ATTEMPT_USAGEENTRY']._serialized_start=954
+  _globals['_ATTEMPT_USAGEENTRY']._serialized_end=998
+  _globals['_ATTEMPT_LATEUSAGEENTRY']._serialized_start=1000
+  _globals['_ATTEMPT_LATEUSAGEENTRY']._serialized_end=1048
 # @@protoc_insertion_point(module_scope)

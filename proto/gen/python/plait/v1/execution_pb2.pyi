@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from plait.v1 import failure_pb2 as _failure_pb2
+from plait.v1 import graph_pb2 as _graph_pb2
 from plait.v1 import payload_pb2 as _payload_pb2
 from plait.v1 import state_pb2 as _state_pb2
 from google.protobuf.internal import containers as _containers
@@ -125,7 +126,7 @@ class ExecutionNode(_message.Message):
     ATTEMPT_COUNT_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     path: str
-    kind: str
+    kind: _graph_pb2.NodeKind
     type: str
     state: _state_pb2.NodeState
     reason: str
@@ -140,7 +141,7 @@ class ExecutionNode(_message.Message):
     attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
     attempt_count: int
     scope: ExecutionScope
-    def __init__(self, path: _Optional[str] = ..., kind: _Optional[str] = ..., type: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., reason: _Optional[str] = ..., level: _Optional[int] = ..., branch: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., attempt_count: _Optional[int] = ..., scope: _Optional[_Union[ExecutionScope, _Mapping]] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., kind: _Optional[_Union[_graph_pb2.NodeKind, str]] = ..., type: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., reason: _Optional[str] = ..., level: _Optional[int] = ..., branch: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., attempt_count: _Optional[int] = ..., scope: _Optional[_Union[ExecutionScope, _Mapping]] = ...) -> None: ...
 
 class ExecutionScope(_message.Message):
     __slots__ = ("path", "graph_name", "state", "node_count", "failure")

@@ -24,6 +24,16 @@ class OnFailure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ON_FAILURE_STOP_DISPATCH: _ClassVar[OnFailure]
     ON_FAILURE_CONTINUE: _ClassVar[OnFailure]
 
+class NodeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_KIND_UNSPECIFIED: _ClassVar[NodeKind]
+    NODE_KIND_TASK: _ClassVar[NodeKind]
+    NODE_KIND_CONDITION: _ClassVar[NodeKind]
+    NODE_KIND_SWITCH: _ClassVar[NodeKind]
+    NODE_KIND_TRANSFORM: _ClassVar[NodeKind]
+    NODE_KIND_DELAY: _ClassVar[NodeKind]
+    NODE_KIND_SUBGRAPH: _ClassVar[NodeKind]
+
 class JoinMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JOIN_MODE_UNSPECIFIED: _ClassVar[JoinMode]
@@ -52,6 +62,13 @@ ON_FAILURE_UNSPECIFIED: OnFailure
 ON_FAILURE_FAIL_FAST: OnFailure
 ON_FAILURE_STOP_DISPATCH: OnFailure
 ON_FAILURE_CONTINUE: OnFailure
+NODE_KIND_UNSPECIFIED: NodeKind
+NODE_KIND_TASK: NodeKind
+NODE_KIND_CONDITION: NodeKind
+NODE_KIND_SWITCH: NodeKind
+NODE_KIND_TRANSFORM: NodeKind
+NODE_KIND_DELAY: NodeKind
+NODE_KIND_SUBGRAPH: NodeKind
 JOIN_MODE_UNSPECIFIED: JoinMode
 JOIN_MODE_ALL: JoinMode
 JOIN_MODE_ANY: JoinMode

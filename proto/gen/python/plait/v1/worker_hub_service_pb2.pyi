@@ -13,6 +13,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class RejectCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REJECT_CODE_UNSPECIFIED: _ClassVar[RejectCode]
+    REJECT_CODE_NOT_NOW: _ClassVar[RejectCode]
+    REJECT_CODE_DRAINING: _ClassVar[RejectCode]
+    REJECT_CODE_NO_SLOT: _ClassVar[RejectCode]
+    REJECT_CODE_UNKNOWN_TYPE: _ClassVar[RejectCode]
+    REJECT_CODE_INPUT_UNAVAILABLE: _ClassVar[RejectCode]
+    REJECT_CODE_ALREADY_ENDED: _ClassVar[RejectCode]
+
+class LogLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOG_LEVEL_UNSPECIFIED: _ClassVar[LogLevel]
+    LOG_LEVEL_DEBUG: _ClassVar[LogLevel]
+    LOG_LEVEL_INFO: _ClassVar[LogLevel]
+    LOG_LEVEL_WARNING: _ClassVar[LogLevel]
+    LOG_LEVEL_ERROR: _ClassVar[LogLevel]
+
 class ResultProblem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RESULT_PROBLEM_UNSPECIFIED: _ClassVar[ResultProblem]
@@ -26,12 +44,34 @@ class RecordedResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RECORDED_RESULT_ALREADY_RECORDED: _ClassVar[RecordedResult]
     RECORDED_RESULT_STALE: _ClassVar[RecordedResult]
 
+class CancelReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CANCEL_REASON_UNSPECIFIED: _ClassVar[CancelReason]
+    CANCEL_REASON_CANCELLED: _ClassVar[CancelReason]
+    CANCEL_REASON_TIMED_OUT: _ClassVar[CancelReason]
+    CANCEL_REASON_SIBLING_FAILED: _ClassVar[CancelReason]
+    CANCEL_REASON_RACE_LOST: _ClassVar[CancelReason]
+    CANCEL_REASON_EXECUTION_TIMEOUT: _ClassVar[CancelReason]
+    CANCEL_REASON_STALE: _ClassVar[CancelReason]
+
 class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WORKER_STATE_UNSPECIFIED: _ClassVar[WorkerState]
     WORKER_STATE_ATTACHED: _ClassVar[WorkerState]
     WORKER_STATE_DRAINING: _ClassVar[WorkerState]
     WORKER_STATE_DETACHED: _ClassVar[WorkerState]
+REJECT_CODE_UNSPECIFIED: RejectCode
+REJECT_CODE_NOT_NOW: RejectCode
+REJECT_CODE_DRAINING: RejectCode
+REJECT_CODE_NO_SLOT: RejectCode
+REJECT_CODE_UNKNOWN_TYPE: RejectCode
+REJECT_CODE_INPUT_UNAVAILABLE: RejectCode
+REJECT_CODE_ALREADY_ENDED: RejectCode
+LOG_LEVEL_UNSPECIFIED: LogLevel
+LOG_LEVEL_DEBUG: LogLevel
+LOG_LEVEL_INFO: LogLevel
+LOG_LEVEL_WARNING: LogLevel
+LOG_LEVEL_ERROR: LogLevel
 RESULT_PROBLEM_UNSPECIFIED: ResultProblem
 RESULT_PROBLEM_NOT_JSON: ResultProblem
 RESULT_PROBLEM_TOO_LARGE: ResultProblem
@@ -39,6 +79,13 @@ RECORDED_RESULT_UNSPECIFIED: RecordedResult
 RECORDED_RESULT_RECORDED: RecordedResult
 RECORDED_RESULT_ALREADY_RECORDED: RecordedResult
 RECORDED_RESULT_STALE: RecordedResult
+CANCEL_REASON_UNSPECIFIED: CancelReason
+CANCEL_REASON_CANCELLED: CancelReason
+CANCEL_REASON_TIMED_OUT: CancelReason
+CANCEL_REASON_SIBLING_FAILED: CancelReason
+CANCEL_REASON_RACE_LOST: CancelReason
+CANCEL_REASON_EXECUTION_TIMEOUT: CancelReason
+CANCEL_REASON_STALE: CancelReason
 WORKER_STATE_UNSPECIFIED: WorkerState
 WORKER_STATE_ATTACHED: WorkerState
 WORKER_STATE_DRAINING: WorkerState
@@ -165,9 +212,9 @@ class Reject(_message.Message):
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     token: str
-    code: str
+    code: RejectCode
     message: str
-    def __init__(self, token: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., code: _Optional[_Union[RejectCode, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("token", "fraction", "message")
@@ -186,10 +233,10 @@ class LogLine(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     token: str
-    level: str
+    level: LogLevel
     message: str
     time: _timestamp_pb2.Timestamp
-    def __init__(self, token: _Optional[str] = ..., level: _Optional[str] = ..., message: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., level: _Optional[_Union[LogLevel, str]] = ..., message: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("token", "unit", "amount")
@@ -362,9 +409,9 @@ class Cancel(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     GRACE_FIELD_NUMBER: _ClassVar[int]
     token: str
-    reason: str
+    reason: CancelReason
     grace: _duration_pb2.Duration
-    def __init__(self, token: _Optional[str] = ..., reason: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., reason: _Optional[_Union[CancelReason, str]] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ("number",)
