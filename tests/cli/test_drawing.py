@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.v1.graph_service_pb2 import PlanGraphResponse
+from plait.v1.graph_service_pb2 import GraphPlan
 from plait_server.cli.drawing import draw
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.graph import Graph
@@ -20,10 +20,10 @@ def drawn(graph: Graph, width: int = 100) -> str:
     return draw(graph, plan_of(graph), width)
 
 
-def plan_of(graph: Graph) -> PlanGraphResponse:
+def plan_of(graph: Graph) -> GraphPlan:
     if not graph.nodes:
-        return PlanGraphResponse()
-    return plan_response(graph, Validation(analysis=analyze(graph, build_adjacency(graph))))
+        return GraphPlan()
+    return plan_response(graph, Validation(analysis=analyze(graph, build_adjacency(graph)))).plan
 
 
 def check(picture: str, *lines: str, width: int = 100) -> None:

@@ -140,9 +140,54 @@ def test_plan_draws_the_graph(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+NESTED = """
+name: outer
+nodes:
+  - {id: plan, task: {type: t}}
+  - id: review
+    join: {mode: any}
+    subgraph:
+      graph:
+        name: inner
+        nodes: [{id: a, task: {type: t}}, {id: b, subgraph: {graph: {nodes: [{id: x, transform: }]}}}]
+        edges: [{source: a, target: b}]
+  - {id: run, subgraph: {output_of: plan}}
+edges: [{source: plan, target: review}, {source: review, target: run}]
+"""
+
+
+def test_plan_shows_the_graphs_inside_by_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nested.yaml"
+    path.write_text(NESTED)
+    assert main(["plan", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line and not line.startswith(("longest", "guarded", "branches"))] == [
+        "outer: 3 nodes, 2 edges, 3 levels, at most 1 side by side",
+        "  plan ── review (any, graph) ── run (graph of plan)",
+        "in review (inner): 2 nodes, 1 edge, 2 levels, at most 1 side by side",
+        "  a ── b (graph)",
+        "in review/b: 1 node, 0 edges, 1 level, at most 1 side by side",
+        "  x",
+    ]
+    assert main(["validate", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: valid, 3 nodes, 2 edges, 2 sub-graphs with 3 nodes\n"
+
+
+def test_problems_of_inner_graphs_have_their_whole_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nested.yaml"
+    path.write_text(NESTED.replace("{source: a, target: b}", "{source: a, target: plan}"))
+    assert main(["validate", str(path)]) == 3
+    assert capsys.readouterr().err == (
+        f'{path}: graph.nodes[1].subgraph.graph.edges[0].target: "plan" is a node of a graph around this one, '
+        'and only nodes of the same graph can be named; pass what it gives by the `input` of "review"\n'
+    )
+
+
 def test_plan_as_json_is_the_contract_s_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", GRAPH, "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    plan = json.loads(capsys.readouterr().out)["plan"]
     assert (plan["levelCount"], plan["width"]) == (3, 3)
 
 

@@ -140,7 +140,7 @@ def test_a_node_is_shown_with_its_attempts(client: Client) -> None:
 def test_a_graph_is_checked_and_planned(client: Client) -> None:
     assert client.validate(one("t")).violation_count == 0
     assert client.validate({"nodes": []}).violation_count == 1
-    assert client.plan(one("t")).width == 1
+    assert client.plan(one("t")).plan.width == 1
     with pytest.raises(InvalidArgument) as caught:
         client.plan({"nodes": [], "name": "no name"})
     assert caught.value.reason == "INVALID_GRAPH"
@@ -229,7 +229,7 @@ def test_the_async_client_does_the_same(address: str) -> None:
             assert [worker.worker_id async for worker in client.workers()] == ["live"]
             assert (await client.cancel(id_)).state == SUCCEEDED
             assert (await client.validate(one("t"))).violation_count == 0
-            assert (await client.plan(one("t"))).width == 1
+            assert (await client.plan(one("t"))).plan.width == 1
             assert (await client.server_info()).store == "memory"
             with pytest.raises(NotFound):
                 await client.get("nobody")

@@ -141,7 +141,7 @@ def test_chain_of_a_hundred_thousand_nodes_is_planned_and_accepted(alone: Servic
         graph.nodes.add(id=f"n{n}", task=task)
         if n:
             graph.edges.add(source=f"n{n - 1}", target=f"n{n}")
-    plan = alone.plan(graph)
+    plan = alone.plan(graph).plan
     assert (plan.level_count, plan.width, len(plan.longest_path)) == (count, 1, count)
     execution_id = alone.submit(graph)
     assert alone.node(execution_id, "n0").reason == "NO_WORKER"

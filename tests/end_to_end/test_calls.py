@@ -83,7 +83,7 @@ def test_validate_graph_answers_with_problems_and_warnings(alone: Service) -> No
 
 
 def test_plan_graph_shows_levels_and_branches(alone: Service) -> None:
-    plan = alone.plan(DIAMOND)
+    plan = alone.plan(DIAMOND).plan
     assert (plan.level_count, plan.width) == (3, 2)
     assert plan.longest_path[0] == "start"
     assert plan.longest_path[-1] == "join"

@@ -1,8 +1,9 @@
 """A graph as text for the terminal: drawn if that can be read, else as a table of its levels.
 
 A drawing runs from left to right, a column a level, as long as the width allows; else from top to bottom. A
-join other than ALL stands behind its node's id, a handle in brackets on its edge, and `if` where the edge has
-a `when`. Where two lines cross without touching, the one from left to right gives way: `─│─`.
+join other than ALL stands behind its node's id, as `graph` does behind that of a sub-graph, a handle in brackets on
+its edge, and `if` where the edge has a `when`. Where two lines cross without touching, the one from left to right
+gives way: `─│─`.
 
     plan ─┬─ draw-1 ─┬─ sheet (collect)
           ├─ draw-2 ─┤
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from plait.v1 import graph_service_pb2
-from plait_server.core.definition.graph import Edge, Graph, JoinMode, Node
+from plait_server.core.definition.graph import Edge, Graph, JoinMode, Node, Subgraph
 from plait_server.layering.construction import build_layers, split_components
 from plait_server.layering.layers import NO_NODE, Layers
 from plait_server.layering.routes import Net, route
@@ -74,7 +75,7 @@ class _Component:
     """Their layers, ordered."""
 
 
-def draw(graph: Graph, plan: graph_service_pb2.PlanGraphResponse, width: int = 100) -> str:
+def draw(graph: Graph, plan: graph_service_pb2.GraphPlan, width: int = 100) -> str:
     """Draw a graph by its plan in lines of at most `width` characters, without color or a last line feed."""
     width = max(width, WIDTH_MIN)
     if len(graph.nodes) <= DRAWN_NODES_MAX and len(graph.edges) <= _DRAWN_EDGES_MAX:
@@ -88,7 +89,7 @@ def draw(graph: Graph, plan: graph_service_pb2.PlanGraphResponse, width: int = 1
     return "\n".join(_table(graph, plan, width))
 
 
-def _components(graph: Graph, plan: graph_service_pb2.PlanGraphResponse) -> list[_Component] | None:
+def _components(graph: Graph, plan: graph_service_pb2.GraphPlan) -> list[_Component] | None:
     """Build the layers of each group of connected nodes; None if there are too many items."""
     index = {node.id: position for position, node in enumerate(graph.nodes)}
     lines = [(index[edge.source], index[edge.target], _edge_text(edge)) for edge in graph.edges]
@@ -110,6 +111,8 @@ def _node_text(node: Node) -> str:
             notes.append(f"quorum {join.count}" if join.count is not None else f"quorum {join.rate:.0%}")
         else:
             notes.append(join.mode.name.lower())
+    if isinstance(node.kind, Subgraph):
+        notes.append(f"graph of {node.kind.output_of}" if node.kind.output_of else "graph")
     if node.locked:
         notes.append("locked")
     return f"{node.id} ({', '.join(notes)})" if notes else node.id
@@ -253,7 +256,7 @@ class _Grid:
         self._lines[row, place] = self._lines.get((row, place), 0) | direction
 
 
-def _table(graph: Graph, plan: graph_service_pb2.PlanGraphResponse, width: int) -> list[str]:
+def _table(graph: Graph, plan: graph_service_pb2.GraphPlan, width: int) -> list[str]:
     """List the levels, how many nodes each has, and as many of their names as fit."""
     members: list[list[int]] = [[] for _ in range(plan.level_count)]
     for position, node in enumerate(plan.nodes):

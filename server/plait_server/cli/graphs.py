@@ -16,11 +16,14 @@ from plait_server.cli.drawing import draw
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
 from plait_server.cli.text import complain, count, dim, echo, terminal_width
+from plait_server.core.definition.analysis import inner_graphs
+from plait_server.core.definition.graph import Graph
 from plait_server.encoding.graph_answers import plan_response, validation_response
 from plait_server.encoding.graph_codec import graph_from_proto
 
 _NAMES_SHOWN_MAX: Final = 20
 _BRANCHES_SHOWN_MAX: Final = 20
+_SUBGRAPHS_SHOWN_MAX: Final = 20
 
 _online = click.option("--online", is_flag=True, help="Ask the server, instead of checking here.")
 
@@ -96,7 +99,22 @@ def _tell(file: str, graph: graph_pb2.Graph, response: graph_service_pb2.Validat
     for warning in response.warnings:
         complain(f"{file}: warning: {warning.field}: {warning.message}")
     if not response.violation_count:
-        echo(f"{file}: valid, {count(len(graph.nodes), 'node')}, {count(len(graph.edges), 'edge')}")
+        sizes = [count(len(graph.nodes), "node"), count(len(graph.edges), "edge")]
+        inner = _inner_sizes(graph)
+        if inner:
+            sizes.append(f"{count(len(inner), 'sub-graph')} with {count(sum(inner), 'node')}")
+        echo(f"{file}: valid, {', '.join(sizes)}")
+
+
+def _inner_sizes(graph: graph_pb2.Graph) -> list[int]:
+    """Count the nodes of each graph inside a graph."""
+    sizes: list[int] = []
+    rest = [graph]
+    while rest:
+        inner = [node.subgraph.graph for node in rest.pop().nodes if node.subgraph.HasField("graph")]
+        sizes += [len(each.nodes) for each in inner]
+        rest += inner
+    return sizes
 
 
 def _complain_of_violations(file: str, response: graph_service_pb2.ValidateGraphResponse) -> None:
@@ -105,27 +123,51 @@ def _complain_of_violations(file: str, response: graph_service_pb2.ValidateGraph
 
 
 def _plan_lines(
-    file: str, graph: graph_pb2.Graph, plan: graph_service_pb2.PlanGraphResponse
+    file: str, graph: graph_pb2.Graph, response: graph_service_pb2.PlanGraphResponse
 ) -> Iterator[str]:
+    core = graph_from_proto(graph)
+    yield from _graph_lines(graph.name or file, core, response.plan)
+    inner = list(_inner("", core, response.plan))
+    for path, inner_graph, inner_plan in inner[:_SUBGRAPHS_SHOWN_MAX]:
+        name = f" ({inner_graph.name})" if inner_graph.name else ""
+        yield ""
+        yield from _graph_lines(f"in {path}{name}", inner_graph, inner_plan)
+    if len(inner) > _SUBGRAPHS_SHOWN_MAX:
+        yield ""
+        yield f"and {count(len(inner) - _SUBGRAPHS_SHOWN_MAX, 'sub-graph')} more"
+    for warning in response.warnings:
+        yield f"{dim('warning     ')}  {warning.field}: {warning.message}"
+
+
+def _inner(
+    path: str, graph: Graph, plan: graph_service_pb2.GraphPlan
+) -> Iterator[tuple[str, Graph, graph_service_pb2.GraphPlan]]:
+    """Walk over the graphs inside a graph, each behind the one that it stands in, with the path of its node."""
+    for position, inner in inner_graphs(graph):
+        inner_path = f"{path}{graph.nodes[position].id}"
+        inner_plan = plan.nodes[position].inner
+        yield inner_path, inner, inner_plan
+        yield from _inner(f"{inner_path}/", inner, inner_plan)
+
+
+def _graph_lines(title: str, graph: Graph, plan: graph_service_pb2.GraphPlan) -> Iterator[str]:
     sizes = (
         count(len(graph.nodes), "node"),
         count(len(graph.edges), "edge"),
         count(plan.level_count, "level"),
     )
-    yield f"{graph.name or file}: {', '.join(sizes)}, at most {plan.width:,} side by side"
+    yield f"{title}: {', '.join(sizes)}, at most {plan.width:,} side by side"
     yield ""
-    for line in draw(graph_from_proto(graph), plan, terminal_width() - 2).splitlines():
+    for line in draw(graph, plan, terminal_width() - 2).splitlines():
         yield f"  {line}".rstrip()
     yield ""
     yield f"{dim('longest path')}  {_names(plan.longest_path, ' → ')}"
     guarded = [node.id for node in plan.nodes if node.guarded]
     yield f"{dim('guarded     ')}  {_names(guarded, ', ') or 'none'}"
     yield from _branch_lines(plan)
-    for warning in plan.warnings:
-        yield f"{dim('warning     ')}  {warning.field}: {warning.message}"
 
 
-def _branch_lines(plan: graph_service_pb2.PlanGraphResponse) -> Iterator[str]:
+def _branch_lines(plan: graph_service_pb2.GraphPlan) -> Iterator[str]:
     members: dict[str, list[str]] = {}
     for node in plan.nodes:
         members.setdefault(node.branch, []).append(node.id)

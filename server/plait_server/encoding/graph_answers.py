@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from plait.v1 import graph_service_pb2
-from plait_server.core.definition.analysis import Adjacency, longest_path
-from plait_server.core.definition.compiled import compile_graph
-from plait_server.core.definition.graph import Analysis, Graph
+from plait_server.core.definition.analysis import longest_path
+from plait_server.core.definition.compiled import Definition, compile_graph
+from plait_server.core.definition.graph import Graph
 from plait_server.core.definition.problems import Problem
 from plait_server.core.definition.validation import Validation
 from plait_server.layering.layout import Layout, lay_out
@@ -22,12 +22,20 @@ def validation_response(validation: Validation) -> graph_service_pb2.ValidateGra
 
 def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.PlanGraphResponse:
     """Write what a valid graph would do; `validation` is that of the graph."""
-    analysis = validation.analysis
-    assert analysis is not None  # a valid graph has one
-    definition = compile_graph(graph, analysis)
-    branches = definition.branches
-    layout = _layout(graph, definition.adjacency, analysis)
+    assert validation.analysis is not None  # a valid graph has one
+    definition = compile_graph(graph, validation.analysis)
     return graph_service_pb2.PlanGraphResponse(
+        plan=_plan(definition, _size(definition)),
+        warnings=[_problem(problem) for problem in validation.warnings],
+    )
+
+
+def _plan(definition: Definition, size: int) -> graph_service_pb2.GraphPlan:
+    """Write the plan of a graph and of those inside it, which are so many nodes and edges together."""
+    graph, analysis, branches = definition.graph, definition.analysis, definition.branches
+    layout = _layout(definition, size)
+    inner = {position: _plan(each, size) for position, each in definition.inner.items()}
+    return graph_service_pb2.GraphPlan(
         level_count=len(definition.level_sizes),
         width=max(definition.level_sizes),
         longest_path=[graph.nodes[index].id for index in longest_path(definition.adjacency, analysis)],
@@ -40,6 +48,7 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
                 branch=branches.path(branches.node_branch[index]),
                 rank=layout.ranks[index],
                 order=layout.orders[index],
+                inner=inner.get(index),
             )
             for index, node in enumerate(graph.nodes)
         ],
@@ -50,11 +59,16 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
             )
             for index, edge in enumerate(graph.edges)
         ],
-        warnings=[_problem(problem) for problem in validation.warnings],
     )
 
 
-def _layout(graph: Graph, adjacency: Adjacency, analysis: Analysis) -> Layout:
+def _size(definition: Definition) -> int:
+    own = len(definition.graph.nodes) + len(definition.graph.edges)
+    return own + sum(_size(inner) for inner in definition.inner.values())
+
+
+def _layout(definition: Definition, size: int) -> Layout:
+    graph, adjacency = definition.graph, definition.adjacency
     lines = [
         # What leaves a node by the same handle, and as surely, is drawn as one line that forks.
         (source, target, f"{edge.handle}{' if' if edge.when else ''}")
@@ -62,7 +76,8 @@ def _layout(graph: Graph, adjacency: Adjacency, analysis: Analysis) -> Layout:
             adjacency.edge_sources, adjacency.edge_targets, graph.edges, strict=True
         )
     ]
-    return lay_out(analysis.levels, lines)
+    share = (len(graph.nodes) + len(graph.edges)) / size
+    return lay_out(definition.analysis.levels, lines, share=share)
 
 
 def _problem(problem: Problem) -> graph_service_pb2.GraphProblem:

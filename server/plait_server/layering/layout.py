@@ -33,18 +33,21 @@ class Layout:
     """The place of each node among those of its rank, from 0 without gaps."""
 
 
-def lay_out(levels: Sequence[int], lines: Sequence[Line], *, items_max: int = ITEMS_MAX) -> Layout:
+def lay_out(
+    levels: Sequence[int], lines: Sequence[Line], *, items_max: int = ITEMS_MAX, share: float = 1.0
+) -> Layout:
     """Lay out a graph so that few lines cross.
 
     Args:
         levels: The level of each node, which becomes its rank.
         lines: The edges; those that leave a node by the same label run together.
         items_max: How much of the picture may be laid out with labels and waypoints.
+        share: How much of the work of one picture this one may take, where several are made together.
     """
     orders = [0] * len(levels)
     taken = [0] * (1 + max(levels, default=-1))
-    items_left = items_max
-    sweeps = min(ORDER_SWEEPS, max(_SWEEPS_MIN, _VISITS_MAX // (len(lines) + 1)))
+    items_left = int(items_max * share)
+    sweeps = min(ORDER_SWEEPS, max(_SWEEPS_MIN, int(_VISITS_MAX * share) // (len(lines) + 1)))
     for nodes, own_lines in split_components(len(levels), lines):
         columns = [[0]]
         if len(nodes) > 1:

@@ -42,23 +42,29 @@ class PlanGraphRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., graph: _Optional[_Union[_graph_pb2.Graph, _Mapping]] = ...) -> None: ...
 
 class PlanGraphResponse(_message.Message):
-    __slots__ = ("level_count", "width", "longest_path", "nodes", "edges", "warnings")
+    __slots__ = ("plan", "warnings")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    plan: GraphPlan
+    warnings: _containers.RepeatedCompositeFieldContainer[GraphProblem]
+    def __init__(self, plan: _Optional[_Union[GraphPlan, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[GraphProblem, _Mapping]]] = ...) -> None: ...
+
+class GraphPlan(_message.Message):
+    __slots__ = ("level_count", "width", "longest_path", "nodes", "edges")
     LEVEL_COUNT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     LONGEST_PATH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
-    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     level_count: int
     width: int
     longest_path: _containers.RepeatedScalarFieldContainer[str]
     nodes: _containers.RepeatedCompositeFieldContainer[PlannedNode]
     edges: _containers.RepeatedCompositeFieldContainer[PlannedEdge]
-    warnings: _containers.RepeatedCompositeFieldContainer[GraphProblem]
-    def __init__(self, level_count: _Optional[int] = ..., width: _Optional[int] = ..., longest_path: _Optional[_Iterable[str]] = ..., nodes: _Optional[_Iterable[_Union[PlannedNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[PlannedEdge, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[GraphProblem, _Mapping]]] = ...) -> None: ...
+    def __init__(self, level_count: _Optional[int] = ..., width: _Optional[int] = ..., longest_path: _Optional[_Iterable[str]] = ..., nodes: _Optional[_Iterable[_Union[PlannedNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[PlannedEdge, _Mapping]]] = ...) -> None: ...
 
 class PlannedNode(_message.Message):
-    __slots__ = ("id", "level", "remaining", "guarded", "branch", "rank", "order")
+    __slots__ = ("id", "level", "remaining", "guarded", "branch", "rank", "order", "inner")
     ID_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     REMAINING_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +72,7 @@ class PlannedNode(_message.Message):
     BRANCH_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    INNER_FIELD_NUMBER: _ClassVar[int]
     id: str
     level: int
     remaining: int
@@ -73,7 +80,8 @@ class PlannedNode(_message.Message):
     branch: str
     rank: int
     order: int
-    def __init__(self, id: _Optional[str] = ..., level: _Optional[int] = ..., remaining: _Optional[int] = ..., guarded: bool = ..., branch: _Optional[str] = ..., rank: _Optional[int] = ..., order: _Optional[int] = ...) -> None: ...
+    inner: GraphPlan
+    def __init__(self, id: _Optional[str] = ..., level: _Optional[int] = ..., remaining: _Optional[int] = ..., guarded: bool = ..., branch: _Optional[str] = ..., rank: _Optional[int] = ..., order: _Optional[int] = ..., inner: _Optional[_Union[GraphPlan, _Mapping]] = ...) -> None: ...
 
 class PlannedEdge(_message.Message):
     __slots__ = ("branch", "branch_name")

@@ -60,7 +60,8 @@ class GraphServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PlanGraph(self, request, context):
-        """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
+        """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
+        its sub-graph nodes.
         Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
         with short ids; the command line makes larger ones without a server).
         """

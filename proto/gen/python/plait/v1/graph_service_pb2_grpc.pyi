@@ -38,7 +38,8 @@ class GraphServiceStub:
     Idempotent. INVALID_ARGUMENT: INVALID_REQUEST, TOO_LARGE (a graph is at most 16 MiB).
     """
     PlanGraph: _grpc.UnaryUnaryMultiCallable[_graph_service_pb2.PlanGraphRequest, _graph_service_pb2.PlanGraphResponse]
-    """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
+    """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
+    its sub-graph nodes.
     Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
     with short ids; the command line makes larger ones without a server).
     """
@@ -53,7 +54,8 @@ class GraphServiceAsyncStub(GraphServiceStub):
     Idempotent. INVALID_ARGUMENT: INVALID_REQUEST, TOO_LARGE (a graph is at most 16 MiB).
     """
     PlanGraph: _aio.UnaryUnaryMultiCallable[_graph_service_pb2.PlanGraphRequest, _graph_service_pb2.PlanGraphResponse]  # type: ignore[assignment]
-    """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
+    """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
+    its sub-graph nodes.
     Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
     with short ids; the command line makes larger ones without a server).
     """
@@ -77,7 +79,8 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _graph_service_pb2.PlanGraphRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_graph_service_pb2.PlanGraphResponse, _abc.Awaitable[_graph_service_pb2.PlanGraphResponse]]:
-        """Shows levels, width, the longest path, guarded nodes and branches of a valid graph.
+        """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
+        its sub-graph nodes.
         Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
         with short ids; the command line makes larger ones without a server).
         """
