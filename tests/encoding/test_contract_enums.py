@@ -1,14 +1,23 @@
 """What the contract lists by name is what the core knows, no more and no less."""
 
 import enum
+import re
 from typing import get_args
 
 import pytest
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
-from plait.v1 import event_pb2, graph_pb2, state_pb2
+from plait.v1 import engine_code_pb2, event_pb2, graph_pb2, state_pb2
 from plait_server.core.definition.graph import Kind
-from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.failures import ENGINE_CODES
+from plait_server.core.run.states import (
+    REASONS,
+    AttemptOutcome,
+    CancelStage,
+    ExecutionState,
+    NodeState,
+    Treatment,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +47,14 @@ def test_kinds_of_nodes_are_the_same_everywhere() -> None:
     }
     assert listed == fields
     assert set(fields) == {kind.__name__.upper() for kind in get_args(Kind)}
+
+
+def test_codes_of_the_engine_are_published() -> None:
+    """S2.1: what a worker may not give is below 200; above is what only the allocator says."""
+    names = {name.removeprefix("ENGINE_CODE_"): n for name, n in engine_code_pb2.EngineCode.items() if n}
+    assert {name for name, number in names.items() if number < 200} == ENGINE_CODES
+    assert {name for name, number in names.items() if 100 <= number < 200} == REASONS
+    assert all(re.fullmatch("[A-Z0-9_]+", name) for name in names)
 
 
 def test_the_number_of_a_state_tells_whether_it_has_ended() -> None:
