@@ -147,6 +147,7 @@ async def assemble(world: World) -> Server:
         workers=workers,
         evaluator=world.evaluator,
         offload=world.offload,
+        graph_requests=world.graph_requests,
         seams=world.seams,
         observer=world.observer,
         sampler=world.sampler,

@@ -86,7 +86,7 @@ class SideBySide:
             TimerKind.BACKOFF: lambda: self.model.end_backoff(path),
             TimerKind.WAIT: lambda: self.model.end_delay(path),
             TimerKind.NODE_TIMEOUT: lambda: self._time_out_node(path),
-            TimerKind.EXECUTION_TIMEOUT: self.model.time_out_execution,
+            TimerKind.SCOPE_TIMEOUT: self.model.time_out_execution,
         }
         self._do(self.driver.fire_next, inputs[timer.kind])
         return True

@@ -21,11 +21,13 @@ from plait_server.core.run.commands import (
     Command,
     Continue,
     EdgesJudged,
+    FindGraph,
     FindValue,
     Granted,
     Input,
     InputMade,
     JudgeEdges,
+    LimitScope,
     MakeInput,
     MakeOutput,
     OfferNode,
@@ -39,6 +41,7 @@ from plait_server.core.run.commands import (
     TellTaken,
     TimerDue,
     TimerKind,
+    UnlimitScope,
     ValueFound,
     WithdrawNode,
 )
@@ -67,7 +70,7 @@ from tests.core.evaluator import joined, sink_outputs
 from tests.core.journal_rules import JournalRules
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-Question = JudgeEdges | MakeInput | FindValue | MakeOutput
+Question = JudgeEdges | MakeInput | FindValue | MakeOutput | FindGraph
 
 
 class Driver:
@@ -431,7 +434,7 @@ class Driver:
 
     def _carry_out(self, command: Command, events: list[Event]) -> None:
         match command:
-            case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
+            case JudgeEdges() | MakeInput() | FindValue() | MakeOutput() | FindGraph():
                 self.questions.append(command)
             case OfferNode(node_path=path):
                 assert path not in self.offered, f"{path} is offered twice"
@@ -457,6 +460,8 @@ class Driver:
                 self.stopped.append(command)
             case TellTaken():
                 self.told.append(command)
+            case LimitScope() | UnlimitScope():
+                pass
             case Audit():
                 self.audits.append(command)
             case _:
@@ -513,11 +518,14 @@ class Driver:
                 return InputMade(path, ticket, made)
             case FindValue(node_path=path, ticket=ticket):
                 return self._value(path, ticket)
-            case MakeOutput():
-                source = self.graph.output
+            case MakeOutput(scope_path=path, ticket=ticket):
+                scope = self.execution.scopes[path]
+                source = scope.graph.output
                 if source == "broken":
-                    return OutputMade(None, "no such key")
-                return OutputMade(Payload(source) if source else sink_outputs(self.scope))
+                    return OutputMade(path, ticket, None, "no such key")
+                return OutputMade(path, ticket, Payload(source) if source else sink_outputs(scope))
+            case FindGraph():
+                raise NotImplementedError
             case _:
                 assert_never(question)
 

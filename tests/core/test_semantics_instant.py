@@ -210,7 +210,7 @@ class Wide:
     [
         (Cancel("enough"), "", ExecutionState.CANCELLING, ""),
         (
-            TimerDue(TimerKind.EXECUTION_TIMEOUT, "", 0),
+            TimerDue(TimerKind.SCOPE_TIMEOUT, "", 0),
             "policy timeout=9",
             ExecutionState.TIMED_OUT,
             "EXECUTION_TIMEOUT",

@@ -12,6 +12,7 @@ import trio
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.adapters.requests.reading import checked_graph
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.graph import Graph
@@ -238,11 +239,13 @@ class Runtime:
         self.spans = spans
         self.allocator = Allocator(server_limit=1_000, type_limits={})
         self.committer = Committer(self.journal)
+        evaluator = CelEvaluator()
         self.context = Context(
             journal=self.journal,
             workers=workers,
-            evaluator=CelEvaluator(),
+            evaluator=evaluator,
             offload=offload,
+            graph_requests=InlineGraphRequests(evaluator),
             seams=seams,
             observer=self.observer if spans is None else Observers(self.observer, spans),
             sampler=FollowCaller(),

@@ -172,7 +172,7 @@ class ExecutionServicer:
         if record is None:
             raise NodeNotFound(node_path=request.node_path[:200], execution_id=execution_id)
         node = describe_node(
-            view.execution.scope_of(record.path),
+            record.scope,
             record,
             is_queued=view.is_queued,
             queue_reason=view.queue_reason,
@@ -350,7 +350,7 @@ class ExecutionServicer:
 def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> Iterator[execution_pb2.ExecutionNode]:
     for record in records:
         yield describe_node(
-            view.execution.scope_of(record.path),
+            record.scope,
             record,
             is_queued=view.is_queued,
             queue_reason=view.queue_reason,

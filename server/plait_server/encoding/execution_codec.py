@@ -68,8 +68,8 @@ def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
         create_time=timestamp(execution.created_s),
         labels=execution.labels,
         last_sequence=execution.sequence,
-        node_count=sum(len(scope.records) for scope in execution.scopes.values()),
-        failure_count=sum(len(scope.failures) for scope in execution.scopes.values()),
+        node_count=execution.totals.node_count,
+        failure_count=len(execution.totals.failures),
         traceparent=execution.traceparent,
     )
     if execution.started_s:
@@ -113,15 +113,13 @@ def describe(
         message.failure.CopyFrom(failure_to_proto(execution.failure))
     if execution.output is not None:
         message.output.CopyFrom(payload_to_proto(execution.output))
-    counts = dict.fromkeys(_COUNT_FIELDS, 0)
-    for scope in execution.scopes.values():
-        for state, count in scope.state_counts.items():
-            counts[state] += count
+    counts = dict(execution.totals.state_counts)
     for state, count in queued.items():
         counts[state] -= count
         counts[NodeState.QUEUED] += count
-    failures = (failure for scope in execution.scopes.values() for failure in scope.failures)
-    shown = map(failure_to_proto, islice(failures, FAILURES_SHOWN_MAX))
+    shown = (
+        failure_to_proto(failure) for _, failure in islice(execution.totals.failures, FAILURES_SHOWN_MAX)
+    )
     message.failures.extend(_as_many_as_fit(shown, FAILURES_BYTES_MAX))
     for state, count in counts.items():
         setattr(message.node_counts, _COUNT_FIELDS[state], count)

@@ -104,7 +104,9 @@ class Answers:
                     question.node_path, question.ticket, *self._attempt(lambda: self._find_value(record))
                 )
             case MakeOutput():
-                return OutputMade(*self._attempt(self._make_output))
+                scope = self._execution.scopes[question.scope_path]
+                made = self._attempt(lambda: self._make_output(scope))
+                return OutputMade(question.scope_path, question.ticket, *made)
 
     def for_one_question(self) -> Answers:
         """Make another that remembers what helpers say of one question."""
@@ -121,7 +123,7 @@ class Answers:
             ContentMissing: a text must be loaded first.
             ExpressionError: it is larger than 16 MiB.
         """
-        scope = self._execution.scope_of(record.path)
+        scope = record.scope
         # First, or texts that are too large together would push each other out of memory for ever. Failures give
         # way: a join is not to fail for what those that it collects have to say.
         is_bare = _exceed(self._carried_sizes(scope, record, is_bare=False))
@@ -150,7 +152,7 @@ class Answers:
 
     def _judge(self, question: JudgeEdges) -> Sequence[bool | str]:
         record = self._execution.record(question.node_path)
-        scope = self._execution.scope_of(record.path)
+        scope = record.scope
         output = question.output
         carried = (
             parse_json(self._failure_text(output))
@@ -163,7 +165,7 @@ class Answers:
         for place in question.edges:
             edge = scope.edge(scope.adjacency.outgoing[record.index][place])
             try:
-                value = self._evaluate(edge.when, record, {"output": carried}, ended)
+                value = self._evaluate(edge.when, scope, record, {"output": carried}, ended)
             except (ExpressionError, InvalidExpression) as error:
                 verdicts.append(f"the `when` of the edge {edge.source} -> {edge.target}: {error}")
                 continue
@@ -179,12 +181,12 @@ class Answers:
     def _find_value(self, record: NodeRecord) -> Payload:
         kind = record.node.kind
         if isinstance(kind, Condition):
-            value = self._evaluate(kind.expression, record, {})
+            value = self._evaluate(kind.expression, record.scope, record, {})
             if not isinstance(value, bool):
                 message = f"a condition must give true or false, and gave {_shown(value)}: {kind.expression}"
                 raise ExpressionError(message)
         elif isinstance(kind, Switch):
-            value = self._evaluate(kind.expression, record, {})
+            value = self._evaluate(kind.expression, record.scope, record, {})
             if not isinstance(value, str):
                 message = f"a switch must give a string, and gave {_shown(value)}: {kind.expression}"
                 raise ExpressionError(message)
@@ -203,19 +205,18 @@ class Answers:
             return self._contents.keep(record.node.input)
         text = self._said(Work.RENDER, template.source)
         if text is None:
-            variables = self._variables(template.facts, record)
+            variables = self._variables(template.facts, record.scope, record)
             if self._evaluator.needs_offload(template, variables):
                 raise HelperNeeded(Work.RENDER, template.source, variables)
             text = template.render(variables)
         return self._sized(text, f"the input of {record.path!r}")
 
-    def _make_output(self) -> Payload:
-        root = self._execution.root
-        source = root.graph.output
+    def _make_output(self, scope: Scope) -> Payload:
+        source = scope.graph.output
         if source:
-            text = dump_json(self._evaluate(source, None, {}))
+            text = dump_json(self._evaluate(source, scope, None, {}))
         else:
-            sinks, is_only = sinks_with_output(root)
+            sinks, is_only = sinks_with_output(scope)
             if _exceed(_size(sink.output) for sink in sinks if sink.output is not None):
                 message = (
                     f"the outputs of the sinks are over the limit of {JOINED_INPUT_BYTES_MAX} bytes together; "
@@ -228,9 +229,10 @@ class Answers:
                 text = splice_object(
                     (sink.node.id, self._contents.text(sink.output or NULL)) for sink in sinks
                 )
-        if root.graph.policy.collect_errors:
-            is_bare = _exceed(_failure_size(failure, is_bare=False) for failure in root.failures)
-            errors = splice_array(self._failure_text(failure, is_bare=is_bare) for failure in root.failures)
+        if scope.graph.policy.collect_errors:
+            failures = self._execution.totals.failures_in(scope.path)
+            is_bare = _exceed(_failure_size(failure, is_bare=False) for failure in failures)
+            errors = splice_array(self._failure_text(failure, is_bare=is_bare) for failure in failures)
             text = f'{{"output":{text},"errors":{errors}}}'
         if len(text.encode()) > JOINED_INPUT_BYTES_MAX:
             message = f"the output is larger than {JOINED_INPUT_BYTES_MAX} bytes; choose less with the graph's `output`"
@@ -249,6 +251,7 @@ class Answers:
     def _evaluate(
         self,
         source: str,
+        scope: Scope,
         record: NodeRecord | None,
         more: Mapping[str, JsonValue],
         ended: JsonValue = None,
@@ -258,7 +261,7 @@ class Answers:
         if said is not None:
             return parse_json(said)
         expression = self._evaluator.compile(source)
-        variables = {**self._variables(expression.facts, record, ended), **more}
+        variables = {**self._variables(expression.facts, scope, record, ended), **more}
         if self._evaluator.needs_offload(expression, variables):
             raise HelperNeeded(Work.EVALUATE, source, variables)
         return expression.evaluate(variables)
@@ -271,15 +274,15 @@ class Answers:
         return done
 
     def _variables(
-        self, facts: ExpressionFacts, record: NodeRecord | None, ended: JsonValue = None
+        self, facts: ExpressionFacts, scope: Scope, record: NodeRecord | None, ended: JsonValue = None
     ) -> dict[str, JsonValue]:
-        """Gather the variables that an expression names, and no others."""
+        """Gather the variables that an expression names, and no others (N5)."""
         execution = self._execution
         variables: dict[str, JsonValue] = {}
         for root in facts.roots:
             if root == "input":
                 if record is None:
-                    variables["input"] = self._contents.value(execution.input)
+                    variables["input"] = self._contents.value(self._execution.input_of(scope))
                 else:
                     variables["input"] = self._once("", lambda: self.join_input(record))
             elif root == "execution":
@@ -288,15 +291,14 @@ class Answers:
                     "input": self._contents.value(execution.input),
                 }
         if facts.node_ids:
-            seen = {node_id: self._node(node_id, record) for node_id in facts.node_ids}
+            seen = {node_id: self._node(node_id, scope) for node_id in facts.node_ids}
             if ended is not None and record is not None and record.node.id in seen:
                 seen[record.node.id] = ended
             variables["nodes"] = seen
         return variables
 
-    def _node(self, node_id: str, near: NodeRecord | None) -> JsonValue:
-        prefix = near.path[: len(near.path) - len(near.node.id)] if near is not None else ""
-        record = self._execution.find(prefix + node_id)
+    def _node(self, node_id: str, scope: Scope) -> JsonValue:
+        record = scope.find(node_id)
         seen: dict[str, JsonValue] = {}
         if record is not None:
             if record.output is not None:
@@ -313,7 +315,7 @@ class Answers:
 
     def _join_text(self, scope: Scope, record: NodeRecord, *, is_bare: bool) -> str:
         if record.total == 0:
-            return self._contents.text(self._execution.input)
+            return self._contents.text(self._execution.input_of(scope))
         join = record.node.join
         mode = join.mode if join is not None else JoinMode.ALL
         if mode is JoinMode.COLLECT:
@@ -395,7 +397,7 @@ def problem_with(question: Question, problem: str) -> Input:
         case FindValue():
             return ValueFound(question.node_path, question.ticket, None, problem)
         case MakeOutput():
-            return OutputMade(None, problem)
+            return OutputMade(question.scope_path, question.ticket, None, problem)
 
 
 def _exceed(sizes: Iterable[int]) -> bool:

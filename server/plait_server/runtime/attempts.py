@@ -14,13 +14,14 @@ from typing import Final
 import trio
 
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Task
+from plait_server.core.run.closed_scope import NodeAttempt
 from plait_server.core.run.commands import AttemptResult, Input, InputMade, Receipt
 from plait_server.core.run.events import AttemptEnded, Event
 from plait_server.core.run.machine import Machine
-from plait_server.core.run.payload import Payload
-from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.core.run.trace import SpanIds, read_trace_context
+from plait_server.errors import InvariantViolated
 from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.runtime.answers import Answers
 from plait_server.runtime.contents import ContentMissing, Contents
@@ -41,12 +42,10 @@ class _Running:
 
     __slots__ = ("_attempt", "_machine", "_node_path", "_post", "_worker_id", "reason", "scope")
 
-    def __init__(
-        self, record: NodeRecord, attempt: int, machine: Machine, post: Callable[[Input], None]
-    ) -> None:
-        self._node_path = record.path
-        self._attempt = attempt
-        self._worker_id = record.attempts[attempt - 1].worker_id
+    def __init__(self, held: NodeAttempt, machine: Machine, post: Callable[[Input], None]) -> None:
+        self._node_path = held.node_path
+        self._attempt = held.attempt.number
+        self._worker_id = held.attempt.worker_id
         self._machine = machine
         self._post = post
         self.scope = trio.CancelScope()
@@ -111,17 +110,17 @@ class Attempts:
         """Whether nothing runs and nothing is held."""
         return not self._running and self._permits.is_empty
 
-    def take_back(self, record: NodeRecord, attempt: int) -> None:
+    def take_back(self, node_path: str, number: int) -> None:
         """Account for an attempt that is at its worker since before the execution was read back."""
-        kind = record.node.kind
+        held = self._held(node_path, number)
+        kind, attempt = held.node.kind, held.attempt
         assert isinstance(kind, Task)  # nothing else has attempts
-        held = record.attempts[attempt - 1]
         self._permits.take_back(
-            (record.path, attempt),
+            (node_path, number),
             kind.type,
-            held.worker_id,
-            held.worker_instance_id,
-            is_decided=held.outcome is not None,
+            attempt.worker_id,
+            attempt.worker_instance_id,
+            is_decided=attempt.outcome is not None,
         )
 
     def decided(self, event: Event) -> None:
@@ -139,15 +138,17 @@ class Attempts:
 
     def note_input(self, made: InputMade) -> None:
         """Keep the input that a join made until its node starts."""
-        node = self._execution.record(made.node_path).node
-        if made.payload is not None and isinstance(node.kind, Task) and node.input is None:
+        record = self._execution.find(made.node_path)
+        if record is None or made.payload is None:
+            return  # Its scope was closed while a helper made the input.
+        if isinstance(record.node.kind, Task) and record.node.input is None:
             self._inputs[made.node_path] = made.payload
 
     def start(self, nursery: trio.Nursery, node_path: str, attempt: int, *, recovered: bool) -> None:
         """Start the task of an attempt."""
-        record = self._execution.record(node_path)
-        running = self._running[node_path, attempt] = _Running(record, attempt, self._machine, self._post)
-        nursery.start_soon(partial(self._carry_out, node_path, attempt, running, recovered=recovered))
+        held = self._held(node_path, attempt)
+        running = self._running[node_path, attempt] = _Running(held, self._machine, self._post)
+        nursery.start_soon(partial(self._carry_out, held, running, recovered=recovered))
 
     def stop(self, nursery: trio.Nursery, node_path: str, attempt: int, reason: str) -> None:
         """Have the worker told to cancel an attempt, if it may not know yet."""
@@ -157,18 +158,16 @@ class Attempts:
         running = self._running.get((node_path, attempt))
         if running is None:
             # Its report came while the decision became durable: the handler has ended, and nobody is to be told.
-            held = self._execution.record(node_path).attempts[attempt - 1]
-            self._post(Receipt(node_path, attempt, CancelStage.EXITED, held.worker_id))
+            worker_id = self._held(node_path, attempt).attempt.worker_id
+            self._post(Receipt(node_path, attempt, CancelStage.EXITED, worker_id))
             return
         running.reason = reason
         running.scope.cancel()
 
     def key(self, node_path: str, attempt: int) -> AttemptKey:
         """Name an attempt to workers."""
-        record = self._execution.find(node_path)
-        run = self._execution.run
-        if record is not None and 0 < attempt <= len(record.attempts):
-            run = record.attempts[attempt - 1].run
+        found = self._execution.attempt(node_path, attempt)
+        run = found.run if found is not None else self._execution.run
         return AttemptKey(self._namespace, self._execution.execution_id, run, node_path, attempt)
 
     def post_result(self, result: AttemptResult) -> None:
@@ -183,11 +182,18 @@ class Attempts:
 
     # Inside.
 
-    async def _carry_out(self, node_path: str, attempt: int, running: _Running, *, recovered: bool) -> None:
-        record = self._execution.record(node_path)
+    def _held(self, node_path: str, number: int) -> NodeAttempt:
+        found = self._execution.node_attempt(node_path, number)
+        if found is None:
+            message = f"attempt {number} of {node_path!r} never was; please report this"
+            raise InvariantViolated(message)
+        return found
+
+    async def _carry_out(self, held: NodeAttempt, running: _Running, *, recovered: bool) -> None:
+        node_path, attempt = held.node_path, held.attempt.number
         try:
             with running.scope:
-                assignment = await self._assignment(record, self.key(node_path, attempt), recovered=recovered)
+                assignment = await self._assignment(held, self.key(node_path, attempt), recovered=recovered)
                 self.post_result(await self._context.workers.execute(assignment, running))
                 if running.reason:
                     # It was stopped between the result and this task's turn: the handler has ended, and nobody is told.
@@ -198,20 +204,18 @@ class Attempts:
             self._permits.release_slot(key)
             self._on_end()
 
-    async def _assignment(self, record: NodeRecord, key: AttemptKey, *, recovered: bool) -> Assignment:
-        kind = record.node.kind
+    async def _assignment(self, held: NodeAttempt, key: AttemptKey, *, recovered: bool) -> Assignment:
+        node, attempt = held.node, held.attempt
+        kind = node.kind
         assert isinstance(kind, Task)  # nothing else has attempts
-        held = record.attempts[key.attempt - 1]
-        payload = record.input if record.node.input is not None else self._inputs.pop(record.path, None)
-        if payload is None:
-            payload = await self._joined_input(record)
-        timeout_s = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+        payload = await self._input(held)
+        timeout_s = (node.timeouts or DEFAULT_TIMEOUTS).attempt_s
         # A worker that was given no time at all would take it for no bound.
-        left_s = max(0.001, held.started_s + timeout_s - self._context.seams.now_s()) if timeout_s else 0.0
+        left_s = max(0.001, attempt.started_s + timeout_s - self._context.seams.now_s()) if timeout_s else 0.0
         return Assignment(
             key,
-            held.worker_id,
-            held.worker_instance_id,
+            attempt.worker_id,
+            attempt.worker_instance_id,
             kind.type,
             payload.json,
             payload.digest,
@@ -219,7 +223,7 @@ class Attempts:
             left_s,
             self._traceparent(key),
             self._execution.tracestate,
-            self._execution.scope_of(record.path).branch(record.index),
+            held.branch,
             recovered,
         )
 
@@ -231,9 +235,17 @@ class Attempts:
             ids = self._span_ids[key.run] = SpanIds(key.namespace, key.execution_id, key.run)
         return self._trace._replace(span_id=ids.attempt(key.node_path, key.attempt).hex()).traceparent
 
-    async def _joined_input(self, record: NodeRecord) -> Payload:
+    async def _input(self, held: NodeAttempt) -> Payload:
+        record = self._execution.find(held.node_path)
+        if record is None:
+            return NULL  # Its scope is closed: it is only told to stop.
+        if record.node.input is not None and record.input is not None:
+            return record.input
+        kept = self._inputs.pop(record.path, None)
+        if kept is not None:
+            return kept
         if record.total == 0:
-            return self._execution.input
+            return self._execution.input_of(record.scope)
         while True:
             try:
                 # The first attempt's step kept it, if it is long; nothing new is to be saved.

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from plait_server.core.definition.compiled import Definition, compile_in_slices
 from plait_server.core.definition.graph import Analysis, Graph
-from plait_server.core.run.execution import Execution
-from plait_server.core.run.scope import NodeRecord, open_scope_in_slices
-from plait_server.core.slices import Slices, batches
+from plait_server.core.run.execution import Execution, execution_in_slices
+from plait_server.core.slices import Slices
 from plait_server.encoding.graph_codec import analysis_from_bytes_in_slices, graph_from_bytes_in_slices
 
 
 def build_execution(
     graph_content: bytes, analysis_content: bytes, values: tuple[Graph, Analysis] | None = None
 ) -> Slices[Execution]:
-    """Make an execution to which nothing has happened, in slices.
+    """Make an execution to which nothing has happened, in slices; the arguments are those of `build_definition`."""
+    definition = yield from build_definition(graph_content, analysis_content, values)
+    return (yield from execution_in_slices(definition))
+
+
+def build_definition(
+    graph_content: bytes, analysis_content: bytes, values: tuple[Graph, Analysis] | None = None
+) -> Slices[Definition]:
+    """Make a graph ready to run, in slices.
 
     Args:
         graph_content: A valid plait.v1.Graph.
@@ -24,10 +32,4 @@ def build_execution(
         yield
         analysis = yield from analysis_from_bytes_in_slices(analysis_content)
         values = graph, analysis
-    graph, analysis = values
-    root = yield from open_scope_in_slices(graph, analysis)
-    records: dict[str, NodeRecord] = {}
-    for batch in batches(root.records):
-        records.update([(record.path, record) for record in batch])
-        yield
-    return Execution(graph, analysis, root, records)
+    return (yield from compile_in_slices(*values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from plait_server.ports.evaluator import Evaluator, Offload
+from plait_server.ports.graph_requests import GraphRequests
 from plait_server.ports.journal import Journal
 from plait_server.ports.observer import Observer, Retelling
 from plait_server.ports.sampler import Sampler
@@ -22,6 +23,7 @@ class Context:
     workers: Workers
     evaluator: Evaluator
     offload: Offload
+    graph_requests: GraphRequests
     seams: Seams
     observer: Observer
     sampler: Sampler

@@ -32,6 +32,7 @@ from plait_server.core.run.commands import (
     Audit,
     Command,
     Continue,
+    FindGraph,
     FindValue,
     Input,
     InputMade,
@@ -51,7 +52,6 @@ from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Decision, Machine
 from plait_server.core.run.scope import NodeRecord
-from plait_server.core.run.states import NodeState
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.ports.journal import (
@@ -67,6 +67,7 @@ from plait_server.runtime.attempts import Attempts
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.feed import Feed
+from plait_server.runtime.graph_finding import GraphFinder
 from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
 
@@ -140,6 +141,9 @@ class Executor:
             self._contents,
             self._answers,
             self._on_answer,
+        )
+        self._graphs = GraphFinder(
+            context.graph_requests, namespace, execution, self._contents, self._on_answer
         )
         self._events: list[Event] = []
         self._acts: list[Command] = []
@@ -220,6 +224,7 @@ class Executor:
                         self._take_up(nursery)
                     exit_ = await self._loop()
                     self._questions.drop()
+                    self._graphs.drop()
             return exit_
         finally:
             self._is_gone = True
@@ -232,7 +237,7 @@ class Executor:
         """Drop all but the execution, once `run` has returned: in a circle it would wait for the garbage collector."""
         self.machine.let_go()
         self._attempts.let_go()
-        del self.machine, self._attempts, self._permits, self._answers, self._questions
+        del self.machine, self._attempts, self._permits, self._answers, self._questions, self._graphs
 
     async def _loop(self) -> Exit:
         while True:
@@ -318,6 +323,9 @@ class Executor:
         match command:
             case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
                 self._answer(command)
+            case FindGraph():
+                assert self._nursery is not None  # `run` opened it before anything was decided
+                self._graphs.ask(command, self._nursery)
             case OfferNode():
                 self._permits.offer(command)
             case WithdrawNode():
@@ -436,12 +444,12 @@ class Executor:
         """Go on where the journal ends: attempts that run are at their workers, everything else the machine knows."""
         for scope in self.execution.scopes.values():
             for record in scope.in_flight():
-                if record.state is NodeState.RUNNING:
-                    self._attempts.take_back(record, len(record.attempts))
+                if record.is_at_worker:
+                    self._attempts.take_back(record.path, len(record.attempts))
                     self._attempts.start(nursery, record.path, len(record.attempts), recovered=True)
         for (node_path, attempt), stage in self.execution.receipts.items():
             if self.execution.is_cancelling and not stage.is_final:
-                self._attempts.take_back(self.execution.record(node_path), attempt)
+                self._attempts.take_back(node_path, attempt)
         self._take(self.machine.resume(self._context.seams.now_s()))
 
     def _look_again(self) -> None:
@@ -458,6 +466,7 @@ class Executor:
             self._inbox
             or self._internal
             or self._questions
+            or self._graphs
             or not self._attempts.is_idle
             or self.machine.has_offers
         ):

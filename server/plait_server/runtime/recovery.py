@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Final
+from weakref import WeakValueDictionary
 
-from plait_server.core.run.events import Event, ExecutionSubmitted
+from plait_server.core.definition.compiled import Definition
+from plait_server.core.run.events import Event, ExecutionSubmitted, ScopeOpened
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import NamespaceJournal
-from plait_server.runtime.building import build_execution
+from plait_server.runtime.building import build_definition, build_execution
 from plait_server.runtime.slicing import in_slices
 
 PAGE_EVENTS: Final = 1_000
@@ -50,6 +52,7 @@ async def replay(
         JournalUnavailable: the store does not answer.
     """
     execution: Execution | None = None
+    known: WeakValueDictionary[str, Definition] = WeakValueDictionary()
     after = 0
     while True:
         page = await journal.read(execution_id, after=after, events_max=PAGE_EVENTS, bytes_max=PAGE_BYTES)
@@ -57,6 +60,8 @@ async def replay(
             event = decode_event(content)
             if execution is None:
                 execution = await _begin(journal, event)
+            if isinstance(event.detail, ScopeOpened) and event.detail.graph_digest:
+                await _supply(journal, execution, event.detail, known)
             execution.apply(event)
             yield execution, event
         if execution is not None:
@@ -76,9 +81,30 @@ async def _begin(journal: NamespaceJournal, first: Event) -> Execution:
             f"this execution runs under semantics {submitted.semantics_version}; upgrade Plait to read it"
         )
         raise EventDamaged(message)
-    graph = await journal.read_content(submitted.graph_digest)
-    analysis = await journal.read_content(submitted.analysis_digest)
+    contents = await _read_graph(journal, submitted.graph_digest, submitted.analysis_digest)
+    return await in_slices(build_execution(*contents))
+
+
+async def _supply(
+    journal: NamespaceJournal,
+    execution: Execution,
+    opened: ScopeOpened,
+    known: WeakValueDictionary[str, Definition],
+) -> None:
+    """Give an execution the graph of a scope that is about to be opened, an output that was one (N7)."""
+    definition = known.get(opened.graph_digest)
+    if definition is None:
+        contents = await _read_graph(journal, opened.graph_digest, opened.analysis_digest)
+        definition = known[opened.graph_digest] = await in_slices(build_definition(*contents))
+    execution.definitions[opened.graph_digest] = definition
+
+
+async def _read_graph(
+    journal: NamespaceJournal, graph_digest: str, analysis_digest: str
+) -> tuple[bytes, bytes]:
+    graph = await journal.read_content(graph_digest)
+    analysis = await journal.read_content(analysis_digest)
     if graph is None or analysis is None:
         message = "the graph of this execution is missing from the store; restore it from a backup"
         raise EventDamaged(message)
-    return await in_slices(build_execution(graph, analysis))
+    return graph, analysis

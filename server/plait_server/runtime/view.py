@@ -39,5 +39,5 @@ class View:
 
     def _is_held(self, record: NodeRecord) -> bool:
         assert self.executor is not None  # asked by is_queued alone
-        decided = record.verdict is Verdict.RUN and not self.execution.scope_of(record.path).is_closed
+        decided = record.verdict is Verdict.RUN and not record.scope.is_closed
         return decided and record.state is NodeState.IDLE and self.executor.machine.is_held(record)

@@ -171,7 +171,7 @@ class _Run:
             yield self._node(place)
 
     def _place(self, record: NodeRecord) -> _Place:
-        scope = self.execution.scope_of(record.path)
+        scope = record.scope
         branch = scope.branches.node_branch[record.index]
         return _Place(scope, record, self._ids.node(record.path), branch, scope.branches.path(branch))
 

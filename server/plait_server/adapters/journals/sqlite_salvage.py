@@ -34,8 +34,9 @@ from plait_server.adapters.journals.verification import (
     digest_of_row,
     pack_sequences,
 )
-from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.events import ExecutionSubmitted, ScopeOpened
 from plait_server.core.run.execution import Execution
+from plait_server.encoding.definition_codec import definition_from_bytes
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
@@ -229,7 +230,13 @@ class _Writer:
         analysis = self._content(namespace, submitted.detail.analysis_digest)
         execution = Execution(graph_from_bytes(graph), analysis_from_bytes(analysis))
         for stored in events:
-            execution.apply(decode_event(stored.event))
+            event = decode_event(stored.event)
+            opened = event.detail
+            if isinstance(opened, ScopeOpened) and opened.graph_digest:
+                graph = self._content(namespace, opened.graph_digest)
+                analysis = self._content(namespace, opened.analysis_digest)
+                execution.definitions[opened.graph_digest] = definition_from_bytes(graph, analysis)
+            execution.apply(event)
         return execution
 
     def _content(self, namespace: str, digest: str) -> bytes:

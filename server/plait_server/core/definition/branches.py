@@ -40,7 +40,16 @@ _TAIL_PARTS: Final = 3
 class Branches:
     """The branches of a graph and what is on them. A branch is a number, lower than all branches under it."""
 
-    __slots__ = ("_depths", "_jumps", "_names", "_ordinals", "_parents", "edge_branch", "node_branch")
+    __slots__ = (
+        "_depths",
+        "_jumps",
+        "_names",
+        "_opened",
+        "_ordinals",
+        "_parents",
+        "edge_branch",
+        "node_branch",
+    )
 
     node_branch: Sequence[int]
     """The branch of each node, in graph order."""
@@ -53,6 +62,7 @@ class Branches:
         self._depths = [0]
         self._jumps = [MAIN]
         self._names: dict[int, str] = {}
+        self._opened = [0]
         self.node_branch = self.edge_branch = ()
 
     def __len__(self) -> int:
@@ -73,6 +83,18 @@ class Branches:
         """Return how many branches this one is under; 0 for branch 0."""
         return self._depths[branch]
 
+    def opened_under(self, branch: int) -> int:
+        """Return how many branches were opened directly under a branch."""
+        return self._opened[branch]
+
+    def ordinals(self, branch: int, count: int) -> list[int]:
+        """Return the numbers of the last `count` parts of a branch's path, its own the last."""
+        ordinals: list[int] = []
+        for _ in range(count):
+            ordinals.append(self._ordinals[branch])
+            branch = self._parents[branch]
+        return ordinals[::-1]
+
     def name(self, branch: int) -> str:
         """Return the name of the edge that opened the branch, empty if it has none."""
         return self._names.get(branch, "")
@@ -89,16 +111,16 @@ class Branches:
         depth = self._depths[branch]
         if depth < PATH_PARTS_MAX:
             return self.full_path(branch)
-        head = self._parts(self._ancestor(branch, _HEAD_PARTS - 1), _HEAD_PARTS)
+        head = self._parts(self.ancestor(branch, _HEAD_PARTS - 1), _HEAD_PARTS)
         return "-".join([*head, ELLIPSIS, *self._parts(branch, _TAIL_PARTS)])
 
     def common(self, first: int, second: int) -> int:
         """Return the branch whose path is the longest common prefix, by parts, of two branches' paths."""
         depths, jumps, parents = self._depths, self._jumps, self._parents
         if depths[first] > depths[second]:
-            first = self._ancestor(first, depths[second])
+            first = self.ancestor(first, depths[second])
         else:
-            second = self._ancestor(second, depths[first])
+            second = self.ancestor(second, depths[first])
         while first != second:
             if jumps[first] == jumps[second]:
                 first, second = parents[first], parents[second]
@@ -106,7 +128,8 @@ class Branches:
                 first, second = jumps[first], jumps[second]
         return first
 
-    def _ancestor(self, branch: int, depth: int) -> int:
+    def ancestor(self, branch: int, depth: int) -> int:
+        """Return the branch of a depth that a branch is under, or the branch itself."""
         depths, jumps, parents = self._depths, self._jumps, self._parents
         while depths[branch] > depth:
             jump = jumps[branch]
@@ -137,8 +160,7 @@ class Branches:
         """Open the branches of a graph; once, right after the making."""
         node_branch = [MAIN] * len(graph.nodes)
         edge_branch = [MAIN] * len(graph.edges)
-        opened = [0]
-        """How many branches each branch has under it so far."""
+        opened = self._opened
 
         def open_under(parent: int) -> int:
             opened[parent] += 1

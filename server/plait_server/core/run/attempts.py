@@ -22,8 +22,8 @@ from plait_server.core.run.events import AttemptEnded, UsageReported
 from plait_server.core.run.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
 from plait_server.core.run.payload import NULL
 from plait_server.core.run.retry import backoff_s, is_retried
-from plait_server.core.run.scope import NodeRecord
-from plait_server.core.run.states import AttemptOutcome, NodeState, Reason, Treatment
+from plait_server.core.run.scope import AttemptRecord, NodeRecord
+from plait_server.core.run.states import AttemptOutcome, NodeState, Reason
 from plait_server.core.run.usage import add_amount, add_usage, beyond, usage_text
 
 _STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
@@ -46,51 +46,37 @@ class Attempts:
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
         """Return what an attempt used in all: its final report if there is one, else what it said before (U1)."""
-        said = self._said.pop((record.path, number), None)
-        if final is not None:
-            return final
-        if said is None:
-            return record.attempts[number - 1].usage
-        add_usage(said, record.attempts[number - 1].usage)
-        return usage_text(said)
+        return self._used(record.path, record.attempts[number - 1], final)
 
-    def on_usage(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> None:
+    def on_usage(self, node_path: str, number: int, final: Mapping[str, str] | None) -> None:
         """Take what an attempt used by the end of its handler, after its own end was decided (U1).
 
         It counts if the attempt was stopped and the run goes on; else it is kept beside what counts.
         """
-        attempt = record.attempts[number - 1]
-        usage = self.used(record, number, final)
+        attempt = self._machine.execution.attempt(node_path, number)
+        if attempt is None:
+            return
+        usage = self._used(node_path, attempt, final)
         if usage == attempt.usage or attempt.outcome not in (*_STOPPED, AttemptOutcome.LOST):
             return
         if attempt.outcome in _STOPPED and not self._machine.execution.is_ended:
-            self._machine.emit(UsageReported(usage), record, None, "", number)
+            self._machine.emit_late(UsageReported(usage), node_path, number)
         else:
             late = beyond(usage, attempt.usage)
             if late and late != attempt.late_usage:  # A worker may say it again and again.
                 attempt.late_usage = late
-                self._machine.ask(Audit(LATE_USAGE, record.path, number, attempt.worker_id, json.dumps(late)))
+                self._machine.ask(Audit(LATE_USAGE, node_path, number, attempt.worker_id, json.dumps(late)))
 
     def on_result(self, result: AttemptResult) -> None:
         """Take a result from the current attempt and its own worker; refuse any other (A4, T6)."""
         record = self._machine.execution.find(result.node_path)
-        attempts = record.attempts if record is not None else ()
-        if record is None or not 0 < result.attempt <= len(attempts):
-            self._machine.refuse(result, Taken.STALE)
-            return
-        attempt = attempts[result.attempt - 1]
-        if result.worker_id not in ("", attempt.worker_id):
+        attempt = self._machine.execution.attempt(result.node_path, result.attempt)
+        if attempt is not None and result.worker_id not in ("", attempt.worker_id):
             # An attempt's result is taken from its own worker alone.
             self._machine.refuse(result, Taken.STALE)
             return
-        if attempt.outcome is not None:
-            self.on_usage(record, result.attempt, result.usage)
-            if result.outcome in (AttemptOutcome.RETURNED, AttemptOutcome.CANCELLED):
-                # A late hand-back, or usage alone: nobody waits for an answer, and there is no result for the audit.
-                return
-            # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
-            known = attempt.outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
-            self._machine.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
+        if attempt is None or record is None or attempt.outcome is not None:
+            self._on_late_result(result, attempt)
             return
         if result.usage is not None:
             # It counts whatever ends the attempt: something may overtake the result while its edges are judged.
@@ -140,6 +126,31 @@ class Attempts:
 
     # Inside.
 
+    def _used(
+        self, node_path: str, attempt: AttemptRecord, final: Mapping[str, str] | None
+    ) -> Mapping[str, str]:
+        said = self._said.pop((node_path, attempt.number), None)
+        if final is not None:
+            return final
+        if said is None:
+            return attempt.usage
+        add_usage(said, attempt.usage)
+        return usage_text(said)
+
+    def _on_late_result(self, result: AttemptResult, attempt: AttemptRecord | None) -> None:
+        """Refuse a result of an attempt that has ended, in a scope that may be closed, or that never was."""
+        if attempt is not None:
+            outcome = attempt.outcome
+            self.on_usage(result.node_path, result.attempt, result.usage)
+        else:
+            outcome = self._machine.execution.closed_outcome(result.node_path, result.attempt)
+        if outcome is not None and result.outcome in (AttemptOutcome.RETURNED, AttemptOutcome.CANCELLED):
+            # A late hand-back, or usage alone: nobody waits for an answer, and there is no result for the audit.
+            return
+        # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
+        known = outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
+        self._machine.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
+
     def _on_failed_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
         policy = record.node.retry or DEFAULT_RETRY
         failure = result.failure or Failure(code=UNKNOWN, node_path=record.path, attempt=result.attempt)
@@ -181,4 +192,4 @@ class Attempts:
         self._machine.emit(detail, record, state, reason, result.attempt)
 
     def _is_stopped(self, record: NodeRecord) -> bool:
-        return self._machine.execution.scope_of(record.path).stopped_by is Treatment.UNHANDLED
+        return record.scope.is_stopped

@@ -7,8 +7,8 @@ was decided and of which no event has told since is on its scope's agenda.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Mapping
+from typing import assert_never
 
 from plait_server.core.definition.graph import (
     DEFAULT_JOIN,
@@ -16,8 +16,10 @@ from plait_server.core.definition.graph import (
     Delay,
     JoinMode,
     Scheduling,
+    Subgraph,
     Switch,
     Task,
+    Transform,
 )
 from plait_server.core.run.commands import (
     FindValue,
@@ -36,8 +38,10 @@ from plait_server.core.run.events import NodeEnded, NodeWaiting
 from plait_server.core.run.failures import EXPRESSION, Failure, caused_by
 from plait_server.core.run.joins import Verdict
 from plait_server.core.run.payload import NULL, Payload, is_inline
-from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.scopes import Scopes
 from plait_server.core.run.states import EdgeState, NodeState, Reason
+from plait_server.errors import InvariantViolated
 
 _JOIN_MESSAGES = {
     Verdict.ALL_BRANCHES_FAILED: "no branch succeeded",
@@ -49,15 +53,15 @@ _JOIN_MESSAGES = {
 class Beginnings:
     """The nodes that are about to start: held by their level, waiting for an answer, or for capacity."""
 
-    def __init__(self, machine: Decider, endings: Endings) -> None:
+    def __init__(self, machine: Decider, endings: Endings, scopes: Scopes) -> None:
         self._machine = machine
         self._endings = endings
+        self._scopes = scopes
         self._questions: dict[str, int] = {}
         """Node path -> ticket of the MakeInput or FindValue that is out."""
-        self._held: dict[int, list[NodeRecord]] = {}
-        """Level -> nodes that wait for it (R2), in the order of the decisions."""
-        self._released: deque[NodeRecord] = deque()
-        """Nodes whose level has come, and not their turn."""
+        self._turns = 0
+        self._released: list[tuple[int, NodeRecord]] = []
+        """A heap of nodes whose level has come and not their turn, by the order of the decisions."""
         self._offered: dict[str, NodeRecord] = {}
         self._unsent: dict[str, OfferNode] = {}
         """Offers of this instant: tasks are given out last (J5)."""
@@ -83,12 +87,11 @@ class Beginnings:
         counts = {NodeState.IDLE: 0, NodeState.BACKING_OFF: 0, NodeState.QUEUED: 0}
         for record in self._offered.values():
             counts[record.state] += 1
-        execution = self._machine.execution
-        for level, records in self._held.items():
-            for record in records:
-                scope = execution.scope_of(record.path)
-                is_held = level > scope.level and not scope.is_closed and record.state is NodeState.IDLE
-                counts[NodeState.IDLE] += is_held and record.path not in self._offered
+        for scope in self._machine.execution.scopes.values():
+            for level, held in scope.held.items():
+                for _, record in held:
+                    is_held = level > scope.level and not scope.is_closed and record.state is NodeState.IDLE
+                    counts[NodeState.IDLE] += is_held and record.path not in self._offered
         return counts
 
     def skip(self, record: NodeRecord) -> None:
@@ -96,9 +99,9 @@ class Beginnings:
         reason = Reason.DEAD_PATH if record.verdict is Verdict.DEAD_PATH else Reason.UPSTREAM_FAILED
         self._machine.emit(NodeEnded(), record, NodeState.SKIPPED, reason)
 
-    def begin(self, scope: Scope, record: NodeRecord) -> None:
+    def begin(self, record: NodeRecord) -> None:
         """Begin a node whose join was decided, or let it fail with its join."""
-        verdict = record.verdict
+        verdict, scope = record.verdict, record.scope
         if verdict is Verdict.MIN_SUCCESS_RATE:
             self._ask_input(record)  # Its failure carries the object that the join made.
         elif verdict is not None and verdict.is_failure:
@@ -106,35 +109,39 @@ class Beginnings:
         else:
             level = scope.analysis.levels[record.index]
             if scope.graph.scheduling is Scheduling.LEVELS and level > scope.level:
-                self._held.setdefault(level, []).append(record)
+                self._turns += 1
+                scope.held.setdefault(level, []).append((self._turns, record))
             else:
                 self._run(record)
 
-    def take_next(self, scope: Scope) -> NodeRecord | None:
+    def take_next(self) -> NodeRecord | None:
         """Take the node that begins or fails with its join next, in the order of the decisions; None without one.
 
         A node that its level held was decided before whatever is on the agenda when the level opens (J5, R2).
         """
-        self._released.extend(self._held.pop(scope.level, ()))
+        agenda = self._machine.execution.agenda
+        for scope in agenda.leveled:
+            for level in [level for level in scope.held if level <= scope.level]:
+                for each in scope.held.pop(level):
+                    heapq.heappush(self._released, each)
+        agenda.leveled.clear()
         while self._released:
-            record = self._released.popleft()
-            if not scope.is_closed and record.state is NodeState.IDLE and not self._endings.is_out(record):
+            _, record = heapq.heappop(self._released)
+            if (
+                not record.scope.is_closed
+                and record.state is NodeState.IDLE
+                and not self._endings.is_out(record)
+            ):
                 return record
-        if not scope.agenda:
-            return None
-        index, _ = scope.agenda.popitem(last=False)
-        return scope.records[index]
+        return agenda.take_decided()
 
     def offer(self, record: NodeRecord) -> None:
         """Let a task wait for capacity, unless nothing starts in its scope any more."""
-        kind = record.node.kind
-        scope = self._machine.execution.scope_of(record.path)
+        kind, scope = record.node.kind, record.scope
         if not isinstance(kind, Task) or scope.is_closed:
             return
         self._offered[record.path] = record
-        remaining = scope.analysis.remaining[record.index]
-        place = Place(-record.node.priority, -remaining, record.index)
-        offer = OfferNode(record.path, kind.type, (place,))
+        offer = OfferNode(record.path, kind.type, (*scope.places_around, record.place), scope.limits)
         self._unsent[record.path] = offer
         if self._ranked:
             heapq.heappush(self._ranked, _rank(offer))
@@ -183,19 +190,27 @@ class Beginnings:
         if made.payload is None:
             self._fail_expression(record, made.problem)
             return
-        kind = record.node.kind
         if record.node.locked:
             self._end_locked(record, made.payload)
-        elif isinstance(kind, Task):
-            if record.node.input is not None:
-                self._rendered[record.path] = made.payload
-            self.offer(record)
-        elif isinstance(kind, Delay):
-            due_s = round(self._machine.now_s + kind.duration_s, 6)
-            self._machine.emit(NodeWaiting(due_s, made.payload), record, NodeState.WAITING)
-            self._machine.ask(SetTimer(TimerKind.WAIT, record.path, 0, kind.duration_s))
-        else:
-            self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=made.payload))
+            return
+        match record.node.kind:
+            case Task():
+                if record.node.input is not None:
+                    self._rendered[record.path] = made.payload
+                self.offer(record)
+            case Delay(duration_s=duration_s):
+                due_s = round(self._machine.now_s + duration_s, 6)
+                self._machine.emit(NodeWaiting(due_s, made.payload), record, NodeState.WAITING)
+                self._machine.ask(SetTimer(TimerKind.WAIT, record.path, 0, duration_s))
+            case Transform():
+                self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=made.payload))
+            case Subgraph():
+                self._scopes.begin(record, made.payload)
+            case Condition() | Switch() | None:
+                message = f"node {record.path!r} takes no input; please report this"
+                raise InvariantViolated(message)
+            case _:
+                assert_never(record.node.kind)
 
     def on_value_found(self, found: ValueFound) -> None:
         """Take the answer to FindValue."""
@@ -229,8 +244,13 @@ class Beginnings:
             case Condition() | Switch():
                 ticket = self._questions[record.path] = self._machine.next_ticket()
                 self._machine.ask(FindValue(record.path, ticket))
-            case _:
+            case Transform() | Delay() | Subgraph():
                 self._ask_input(record)
+            case None:
+                message = f"node {record.path!r} has no kind; please report this"
+                raise InvariantViolated(message)
+            case _:
+                assert_never(node.kind)
 
     def _end_locked(self, record: NodeRecord, output: Payload) -> None:
         ending = Ending(state=NodeState.SKIPPED, reason=Reason.LOCKED, output=output)
@@ -240,7 +260,7 @@ class Beginnings:
         """Whether what the node's join gives is an output or an input that is kept already (J2)."""
         if record.total != 1 or (record.node.join or DEFAULT_JOIN).mode is not JoinMode.ALL:
             return record.total == 0
-        scope = self._machine.execution.scope_of(record.path)
+        scope = record.scope
         return scope.edge(scope.adjacency.incoming[record.index][0]).handle != ERROR_HANDLE
 
     def _ask_input(self, record: NodeRecord) -> None:
@@ -259,7 +279,7 @@ class Beginnings:
 
     def _fail_join(self, record: NodeRecord, verdict: Verdict, details: Payload | None) -> None:
         """FAIL a node by its join, with the failures behind its edges as causes (E1, J3)."""
-        scope = self._machine.execution.scope_of(record.path)
+        scope = record.scope
         origins: dict[int, None] = {}  # Each failure once, in the order of the edges.
         for edge in scope.adjacency.incoming[record.index]:
             source, state = scope.source(edge), scope.edge_states[edge]

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
+from plait_server.core.definition.compiled import Definition
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
@@ -23,7 +24,8 @@ class TimerKind(enum.Enum):
     WAIT = "WAIT"
     ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
     NODE_TIMEOUT = "NODE_TIMEOUT"
-    EXECUTION_TIMEOUT = "EXECUTION_TIMEOUT"
+    SCOPE_TIMEOUT = "SCOPE_TIMEOUT"
+    """That of the execution, or of the graph inside a node (N1)."""
 
 
 class Taken(enum.IntEnum):
@@ -105,8 +107,23 @@ class ValueFound(NamedTuple):
 class OutputMade(NamedTuple):
     """Answers MakeOutput: the payload, or why there is none."""
 
+    scope_path: str
+    ticket: int
     payload: Payload | None
     problem: str = ""
+
+
+class GraphFound(NamedTuple):
+    """Answers FindGraph: the graph, or why there is none."""
+
+    node_path: str
+    ticket: int
+    definition: Definition | None
+    graph_digest: str = ""
+    """SHA-256 of the graph's binary form, by which the shell keeps it with the step's events."""
+    analysis_digest: str = ""
+    failure: Failure | None = None
+    """What the node fails with; its path is added (N7)."""
 
 
 class TimerDue(NamedTuple):
@@ -145,6 +162,7 @@ Input: TypeAlias = (
     | InputMade
     | ValueFound
     | OutputMade
+    | GraphFound
     | TimerDue
     | Cancel
     | Receipt
@@ -180,7 +198,17 @@ class FindValue(NamedTuple):
 
 
 class MakeOutput(NamedTuple):
-    """Evaluate the graph's output, or put it together from the sinks; answer OutputMade."""
+    """Evaluate the output of a scope's graph, or put it together from the sinks; answer OutputMade."""
+
+    scope_path: str
+    ticket: int
+
+
+class FindGraph(NamedTuple):
+    """Read the graph that the output of an upstream node is; answer GraphFound."""
+
+    node_path: str
+    ticket: int
 
 
 class Place(NamedTuple):
@@ -212,6 +240,19 @@ class WithdrawNode(NamedTuple):
     node_path: str
 
 
+class LimitScope(NamedTuple):
+    """Limit the attempts of a scope and of those inside."""
+
+    scope_path: str
+    limit: int
+
+
+class UnlimitScope(NamedTuple):
+    """Forget the limit of a scope that is over."""
+
+    scope_path: str
+
+
 class RefuseGrant(NamedTuple):
     """Give back the permits of a grant that came too late."""
 
@@ -224,6 +265,7 @@ class SetTimer(NamedTuple):
 
     kind: TimerKind
     node_path: str
+    """Of a SCOPE_TIMEOUT the node that the scope is in; empty for the execution."""
     number: int
     delay_s: float
 
@@ -279,6 +321,9 @@ Command: TypeAlias = (
     | MakeInput
     | FindValue
     | MakeOutput
+    | FindGraph
+    | LimitScope
+    | UnlimitScope
     | OfferNode
     | WithdrawNode
     | RefuseGrant

@@ -11,17 +11,20 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from plait_server.core.definition.graph import OnError, OnTimeout
 from plait_server.core.run.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
 from plait_server.core.run.edges import ERROR_HANDLE, chosen_handle
 from plait_server.core.run.events import (
     AttemptEnded,
+    AttemptStarted,
     CancelReceipt,
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    ScopeEnded,
+    ScopeOpened,
     UsageReported,
 )
 from plait_server.core.run.execution import Execution
@@ -53,6 +56,22 @@ class Ending:
     ticket: int = 0
     late: list[AttemptResult] = field(default_factory=list[AttemptResult])
     """Results that came while the edges of a timeout were judged."""
+    scope_ended: ScopeEnded | None = None
+    """How the scope in the node ended, if no event has told yet."""
+
+
+NodeDetail: TypeAlias = (
+    AttemptStarted
+    | AttemptEnded
+    | CancelReceipt
+    | NodeEnded
+    | NodeIdled
+    | NodeWaiting
+    | ScopeEnded
+    | ScopeOpened
+    | UsageReported
+)
+"""What an event about a node tells."""
 
 
 class Decider(Protocol):
@@ -74,13 +93,16 @@ class Decider(Protocol):
 
     def emit(
         self,
-        detail: AttemptEnded | CancelReceipt | NodeEnded | NodeIdled | NodeWaiting | UsageReported,
+        detail: NodeDetail,
         record: NodeRecord,
         state: NodeState | None,
         reason: str = "",
         attempt: int = 0,
     ) -> None:
         """Decide an event about a node."""
+
+    def emit_late(self, detail: CancelReceipt | UsageReported, node_path: str, attempt: int) -> None:
+        """Decide an event about an attempt that has ended; its scope may be closed."""
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
         """Return what an attempt used in all."""
@@ -131,12 +153,19 @@ class Endings:
         ending.phase = _Phase.PLAIN
         self._judge_plain(record, ending)
 
-    def begin_failure(self, record: NodeRecord, failure: Failure, result: AttemptResult | None) -> None:
+    def begin_failure(
+        self,
+        record: NodeRecord,
+        failure: Failure,
+        result: AttemptResult | None,
+        scope_ended: ScopeEnded | None = None,
+    ) -> None:
         """End a node that FAILED, its retries used up, or whose last attempt TIMED_OUT (E2, T5)."""
         if result is not None and result.outcome is AttemptOutcome.TIMED_OUT:
             self.begin_timeout(record, result, failure)
             return
-        self._fail(record, Ending(state=NodeState.FAILED, failure=failure, result=result))
+        ending = Ending(state=NodeState.FAILED, failure=failure, result=result, scope_ended=scope_ended)
+        self._fail(record, ending)
 
     def begin_timeout(
         self,
@@ -178,10 +207,9 @@ class Endings:
                 node_path=record.path,
                 attempt=ending.result.attempt if ending.result is not None else 0,
             )
-            self._fail(
-                record,
-                Ending(state=NodeState.FAILED, failure=failure, result=ending.result, late=ending.late),
-            )
+            failed = Ending(state=NodeState.FAILED, failure=failure, result=ending.result, late=ending.late)
+            failed.scope_ended = ending.scope_ended
+            self._fail(record, failed)
             return
         ending.edges_false.extend(place for place, verdict in pairs if verdict is not True)
         if ending.phase is _Phase.ERROR:
@@ -194,7 +222,7 @@ class Endings:
     def _judge_plain(self, record: NodeRecord, ending: Ending) -> None:
         output = ending.output if ending.output is not None else NULL
         handle = chosen_handle(record.node, output)
-        scope = self._machine.execution.scope_of(record.path)
+        scope = record.scope
         asked = tuple(
             place
             for place, position in enumerate(scope.adjacency.outgoing[record.index])
@@ -212,7 +240,7 @@ class Endings:
             return
         ending.phase = _Phase.ERROR
         ending.reason = failure.code
-        scope = self._machine.execution.scope_of(record.path)
+        scope = record.scope
         asked = tuple(
             place
             for place, position in enumerate(scope.adjacency.outgoing[record.index])
@@ -225,7 +253,7 @@ class Endings:
 
     def _treat(self, record: NodeRecord, ending: Ending) -> None:
         """Find what becomes of a failure: the first row of section 5 that applies."""
-        scope = self._machine.execution.scope_of(record.path)
+        scope = record.scope
         edges_false = frozenset(ending.edges_false)  # A node may have half a million edges.
         handled = any(
             scope.edge(position).handle == ERROR_HANDLE and place not in edges_false
@@ -262,6 +290,8 @@ class Endings:
         result = ending.result
         has_output = ending.failure is None and ending.state is not NodeState.TIMED_OUT
         output = ending.output if has_output else None
+        if ending.scope_ended is not None:
+            self._machine.emit(ending.scope_ended, record, None)
         if result is None:
             detail = NodeEnded(output, ending.failure, edges_false, treatment)
             self._machine.emit(detail, record, ending.state, ending.reason)

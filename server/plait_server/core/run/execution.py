@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import assert_never
 
+from plait_server.core.definition.branches import MAIN
+from plait_server.core.definition.compiled import Definition, compile_graph
 from plait_server.core.definition.graph import Analysis, Graph
+from plait_server.core.run.agenda import Agenda
+from plait_server.core.run.closed_scope import ClosedScope, NodeAttempt, stopped_attempts
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -19,21 +24,26 @@ from plait_server.core.run.events import (
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    ScopeEnded,
+    ScopeOpened,
     UsageReported,
 )
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import NULL, Payload
-from plait_server.core.run.scope import NodeRecord, Scope, open_scope_in_slices
+from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.scope_branches import ScopeBranches
 from plait_server.core.run.scope_index import ScopeIndex
 from plait_server.core.run.states import (
+    AttemptOutcome,
     CancelStage,
     ExecutionState,
     NodeState,
     Treatment,
     check_execution_transition,
 )
+from plait_server.core.run.totals import Totals
 from plait_server.core.run.usage import add_usage, take_usage
-from plait_server.core.slices import finish
+from plait_server.core.slices import Slices, finish
 from plait_server.errors import InvariantViolated
 
 ROOT_BRANCH = "0"
@@ -42,25 +52,30 @@ ROOT_BRANCH = "0"
 class Execution:
     """The state of one execution: the root scope, those below it, and what is said of the whole."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        analysis: Analysis,
-        root: Scope | None = None,
-        records: dict[str, NodeRecord] | None = None,
-    ) -> None:
+    def __init__(self, graph: Graph, analysis: Analysis, *, definition: Definition | None = None) -> None:
         """Make an execution to which nothing has happened.
 
         Args:
             graph: A valid graph.
             analysis: Its analysis.
-            root: Its scope, if it was opened already.
-            records: The scope's records by path, if they were put together already; it is kept.
+            definition: What follows from both, if it is known; `execution_in_slices` then puts in the nodes.
         """
-        self.root = root or finish(open_scope_in_slices(graph, analysis))
+        self.agenda = Agenda()
+        self.totals = Totals()
+        compiled = definition or compile_graph(graph, analysis)
+        branches = ScopeBranches(compiled.branches)
+        self.root = Scope(compiled, agenda=self.agenda, totals=self.totals, branches=branches)
+        if definition is None:
+            finish(self.root.fill_in_slices())
         self.scopes: dict[str, Scope] = {"": self.root}
-        """By scope path; the root's is empty. Loops and sub-graphs add theirs."""
-        self._records = records or {record.path: record for record in self.root.records}
+        """Those that are open, by scope path, and those that were stopped with what is around them; the root's path
+        is empty."""
+        self.closed: dict[str, ClosedScope] = {}
+        """Those whose node has ended, by scope path."""
+        self.stopped: dict[tuple[str, int], NodeAttempt] = {}
+        """(node path, attempt) -> attempts of closed scopes whose handlers may say something later."""
+        self.definitions: dict[str, Definition] = {}
+        """Digest -> a graph that an output was, put here by the shell before the event that opens its scope (N7)."""
         self.state: ExecutionState | None = None
         """None before the first event."""
         self.reason = ""
@@ -86,9 +101,9 @@ class Execution:
 
     def __repr__(self) -> str:
         state = self.state.name if self.state is not None else "NEW"
-        total = len(self._records)
-        ended = total - sum(scope.open_count for scope in self.scopes.values())
-        running = sum(scope.running_count for scope in self.scopes.values())
+        total = self.totals.node_count
+        ended = sum(count for state, count in self.totals.state_counts.items() if state.is_ended)
+        running = self.totals.state_counts[NodeState.RUNNING]
         return f"<Execution {self.execution_id} {state} {ended}/{total} nodes, {running} in flight>"
 
     @property
@@ -107,8 +122,10 @@ class Execution:
         return self.root.is_closed and self.root.stopped_by is Treatment.NONE and not self.is_cancelling
 
     def find(self, node_path: str) -> NodeRecord | None:
-        """Find a node by its path; None if there is none."""
-        return self._records.get(node_path)
+        """Find a node by its path; None if there is none, or its scope is closed."""
+        scope_path, _, node_id = node_path.rpartition("/")
+        scope = self.scopes.get(scope_path)
+        return scope.find(node_id) if scope is not None else None
 
     def record(self, node_path: str) -> NodeRecord:
         """Return the node of a path that an event or command names.
@@ -116,15 +133,25 @@ class Execution:
         Raises:
             InvariantViolated: there is none; a bug.
         """
-        record = self._records.get(node_path)
+        record = self.find(node_path)
         if record is None:
             message = f"no node has the path {node_path!r}; please report this"
             raise InvariantViolated(message)
         return record
 
+    def closed_outcome(self, node_path: str, attempt: int) -> AttemptOutcome | None:
+        """Return how an attempt ended whose scope is closed; None if there was none."""
+        scope_path, _, node_id = node_path.rpartition("/")
+        closed = self.closed.get(scope_path)
+        return closed.outcome(node_id, attempt) if closed is not None else None
+
     def scope_of(self, node_path: str) -> Scope:
         """Return the scope that a node belongs to."""
         return self.scopes[node_path.rpartition("/")[0]]
+
+    def input_of(self, scope: Scope) -> Payload:
+        """Return the input of a scope: what its nodes without incoming edges get (J2)."""
+        return self.input if scope.parent is None else scope.input
 
     def apply(self, event: Event) -> None:
         """Fold one event into the state.
@@ -159,19 +186,32 @@ class Execution:
             self.ended_s,
             sorted(self.receipts.items()),
             sorted(self.usage.items()),
+            self.totals.node_count,
+            sorted(self.totals.state_counts.items()),
+            self.totals.failures,
         ):
             whole.update(repr(part).encode())
+        for closed in self.closed.values():
+            state = closed.state, closed.failure, closed.first_sequence, closed.last_sequence
+            whole.update(repr((closed.path, *state, closed.outcomes)).encode())
+        for stopped in self.stopped.values():
+            whole.update(repr((stopped.node_path, sorted(stopped.attempt.usage.items()))).encode())
         for scope in self.scopes.values():
-            whole.update(repr((scope.path, scope.edge_states, scope.failures, scope.treatments)).encode())
+            parts = scope.path, scope.input, scope.started_s, scope.ended_as, scope.failure, scope.is_closed
+            whole.update(repr(parts).encode())
+            whole.update(repr((scope.edge_states, scope.failures, scope.treatments)).encode())
             for record in scope.records:
                 whole.update(_fingerprint(record).encode())
         return whole.hexdigest()
 
     def _apply_to_node(self, event: Event) -> None:
+        detail = event.detail
+        if isinstance(detail, CancelReceipt | UsageReported):
+            self._apply_late(event, detail)
+            return
         record = self.record(event.node_path)
         record.sequence = event.sequence
-        scope = self.scope_of(event.node_path)
-        detail = event.detail
+        scope = record.scope
         match detail:
             case AttemptStarted():
                 scope.apply_started(record, event.time_s, event.run, detail)
@@ -181,22 +221,80 @@ class Execution:
                 add_usage(self.usage, detail.usage)
             case NodeEnded():
                 scope.apply_ended(record, _node_state(event), event.reason, event.time_s, detail)
+                if record.index in scope.children:
+                    self._close(scope.children.pop(record.index), event.sequence)
             case NodeWaiting():
                 scope.apply_waiting(record, event.time_s, detail)
             case NodeIdled():
                 scope.apply_idled(record, event.reason, event.time_s)
-            case UsageReported():
-                attempt = record.attempts[event.attempt - 1]
-                take_usage(self.usage, attempt.usage)
-                add_usage(self.usage, detail.usage)
-                attempt.usage = detail.usage
-            case CancelReceipt():
-                key = event.node_path, event.attempt
-                self.open_receipts += (key not in self.receipts) - detail.stage.is_final
-                self.receipts[key] = detail.stage
-            case _:
+            case ScopeOpened():
+                self._open(record, event, detail)
+            case ScopeEnded():
+                ended = self.scopes[detail.scope_path]
+                ended.apply_scope_ended(detail)
+            case ExecutionSubmitted() | ExecutionStarted() | CancelRequested() | ExecutionEnded():
                 message = f"event {event.sequence} cannot be about a node; please report this"
                 raise InvariantViolated(message)
+            case _:
+                assert_never(detail)
+
+    def _apply_late(self, event: Event, detail: CancelReceipt | UsageReported) -> None:
+        """Take in what came of an attempt after its end; its scope may be closed."""
+        record = self.find(event.node_path)
+        if record is not None:
+            record.sequence = event.sequence
+        if isinstance(detail, CancelReceipt):
+            key = event.node_path, event.attempt
+            self.open_receipts += (key not in self.receipts) - detail.stage.is_final
+            self.receipts[key] = detail.stage
+            return
+        attempt = self.attempt(event.node_path, event.attempt)
+        if attempt is None:
+            message = f"event {event.sequence} is about an attempt that never was; please report this"
+            raise InvariantViolated(message)
+        take_usage(self.usage, attempt.usage)
+        add_usage(self.usage, detail.usage)
+        attempt.usage = detail.usage
+
+    def attempt(self, node_path: str, number: int) -> AttemptRecord | None:
+        """Find an attempt of an open scope, or one of a closed scope whose handler may say something later."""
+        found = self.node_attempt(node_path, number)
+        return found.attempt if found is not None else None
+
+    def node_attempt(self, node_path: str, number: int) -> NodeAttempt | None:
+        """Find an attempt, as `attempt` does, with what is needed of its node."""
+        record = self.find(node_path)
+        if record is None:
+            return self.stopped.get((node_path, number))
+        if not 0 < number <= len(record.attempts):
+            return None
+        branch = record.scope.branch(record.index)
+        return NodeAttempt(node_path, record.node, branch, record.attempts[number - 1])
+
+    def _open(self, record: NodeRecord, event: Event, detail: ScopeOpened) -> None:
+        outer = record.scope
+        definition = (
+            self.definitions.pop(detail.graph_digest)
+            if detail.graph_digest
+            else outer.definition.inner[record.index]
+        )
+        scope = open_inside(self, record, definition, detail, event.branch)
+        scope.first_sequence, scope.started_s = event.sequence, event.time_s
+        outer.apply_scope_opened(record, event.time_s, detail.input)
+        outer.children[record.index] = self.scopes[detail.scope_path] = scope
+        outer_branch = outer.branches.node_branch[record.index]
+        outer.branches.take_numbers(outer_branch, definition.branches.opened_under(MAIN))
+        scope.open_sources()
+
+    def _close(self, scope: Scope, sequence: int) -> None:
+        """Let a scope go whose node has ended, and those inside that were stopped with it."""
+        for each in (scope, *scope.inside()):
+            closed = ClosedScope(each, sequence)
+            del self.scopes[each.path]
+            self.closed[each.path] = closed
+            for stopped in stopped_attempts(each):
+                self.stopped[stopped.node_path, stopped.attempt.number] = stopped
+            each.drop()
 
     def _apply_to_execution(self, event: Event) -> None:
         after = event.execution_state
@@ -221,18 +319,62 @@ class Execution:
                 self.started_s = event.time_s
                 self.root.open_sources()
             case CancelRequested():
-                for scope in self.scopes.values():
-                    scope.close()
+                self.root.close()
+                self.agenda.clear()
             case ExecutionEnded() as detail:
                 self.ended_s = event.time_s
                 self.output = detail.output
                 self.failure = detail.failure
                 self.failure_count = detail.failure_count
-                for scope in self.scopes.values():
-                    scope.close()
-            case _:
+                self.root.close()
+                self.agenda.clear()
+            case (
+                AttemptStarted()
+                | AttemptEnded()
+                | NodeEnded()
+                | NodeWaiting()
+                | NodeIdled()
+                | ScopeOpened()
+                | ScopeEnded()
+                | CancelReceipt()
+                | UsageReported()
+            ):
                 message = f"event {event.sequence} must name a node; please report this"
                 raise InvariantViolated(message)
+            case _:
+                assert_never(event.detail)
+
+
+def execution_in_slices(definition: Definition) -> Slices[Execution]:
+    """Make an execution to which nothing has happened, in slices."""
+    execution = Execution(definition.graph, definition.analysis, definition=definition)
+    yield from execution.root.fill_in_slices()
+    return execution
+
+
+def open_inside(
+    execution: Execution, record: NodeRecord, definition: Definition, detail: ScopeOpened, branch: str
+) -> Scope:
+    """Make the scope of a node, with its nodes; nothing has happened in it."""
+    outer = record.scope
+    branches = ScopeBranches(
+        definition.branches,
+        branch,
+        detail.branches_before,
+        outer.branches,
+        outer.branches.node_branch[record.index],
+    )
+    scope = Scope(
+        definition,
+        agenda=execution.agenda,
+        totals=execution.totals,
+        branches=branches,
+        path=detail.scope_path,
+        parent=record,
+    )
+    scope.input = detail.input
+    finish(scope.fill_in_slices())
+    return scope
 
 
 def _node_state(event: Event) -> NodeState:

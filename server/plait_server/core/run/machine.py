@@ -8,12 +8,13 @@ Rules
 3. A question (`JudgeEdges`, `MakeInput`, ...) carries a ticket. An answer whose ticket is gone, because the
    node was cancelled meanwhile, is dropped. Verdicts and rendered inputs stand in events, so replay asks
    nothing (A1).
-4. After each input the machine settles, step by step in J5's order: after each step the first of these goes on
-   that has something to do: a skip, the losers, a failure's sweep, one node whose join was decided. When nothing
-   is left, tasks are offered, and the machine looks whether the run is over.
+4. After each input the machine settles, step by step in J5's order over all scopes (N4): after each step the first
+   of these goes on that has something to do: a skip, the losers, a failure's sweep, a scope that is over, one node
+   whose join was decided. When nothing is left, tasks are offered, and the machine looks whether the run is over.
 5. A node that begins may ask a question, or one that ends (`when`). The answer belongs to the same step, so
    settling stops until the next input: the answer, or `Continue` if it comes later.
-6. Work is linear in nodes and edges over the whole execution; no step searches the graph. A decision settles at
+6. Work is linear in nodes and edges over the whole execution; no step searches the graph, or looks at scopes in
+   which nothing happens. A decision settles at
    most `STEPS_MAX` steps and leaves the rest to `Continue`: the shell has others to serve.
 
 The driver's obligations (after etcd/raft's Ready)
@@ -26,6 +27,7 @@ c. If the events cannot be made durable, the machine is thrown away and replayed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Final, NamedTuple, assert_never
 
 from plait_server.core.definition.graph import (
@@ -41,8 +43,10 @@ from plait_server.core.run.commands import (
     Command,
     Continue,
     EdgesJudged,
+    FindGraph,
     FindValue,
     Granted,
+    GraphFound,
     Input,
     InputMade,
     JudgeEdges,
@@ -57,10 +61,10 @@ from plait_server.core.run.commands import (
     Taken,
     TellTaken,
     TimerDue,
-    TimerKind,
+    UnlimitScope,
     ValueFound,
 )
-from plait_server.core.run.ending import Ending, Endings
+from plait_server.core.run.ending import Endings, NodeDetail
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -69,16 +73,14 @@ from plait_server.core.run.events import (
     Event,
     ExecutionEnded,
     ExecutionStarted,
-    NodeEnded,
-    NodeIdled,
-    NodeWaiting,
     UsageReported,
 )
 from plait_server.core.run.execution import ROOT_BRANCH, Execution
 from plait_server.core.run.failures import EXPRESSION, Failure
 from plait_server.core.run.outcome import conclude
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.scope import NodeRecord, Scope
+from plait_server.core.run.scopes import Scopes
 from plait_server.core.run.states import (
     AttemptOutcome,
     ExecutionState,
@@ -87,7 +89,9 @@ from plait_server.core.run.states import (
     Treatment,
 )
 from plait_server.core.run.stopping import cancel_losers, cancel_open_nodes, sweep
-from plait_server.core.run.timers import attempt_timers, execution_timers, resumed_timers
+from plait_server.core.run.timeouts import Timers
+from plait_server.core.run.timers import node_timers, resumed_timers, scope_timers
+from plait_server.errors import InvariantViolated
 
 SEMANTICS_VERSION = 1
 """Version of SEMANTICS under which new executions run; an execution keeps the one of its first event (V9)."""
@@ -120,9 +124,10 @@ class Machine:
         self._commands: list[Command] = []
         self._tickets = 0
         self._endings = Endings(self)
-        self._beginnings = Beginnings(self, self._endings)
+        self._scopes = Scopes(self, self._endings)
+        self._beginnings = Beginnings(self, self._endings, self._scopes)
         self._attempts = Attempts(self, self._endings)
-        self._output_asked = False
+        self._timers = Timers(self, self._beginnings, self._endings, self._attempts)
         self._awaits_answer = False
         """Whether the step at hand has asked a question."""
         self._ending: Iterator[None] | None = None
@@ -135,7 +140,7 @@ class Machine:
 
     def let_go(self) -> None:
         """Drop the parts that refer back to it; it decides nothing more."""
-        del self._endings, self._beginnings, self._attempts
+        del self._endings, self._scopes, self._beginnings, self._attempts, self._timers
 
     def apply(self, event: Event) -> None:
         """Fold an event of the journal into the state (replay). After the last, call `resume`."""
@@ -161,6 +166,8 @@ class Machine:
                 self._beginnings.on_value_found(what)
             case OutputMade():
                 self._on_output_made(what)
+            case GraphFound():
+                self._scopes.on_graph_found(what)
             case TimerDue():
                 self._on_timer(what)
             case Cancel():
@@ -174,22 +181,30 @@ class Machine:
     def resume(self, now_s: float) -> Decision:
         """Go on after a replay: set the timers, tell workers of cancels again, decide what is due.
 
-        Attempts that run are the driver's: it knows them from the state.
+        Attempts that run and limits of scopes are the driver's: it knows them from the state.
         """
         self._begin(now_s)
         execution = self.execution
         if execution.state is ExecutionState.RUNNING:
-            self._commands += execution_timers(self.execution, self._now_s)
+            self._commands += scope_timers(execution, execution.root, self._now_s)
+        timed_out: list[Scope] = []
         for scope in execution.scopes.values():
+            if scope.parent is not None:
+                self._commands += scope_timers(execution, scope, self._now_s)
+                execution.agenda.look_at(scope)
+                if scope.ended_as is ExecutionState.TIMED_OUT:
+                    timed_out.append(scope)
             for record in scope.in_flight():
                 self._commands += resumed_timers(execution, record, self._now_s)
         for (path, attempt), stage in execution.receipts.items():
             if execution.is_cancelling and not stage.is_final:
                 self._commands.append(StopAttempt(path, attempt, "CANCELLED"))
         if execution.is_cancelling:
-            self._ending = cancel_open_nodes(self, "", receipts=True)
+            self._ending = cancel_open_nodes(self, execution.root, "", receipts=True)
         elif execution.state is ExecutionState.RUNNING and execution.has_timed_out:
             self._ending = self._time_out()
+        elif execution.state is ExecutionState.RUNNING and timed_out:
+            self._ending = chain.from_iterable(self._scopes.time_out(scope) for scope in timed_out)
         return self._settled()
 
     def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
@@ -211,7 +226,7 @@ class Machine:
 
     def is_held(self, record: NodeRecord) -> bool:
         """Whether a node whose join was decided in its favor waits for lower levels (R2)."""
-        scope = self.execution.scope_of(record.path)
+        scope = record.scope
         return (
             scope.graph.scheduling is Scheduling.LEVELS and scope.analysis.levels[record.index] > scope.level
         )
@@ -226,7 +241,7 @@ class Machine:
     def ask(self, command: Command) -> None:
         """Put a command behind those already decided."""
         self._commands.append(command)
-        if isinstance(command, JudgeEdges | MakeInput | FindValue):
+        if isinstance(command, JudgeEdges | MakeInput | FindValue | FindGraph | MakeOutput):
             self._awaits_answer = True
 
     def next_ticket(self) -> int:
@@ -236,27 +251,50 @@ class Machine:
 
     def emit(
         self,
-        detail: AttemptStarted
-        | AttemptEnded
-        | NodeEnded
-        | NodeWaiting
-        | NodeIdled
-        | CancelReceipt
-        | UsageReported,
+        detail: NodeDetail,
         record: NodeRecord,
         state: NodeState | None,
         reason: str = "",
         attempt: int = 0,
     ) -> None:
         """Decide an event about a node."""
+        scope = record.scope
+        inner = scope.children.get(record.index)
+        limited = (
+            [each.path for each in (inner, *inner.inside()) if each.graph.policy.max_concurrency]
+            if inner is not None and state is not None and state.is_ended
+            else ()
+        )
+        self._emit(detail, record.path, scope.branch(record.index), state, reason, attempt)
+        self._commands += [UnlimitScope(path) for path in limited]
+        if isinstance(detail, AttemptEnded) and detail.outcome in _STOPPED:
+            timed_out = detail.outcome is AttemptOutcome.TIMED_OUT
+            why = "TIMED_OUT" if timed_out else reason or "CANCELLED"
+            self._commands.append(StopAttempt(record.path, attempt, why))
+
+    def emit_late(self, detail: CancelReceipt | UsageReported, node_path: str, attempt: int) -> None:
+        """Decide an event about an attempt that has ended; its scope may be closed."""
+        found = self.execution.node_attempt(node_path, attempt)
+        if found is None:
+            message = f"attempt {attempt} of {node_path!r} never was; please report this"
+            raise InvariantViolated(message)
+        self._emit(detail, node_path, found.branch, None, "", attempt)
+
+    def _emit(
+        self,
+        detail: NodeDetail,
+        node_path: str,
+        branch: str,
+        state: NodeState | None,
+        reason: str,
+        attempt: int,
+    ) -> None:
         execution = self.execution
-        scope = execution.scope_of(record.path)
-        branch = scope.branch(record.index)
         event = Event(
             execution.sequence + 1,
             self._now_s,
             execution.run,
-            record.path,
+            node_path,
             attempt,
             branch,
             state,
@@ -266,15 +304,12 @@ class Machine:
         )
         execution.apply(event)
         self._events.append(event)
-        if isinstance(detail, AttemptEnded) and detail.outcome in _STOPPED:
-            timed_out = detail.outcome is AttemptOutcome.TIMED_OUT
-            why = "TIMED_OUT" if timed_out else reason or "CANCELLED"
-            self._commands.append(StopAttempt(record.path, attempt, why))
 
     def forget(self, record: NodeRecord) -> None:
         """Drop what is out for a node that is about to change for another reason."""
         self._beginnings.forget(record)
         self._endings.forget(record)
+        self._scopes.forget(record)
 
     # Inputs.
 
@@ -310,7 +345,7 @@ class Machine:
     def _on_start(self) -> None:
         if self.execution.state is ExecutionState.QUEUED:
             self._emit_execution(ExecutionStarted(), ExecutionState.RUNNING)
-            self._commands += execution_timers(self.execution, self._now_s)
+            self._commands += scope_timers(self.execution, self.execution.root, self._now_s)
 
     def _on_granted(self, granted: Granted) -> None:
         if not self._beginnings.is_offered(granted.node_path):
@@ -323,7 +358,7 @@ class Machine:
             granted.worker_id, granted.worker_instance_id, round(granted.queue_s, 6), rendered
         )
         self.emit(detail, record, NodeState.RUNNING, "", number)
-        self._commands += attempt_timers(self.execution, record, self._now_s)
+        self._commands += node_timers(self.execution, record, self._now_s)
         self._commands.append(StartAttempt(record.path, number, granted.grant))
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -344,53 +379,40 @@ class Machine:
             self._commands.append(audit)
 
     def _on_output_made(self, made: OutputMade) -> None:
-        if not self._output_asked or self.execution.state is not ExecutionState.RUNNING:
+        if not self._scopes.is_answer(made) or self.execution.state is not ExecutionState.RUNNING:
             return
-        self._output_asked = False
-        if made.payload is None:
+        if made.scope_path:
+            self._scopes.on_output_made(made)
+        elif made.payload is None:
             self._end(ExecutionState.FAILED, failure=Failure(code=EXPRESSION, message=made.problem))
-            return
-        outcome = conclude(self.execution.root)
-        self._end(outcome.state, output=made.payload, failure=outcome.failure)
+        else:
+            outcome = conclude(self.execution.root)
+            self._end(outcome.state, output=made.payload, failure=outcome.failure)
 
     def _on_timer(self, timer: TimerDue) -> None:
-        execution = self.execution
-        if timer.kind is TimerKind.EXECUTION_TIMEOUT:
-            if execution.state is ExecutionState.RUNNING and self._ending is None:
-                self._ending = self._time_out()
+        scope = self._timers.on_timer(timer)
+        if scope is None or self._ending is not None or self.execution.state is not ExecutionState.RUNNING:
             return
-        record = execution.record(timer.node_path)
-        match timer.kind:
-            case TimerKind.BACKOFF:
-                if record.state is NodeState.BACKING_OFF and len(record.attempts) == timer.number:
-                    self._beginnings.offer(record)
-            case TimerKind.WAIT:
-                if record.state is NodeState.WAITING and not self._endings.is_out(record):
-                    self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=record.input))
-            case TimerKind.ATTEMPT_TIMEOUT:
-                self._attempts.on_attempt_timeout(record, timer)
-            case TimerKind.NODE_TIMEOUT:
-                self._attempts.on_node_timeout(record, timer.number)
+        self._ending = self._time_out() if scope.parent is None else self._scopes.time_out(scope)
 
     def _on_cancel(self, cancel: Cancel) -> None:
         execution = self.execution
         if execution.state not in (ExecutionState.QUEUED, ExecutionState.RUNNING):
             return
         self._emit_execution(CancelRequested(cancel.message), ExecutionState.CANCELLING, cancel.message)
-        self._ending = cancel_open_nodes(self, "", receipts=True)
+        self._ending = cancel_open_nodes(self, execution.root, "", receipts=True)
 
     def _on_receipt(self, receipt: Receipt) -> None:
         execution = self.execution
         key = (receipt.node_path, receipt.attempt)
         if receipt.stage.is_final:
             # Before the receipt: it may be what the end of the run waits for.
-            record = execution.record(receipt.node_path)
-            self._attempts.on_usage(record, receipt.attempt, receipt.usage)
+            self._attempts.on_usage(receipt.node_path, receipt.attempt, receipt.usage)
         before = execution.receipts.get(key)
         if execution.is_cancelling and before is not None:
             if before < receipt.stage:
                 detail = CancelReceipt(receipt.stage, receipt.worker_id)
-                self.emit(detail, execution.record(receipt.node_path), None, "", receipt.attempt)
+                self.emit_late(detail, receipt.node_path, receipt.attempt)
             return
         audit = Audit(
             "CANCEL_RECEIPT",
@@ -420,24 +442,25 @@ class Machine:
             if next(self._ending, _DONE) is _DONE:
                 self._ending = None
             return True
-        for scope in self.execution.scopes.values():
-            if scope.skips:
-                self._beginnings.skip(scope.records[next(iter(scope.skips))])
-            elif scope.losers:
-                self._ending = cancel_losers(self, scope)
-            elif scope.sweep_due:
-                scope.sweep_due = False
-                self._ending = sweep(self, scope)
-            elif (record := self._beginnings.take_next(scope)) is not None:
-                self._beginnings.begin(scope, record)
-            else:
-                continue
-            return True
-        return False
+        agenda = self.execution.agenda
+        if (record := agenda.next_skip()) is not None:
+            self._beginnings.skip(record)
+        elif (scope := agenda.take_race()) is not None:
+            self._ending = cancel_losers(self, scope)
+        elif (scope := agenda.take_sweep()) is not None:
+            fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
+            self._ending = sweep(self, scope, fail_fast=fail_fast)
+        elif (scope := agenda.take_over()) is not None:
+            self._scopes.end_if_over(scope)
+        elif (record := self._beginnings.take_next()) is not None:
+            self._beginnings.begin(record)
+        else:
+            return False
+        return True
 
     def _time_out(self) -> Iterator[None]:
         """End the execution and every node that has not ended (T5)."""
-        yield from cancel_open_nodes(self, Reason.EXECUTION_TIMEOUT, receipts=False)
+        yield from cancel_open_nodes(self, self.execution.root, Reason.EXECUTION_TIMEOUT)
         self._end(ExecutionState.TIMED_OUT, reason=Reason.EXECUTION_TIMEOUT)
 
     # The end.
@@ -453,13 +476,12 @@ class Machine:
                 fail_fast = root.graph.policy.on_failure is OnFailure.FAIL_FAST
                 if fail_fast or root.running_count == 0:
                     self._end(ExecutionState.FAILED, failure=conclude(root).failure)
-            elif root.open_count == 0 and not self._output_asked:
+            elif root.open_count == 0:
                 outcome = conclude(root)
                 if outcome.state is ExecutionState.FAILED:
                     self._end(outcome.state, failure=outcome.failure)
                 else:
-                    self._output_asked = True
-                    self._commands.append(MakeOutput())
+                    self._scopes.ask_output(root)
 
     def _end(
         self,
@@ -469,6 +491,6 @@ class Machine:
         failure: Failure | None = None,
         reason: str = "",
     ) -> None:
-        count = sum(len(scope.failures) for scope in self.execution.scopes.values())
+        count = len(self.execution.totals.failures)
         reason = reason or (failure.code if failure is not None else "")
         self._emit_execution(ExecutionEnded(output, failure, count), state, reason)

@@ -1,14 +1,8 @@
 """A scope: one running instance of a graph, with the state of its nodes and edges.
 
-Everything here follows from events: `NodeRecord` and the counters change in `Scope.apply_*` alone, the same
-live and on replay. Four lists say what is to be decided next, the first that is not empty first (J5). They
-follow from events too, and each event about a node takes the node off them:
-
-- `skips`: nodes whose join says SKIPPED, in the order of the decisions;
-- `losers`: nodes that nobody waits for any more (J1), to be cancelled together, in graph order;
-- `sweep_due`: an unhandled failure stopped the scope (E4), and its other nodes have not been put back yet;
-- `agenda`: the other nodes whose join was decided and of which no event has told since, in the order of the
-  decisions.
+Everything here follows from events: `NodeRecord` and the counters change in `Scope.apply_*` alone, the same live and
+on replay, and by events about its own nodes alone, so that a scope that has ended can be read again by itself. What is
+to be decided next is put on the execution's agenda.
 
 Losers are counted, not searched: each node knows how many of its plain edges are still wanted. An edge stops
 being wanted once, when its target's join is decided or its target loses, so the work is linear in the edges
@@ -17,50 +11,39 @@ over the whole execution.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
-from plait_server.core.definition.analysis import Adjacency, build_adjacency_in_slices
-from plait_server.core.definition.branches import Branches, assign_branches_in_slices
-from plait_server.core.definition.graph import (
-    DEFAULT_JOIN,
-    Analysis,
-    Edge,
-    Graph,
-    JoinMode,
-    Node,
-    OnFailure,
-    OnTimeout,
+from plait_server.core.definition.compiled import Definition
+from plait_server.core.definition.graph import Edge, Node, OnFailure, OnTimeout
+from plait_server.core.run.agenda import Agenda
+from plait_server.core.run.commands import Place
+from plait_server.core.run.events import (
+    NO_USAGE,
+    AttemptEnded,
+    AttemptStarted,
+    NodeEnded,
+    NodeWaiting,
+    ScopeEnded,
 )
-from plait_server.core.run.edges import EFFECTS, ERROR_HANDLE, chosen_handle, row_of
-from plait_server.core.run.events import NO_USAGE, AttemptEnded, AttemptStarted, NodeEnded, NodeWaiting
 from plait_server.core.run.failures import Failure
-from plait_server.core.run.joins import Verdict, judge
+from plait_server.core.run.joins import Verdict
 from plait_server.core.run.payload import NULL, Payload
+from plait_server.core.run.resolution import resolve_edges
+from plait_server.core.run.scope_branches import ScopeBranches
 from plait_server.core.run.states import (
     AttemptOutcome,
     EdgeState,
+    ExecutionState,
     NodeState,
     Reason,
     Treatment,
     check_node_transition,
 )
+from plait_server.core.run.totals import Totals
 from plait_server.core.slices import Slices, batches
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
-_BY_SINGLE_EDGE: Final = {
-    state: judge(
-        DEFAULT_JOIN,
-        total=1,
-        active=state is EdgeState.ACTIVE,
-        active_error=0,
-        dead=state is EdgeState.DEAD,
-        broken=state is EdgeState.BROKEN,
-    )
-    for state in (EdgeState.ACTIVE, EdgeState.DEAD, EdgeState.BROKEN)
-}
-"""What the default join decides by the state of its only edge."""
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
 
 
@@ -122,6 +105,7 @@ class NodeRecord:
         "path",
         "plain_total",
         "reason",
+        "scope",
         "sequence",
         "started_s",
         "state",
@@ -132,7 +116,8 @@ class NodeRecord:
         "wanted",
     )
 
-    def __init__(self, index: int, node: Node, path: str, total: int, plain_total: int) -> None:
+    def __init__(self, scope: Scope, index: int, node: Node, path: str, total: int, plain_total: int) -> None:
+        self.scope = scope
         self.index = index
         self.node = node
         self.path = path
@@ -170,86 +155,132 @@ class NodeRecord:
         return f"<Node {self.path} {self.state.name}{reason} attempt {len(self.attempts)}>"
 
     @property
-    def is_current(self) -> bool:
-        """Whether an attempt of it runs."""
-        return self.state is NodeState.RUNNING
+    def is_at_worker(self) -> bool:
+        """Whether an attempt of it runs; a node with a scope is RUNNING without one."""
+        return self.state is NodeState.RUNNING and bool(self.attempts)
 
-
-class ScopeParts(NamedTuple):
-    """What of a scope grows with its graph."""
-
-    graph: Graph
-    analysis: Analysis
-    path: str
-    adjacency: Adjacency
-    branches: Branches
-    records: list[NodeRecord]
-
-
-def open_scope_in_slices(graph: Graph, analysis: Analysis, path: str = "") -> Slices[Scope]:
-    """Make a scope in which nothing has happened, in slices."""
-    adjacency = yield from build_adjacency_in_slices(graph)
-    branches = yield from assign_branches_in_slices(graph, adjacency, analysis.levels)
-    plain_totals = [0] * len(graph.nodes)
-    sources = iter(adjacency.edge_sources)
-    for edges in batches(graph.edges):
-        for edge, source in zip(edges, sources):  # noqa: B905 # of the sources the next ones
-            if edge.handle != ERROR_HANDLE:
-                plain_totals[source] += 1
-        yield
-    prefix = f"{path}/" if path else ""
-    incoming = adjacency.incoming
-    records: list[NodeRecord] = []
-    for nodes in batches(graph.nodes):
-        for index, node in enumerate(nodes, len(records)):
-            records.append(
-                NodeRecord(index, node, prefix + node.id, len(incoming[index]), plain_totals[index])
-            )
-        yield
-    return Scope(ScopeParts(graph, analysis, path, adjacency, branches, records))
+    @property
+    def place(self) -> Place:
+        """Where the node stands in R4's order among those of its scope."""
+        return Place(-self.node.priority, -self.scope.definition.analysis.remaining[self.index], self.index)
 
 
 class Scope:
     """One running instance of a graph."""
 
-    def __init__(self, parts: ScopeParts) -> None:
-        self.graph = parts.graph
-        self.analysis = analysis = parts.analysis
-        self.path = parts.path
-        """Empty for the execution itself; `loop[3]` for an iteration."""
-        self.adjacency = parts.adjacency
-        self.branches = parts.branches
-        self.records = parts.records
-        self.edge_states = [EdgeState.UNRESOLVED] * len(parts.graph.edges)
-        self._unwanted = bytearray(len(parts.graph.edges))
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        agenda: Agenda,
+        totals: Totals,
+        branches: ScopeBranches,
+        path: str = "",
+        parent: NodeRecord | None = None,
+    ) -> None:
+        """Make a scope without its nodes; `fill_in_slices` puts them in.
+
+        Args:
+            definition: What it runs.
+            agenda: The execution's; takes what is to be decided next.
+            totals: The execution's.
+            branches: Its branches.
+            path: Empty for the execution itself; `loop[3]` for an iteration.
+            parent: The node that it runs in; None for the execution, or for a scope that is read by itself.
+        """
+        self.definition = definition
+        self.graph = definition.graph
+        self.analysis = definition.analysis
+        self.adjacency = definition.adjacency
+        self.branches = branches
+        self.path = path
+        self.parent = parent
+        outer = parent.scope if parent is not None else None
+        self.depth: int = outer.depth + 1 if outer is not None else 0
+        self.places_around: tuple[Place, ...] = ()
+        """The places of the nodes that it is in (N3)."""
+        self.limits: tuple[str, ...] = ()
+        """The paths of the scopes from the outermost to this one that limit their attempts (N1)."""
+        if outer is not None and parent is not None:
+            self.places_around = (*outer.places_around, parent.place)
+            self.limits = (*outer.limits, path) if self.graph.policy.max_concurrency else outer.limits
+        self.agenda = agenda
+        self._totals = totals
+        self.input: Payload = NULL
+        self.started_s = 0.0
+        """When it was opened; 0 of the execution's own, which has a start of its own."""
+        self.first_sequence = 0
+        """The event that opened it."""
+        self.ended_as: ExecutionState | None = None
+        """How it ended, from its own event on: before its nodes, if its time was over; else its node ends next."""
+        self.failure: Failure | None = None
+        """The failure that its summary names."""
+        self.children: dict[int, Scope] = {}
+        """The scopes inside that have not ended, by the position of their node."""
+        self.held: dict[int, list[tuple[int, NodeRecord]]] = {}
+        """Level -> nodes that wait for it (R2) with the numbers of their turns; not durable state."""
+        self.is_looked_at = False
+        """Whether it is on the agenda because it may be over."""
+        self.is_dropped = False
+        """Whether its node has ended, so that nothing here counts any more."""
+        self.records: list[NodeRecord] = []
+        self.edge_states = [EdgeState.UNRESOLVED] * len(definition.graph.edges)
+        self.unwanted = bytearray(len(definition.graph.edges))
+        """Whether each edge has stopped being wanted (J1)."""
         self.failures: list[Failure] = []
         self.treatments: list[Treatment] = []
         """What became of each failure, in the order of `failures`."""
-        self.open_count = len(self.records)
+        self.open_count = len(definition.graph.nodes)
         """Nodes not ended."""
         self.running_count = 0
-        self.state_counts = dict.fromkeys(NodeState, 0)
-        """How many nodes are in each state, by what events say of them."""
-        self.state_counts[NodeState.IDLE] = len(self.records)
-        level_count = max(analysis.levels) + 1
-        self.level_open = [0] * level_count
-        for level in analysis.levels:
-            self.level_open[level] += 1
+        self.in_flight_count = 0
+        """Nodes that run, back off or wait."""
+        self.level_open = list(definition.level_sizes)
         self.level = 0
         """The lowest level with a node that has not ended (R2)."""
-        self.is_closed = False
-        """Whether no join is decided any more: stopped by a failure, cancelled, or timed out."""
+        self._is_closed = False
         self.stopped_by = Treatment.NONE
         """UNHANDLED once an unhandled failure stopped it (E4)."""
-        self.sweep_due = False
-        # Worked off from the front: the first of a plain dict is found behind all that were taken before.
-        self.skips: OrderedDict[int, None] = OrderedDict()
         self.losers: dict[int, None] = {}
-        self.agenda: OrderedDict[int, None] = OrderedDict()
+        """Nodes that nobody waits for any more (J1), to be cancelled together, in graph order."""
+        totals.node_count += self.open_count
+        totals.state_counts[NodeState.IDLE] += self.open_count
 
     def __repr__(self) -> str:
         ended = len(self.records) - self.open_count
         return f"<Scope {self.path or '/'} {ended}/{len(self.records)} nodes, {self.running_count} running>"
+
+    def fill_in_slices(self) -> Slices[None]:
+        """Put in the nodes, in slices; once, right after the making."""
+        prefix = f"{self.path}/" if self.path else ""
+        incoming, plain_totals = self.adjacency.incoming, self.definition.plain_totals
+        records = self.records
+        for nodes in batches(self.graph.nodes):
+            for index, node in enumerate(nodes, len(records)):
+                records.append(
+                    NodeRecord(self, index, node, prefix + node.id, len(incoming[index]), plain_totals[index])
+                )
+            yield
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no join is decided any more: stopped by a failure, cancelled, timed out, or lost with its node."""
+        if self._is_closed:
+            return True
+        parent = self.parent
+        return parent is not None and (parent.scope.is_closed or parent.index in parent.scope.losers)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether an unhandled failure stopped it or a scope around it (E4, E7)."""
+        if self.stopped_by is Treatment.UNHANDLED:
+            return True
+        return self.parent is not None and self.parent.scope.is_stopped
+
+    def find(self, node_id: str) -> NodeRecord | None:
+        """Return the record of a node of this scope by its id; None if there is none."""
+        index = self.adjacency.index.get(node_id)
+        return self.records[index] if index is not None else None
 
     def edge(self, position: int) -> Edge:
         """Return the edge at a position in the graph."""
@@ -258,6 +289,13 @@ class Scope:
     def source(self, edge: int) -> NodeRecord:
         """Return the record of the node an edge leaves."""
         return self.records[self.adjacency.edge_sources[edge]]
+
+    def inside(self) -> list[Scope]:
+        """Return the scopes inside that have not ended, at any depth; those around others come first."""
+        found = list(self.children.values())
+        for scope in found:
+            found += scope.children.values()
+        return found
 
     def branch(self, index: int) -> str:
         """Return the display path of a node's branch."""
@@ -269,7 +307,7 @@ class Scope:
 
     def in_flight(self) -> list[NodeRecord]:
         """Return the nodes that run, back off or wait, in graph order; soon, if there are none."""
-        if not any(self.state_counts[state] for state in _IN_FLIGHT):
+        if not self.in_flight_count:
             return []
         return [record for record in self.records if record.state in _IN_FLIGHT]
 
@@ -277,18 +315,15 @@ class Scope:
 
     def open_sources(self) -> None:
         """Decide the nodes without incoming edges: they start together (R5)."""
-        for record in self.records:
-            if record.total == 0:
-                record.verdict = Verdict.RUN
-                self.agenda[record.index] = None
+        for index in self.definition.sources:
+            record = self.records[index]
+            record.verdict = Verdict.RUN
+            self.agenda.decided[record] = None
 
     def close(self) -> None:
         """Let no join be decided and nothing start any more."""
-        self.is_closed = True
-        self.sweep_due = False
-        self.skips.clear()
+        self._is_closed = True
         self.losers.clear()
-        self.agenda.clear()
 
     def apply_started(self, record: NodeRecord, time_s: float, run: int, detail: AttemptStarted) -> None:
         """Take in that an attempt was given to a worker."""
@@ -324,7 +359,7 @@ class Scope:
         if state is NodeState.BACKING_OFF:
             record.due_s = attempt.retry_time_s = detail.retry_time_s
         elif state is NodeState.QUEUED and not self.is_closed:
-            self.agenda[record.index] = None
+            self.agenda.decided[record] = None
 
     def apply_waiting(self, record: NodeRecord, time_s: float, detail: NodeWaiting) -> None:
         """Take in that a node waits for a timer."""
@@ -332,6 +367,26 @@ class Scope:
         record.started_s = time_s
         record.due_s = detail.due_time_s
         record.input = detail.input
+
+    def apply_scope_opened(self, record: NodeRecord, time_s: float, given: Payload) -> None:
+        """Take in that a graph began to run inside a node."""
+        self._change(record, NodeState.RUNNING, "", time_s)
+        record.started_s = time_s
+        if record.node.input is not None:
+            record.input = given
+
+    def apply_scope_ended(self, detail: ScopeEnded) -> None:
+        """Take in how this scope ended; its nodes end next, if its time was over, and then its own."""
+        self.ended_as, self.failure = detail.state, detail.failure
+        if detail.state is ExecutionState.TIMED_OUT:
+            self.close()
+
+    def drop(self) -> None:
+        """Let go of the nodes: they and the scope refer to each other."""
+        self.is_dropped = True
+        self.records = []
+        self.children = {}
+        self.held = {}
 
     def apply_idled(self, record: NodeRecord, reason: str, time_s: float) -> None:
         """Take in that a node was put back to idle."""
@@ -352,15 +407,13 @@ class Scope:
     def _change(self, record: NodeRecord, state: NodeState, reason: str, time_s: float) -> None:
         before = record.state
         check_node_transition(record.path, before, state)
-        self.skips.pop(record.index, None)
+        self.agenda.forget(record)
         self.losers.pop(record.index, None)
-        self.agenda.pop(record.index, None)
-        self.state_counts[before] -= 1
-        self.state_counts[state] += 1
-        if before is NodeState.RUNNING:
-            self.running_count -= 1
-        if state is NodeState.RUNNING:
-            self.running_count += 1
+        counts = self._totals.state_counts
+        counts[before] -= 1
+        counts[state] += 1
+        self.in_flight_count += (state in _IN_FLIGHT) - (before in _IN_FLIGHT)
+        self.running_count += (state is NodeState.RUNNING) - (before is NodeState.RUNNING)
         record.state = state
         record.reason = reason
         record.due_s = 0.0
@@ -370,6 +423,10 @@ class Scope:
             self.level_open[self.analysis.levels[record.index]] -= 1
             while self.level < len(self.level_open) and self.level_open[self.level] == 0:
                 self.level += 1
+                if self.held:
+                    self.agenda.leveled[self] = None
+        if self.parent is not None and (not self.open_count or self.is_closed):
+            self.agenda.look_at(self)
 
     def _end(
         self,
@@ -381,12 +438,13 @@ class Scope:
     ) -> None:
         self._change(record, state, reason, time_s)
         if reason == Reason.EXECUTION_TIMEOUT:
-            self.close()  # The first node that it ended: what follows is the end of the others.
+            self._close_what_timed_out()
         record.treatment = detail.treatment
         if detail.failure is not None:
             record.failure = detail.failure
             record.origin = len(self.failures)
             self.failures.append(detail.failure)
+            self._totals.failures.append((self.path, detail.failure))
             self.treatments.append(detail.treatment)
         elif state is NodeState.SKIPPED and reason == Reason.UPSTREAM_FAILED:
             record.origin = self._earliest_breaker(record)
@@ -395,8 +453,17 @@ class Scope:
             was_stopped = self.stopped_by is Treatment.UNHANDLED
             self.stopped_by = Treatment.UNHANDLED
             self.close()
-            self.sweep_due = not was_stopped
-        self._resolve(record, frozenset(detail.edges_false))  # A node may have half a million edges.
+            if not was_stopped:
+                self.agenda.sweeping[self] = None
+        resolve_edges(self, record, frozenset(detail.edges_false))  # A node may have half a million edges.
+
+    def _close_what_timed_out(self) -> None:
+        """Close the execution at the first node that its timeout ended; that of a scope has closed the scope before."""
+        scope = self
+        while scope.ended_as is None and scope.parent is not None:
+            scope = scope.parent.scope
+        if scope.ended_as is None:
+            scope.close()
 
     def _output(self, record: NodeRecord, detail: AttemptEnded | NodeEnded) -> Payload | None:
         """Return the output as others see it (F3)."""
@@ -415,82 +482,3 @@ class Scope:
             if self.edge_states[edge] is EdgeState.BROKEN
         ]
         return min((origin for origin in origins if origin >= 0), default=-1)
-
-    def _resolve(self, record: NodeRecord, edges_false: frozenset[int]) -> None:
-        """Set the states of a node's outgoing edges by the table, and judge the joins they lead to."""
-        positions = self.adjacency.outgoing[record.index]
-        if not positions:
-            return
-        effect = EFFECTS[row_of(record.node, record.state, record.reason, record.treatment)]
-        handle = chosen_handle(record.node, record.output or NULL) if effect.asks_plain else None
-        for place, position in enumerate(positions):
-            edge = self.graph.edges[position]
-            if edge.handle == ERROR_HANDLE:
-                state = EdgeState.DEAD if place in edges_false else effect.error
-            elif effect.asks_plain and (edge.handle != handle or place in edges_false):
-                state = effect.other
-            else:
-                state = effect.selected
-            self._settle(position, edge, state)
-
-    def _settle(self, position: int, edge: Edge, state: EdgeState) -> None:
-        self.edge_states[position] = state
-        target = self.records[self.adjacency.edge_targets[position]]
-        if state is EdgeState.ACTIVE:
-            target.active += 1
-            if edge.handle == ERROR_HANDLE:
-                target.active_error += 1
-        elif state is EdgeState.DEAD:
-            target.dead += 1
-        else:
-            target.broken += 1
-        if target.verdict is not None or self.is_closed or target.state is not NodeState.IDLE:
-            return
-        join = target.node.join
-        if join is None and target.total == 1:
-            # The plain case, without the rest: a node may have 100,000 such edges, and they are one step.
-            target.verdict = verdict = _BY_SINGLE_EDGE[state]
-            target.active_edges = (position,) if state is EdgeState.ACTIVE else ()
-            (self.agenda if verdict is Verdict.RUN else self.skips)[target.index] = None
-            return
-        join = join or DEFAULT_JOIN
-        verdict = judge(
-            join,
-            total=target.total,
-            active=target.active,
-            active_error=target.active_error,
-            dead=target.dead,
-            broken=target.broken,
-        )
-        if verdict is None:
-            return
-        target.verdict = verdict
-        if join.mode is JoinMode.ANY:
-            target.active_edges = (position,) if verdict is Verdict.RUN else ()
-        else:
-            target.active_edges = tuple(
-                edge
-                for edge in self.adjacency.incoming[target.index]
-                if self.edge_states[edge] is EdgeState.ACTIVE
-            )
-        (self.skips if verdict.is_skip else self.agenda)[target.index] = None
-        if join.mode in (JoinMode.ANY, JoinMode.QUORUM):
-            self._release(target)
-
-    def _release(self, decided: NodeRecord) -> None:
-        """Stop wanting what leads to a decided join, and find the losers (J1)."""
-        stack = [decided]
-        while stack:
-            target = stack.pop()
-            if not (target.node.join or DEFAULT_JOIN).cancel_losers:
-                continue
-            for edge in self.adjacency.incoming[target.index]:
-                if self._unwanted[edge] or self.graph.edges[edge].handle == ERROR_HANDLE:
-                    continue
-                self._unwanted[edge] = 1
-                source = self.source(edge)
-                source.wanted -= 1
-                if source.wanted == 0 and not source.state.is_ended and source.index not in self.losers:
-                    self.losers[source.index] = None
-                    self.agenda.pop(source.index, None)
-                    stack.append(source)

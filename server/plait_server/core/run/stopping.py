@@ -1,14 +1,14 @@
-"""Ends nodes from outside: lost races (J1), failed siblings (E4), cancels (C1), timeouts (T5).
+"""Ends nodes from outside: lost races (J1), failed siblings (E4, E7), cancels (C1), timeouts (T5, N1).
 
 What may concern all nodes of a large graph is an iterator that the machine works off a bounded number of steps at a
 time. A crash between two parts loses nothing: the rest follows from the state, and `Machine.resume` goes on with it.
+What ends a node with a scope ends the nodes in it first, in graph order (N4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plait_server.core.definition.graph import OnFailure
 from plait_server.core.run.ending import Decider
 from plait_server.core.run.events import AttemptEnded, CancelReceipt, NodeEnded, NodeIdled
 from plait_server.core.run.scope import NodeRecord, Scope
@@ -24,50 +24,70 @@ def cancel_losers(machine: Decider, scope: Scope) -> Iterator[None]:
     for index in sorted(scope.losers):
         if index not in scope.losers:
             continue
-        record = scope.records[index]
-        if record.state is NodeState.RUNNING:
-            _stop_attempt(machine, record, AttemptOutcome.CANCELLED, NodeState.CANCELLED, Reason.RACE_LOST)
-        else:
-            machine.forget(record)
-            machine.emit(NodeEnded(), record, NodeState.CANCELLED, Reason.RACE_LOST)
+        if index in scope.children:
+            yield from cancel_open_nodes(machine, scope.children[index], Reason.RACE_LOST)
+        _cancel(machine, scope.records[index], Reason.RACE_LOST)
         yield
 
 
-def sweep(machine: Decider, scope: Scope) -> Iterator[None]:
-    """Put back what did not run, and under FAIL_FAST what did (E4), a node a step. What was put back before stays."""
-    fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
+def sweep(machine: Decider, scope: Scope, *, fail_fast: bool) -> Iterator[None]:
+    """Put back what did not run, and under FAIL_FAST what did, a node a step (E4); in the scopes inside too (E7).
+
+    What was put back before stays.
+    """
     for record in scope.records:
         if record.state.is_ended:
             continue
-        if record.state is NodeState.RUNNING:
+        inner = scope.children.get(record.index)
+        if inner is not None and record.state is NodeState.RUNNING:
+            yield from sweep(machine, inner, fail_fast=fail_fast)
+        if record.is_at_worker:
             if fail_fast:
                 _stop_attempt(machine, record, AttemptOutcome.ABORTED, NodeState.IDLE, Reason.SIBLING_FAILED)
                 yield
+        elif record.state is NodeState.RUNNING:
+            # Under STOP_DISPATCH its scope ends by itself, once nothing in it runs.
+            if fail_fast:
+                put_back(machine, record)
+                yield
         elif record.reason != Reason.SIBLING_FAILED:
-            machine.forget(record)
-            machine.emit(NodeIdled(), record, NodeState.IDLE, Reason.SIBLING_FAILED)
+            put_back(machine, record)
             yield
 
 
-def cancel_open_nodes(machine: Decider, reason: str, *, receipts: bool) -> Iterator[None]:
-    """Cancel every node that has not ended, a node a step.
+def put_back(machine: Decider, record: NodeRecord) -> None:
+    """Put a node without a running attempt back to idle."""
+    machine.forget(record)
+    machine.emit(NodeIdled(), record, NodeState.IDLE, Reason.SIBLING_FAILED)
+
+
+def cancel_open_nodes(
+    machine: Decider, scope: Scope, reason: str, *, receipts: bool = False
+) -> Iterator[None]:
+    """Cancel every node of a scope that has not ended, a node a step.
 
     With `receipts` the first receipt of each attempt becomes an event now (C1).
     """
-    for scope in machine.execution.scopes.values():
-        for record in scope.records:
-            if record.state.is_ended:
-                continue
-            if record.state is NodeState.RUNNING:
-                attempt = record.attempts[-1]
-                _stop_attempt(machine, record, AttemptOutcome.CANCELLED, NodeState.CANCELLED, reason)
-                if receipts:
-                    detail = CancelReceipt(CancelStage.REQUESTED, attempt.worker_id)
-                    machine.emit(detail, record, None, "", attempt.number)
-            else:
-                machine.forget(record)
-                machine.emit(NodeEnded(), record, NodeState.CANCELLED, reason)
-            yield
+    for record in scope.records:
+        if record.state.is_ended:
+            continue
+        if record.index in scope.children:
+            yield from cancel_open_nodes(machine, scope.children[record.index], reason, receipts=receipts)
+        was_at_worker = record.is_at_worker
+        _cancel(machine, record, reason)
+        if receipts and was_at_worker:
+            attempt = record.attempts[-1]
+            detail = CancelReceipt(CancelStage.REQUESTED, attempt.worker_id)
+            machine.emit(detail, record, None, "", attempt.number)
+        yield
+
+
+def _cancel(machine: Decider, record: NodeRecord, reason: str) -> None:
+    if record.is_at_worker:
+        _stop_attempt(machine, record, AttemptOutcome.CANCELLED, NodeState.CANCELLED, reason)
+    else:
+        machine.forget(record)
+        machine.emit(NodeEnded(), record, NodeState.CANCELLED, reason)
 
 
 def _stop_attempt(

@@ -8,24 +8,26 @@ from __future__ import annotations
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS
 from plait_server.core.run.commands import SetTimer, TimerKind
 from plait_server.core.run.execution import Execution
-from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.states import NodeState
 
 
-def execution_timers(execution: Execution, now_s: float) -> list[SetTimer]:
-    """Return the timer of the execution's own timeout, which counts from its start (T4)."""
-    timeout_s = execution.root.graph.policy.timeout_s
+def scope_timers(execution: Execution, scope: Scope, now_s: float) -> list[SetTimer]:
+    """Return the timer of a scope's own timeout, which counts from its start (T4, N1)."""
+    timeout_s = scope.graph.policy.timeout_s
     if not timeout_s:
         return []
-    return [SetTimer(TimerKind.EXECUTION_TIMEOUT, "", 0, _left_s(execution.started_s + timeout_s, now_s))]
+    started_s = scope.started_s if scope.parent is not None else execution.started_s
+    return [SetTimer(TimerKind.SCOPE_TIMEOUT, scope.path, 0, _left_s(started_s + timeout_s, now_s))]
 
 
-def attempt_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
-    """Return the timers of a node's newest attempt and of the node, as of now (T4)."""
+def node_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
+    """Return the timers of a node that runs, backs off or has a scope, as of now (T4)."""
     timeouts = record.node.timeouts or DEFAULT_TIMEOUTS
-    number, started_s = len(record.attempts), record.attempts[-1].started_s
+    number = len(record.attempts)
+    started_s = record.attempts[-1].started_s if number else record.started_s
     timers: list[SetTimer] = []
-    if timeouts.attempt_s and record.state is NodeState.RUNNING:
+    if timeouts.attempt_s and record.is_at_worker:
         left_s = _left_s(started_s + timeouts.attempt_s, now_s)
         timers.append(SetTimer(TimerKind.ATTEMPT_TIMEOUT, record.path, number, left_s))
     if timeouts.node_s:
@@ -43,7 +45,7 @@ def resumed_timers(execution: Execution, record: NodeRecord, now_s: float) -> li
     elif record.state is NodeState.WAITING:
         timers.append(SetTimer(TimerKind.WAIT, record.path, 0, _left_s(record.due_s, now_s)))
     if record.state in (NodeState.RUNNING, NodeState.BACKING_OFF):
-        timers += attempt_timers(execution, record, now_s)
+        timers += node_timers(execution, record, now_s)
     return timers
 
 

@@ -1,0 +1,20 @@
+"""Graphs ready to run, made of the bytes that the store keeps."""
+
+from __future__ import annotations
+
+from plait_server.core.definition.compiled import Definition, compile_graph
+from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
+
+
+def definition_from_bytes(graph_content: bytes, analysis_content: bytes) -> Definition:
+    """Read a graph that was valid when it was stored.
+
+    Args:
+        graph_content: A plait.v1.Graph.
+        analysis_content: Its plait.journal.v1.GraphAnalysis.
+
+    Raises:
+        InvalidGraphMessage: it holds what this version does not know.
+        google.protobuf.message.DecodeError: it is no such message.
+    """
+    return compile_graph(graph_from_bytes(graph_content), analysis_from_bytes(analysis_content))
