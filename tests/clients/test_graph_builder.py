@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from plait.v1 import graph_pb2
+from plait.v1 import graph_pb2, payload_pb2
 from plait_client.graph_builder import GraphBuilder, NodeRef, any_of, cel, collect, policy, quorum, retry
+from plait_client.graph_file import parse_graph
+from plait_client.graph_value import graph_value
 
 
 def edges_of(graph: GraphBuilder) -> list[tuple[str, str, str]]:
@@ -198,3 +200,73 @@ def test_what_was_built_is_the_caller_s() -> None:
     graph.task("b", "t", after="a")
     first.name = "mine"
     assert (len(first.nodes), len(graph.build().nodes), graph.build().name) == (1, 2, "")
+
+
+# Sub-graphs.
+
+
+def test_a_sub_graph_is_another_builder_s_graph_as_it_is_now() -> None:
+    inner = GraphBuilder("inner", output="nodes.a.output")
+    inner.task("a", "t")
+    graph = GraphBuilder()
+    first = graph.task("first", "t")
+    sub = graph.subgraph(
+        "sub",
+        inner,
+        input={"x": first.output},
+        after=first,
+        join=any_of(),
+        timeout=90,
+        on_error="TOLERATE",
+        on_timeout="CANCEL",
+        priority=2,
+    )
+    graph.task("last", "t", after=sub)
+    inner.task("b", "t")
+    assert graph.build().nodes[1] == graph_pb2.Node(
+        id="sub",
+        subgraph=graph_pb2.Subgraph(
+            graph=graph_pb2.Graph(
+                name="inner",
+                output="nodes.a.output",
+                scheduling=graph_pb2.SCHEDULING_READY,
+                nodes=[graph_pb2.Node(id="a", task=graph_pb2.Task(type="t"))],
+            )
+        ),
+        input=payload_pb2.Payload(json='{"x":"nodes.first.output"}'),
+        join=any_of(),
+        timeouts=graph_pb2.Timeouts(node=Duration(seconds=90)),
+        on_error=graph_pb2.ON_ERROR_TOLERATE,
+        on_timeout=graph_pb2.ON_TIMEOUT_CANCEL,
+        priority=2,
+    )
+    assert edges_of(graph) == [("first", "sub", ""), ("sub", "last", "")]
+
+
+def test_a_sub_graph_may_be_the_output_of_a_node() -> None:
+    graph = GraphBuilder()
+    plan = graph.task("plan", "t")
+    graph.subgraph("run", output_of=plan, after=plan)
+    graph.subgraph("again", output_of="plan", after="run")
+    assert [node.subgraph.output_of for node in graph.build().nodes] == ["", "plan", "plan"]
+    with pytest.raises(ValueError, match="there is no node 'paln' yet"):
+        graph.subgraph("x", output_of="paln")
+    with pytest.raises(ValueError, match="either `graph` or the graph that `output_of` returns"):
+        graph.subgraph("x")
+    with pytest.raises(ValueError, match="either `graph` or"):
+        graph.subgraph("x", GraphBuilder(), output_of=plan)
+
+
+def test_a_graph_as_a_value_is_that_of_a_graph_file() -> None:
+    inner = GraphBuilder(policy=policy("CONTINUE", timeout=2.5))
+    inner.transform("a", input=None)
+    graph = GraphBuilder("g", labels={"k": "v"})
+    first = graph.task(
+        "first", "t", input={"text": cel("input.x"), "n": [1, 2.5]}, retry=retry(3, max_backoff=9)
+    )
+    graph.subgraph("sub", inner, input="x", after=first.if_("true"))
+    value = graph_value(graph)
+    assert value["nodes"][0]["input"] == {"text": "{{ input.x }}", "n": [1, 2.5]}
+    assert value["nodes"][1]["subgraph"]["graph"]["nodes"] == [{"id": "a", "transform": {}, "input": None}]
+    assert parse_graph(json.dumps(value)) == graph.build()
+    assert graph_value(graph.build()) == value

@@ -224,7 +224,7 @@ def test_json_problems_have_paths() -> None:
         "nodes[0].id: the key stands twice; remove one",
         (
             'nodes[0]: unknown key "handle"; here may stand id, task, condition, switch, transform, delay, '
-            "input, join, retry, timeouts, on_error, on_timeout, priority, locked, locked_output"
+            "subgraph, input, join, retry, timeouts, on_error, on_timeout, priority, locked, locked_output"
         ),
         "nodes[0].locked: expected true or false, found the number 1",
         'name: expected a text; write "true", found true',
@@ -309,7 +309,7 @@ def test_enums_may_be_short_and_in_any_case(word: str) -> None:
         ("a: -.inf", 'line 1: JSON has no "-.inf"; write null, or a text in quotes'),
         ("a: 1e999", 'line 1: the number "1e999" is beyond the range of a double'),
         ("a: " + "9" * 5000, "line 1: an integer has more than 4,300 digits"),
-        ("a: " + "[" * 101 + "]" * 101, "line 1: lists and objects nest deeper than 100 levels"),
+        ("a: " + "[" * 141 + "]" * 141, "line 1: lists and objects nest deeper than 140 levels"),
         ("- a", "line 1: expected an object, found a list"),
         ("", "expected an object, found nothing"),
     ],
@@ -328,8 +328,8 @@ def test_yaml_that_cannot_be_read(text: str, problem: str) -> None:
         ('{"a": NaN}', "NaN is no JSON; write null or a text"),
         ('{"a": -Infinity}', "-Infinity is no JSON; write null or a text"),
         ('{"a": 1e999}', 'the number "1e999" is beyond the range of a double'),
-        ('{"a":' * 200 + "1" + "}" * 200, "lists and objects nest deeper than 100 levels"),
-        ('{"a":' * 100_000, "lists and objects nest deeper than 100 levels"),
+        ('{"a":' * 200 + "1" + "}" * 200, "lists and objects nest deeper than 140 levels"),
+        ('{"a":' * 100_000, "lists and objects nest deeper than 140 levels"),
         ('{"name": "\\ud800"}', "name: half of a surrogate pair stands alone; remove it"),
         (
             '{"nodes": [{"input": ["\\ud800"]}]}',
@@ -431,3 +431,61 @@ def test_values_know_their_lines() -> None:
     assert [item.line for item in inner.content] == [2, 3]
     assert read_json("[1]", []) == Value([Value(1)])
     assert file_values.quote("x" * 100) == '"' + "x" * 80 + '…"'
+
+
+# Graphs in graphs.
+
+
+def nested_text(depth: int, innermost: str) -> str:
+    text = innermost
+    for _ in range(depth):
+        text = f'{{"nodes": [{{"id": "s", "subgraph": {{"graph": {text}}}}}]}}'
+    return text
+
+
+def test_a_graph_stands_in_a_sub_graph_node() -> None:
+    graph = parse_graph(
+        """
+        nodes:
+          - id: plan
+            task: {type: t}
+          - id: sub
+            input: {x: 1}
+            timeouts: {node: 2m}
+            subgraph:
+              graph:
+                policy: {on_failure: continue}
+                nodes: [{id: a, transform: , input: "{{ input.x }}"}]
+          - {id: run, subgraph: {output_of: plan}}
+        """
+    )
+    inner = graph.nodes[1].subgraph.graph
+    assert inner.policy.on_failure == graph_pb2.ON_FAILURE_CONTINUE
+    assert inner.nodes[0].input.json == '"{{ input.x }}"'
+    assert graph.nodes[1].input.json == '{"x":1}'
+    assert graph.nodes[2].subgraph.output_of == "plan"
+
+
+def test_problems_in_an_inner_graph_have_their_whole_path() -> None:
+    with pytest.raises(GraphFileError) as caught:
+        parse_graph(nested_text(2, '{"nodes": [{"id": "a", "tsk": {}}]}'))
+    assert [problem.path for problem in caught.value.problems] == [
+        "nodes[0].subgraph.graph.nodes[0].subgraph.graph.nodes[0]"
+    ]
+
+
+def test_only_one_source_of_a_sub_graph_can_be_given() -> None:
+    with pytest.raises(GraphFileError, match="only one of `graph` and `output_of` can be given"):
+        parse_graph('{"nodes": [{"id": "a", "subgraph": {"graph": {}, "output_of": "b"}}]}')
+
+
+@pytest.mark.parametrize("is_yaml", [False, True])
+def test_graphs_are_nested_16_deep_with_the_deepest_values_in_them(is_yaml: bool) -> None:
+    value = "[" * 64 + "]" * 64
+    text = nested_text(16, f'{{"nodes": [{{"id": "a", "transform": {{}}, "input": {value}}}]}}')
+    graph = parse_graph(text, file_format="yaml" if is_yaml else "json")
+    for _ in range(16):
+        graph = graph.nodes[0].subgraph.graph
+    assert graph.nodes[0].input.json == value
+    with pytest.raises(GraphFileError, match="graphs are nested more than 16 deep; nest them less"):
+        parse_graph(nested_text(17, "{}"))

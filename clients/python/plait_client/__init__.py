@@ -15,6 +15,7 @@ from plait_client.errors import (
 )
 from plait_client.graph_builder import GraphBuilder, any_of, cel, collect, policy, quorum, retry
 from plait_client.graph_file import GraphFileError, load_graph, parse_graph
+from plait_client.graph_value import graph_value
 from plait_client.requests import has_ended
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "any_of",
     "cel",
     "collect",
+    "graph_value",
     "has_ended",
     "load_graph",
     "parse_graph",

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast
 if TYPE_CHECKING:
     import yaml
 
-DEPTH_MAX: Final = 100
-"""The server takes values 64 deep, and a graph adds a few levels of its own."""
+DEPTH_MAX: Final = 140
+"""The server takes values 64 deep, in graphs 16 deep in one another, each of which adds four levels."""
 ALIASED_VALUES_MAX: Final = 100_000
 """Values that aliases may stand for in all: a page of aliases of aliases could stand for billions."""
 

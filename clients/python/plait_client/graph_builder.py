@@ -242,6 +242,60 @@ class GraphBuilder:
         delay = graph_pb2.Delay(duration=_duration(duration))
         return self._add(graph_pb2.Node(id=id, delay=delay, input=_payload(input), join=join), after)
 
+    def subgraph(  # noqa: PLR0913 -- As a task; all but two are keywords.
+        self,
+        id: str,
+        graph: GraphBuilder | graph_pb2.Graph | None = None,
+        *,
+        output_of: NodeRef | str | None = None,
+        input: JsonValue | _NotGiven = NOT_GIVEN,
+        after: After = (),
+        join: graph_pb2.Join | None = None,
+        timeout: Seconds | None = None,
+        on_error: OnError | None = None,
+        on_timeout: OnTimeout | None = None,
+        priority: int = 0,
+    ) -> NodeRef:
+        """Add a node that runs a graph of its own, and whose output is that graph's output.
+
+        Args:
+            id: The node's id.
+            graph: The graph, as it is now.
+            output_of: The node whose output is the graph, instead; it returns `graph_value` of one.
+            input: The input of the graph. Not given: what the join gives.
+            after: What leads to it.
+            join: When it runs; see `any_of`, `quorum` and `collect`.
+            timeout: Bounds the run of the graph.
+            on_error: What its failure does.
+            on_timeout: What its timing out does.
+            priority: Orders what runs in it among nodes that wait for capacity, higher first.
+
+        Raises:
+            ValueError: The id is taken, a node is unknown, the input is no JSON, or not exactly one of `graph` and
+                `output_of` is given.
+        """
+        if (graph is None) == (output_of is None):
+            raise ValueError(
+                "a sub-graph runs either `graph` or the graph that `output_of` returns; give one of them"
+            )
+        subgraph = graph_pb2.Subgraph()
+        if graph is not None:
+            subgraph.graph.CopyFrom(graph.build() if isinstance(graph, GraphBuilder) else graph)
+        elif output_of is not None:
+            subgraph.output_of = output_of.id if isinstance(output_of, NodeRef) else output_of
+            self._require(subgraph.output_of)
+        node = graph_pb2.Node(
+            id=id,
+            subgraph=subgraph,
+            input=_payload(input),
+            join=join,
+            timeouts=graph_pb2.Timeouts(node=_duration(timeout)) if timeout is not None else None,
+            on_error=f"ON_ERROR_{on_error}" if on_error else None,
+            on_timeout=f"ON_TIMEOUT_{on_timeout}" if on_timeout else None,
+            priority=priority,
+        )
+        return self._add(node, after)
+
     def edge(
         self,
         source: NodeRef | str,
@@ -260,9 +314,8 @@ class GraphBuilder:
         """
         leaving = source if isinstance(source, NodeRef) else NodeRef(source)
         target_id = target.id if isinstance(target, NodeRef) else target
-        for id_ in (leaving.id, target_id):
-            if id_ not in self._ids:
-                raise ValueError(f"there is no node {id_!r} yet; add it before what comes after it")
+        self._require(leaving.id)
+        self._require(target_id)
         self._graph.edges.add(
             source=leaving.id,
             target=target_id,
@@ -277,14 +330,16 @@ class GraphBuilder:
         graph.CopyFrom(self._graph)
         return graph
 
+    def _require(self, id: str) -> None:
+        if id not in self._ids:
+            raise ValueError(f"there is no node {id!r} yet; add it before what comes after it")
+
     def _add(self, node: graph_pb2.Node, after: After) -> NodeRef:
         if node.id in self._ids:
             raise ValueError(f"there is already a node {node.id!r}; choose another id")
         sources = [after] if isinstance(after, NodeRef | str) else list(after)
         for source in sources:
-            id_ = source.id if isinstance(source, NodeRef) else source
-            if id_ not in self._ids:
-                raise ValueError(f"there is no node {id_!r} yet; add it before what comes after it")
+            self._require(source.id if isinstance(source, NodeRef) else source)
         self._ids[node.id] = None
         self._graph.nodes.append(node)
         for source in sources:

@@ -35,6 +35,8 @@ FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 """A graph message is at most 16 MiB; as text, with indentation, it may be some times that."""
 PROBLEMS_SHOWN_MAX: Final = 50
 """As many as the server reports of a graph."""
+GRAPHS_DEEP_MAX: Final = 16
+"""Graphs in one another inside a graph; the server takes no more, and a message could hold few more."""
 
 _INT32_MAX: Final = 2**31 - 1
 _DURATION_S_MAX: Final = 315_576_000_000
@@ -128,6 +130,8 @@ class _Mapper:
 
     def __init__(self, problems: list[FileProblem]) -> None:
         self._problems = problems
+        self._depth = 0
+        """How many graphs are around the one that is filled."""
         self._fields: dict[str, Mapping[str, FieldDescriptor]] = {}
 
     def message(self, message: Message, value: Value, path: str) -> None:
@@ -204,8 +208,15 @@ class _Mapper:
                 self._payload(message, value, path)
             case Duration():
                 self._duration(message, value, path)
+            case graph_pb2.Graph() if self._depth == GRAPHS_DEEP_MAX:
+                self._report(
+                    path, value, f"graphs are nested more than {GRAPHS_DEEP_MAX} deep; nest them less"
+                )
             case _:
+                is_graph = isinstance(message, graph_pb2.Graph)
+                self._depth += is_graph
                 self.message(message, Value({}, value.line) if value.content is None else value, path)
+                self._depth -= is_graph
 
     def _payload(self, message: payload_pb2.Payload, value: Value, path: str) -> None:
         text = json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":"))
