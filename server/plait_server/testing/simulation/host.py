@@ -379,11 +379,13 @@ class Host:
             # What the network and the deaths of processes may lead to, whatever the worker's session does.
             self._world.note(f"link {link.number} is ended: {error.message}")
         except (PlaitError, ConnectionLost, BaseExceptionGroup) as error:
-            # A hello that is held up for longer than the server waits for it is nobody's fault.
-            is_late = (
-                isinstance(error, ProtocolViolation) and link.up.has_stalled and "no hello" in error.message
+            # A hello that is held up for longer than the server waits for it is nobody's fault, nor is one that
+            # died with its worker.
+            is_unheard = isinstance(error, ProtocolViolation) and (
+                (link.up.has_stalled and "no hello" in error.message)
+                or "before it said hello" in error.message
             )
-            if not (generation.is_dead or link.is_cut or is_late):
+            if not (generation.is_dead or link.is_cut or is_unheard):
                 self._world.fail("Attach", f"the server dropped a worker's stream: {error!r}")
         finally:
             generation.links.pop(link.number, None)
