@@ -127,6 +127,7 @@ DOORS: Mapping[str, str] = {
     "runtime/asyncio_bridge.py": "it is the crossing between trio and asyncio",
     "runtime/hosted_loop.py": "it is the asyncio loop of the crossing",
     "api/grpc_server.py": "grpc.aio lives on an asyncio loop",
+    "api/frame_reader.py": "it reads ahead on the loop of grpc.aio",
     "bench/echo.py": "the ceiling is grpc.aio on plain asyncio",
     "bench/client.py": "the load must cost less than the server that it measures",
     "bench/watchers.py": "as bench/client.py",

@@ -7,6 +7,7 @@ nowhere else: known ones by the table, a bug as INTERNAL with an id that the ser
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from plait_server.api.call import Call, CallerGone
 from plait_server.api.checks import request_fields
 from plait_server.api.error_table import row_of, status_of
+from plait_server.api.frame_reader import FrameReader
 from plait_server.api.health import HealthServicer
 from plait_server.api.methods import PARSED_BYTES_MAX, Method, MethodKind
 from plait_server.api.reflection import REFLECTION_SERVICES, ReflectionServicer
@@ -220,16 +222,16 @@ def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grp
         return grpc.unary_stream_rpc_method_handler(server_stream)
 
     async def bidi_stream(_: object, context: _Context) -> None:
+        reader = FrameReader(context.read)
+
         async def serve() -> None:
-            read = callable_from_trio(context.read)
+            await method.function(_call(method, context), reader.receive, _sender(context))
 
-            async def receive() -> bytes | None:
-                content = await read()
-                return content if isinstance(content, bytes) else None
-
-            await method.function(_call(method, context), receive, _sender(context))
-
-        await _guarded(serve, calls, method, context, new_id)
+        reading = asyncio.create_task(reader.run())
+        try:
+            await _guarded(serve, calls, method, context, new_id)
+        finally:
+            reading.cancel()
 
     return grpc.stream_stream_rpc_method_handler(bidi_stream)
 
