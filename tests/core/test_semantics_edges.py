@@ -3,6 +3,7 @@
 import pytest
 
 from plait_server.core.run.commands import TimerKind
+from plait_server.core.run.events import AttemptEnded, EdgeName
 from tests.core.driver import Driver
 from tests.core.graph_text import build
 
@@ -33,6 +34,16 @@ def test_succeeded_makes_plain_edges_active_and_others_dead() -> None:
         "side": "SKIPPED/DEAD_PATH",
     }
     assert d.inputs["yes"].json == "5"
+
+
+def test_edges_that_were_not_taken_are_named_in_the_event() -> None:
+    """DESIGN 4: events are public, and a position says nothing to a client; half a million names would not fit."""
+    d = run(FAN, *(f"a -> t{number} when=false" for number in range(100)))
+    d.succeed("a")
+    (ended,) = [event.detail for event in d.events if isinstance(event.detail, AttemptEnded)]
+    assert len(ended.edges_false) == 101
+    names = ["no", *(f"t{number}" for number in range(63))]
+    assert ended.edges_not_taken == tuple(EdgeName("", name) for name in names)
 
 
 def test_locked_makes_plain_edges_active_with_the_locked_output() -> None:

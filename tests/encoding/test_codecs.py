@@ -57,7 +57,9 @@ ends = {
     "failure": st.none() | failures,
     "edges_false": positions,
     "treatment": st.sampled_from(Treatment),
+    "edges_not_taken": st.lists(st.builds(events.EdgeName, texts, texts), max_size=3).map(tuple),
 }
+
 DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
     events.ExecutionSubmitted: st.builds(
         events.ExecutionSubmitted,

@@ -15,6 +15,7 @@ from plait_server.core.run.events import (
     CancelReceipt,
     CancelRequested,
     Detail,
+    EdgeName,
     Event,
     ExecutionEnded,
     ExecutionStarted,
@@ -49,6 +50,7 @@ ONE: Final = Failure(
 )
 FAILURE: Final = caused_by(ONE, [caused_by(ONE, [ONE] * 60)] * 60)
 FALSE: Final = tuple(range(limits.EDGES_MAX))
+NAMED: Final = (EdgeName(ID, ID),) * limits.EDGES_NAMED_MAX
 AMOUNT: Final = "9" * 40 + "." + "9" * 40
 USAGE: Final = {f"{number:0128}": AMOUNT for number in range(64)}
 LABELS: Final = {
@@ -64,9 +66,9 @@ LARGEST: Final[dict[type, Detail]] = {
     ExecutionStarted: ExecutionStarted(),
     AttemptStarted: AttemptStarted(ID, ID, LATE_S, PAYLOAD),
     AttemptEnded: AttemptEnded(
-        AttemptOutcome.LOST, PAYLOAD, FAILURE, USAGE, LATE_S, FALSE, Treatment.UNHANDLED
+        AttemptOutcome.LOST, PAYLOAD, FAILURE, USAGE, LATE_S, FALSE, Treatment.UNHANDLED, NAMED
     ),
-    NodeEnded: NodeEnded(PAYLOAD, FAILURE, FALSE, Treatment.UNHANDLED),
+    NodeEnded: NodeEnded(PAYLOAD, FAILURE, FALSE, Treatment.UNHANDLED, NAMED),
     NodeWaiting: NodeWaiting(LATE_S, PAYLOAD),
     NodeIdled: NodeIdled(),
     CancelRequested: CancelRequested(REASON),

@@ -65,6 +65,8 @@ FAILURE_CAUSES_MAX: Final = 50
 """Causes of one failure."""
 FAILURE_CAUSES_BYTES_MAX: Final = 64 * KIB
 """All causes of a failure together, with what is behind them: a screenful or two."""
+EDGES_NAMED_MAX: Final = 64
+"""Edges that one event names: with the longest ids they take 17 KiB."""
 FAILURE_DEPTH_MAX: Final = 8
 """Failures nest; protobuf readers stop at 100 levels of messages."""
 ID_PATTERN: Final = r"[A-Za-z0-9_.-]{1,128}"

@@ -6,7 +6,7 @@ machine makes: live and replayed state must not differ (A1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -21,6 +21,7 @@ from plait_server.core.run.events import (
     CancelReceipt,
     CancelRequested,
     Detail,
+    EdgeName,
     Event,
     ExecutionEnded,
     ExecutionStarted,
@@ -189,6 +190,11 @@ def _encode_attempt_ended(message: event_pb2.Event, detail: AttemptEnded) -> Non
         target.retry_time.CopyFrom(timestamp(detail.retry_time_s))
     if detail.edges_false:
         target.edges_false = _bits(detail.edges_false)
+        target.edges_not_taken_count = len(detail.edges_false)
+    if detail.edges_not_taken:
+        target.edges_not_taken.extend(
+            [event_pb2.EdgeName(handle=h, target=t) for h, t in detail.edges_not_taken]
+        )
     if detail.treatment:
         target.treatment = detail.treatment  # type: ignore[assignment] # an IntEnum of the same numbers
 
@@ -202,6 +208,11 @@ def _encode_node_ended(message: event_pb2.Event, detail: NodeEnded) -> None:
         target.failure.CopyFrom(failure_to_proto(detail.failure))
     if detail.edges_false:
         target.edges_false = _bits(detail.edges_false)
+        target.edges_not_taken_count = len(detail.edges_false)
+    if detail.edges_not_taken:
+        target.edges_not_taken.extend(
+            [event_pb2.EdgeName(handle=h, target=t) for h, t in detail.edges_not_taken]
+        )
     if detail.treatment:
         target.treatment = detail.treatment  # type: ignore[assignment] # an IntEnum of the same numbers
 
@@ -296,6 +307,10 @@ def _places(bits: bytes) -> tuple[int, ...]:
     )
 
 
+def _names(edges: Iterable[event_pb2.EdgeName]) -> tuple[EdgeName, ...]:
+    return tuple([EdgeName(edge.handle, edge.target) for edge in edges])
+
+
 def _optional_payload(message: _Ended) -> Payload | None:
     return payload_from_proto(message.output) if message.HasField("output") else None
 
@@ -341,6 +356,7 @@ def _decode_attempt_ended(message: event_pb2.Event) -> Detail:
         seconds_of_timestamp(source.retry_time) if source.HasField("retry_time") else 0.0,
         _places(source.edges_false),
         Treatment(source.treatment),
+        _names(source.edges_not_taken) if source.edges_not_taken else (),
     )
 
 
@@ -351,6 +367,7 @@ def _decode_node_ended(message: event_pb2.Event) -> Detail:
         _optional_failure(source),
         _places(source.edges_false),
         Treatment(source.treatment),
+        _names(source.edges_not_taken) if source.edges_not_taken else (),
     )
 
 

@@ -9,17 +9,19 @@ Edges without a `when` ask nothing, so in the plain case the ending becomes an e
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from plait_server.core.definition.graph import OnError, OnTimeout
+from plait_server.core.limits import EDGES_NAMED_MAX
 from plait_server.core.run.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
 from plait_server.core.run.edges import ERROR_HANDLE, chosen_handle
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
+    EdgeName,
     NodeEnded,
     NodeIdled,
     NodeWaiting,
@@ -287,13 +289,14 @@ class Endings:
 
     def _conclude(self, record: NodeRecord, ending: Ending, treatment: Treatment) -> None:
         edges_false = tuple(sorted(ending.edges_false))
+        named = self._names(record, edges_false[:EDGES_NAMED_MAX]) if edges_false else ()
         result = ending.result
         has_output = ending.failure is None and ending.state is not NodeState.TIMED_OUT
         output = ending.output if has_output else None
         if ending.scope_ended is not None:
             self._machine.emit(ending.scope_ended, record, None)
         if result is None:
-            detail = NodeEnded(output, ending.failure, edges_false, treatment)
+            detail = NodeEnded(output, ending.failure, edges_false, treatment, named)
             self._machine.emit(detail, record, ending.state, ending.reason)
             self._refuse_late(ending)
             return
@@ -304,10 +307,17 @@ class Endings:
             self._machine.used(record, result.attempt, result.usage),
             edges_false=edges_false,
             treatment=treatment,
+            edges_not_taken=named,
         )
         self._machine.emit(ended, record, ending.state, ending.reason, result.attempt)
         self._machine.told(result, Taken.RECORDED)
         self._refuse_late(ending)
+
+    def _names(self, record: NodeRecord, places: Iterable[int]) -> tuple[EdgeName, ...]:
+        scope = self._machine.execution.scope_of(record.path)
+        outgoing = scope.adjacency.outgoing[record.index]
+        edges = [scope.edge(outgoing[place]) for place in places]
+        return tuple([EdgeName(edge.handle, edge.target) for edge in edges])
 
     def _refuse_late(self, ending: Ending) -> None:
         for result in ending.late:

@@ -52,6 +52,13 @@ class AttemptStarted(NamedTuple):
     """The rendered input, on the first attempt of a node that has an `input`."""
 
 
+class EdgeName(NamedTuple):
+    """An outgoing edge of the node that the header names."""
+
+    handle: str
+    target: str
+
+
 class AttemptEnded(NamedTuple):
     """An attempt ended; the header's node state says what became of the node."""
 
@@ -64,6 +71,8 @@ class AttemptEnded(NamedTuple):
     edges_false: tuple[int, ...] = ()
     """Positions among the node's outgoing edges of those whose `when` counted as false, ascending."""
     treatment: Treatment = Treatment.NONE
+    edges_not_taken: tuple[EdgeName, ...] = ()
+    """The first `EDGES_NAMED_MAX` of `edges_false` by name, for readers of events: a position says nothing to them."""
 
 
 class NodeEnded(NamedTuple):
@@ -73,6 +82,7 @@ class NodeEnded(NamedTuple):
     failure: Failure | None = None
     edges_false: tuple[int, ...] = ()
     treatment: Treatment = Treatment.NONE
+    edges_not_taken: tuple[EdgeName, ...] = ()
 
 
 class NodeWaiting(NamedTuple):

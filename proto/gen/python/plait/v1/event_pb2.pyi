@@ -9,7 +9,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -165,7 +165,7 @@ class AttemptStarted(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., worker_instance_id: _Optional[str] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
-    __slots__ = ("outcome", "output", "failure", "usage", "retry_time", "edges_false", "treatment")
+    __slots__ = ("outcome", "output", "failure", "usage", "retry_time", "edges_false", "treatment", "edges_not_taken", "edges_not_taken_count")
     class UsageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,8 @@ class AttemptEnded(_message.Message):
     RETRY_TIME_FIELD_NUMBER: _ClassVar[int]
     EDGES_FALSE_FIELD_NUMBER: _ClassVar[int]
     TREATMENT_FIELD_NUMBER: _ClassVar[int]
+    EDGES_NOT_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    EDGES_NOT_TAKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     outcome: _state_pb2.AttemptOutcome
     output: _payload_pb2.Payload
     failure: _failure_pb2.Failure
@@ -187,19 +189,33 @@ class AttemptEnded(_message.Message):
     retry_time: _timestamp_pb2.Timestamp
     edges_false: bytes
     treatment: FailureTreatment
-    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
+    edges_not_taken: _containers.RepeatedCompositeFieldContainer[EdgeName]
+    edges_not_taken_count: int
+    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ..., edges_not_taken: _Optional[_Iterable[_Union[EdgeName, _Mapping]]] = ..., edges_not_taken_count: _Optional[int] = ...) -> None: ...
+
+class EdgeName(_message.Message):
+    __slots__ = ("handle", "target")
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    handle: str
+    target: str
+    def __init__(self, handle: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
 
 class NodeEnded(_message.Message):
-    __slots__ = ("output", "failure", "edges_false", "treatment")
+    __slots__ = ("output", "failure", "edges_false", "treatment", "edges_not_taken", "edges_not_taken_count")
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     EDGES_FALSE_FIELD_NUMBER: _ClassVar[int]
     TREATMENT_FIELD_NUMBER: _ClassVar[int]
+    EDGES_NOT_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    EDGES_NOT_TAKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     output: _payload_pb2.Payload
     failure: _failure_pb2.Failure
     edges_false: bytes
     treatment: FailureTreatment
-    def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ...) -> None: ...
+    edges_not_taken: _containers.RepeatedCompositeFieldContainer[EdgeName]
+    edges_not_taken_count: int
+    def __init__(self, output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ..., edges_not_taken: _Optional[_Iterable[_Union[EdgeName, _Mapping]]] = ..., edges_not_taken_count: _Optional[int] = ...) -> None: ...
 
 class NodeWaiting(_message.Message):
     __slots__ = ("due_time", "input")
