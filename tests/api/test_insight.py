@@ -70,7 +70,7 @@ def record_live(runtime: Runtime) -> list[bytes]:
         executor = runtime.supervisor._locations.executor((NAMESPACE, "x"))
         assert executor is not None
         for event in events:
-            for span in fold.after(NAMESPACE, executor.execution, event):
+            for span in fold.after(NAMESPACE, executor.execution, event, {}):
                 if span is not None:
                     each = encoder()
                     each.add(span)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from plait_server.core.run.execution import Execution
+from plait_server.telemetry.span_observer import nested_scopes
 from plait_server.telemetry.spans import Span, SpanFold
 from tests.core.driver import Driver
 
@@ -70,11 +71,15 @@ def trace_of(driver: Driver) -> Tree:
     spans: list[Span] = []
     for event in driver.events:
         replay.apply(event)
-        spans += [span for span in again.after("n", replay, event) if span is not None]
+        spans += [
+            span
+            for span in again.after("n", replay, event, nested_scopes(replay, [event]))
+            if span is not None
+        ]
     late = [
         span
         for event in driver.events
-        for span in live.after("n", driver.execution, event)
+        for span in live.after("n", driver.execution, event, driver.execution.just_closed)
         if span is not None
     ]
     assert late == spans, "a span changed after its end"

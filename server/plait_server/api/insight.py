@@ -18,6 +18,7 @@ from plait_server.runtime.recovery import replay
 from plait_server.runtime.slicing import Pacing
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.span_encoding import SpanEncoder
+from plait_server.telemetry.span_observer import nested_scopes
 from plait_server.telemetry.spans import SpanFold
 
 EXPORTS_MAX: Final = 4
@@ -60,7 +61,7 @@ class InsightServicer:
         size = 0
         async with self._turn(), aclosing(replay(journal, execution_id)) as history:
             async for execution, event in history:
-                for span in fold.after(namespace, execution, event):
+                for span in fold.after(namespace, execution, event, nested_scopes(execution, [event])):
                     size += encoder.add(span) if span is not None else 0
                     if size >= PART_BYTES:
                         await send_in_time(send, Pb.ExportTraceResponse(traces_data=encoder.take()))

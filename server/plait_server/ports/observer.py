@@ -19,7 +19,8 @@ class Observer(Protocol):
     def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
         """Take note of events of an execution that became durable, in order; each is seen once.
 
-        The execution is the runtime's: the events are the newest of its state, and it goes on afterwards.
+        The execution is the runtime's: the events are the newest of its state, and it goes on afterwards. Scopes whose
+        nodes have ended among the events are in `execution.just_closed`, whole, for as long as this call lasts.
         """
 
     def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:

@@ -394,6 +394,7 @@ class Executor:
         if encoded:
             self.feed.publish(encoded, is_ended=self.execution.is_ended)
             self._context.observer.events_durable(self.namespace, self.execution, events)
+            self.execution.forget_closed()
         self._settling += calls
 
     def _row(self, events: Sequence[Event]) -> ExecutionRow | None:

@@ -64,6 +64,7 @@ async def replay(
                 await _supply(journal, execution, event.detail, known)
             execution.apply(event)
             yield execution, event
+            execution.forget_closed()
         if execution is not None:
             execution.scope_index.take()  # The journal has them.
         after += len(page.events)

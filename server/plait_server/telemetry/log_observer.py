@@ -10,11 +10,17 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from plait_server.core.run.events import Event, ExecutionEnded, ExecutionStarted
+from plait_server.core.run.events import (
+    AttemptEnded,
+    Event,
+    ExecutionEnded,
+    ExecutionStarted,
+    NodeEnded,
+)
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.scope import Scope
-from plait_server.core.run.states import EdgeState, ExecutionState, NodeState, Treatment
+from plait_server.core.run.states import EdgeState, ExecutionState, NodeState
 from plait_server.ports.log_fields import LogFields, assignment_fields, event_fields, execution_fields
 from plait_server.ports.workers import Assignment
 
@@ -80,8 +86,10 @@ def _node_lines(execution: Execution, events: Sequence[Event], level: int) -> It
                     yield _Line(logging.INFO, _BRANCHES, (sources, "the start"), event)
         elif state.is_ended:
             if tells_forks:
-                scope = execution.scope_of(event.node_path)
-                edges = scope.adjacency.outgoing[execution.record(event.node_path).index]
+                record = execution.find_told(event.node_path)
+                assert record is not None  # an event has just told of it
+                scope = record.scope
+                edges = scope.adjacency.outgoing[record.index]
                 if edges and level <= logging.DEBUG:
                     args = event.node_path, len(edges), "s" if len(edges) > 1 else ""
                     yield _Line(logging.DEBUG, "node %s has %d outgoing edge%s", args, event)
@@ -91,13 +99,17 @@ def _node_lines(execution: Execution, events: Sequence[Event], level: int) -> It
                     if active > 1:
                         yield _Line(logging.INFO, _BRANCHES, (active, event.node_path), event)
             if state in _FAILED:
-                failure = execution.record(event.node_path).failure
+                failure = _failure_of(event)
                 yield _Line(logging.WARNING, "node %s %s: %s", _failure_args(event, failure), event)
+
+
+def _failure_of(event: Event) -> Failure | None:
+    return event.detail.failure if isinstance(event.detail, AttemptEnded | NodeEnded) else None
 
 
 def _goes_on(execution: Execution, scope: Scope) -> bool:
     """Return whether the targets of active edges are executed: not if the scope was stopped."""
-    return scope.stopped_by is Treatment.NONE and execution.state not in _STOPPED
+    return not scope.is_stopped and execution.state not in _STOPPED
 
 
 def _failure_args(event: Event, failure: Failure | None) -> tuple[object, ...]:

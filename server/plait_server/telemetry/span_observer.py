@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ import trio
 
 from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
+from plait_server.core.run.scope import Scope
 from plait_server.core.run.trace import read_trace_context
 from plait_server.ports.workers import Assignment
 from plait_server.telemetry.span_encoding import SpanEncoder
@@ -75,7 +76,7 @@ class SpanObserver:
         self._batch_wait_s = batch_wait_s
         self._fold = SpanFold()
         self._fold_again = SpanFold()
-        self._queue: deque[tuple[str, Execution, Sequence[Event]]] = deque()
+        self._queue: deque[tuple[str, Execution, Sequence[Event], Mapping[str, Scope]]] = deque()
         self._events_waiting = 0
         self._events_dropped = 0
         self._dropped_before: int | None = None
@@ -108,7 +109,7 @@ class SpanObserver:
                 logger.warning(text, self._events_waiting)
             self._events_dropped += len(events)
             return
-        self._queue.append((namespace, execution, events))
+        self._queue.append((namespace, execution, events, nested_scopes(execution, events)))
         self._events_waiting += len(events)
         self._wake.set()
 
@@ -119,7 +120,7 @@ class SpanObserver:
         """Make again the spans of an event from before the start; wait for room rather than drop them."""
         if not _is_sampled(execution):
             return False
-        for span in self._fold_again.after(namespace, execution, event):
+        for span in self._fold_again.after(namespace, execution, event, nested_scopes(execution, [event])):
             if span is None or self._add(span):
                 await self._sink.wait_room()
                 await trio.lowlevel.checkpoint()
@@ -162,10 +163,10 @@ class SpanObserver:
 
     def _make(self) -> Iterator[Span | None]:
         while self._queue:
-            namespace, execution, events = self._queue.popleft()
+            namespace, execution, events, scopes = self._queue.popleft()
             for event in events:
                 self._events_waiting -= 1
-                yield from self._fold.after(namespace, execution, event)
+                yield from self._fold.after(namespace, execution, event, scopes)
 
     def _add(self, span: Span) -> bool:
         """Add a span to the batch; return whether that filled it, and so handed it over."""
@@ -185,6 +186,16 @@ class SpanObserver:
         count = len(self._encoder)
         if count:
             self._sink.put_nowait(self._encoder.take(), count)
+
+
+def nested_scopes(execution: Execution, events: Sequence[Event]) -> Mapping[str, Scope]:
+    """Return the nested scopes that the newest events of an execution are in, and those that they closed, by path."""
+    scopes: dict[str, Scope] = {}
+    for event in events:
+        scope_path = event.node_path.rpartition("/")[0]
+        if scope_path and scope_path not in scopes:
+            scopes[scope_path] = execution.scopes.get(scope_path) or execution.just_closed[scope_path]
+    return {**execution.just_closed, **scopes} if execution.just_closed else scopes
 
 
 def _is_sampled(execution: Execution) -> bool:

@@ -17,7 +17,7 @@ child of the node, if it took 1 ms or more.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from plait_server.core.definition.branches import MAIN
@@ -120,13 +120,16 @@ class SpanFold:
     def __init__(self) -> None:
         self._latest: _Run | None = None
 
-    def after(self, namespace: str, execution: Execution, event: Event) -> Iterator[Span | None]:
+    def after(
+        self, namespace: str, execution: Execution, event: Event, scopes: Mapping[str, Scope]
+    ) -> Iterator[Span | None]:
         """Make the spans that an event completes, children before their parents.
 
         Args:
             namespace: The execution's namespace.
             execution: The execution as it was right after the event, or later in the same run.
             event: One of its events.
+            scopes: By path the scope that the event is in, if it is nested, and those that were closed with it, whole.
 
         Yields:
             Spans; and None now and then, so that the caller can let others run.
@@ -136,7 +139,7 @@ class SpanFold:
         latest = self._latest
         if latest is None or latest.execution is not execution or latest.run != event.run:
             latest = self._latest = _Run(namespace, execution, event.run)
-        yield from latest.after(event)
+        yield from latest.after(event, scopes)
 
 
 class _Run:
@@ -159,12 +162,16 @@ class _Run:
             ),
         )
 
-    def after(self, event: Event) -> Iterator[Span | None]:
+    def after(self, event: Event, scopes: Mapping[str, Scope]) -> Iterator[Span | None]:
         """Make the spans that an event completes."""
         if not event.node_path:
             yield from self._end()
             return
-        place = self._place(self.execution.record(event.node_path))
+        scope_path, _, node_id = event.node_path.rpartition("/")
+        scope = scopes[scope_path] if scope_path else self.execution.root
+        record = scope.find(node_id)
+        assert record is not None  # the event is about it
+        place = self._place(record)
         if isinstance(event.detail, AttemptEnded):
             yield from self._attempt(place, place.record.attempts[event.attempt - 1])
         if event.node_state is not None and event.node_state.is_ended:

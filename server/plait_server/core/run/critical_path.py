@@ -36,8 +36,11 @@ def critical_path_in_slices(scope: Scope, run: int) -> Slices[CriticalPath]:
     for indexes in batches(order):
         for index in indexes:
             record = scope.records[index]
-            work_s = node_work_s(record, run)
-            total_s += work_s
+            inner = record.scope_work
+            if inner is None and index in scope.children:
+                inner = yield from critical_path_in_slices(scope.children[index], run)
+            work_s = inner.length_s if inner is not None else node_work_s(record, run)
+            total_s += inner.work_s if inner is not None else work_s
             if record.verdict is Verdict.RUN:
                 work_s += max((ends[sources[edge]] for edge in record.active_edges), default=0.0)
             ends[index] = work_s

@@ -12,6 +12,7 @@ from plait_server.core.definition.compiled import Definition, compile_graph
 from plait_server.core.definition.graph import Analysis, Graph
 from plait_server.core.run.agenda import Agenda
 from plait_server.core.run.closed_scope import ClosedScope, NodeAttempt, stopped_attempts
+from plait_server.core.run.critical_path import critical_path_in_slices
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -72,6 +73,8 @@ class Execution:
         is empty."""
         self.closed: dict[str, ClosedScope] = {}
         """Those whose node has ended, by scope path."""
+        self.just_closed: dict[str, Scope] = {}
+        """Those that were closed since `forget_closed`, whole: for whoever is told of the events that closed them."""
         self.stopped: dict[tuple[str, int], NodeAttempt] = {}
         """(node path, attempt) -> attempts of closed scopes whose handlers may say something later."""
         self.definitions: dict[str, Definition] = {}
@@ -126,6 +129,17 @@ class Execution:
         scope_path, _, node_id = node_path.rpartition("/")
         scope = self.scopes.get(scope_path)
         return scope.find(node_id) if scope is not None else None
+
+    def find_told(self, node_path: str) -> NodeRecord | None:
+        """Find a node of an open scope, or of one that has just been closed."""
+        scope_path, _, node_id = node_path.rpartition("/")
+        scope = self.scopes.get(scope_path) or self.just_closed.get(scope_path)
+        return scope.find(node_id) if scope is not None else None
+
+    def forget_closed(self) -> None:
+        """Let go of the scopes that were closed: whoever had to be told of their events was."""
+        if self.just_closed:
+            self.just_closed = {}
 
     def record(self, node_path: str) -> NodeRecord:
         """Return the node of a path that an event or command names.
@@ -288,13 +302,16 @@ class Execution:
 
     def _close(self, scope: Scope, sequence: int) -> None:
         """Let a scope go whose node has ended, and those inside that were stopped with it."""
+        if scope.parent is not None:
+            scope.parent.scope_work = finish(critical_path_in_slices(scope, self.run))
         for each in (scope, *scope.inside()):
             closed = ClosedScope(each, sequence)
             del self.scopes[each.path]
             self.closed[each.path] = closed
             for stopped in stopped_attempts(each):
                 self.stopped[stopped.node_path, stopped.attempt.number] = stopped
-            each.drop()
+            each.is_dropped = True
+            self.just_closed[each.path] = each
 
     def _apply_to_execution(self, event: Event) -> None:
         after = event.execution_state

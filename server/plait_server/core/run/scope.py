@@ -12,7 +12,7 @@ over the whole execution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from plait_server.core.definition.compiled import Definition
 from plait_server.core.definition.graph import Edge, Node, OnFailure, OnTimeout
@@ -42,6 +42,9 @@ from plait_server.core.run.states import (
 )
 from plait_server.core.run.totals import Totals
 from plait_server.core.slices import Slices, batches
+
+if TYPE_CHECKING:
+    from plait_server.core.run.critical_path import CriticalPath
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
@@ -106,6 +109,7 @@ class NodeRecord:
         "plain_total",
         "reason",
         "scope",
+        "scope_work",
         "sequence",
         "started_s",
         "state",
@@ -149,6 +153,8 @@ class NodeRecord:
         """When it was put back to idle."""
         self.sequence = 0
         """That of the newest event about it."""
+        self.scope_work: CriticalPath | None = None
+        """The work of the scope that ran in it, once that is closed."""
 
     def __repr__(self) -> str:
         reason = f"/{self.reason}" if self.reason else ""
@@ -380,13 +386,6 @@ class Scope:
         self.ended_as, self.failure = detail.state, detail.failure
         if detail.state is ExecutionState.TIMED_OUT:
             self.close()
-
-    def drop(self) -> None:
-        """Let go of the nodes: they and the scope refer to each other."""
-        self.is_dropped = True
-        self.records = []
-        self.children = {}
-        self.held = {}
 
     def apply_idled(self, record: NodeRecord, reason: str, time_s: float) -> None:
         """Take in that a node was put back to idle."""
