@@ -21,7 +21,6 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -68,6 +67,7 @@ from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.graph_finding import GraphFinder
+from plait_server.runtime.making import Making
 from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
 
@@ -107,15 +107,18 @@ class Call:
 class Executor:
     """Runs one execution. `run` is started once, by the supervisor's nursery."""
 
-    def __init__(self, context: Context, namespace: str, execution: Execution, owner_epoch: int) -> None:
+    def __init__(
+        self, context: Context, namespace: str, execution: Execution, owner_epoch: int, making: Making | None
+    ) -> None:
         self.namespace = namespace
         self.execution = execution
         self.machine = Machine(execution)
-        self.feed = Feed(execution.sequence, is_ended=execution.is_ended)
+        self.feed = Feed(0 if making is not None else execution.sequence, is_ended=execution.is_ended)
         self.due_time_s: float | None = None
         """Wall time at which a sleeping execution has something to do."""
         self._context = context
         self._epoch = owner_epoch
+        self._making = making  # None once it is durable.
         self._journal = context.journal.namespace(namespace)
         self._contents = Contents(self._journal)
         self._answers = Answers(execution, context.evaluator, self._contents)
@@ -262,7 +265,7 @@ class Executor:
 
     async def _step(self) -> None:
         self._decide_due()
-        if self._events or self._audit or self._contents.unsaved or self._calls:
+        if self._making or self._events or self._audit or self._contents.unsaved or self._calls:
             await self._commit()
         if not self._internal:
             for call in self._settling:
@@ -365,7 +368,7 @@ class Executor:
             expected_sequence=self.feed.last_sequence,
             owner_epoch=self._epoch,
             events=encoded,
-            row=self._row(events),
+            row=self._new_row() if any(event.execution_state is not None for event in events) else None,
             contents=self._contents.unsaved,
             request=next((call.request for call in calls if call.request is not None), None),
             audit=audit,
@@ -374,7 +377,11 @@ class Executor:
         self._contents.saving, self._contents.unsaved = self._contents.unsaved, {}
         self._is_committing, self._committed = True, trio.Event()
         try:
-            result = await self._context.committer.append_when_there_is_room(item)
+            append = self._context.committer.append_when_there_is_room
+            if self._making is not None:
+                append, encoded = self._making.append, [*self._making.item.events, *encoded]
+                self._making = None
+            result = await append(item)
             if isinstance(result, RequestConflict) and not events:
                 # Nothing was decided, so nothing is ahead of the journal: who asked looks for the request again.
                 self._audit[:0] = audit
@@ -397,12 +404,7 @@ class Executor:
             self.execution.forget_closed()
         self._settling += calls
 
-    def _row(self, events: Sequence[Event]) -> ExecutionRow | None:
-        if not any(event.execution_state is not None for event in events):
-            return None
-        return self._new_row(None)
-
-    def _new_row(self, due_time_s: float | None) -> ExecutionRow:
+    def _new_row(self, due_time_s: float | None = None) -> ExecutionRow:
         summary = summarize(self.namespace, self.execution)
         return ExecutionRow(
             summary=summary.SerializeToString(), is_open=not self.execution.is_ended, due_time_s=due_time_s

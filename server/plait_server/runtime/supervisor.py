@@ -25,6 +25,7 @@ from plait_server.errors import (
 )
 from plait_server.ports.journal import (
     Appended,
+    AppendItem,
     AppendResult,
     Claim,
     DamagedRow,
@@ -41,6 +42,7 @@ from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
 from plait_server.runtime.intake import Submission, check_fingerprint, find_request, prepare
 from plait_server.runtime.late_reports import refuse_late
 from plait_server.runtime.locations import Asleep, Damaged, Key, Live, Loading, Locations, Unread
+from plait_server.runtime.making import Making, NotMade
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
@@ -158,12 +160,17 @@ class Supervisor:
                 return (await self.view(namespace, known.execution_id)).execution
         execution, item = await prepare(self._context, submission)
         result: AppendResult | None = None
-        # Once it is in the journal it must be started, even if the caller is gone.
-        with trio.CancelScope(shield=True):
-            result = await self._context.committer.append(item)
-            if isinstance(result, Appended):
-                self._begin(namespace, execution, 1)
-                return execution
+        if not submission.execution_id:
+            result = await self._make(namespace, execution, item)
+        else:
+            # The id may be taken, by an execution that holds permits under it: nothing is decided before it is known.
+            # Once it is in the journal it must be started, even if the caller is gone.
+            with trio.CancelScope(shield=True):
+                result = await self._context.committer.append(item)
+                if isinstance(result, Appended):
+                    self._begin(namespace, execution, 1)
+        if isinstance(result, Appended):
+            return execution
         if isinstance(result, RequestConflict):
             check_fingerprint(result.record, submission.request)
             return (await self.view(namespace, result.record.execution_id)).execution
@@ -251,24 +258,47 @@ class Supervisor:
 
     # Inside.
 
+    async def _make(self, namespace: str, execution: Execution, item: AppendItem) -> AppendResult:
+        """Start an execution whose first step makes it durable."""
+        if self._nursery is None:
+            raise ShuttingDown
+        key = namespace, execution.execution_id
+        making = Making(self._context.committer, item, lambda: self._locate(key, executor, 1))
+        executor = Executor(self._context, namespace, execution, 1, making)
+        executor.post(Start())
+        self._nursery.start_soon(self._run_made, key, executor, making)
+        return await making.wait()
+
+    async def _run_made(self, key: Key, executor: Executor, making: Making) -> None:
+        try:
+            await self._run(key, executor, 1)
+        finally:
+            making.give_up()
+
     def _begin(self, namespace: str, execution: Execution, epoch: int) -> None:
         if self._nursery is None:
             raise ShuttingDown
         key = namespace, execution.execution_id
         self._resting.drop(key)
-        executor = Executor(self._context, namespace, execution, epoch)
+        executor = Executor(self._context, namespace, execution, epoch, None)
         executor.post(Start())
+        self._locate(key, executor, epoch)
+        self._nursery.start_soon(self._run, key, executor, epoch)
+
+    def _locate(self, key: Key, executor: Executor, epoch: int) -> None:
         self._locations.put(key, Live(executor, epoch))
         begun, self._begun = self._begun, trio.Event()
         begun.set()
-        self._nursery.start_soon(self._run, key, executor, epoch)
 
     async def _run(self, key: Key, executor: Executor, epoch: int) -> None:
         """Run an executor, reading its execution again as often as its appends are refused."""
         exit_: Exit | None = None
         damage: EventDamaged | None = None
+        is_made = True
         try:
             exit_ = await executor.run()
+        except* NotMade:
+            is_made = False  # Its caller has been told.
         except* ExecutionDropped as group:
             fields = execution_fields(key[0], executor.execution)
             logger.warning("the execution is read again: %s", group.exceptions[0], extra=fields)
@@ -279,6 +309,8 @@ class Supervisor:
             # From here to its next location there is no checkpoint, so nobody sees it without one.
             self._locations.remove(key)
             executor.let_go()
+        if not is_made:
+            return
         if damage is not None:
             self.quarantine.add(key, damage)
             return
