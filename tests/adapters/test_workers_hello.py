@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
+from plait_server.core.run.commands import Taken
 from plait_server.errors import InvalidRequest, Overloaded, ProtocolViolation
 from tests.adapters.workers_streams import (
     NAMESPACE,
@@ -161,6 +162,35 @@ async def test_a_stream_that_ends_before_its_hello_is_refused(autojump_clock: Mo
         worker = await hub.dial()
         await worker.close()
         assert (worker.is_over, worker.error) == (True, None)
+
+
+async def test_a_worker_may_begin_without_slots(autojump_clock: MockClock) -> None:
+    async with a_hub() as hub:
+        stream = await hub.dial(slots=0)
+        assert hub.capacity.slots == {"w.1": 0}
+        await stream.tell(pb.WorkerMessage(credit=pb.Credit(slots=2)))
+        assert hub.capacity.slots == {"w.1": 2}
+
+
+async def test_a_worker_that_ends_its_side_hears_nothing_more(autojump_clock: MockClock) -> None:
+    """What it holds stays its own for a lease, and a result is answered when it comes again."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        done, runs = hub.execute("a"), hub.execute("b")
+        await wait_all_tasks_blocked()
+        await stream.complete(done)
+        await stream.close()
+        assert stream.is_over
+        hub.workers.tell(done.key, Taken.RECORDED, "w")
+        await wait_all_tasks_blocked()
+        assert stream.recorded == []
+        again = await hub.dial(running=[runs], finished=[done])
+        await again.complete(done)
+        hub.workers.tell(done.key, Taken.ALREADY_RECORDED, "w")
+        await again.complete(runs)
+        assert again.recorded == [(done.token, Taken.ALREADY_RECORDED)]
+        assert runs.result is not None
+        assert again.assigned == []
 
 
 async def test_operators_see_who_is_there(autojump_clock: MockClock) -> None:
