@@ -27,6 +27,7 @@ def client() -> Generator[Client]:
     with (
         live.server(":memory:") as address,
         live.worker(address, "examples.contact_sheet:worker"),
+        live.worker(address, "examples.report:worker", id="report"),
         Client(address) as connected,
     ):
         yield connected
@@ -80,6 +81,22 @@ def test_a_failure_takes_another_way(client: Client, subject: str, prompt: str, 
     assert isinstance(output, dict)
     assert output["prompt"] == chosen
     assert states(client, ended.execution_id)["prompt"] == prompt
+
+
+@pytest.mark.parametrize(
+    ("headings", "kind", "sections"),
+    [(["Source", "Course", "{{ 1 }}"], "report", 3), (["Source", " ", "Mouth"], "note", 2)],
+)
+def test_a_worker_plans_what_the_server_runs(
+    client: Client, headings: list[str], kind: str, sections: int
+) -> None:
+    submitted = client.submit(EXAMPLES / "report.yaml", input={"topic": "rivers", "headings": headings})
+    ended = client.wait(submitted.execution_id)
+    output = client.payload(ended.output)
+    assert isinstance(output, dict)
+    written = [f"{heading}: what is to be said of rivers" for heading in headings if heading.strip()]
+    assert output == {"kind": kind, "sections": written}
+    assert len(written) == sections
 
 
 def test_the_same_prompt_gives_the_same_picture_and_another_another() -> None:

@@ -62,9 +62,11 @@ def server(store: str, listen: str = "127.0.0.1:0") -> Generator[str]:
 
 
 @contextmanager
-def worker(address: str, target: str = "tests.cli.live_worker:worker") -> Generator[None]:
+def worker(
+    address: str, target: str = "tests.cli.live_worker:worker", *, id: str = "live"
+) -> Generator[None]:
     """Run a worker; it may not be attached yet."""
-    with process("worker", target, "--connect", address, "--id", "live"):
+    with process("worker", target, "--connect", address, "--id", id):
         yield
 
 
