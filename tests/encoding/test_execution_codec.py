@@ -28,7 +28,7 @@ async def shown(runtime: Runtime) -> execution_pb2.Execution:
 async def node(runtime: Runtime, path: str, *, in_list: bool = False) -> execution_pb2.ExecutionNode:
     view = await runtime.supervisor.view(NAMESPACE, "x")
     return describe_node(
-        view.execution.root,
+        view.execution,
         view.execution.record(path),
         is_queued=view.is_queued,
         queue_reason=view.queue_reason,
@@ -40,7 +40,7 @@ def check_counts(message: execution_pb2.Execution, view: View) -> None:
     """Compare the counts, which are kept, with the states of the nodes."""
     shown = [
         describe_node(
-            view.execution.root,
+            view.execution,
             record,
             is_queued=view.is_queued,
             queue_reason=view.queue_reason,

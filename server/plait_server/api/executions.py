@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
@@ -13,22 +14,22 @@ from plait_server.api.call import Call, Send, send_in_time
 from plait_server.api.checks import Checks, request_record, target_of
 from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
-from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens, fill
+from plait_server.api.nodes import Cursor, Nodes
+from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens
 from plait_server.api.snapshots import write_snapshot
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events, join_frame
 from plait_server.core.limits import WATCHERS_MAX
-from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.trace import read_trace_context
-from plait_server.encoding.execution_codec import describe, describe_corrupt, describe_node
+from plait_server.encoding.execution_codec import describe, describe_corrupt
 from plait_server.errors import (
     EventDamaged,
-    NodeNotFound,
     Overloaded,
     PayloadNotFound,
     SequenceOutOfRange,
 )
 from plait_server.ports.graph_requests import GraphRequests, Want
 from plait_server.ports.journal import DamagedRow, Journal, ListedExecution, RequestRecord
+from plait_server.runtime.closed_scopes import ClosedScopes
 from plait_server.runtime.intake import Submission
 from plait_server.runtime.pacing import Gate
 from plait_server.runtime.supervisor import Supervisor
@@ -56,6 +57,7 @@ class ExecutionServicer:
         self._journal = journal
         self._graph_requests = graph_requests
         self._tokens = tokens
+        self._closed_scopes = ClosedScopes(journal)
         self._watchers = 0
         self._gate = Gate()
 
@@ -145,21 +147,22 @@ class ExecutionServicer:
                 return response
 
     async def list_nodes(self, request: Pb.ListNodesRequest, call: Call) -> Pb.ListNodesResponse:
-        """List the nodes of an execution, in graph order."""
+        """List the nodes of an execution, those of a scope after those of the scope around it."""
         del call
         checks = Checks()
         namespace = checks.namespace(request.namespace)
         execution_id = checks.execution_id(request.execution_id)
         size = checks.page_size(request.page_size)
         checks.finish()
-        of_list = "ListNodes", namespace, execution_id
-        begin = int(self._tokens.read(request.page_token, *of_list) or 0)
-        view = await self._supervisor.view(namespace, execution_id)
-        nodes = view.execution.root.records
-        page = fill(_describe_nodes(view, nodes[begin : begin + size]), ANSWER_BYTES_MAX)
-        response = Pb.ListNodesResponse(nodes=page)
-        if begin + len(page) < len(nodes):
-            response.next_page_token = self._tokens.make(str(begin + len(page)), *of_list)
+        in_scope = request.HasField("scope_path")
+        of_list = ["ListNodes", namespace, execution_id, *([request.scope_path] if in_scope else [])]
+        position = self._tokens.read(request.page_token, *of_list)
+        begin = Cursor(request.scope_path, 0) if position is None else Cursor.of_text(position)
+        nodes = self._nodes(namespace, execution_id)
+        page = await nodes.list(begin, nodes_max=size, bytes_max=ANSWER_BYTES_MAX, in_scope=in_scope)
+        response = Pb.ListNodesResponse(nodes=page.nodes)
+        if page.next is not None:
+            response.next_page_token = self._tokens.make(page.next.text(), *of_list)
         return response
 
     async def get_node(self, request: Pb.GetNodeRequest, call: Call) -> Pb.GetNodeResponse:
@@ -167,17 +170,7 @@ class ExecutionServicer:
         del call
         namespace, execution_id = target_of(request.namespace, request.execution_id)
         late_usage = await LateUsage.read(self._journal.namespace(namespace), execution_id)
-        view = await self._supervisor.view(namespace, execution_id)
-        record = view.execution.find(request.node_path)
-        if record is None:
-            raise NodeNotFound(node_path=request.node_path[:200], execution_id=execution_id)
-        node = describe_node(
-            record.scope,
-            record,
-            is_queued=view.is_queued,
-            queue_reason=view.queue_reason,
-            in_list=False,
-        )
+        node = await self._nodes(namespace, execution_id).get(request.node_path)
         late_usage.show_node(node)
         return Pb.GetNodeResponse(node=node)
 
@@ -258,9 +251,10 @@ class ExecutionServicer:
             view = await self._view_after(namespace, execution_id, after)
             if request.include_snapshot:
                 view_of = partial(self._supervisor.view, namespace, execution_id)
-                after, parts = await write_snapshot(namespace, view_of)
-                for part in parts:
-                    await send_in_time(send, part)
+                after, frames = await write_snapshot(namespace, view_of, self._closed_scopes)
+                async with aclosing(frames):
+                    async for frame in frames:
+                        await send_in_time(send, frame)
             elif after < 0:
                 after = view.execution.sequence
             await self._follow(namespace, execution_id, after, send)
@@ -284,6 +278,10 @@ class ExecutionServicer:
         return Pb.CancelExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     # Inside.
+
+    def _nodes(self, namespace: str, execution_id: str) -> Nodes:
+        view_of = partial(self._supervisor.view, namespace, execution_id)
+        return Nodes(namespace, view_of, self._closed_scopes)
 
     def _describe_row(self, namespace: str, listed: ListedExecution | DamagedRow) -> execution_pb2.Execution:
         if isinstance(listed, DamagedRow):
@@ -345,14 +343,3 @@ class ExecutionServicer:
                 await self._wait_changed(view)
             if waited.cancelled_caught:
                 await send_in_time(send, Pb.WatchExecutionResponse(heartbeat=Pb.Heartbeat(sequence=after)))
-
-
-def _describe_nodes(view: View, records: Sequence[NodeRecord]) -> Iterator[execution_pb2.ExecutionNode]:
-    for record in records:
-        yield describe_node(
-            record.scope,
-            record,
-            is_queued=view.is_queued,
-            queue_reason=view.queue_reason,
-            in_list=True,
-        )

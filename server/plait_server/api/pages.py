@@ -21,7 +21,8 @@ from plait_server.errors import InvalidPageToken
 ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - MIB
 """What a page is filled up to. A default client takes 4 MiB, and no entry of a list is near the MiB left."""
 _MAC_BYTES: Final = 16
-_TOKEN_CHARS_MAX: Final = 1_024
+_TOKEN_CHARS_MAX: Final = 4_096
+"""A token may hold the path of a scope: 16 ids of 128 characters."""
 _ENTRY_OVERHEAD: Final = 8
 """A tag, and a length of up to 4 bytes."""
 

@@ -2,25 +2,32 @@
 
 To write 100,000 nodes takes a second, and the execution goes on meanwhile. So:
 
-1. Each slice asks for the durable state anew and writes some nodes as they are.
-2. When all are written, those that events came about since are due again. An execution changes a node in
-   0.1 ms, and a node is written in 10 us, so each round has a tenth of the nodes of the one before.
+1. Each slice asks for the durable state anew and writes some nodes of open scopes as they are.
+2. When all are written, those that events came about since are due again, and those of scopes that were opened since.
+   An execution changes a node in 0.1 ms, and a node is written in 10 us, so each round has a tenth of the nodes of the
+   one before.
 3. A round that leaves few ends in the same slice: they are written again, and the execution with them. No event
    comes in between, so everything is of that sequence.
+4. The nodes of scopes that had ended by then do not change any more. They are read when the watcher takes them, one
+   scope after the other: an execution may have a million.
 
 A small execution is written at once. What a node waits for is no event (A1), and may be older than the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
 
 import trio
 
 from plait.v1 import execution_service_pb2
+from plait_server.api.nodes import describe_seen
 from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM, join_field
-from plait_server.encoding.execution_codec import describe, describe_node
+from plait_server.core.run.execution import Execution
+from plait_server.core.run.scope import Scope
+from plait_server.encoding.execution_codec import describe
+from plait_server.runtime.closed_scopes import ClosedScopes
 from plait_server.runtime.slicing import SLICE_S
 from plait_server.runtime.view import View
 
@@ -33,79 +40,115 @@ _NODES_PER_LOOK: Final = 64
 _NODES_TAG: Final = b"\x1a"
 _SNAPSHOT_TAG: Final = b"\x12"
 
+_Due: TypeAlias = list[tuple[str, Sequence[int]]]
+"""Scope paths, and the positions of nodes in their graphs."""
+
 Pb = execution_service_pb2
 
 
 async def write_snapshot(
-    namespace: str, view_of: Callable[[], Awaitable[View]]
-) -> tuple[int, Iterator[bytes]]:
+    namespace: str, view_of: Callable[[], Awaitable[View]], closed_scopes: ClosedScopes
+) -> tuple[int, AsyncGenerator[bytes, None]]:
     """Write the state of an execution.
 
     Args:
         namespace: Where it is.
-        view_of: Gives its durable state.
+        view_of: Returns its durable state.
+        closed_scopes: Reads scopes that have ended.
 
     Returns:
         The sequence of the state, and the encoded frames, of at most 1 MiB each; they are put together one by
-        one, for others to go on between.
+        one, for others to go on between. The caller closes them (`contextlib.aclosing`). They raise EventDamaged where
+        a scope that has ended cannot be read.
     """
     view = await view_of()
-    count = len(view.execution.root.records)
-    nodes = [b""] * count
-    due: Sequence[int] = range(count)
+    written: dict[str, list[bytes]] = {}
+    due: _Due = [(path, range(len(scope.records))) for path, scope in view.execution.scopes.items()]
     for round_ in range(ROUNDS_MAX):
         since = view.execution.sequence
-        view = await _write_round(nodes, due, view, view_of)
-        due = [record.index for record in view.execution.root.records if record.sequence > since]
-        if len(due) <= LAST_NODES_MAX or round_ + 1 == ROUNDS_MAX:
+        view = await _write_round(written, due, view, view_of)
+        due = _due_since(view.execution, since)
+        if sum(len(indexes) for _, indexes in due) <= LAST_NODES_MAX or round_ + 1 == ROUNDS_MAX:
             break
-    for index in due:
-        nodes[index] = _write_node(view, index)
+    for path, indexes in due:
+        for index in indexes:
+            _write_node(written, view, view.execution.scopes[path], index)
     execution = view.execution
     head = Pb.Snapshot(
         sequence=execution.sequence, execution=describe(namespace, execution, view.queued_counts())
     )
-    return execution.sequence, _frames(head, nodes)
+    # A scope's path comes before those of the scopes inside it.
+    closed = sorted(execution.closed)
+    nodes = [node for path in execution.scopes for node in written[path]]
+
+    async def read_closed(path: str) -> list[bytes]:
+        scope = await closed_scopes.read(namespace, execution, path)
+        seen = View(execution, None, None)
+        return [describe_seen(seen, record, in_list=True).SerializeToString() for record in scope.records]
+
+    return execution.sequence, _frames(head, nodes, closed, read_closed)
 
 
 async def _write_round(
-    nodes: list[bytes], due: Sequence[int], view: View, view_of: Callable[[], Awaitable[View]]
+    written: dict[str, list[bytes]], due: _Due, view: View, view_of: Callable[[], Awaitable[View]]
 ) -> View:
-    """Write the nodes that are due, in slices; gives the state in which the last were written."""
+    """Write the nodes that are due, in slices; returns the state in which the last were written."""
     begun_s = trio.current_time()
-    for position, index in enumerate(due):
-        if position % _NODES_PER_LOOK == 0 and (taken_s := trio.current_time() - begun_s) >= SLICE_S:
-            await trio.sleep(min(taken_s, SLICE_S))
-            view = await view_of()
-            begun_s = trio.current_time()
-        nodes[index] = _write_node(view, index)
+    count = 0
+    for path, indexes in due:
+        for index in indexes:
+            if count % _NODES_PER_LOOK == 0 and (taken_s := trio.current_time() - begun_s) >= SLICE_S:
+                await trio.sleep(min(taken_s, SLICE_S))
+                view = await view_of()
+                begun_s = trio.current_time()
+            count += 1
+            scope = view.execution.scopes.get(path)
+            if scope is None:
+                break  # It has ended meanwhile, and is read from its events.
+            _write_node(written, view, scope, index)
     return view
 
 
-def _write_node(view: View, index: int) -> bytes:
-    record = view.execution.root.records[index]
-    node = describe_node(
-        view.execution.root,
-        record,
-        is_queued=view.is_queued,
-        queue_reason=view.queue_reason,
-        in_list=True,
-    )
-    return node.SerializeToString()
+def _due_since(execution: Execution, since: int) -> _Due:
+    """List the nodes of open scopes that events after a sequence are about, and those of scopes opened by one."""
+    due: _Due = []
+    for path, scope in execution.scopes.items():
+        if scope.first_sequence > since:
+            due.append((path, range(len(scope.records))))
+        elif scope.sequence > since:
+            due.append((path, [record.index for record in scope.records if record.sequence > since]))
+    return due
 
 
-def _frames(head: execution_service_pb2.Snapshot, nodes: Sequence[bytes]) -> Iterator[bytes]:
+def _write_node(written: dict[str, list[bytes]], view: View, scope: Scope, index: int) -> None:
+    nodes = written.get(scope.path)
+    if nodes is None:
+        nodes = written[scope.path] = [b""] * len(scope.records)
+    nodes[index] = describe_seen(view, scope.records[index], in_list=True).SerializeToString()
+
+
+async def _frames(
+    head: execution_service_pb2.Snapshot,
+    nodes: Sequence[bytes],
+    closed: Sequence[str],
+    read_closed: Callable[[str], Awaitable[list[bytes]]],
+) -> AsyncGenerator[bytes, None]:
     """Cut a snapshot into frames; the first begins with the execution, the last says so."""
-    begins = [0]
-    size = head.ByteSize()
-    for position, node in enumerate(nodes):
-        size += len(node) + 8
-        if size > FRAME_BYTES_MAX - FRAME_ROOM:
-            begins.append(position)
-            size = len(node) + 8
     part = head
-    for begin, end in zip(begins, [*begins[1:], len(nodes)], strict=True):
-        part.last = end == len(nodes)
-        content = part.SerializeToString() + join_field(_NODES_TAG, nodes[begin:end])
-        yield join_field(_SNAPSHOT_TAG, [content])
-        part = Pb.Snapshot(sequence=head.sequence)
+    gathered: list[bytes] = []
+    size = head.ByteSize()
+    for path in ("", *closed):
+        for node in await read_closed(path) if path else nodes:
+            if size + len(node) + 8 > FRAME_BYTES_MAX - FRAME_ROOM:
+                yield _frame(part, gathered)
+                part = Pb.Snapshot(sequence=head.sequence)
+                gathered, size = [], 0
+            gathered.append(node)
+            size += len(node) + 8
+    part.last = True
+    yield _frame(part, gathered)
+
+
+def _frame(part: execution_service_pb2.Snapshot, nodes: Sequence[bytes]) -> bytes:
+    content = part.SerializeToString() + join_field(_NODES_TAG, nodes)
+    return join_field(_SNAPSHOT_TAG, [content])

@@ -14,8 +14,8 @@ from plait_server.core.definition.graph import Condition, Delay, Subgraph, Switc
 from plait_server.core.limits import KIB, MIB
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure, cut_failure
-from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
-from plait_server.core.run.states import NodeState
+from plait_server.core.run.scope import AttemptRecord, NodeRecord
+from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.core.run.usage import usage_text
 from plait_server.encoding.event_codec import duration, timestamp
 from plait_server.encoding.failure_codec import failure_to_proto, payload_to_proto
@@ -129,14 +129,23 @@ def describe(
 
 
 def describe_node(
-    scope: Scope,
+    execution: Execution,
     record: NodeRecord,
     *,
     is_queued: Callable[[NodeRecord], bool],
     queue_reason: Callable[[NodeRecord], str],
     in_list: bool,
 ) -> execution_pb2.ExecutionNode:
-    """Write a node; in a list without inputs and outputs, and with its newest attempt only."""
+    """Write a node; in a list without inputs and outputs, and with its newest attempt only.
+
+    Args:
+        execution: What the node is in.
+        record: Of a scope of the execution, or of one that has ended and was read back by itself.
+        is_queued: Says whether a node is ready and waits (A1).
+        queue_reason: Says why.
+        in_list: Whether it is to be short.
+    """
+    scope = record.scope
     state = _shown_state(record, is_queued)
     kind = record.node.kind
     message = execution_pb2.ExecutionNode(
@@ -157,6 +166,8 @@ def describe_node(
         message.due_time.CopyFrom(timestamp(record.due_s))
     if record.failure is not None:
         message.failure.CopyFrom(_listed(record.failure) if in_list else failure_to_proto(record.failure))
+    if isinstance(kind, Subgraph):
+        _describe_scope(message, execution, record, in_list=in_list)
     newest = reversed(record.attempts[-1:] if in_list else record.attempts)
     described = (_describe_attempt(attempt, in_list=in_list) for attempt in newest)
     message.attempts.extend(reversed(list(_as_many_as_fit(described, ATTEMPTS_BYTES_MAX))))
@@ -172,6 +183,33 @@ def shown_usage(totals: Mapping[str, Decimal]) -> dict[str, str]:
     """Write totals, the first 1,000 units of them: attempts may report a unit of their own each."""
     units = islice(sorted(totals), USAGE_UNITS_SHOWN_MAX)
     return usage_text({unit: totals[unit] for unit in units})
+
+
+def _describe_scope(
+    message: execution_pb2.ExecutionNode, execution: Execution, record: NodeRecord, *, in_list: bool
+) -> None:
+    """Show the scope that a node has beside it, if it was opened (E6)."""
+    scope = execution.scopes.get(record.path)
+    closed = execution.closed.get(record.path)
+    if scope is not None:
+        # One whose node was put back has been stopped, and does not go on by itself.
+        is_running = record.state is NodeState.RUNNING
+        state = scope.ended_as or (ExecutionState.RUNNING if is_running else ExecutionState.CANCELLED)
+        graph_name, node_count, failure = scope.graph.name, len(scope.records), scope.failure
+    elif closed is not None:
+        state, failure = closed.state, closed.failure
+        graph_name, node_count = closed.graph_name, closed.node_count
+    else:
+        return
+    shown = execution_pb2.ExecutionScope(
+        path=record.path,
+        graph_name=graph_name,
+        state=int(state),  # type: ignore[arg-type] # the core's numbers are the contract's
+        node_count=node_count,
+    )
+    if failure is not None:
+        shown.failure.CopyFrom(_listed(failure) if in_list else failure_to_proto(failure))
+    message.scope.CopyFrom(shown)
 
 
 def _shown_state(record: NodeRecord, is_queued: Callable[[NodeRecord], bool]) -> NodeState:

@@ -22,7 +22,7 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
    verifies the chain and raises `EventDamaged` at the first event that does not fit.
    The index by scope (`AppendItem.scope_entries`) is a way to events and no truth of its own: `read_scope` verifies
    each event by the checksum of the one before it, and each entry of the index by a checksum; but an entry that is
-   lost is not missed. The reader knows what a scope must have, and `plait store salvage` makes the index anew.
+   lost is not missed here. Whoever reads a scope knows what it must have; `plait store salvage` makes the index anew.
 6. Contents are kept by digest within a namespace; writing one twice is the same as once.
 7. Whatever is returned was verified against its key, so that damage never answers for another key. A damaged
    row of an execution is told as that execution's damage: by id as `EventDamaged`, in lists and claims as a

@@ -102,5 +102,6 @@ class Resting:
 
 
 def _elements_of(execution: Execution) -> int:
+    """Return how many nodes and edges the scopes have that have not ended, and how many have."""
     scopes = execution.scopes.values()
-    return sum(len(scope.records) + len(scope.edge_states) for scope in scopes)
+    return sum(len(scope.records) + len(scope.edge_states) for scope in scopes) + len(execution.closed)

@@ -25,10 +25,21 @@ class NodeAttempt(NamedTuple):
 class ClosedScope:
     """A scope that is over; of its nodes 300 bytes are left where a record takes 400 each."""
 
-    __slots__ = ("failure", "first_sequence", "last_sequence", "outcomes", "path", "state")
+    __slots__ = (
+        "failure",
+        "first_sequence",
+        "graph_name",
+        "last_sequence",
+        "node_count",
+        "outcomes",
+        "path",
+        "state",
+    )
 
     def __init__(self, scope: Scope, last_sequence: int) -> None:
         self.path = scope.path
+        self.graph_name = scope.graph.name
+        self.node_count = len(scope.records)
         self.state = scope.ended_as or _state_of(scope.parent)
         """How it ended; one that was stopped from outside as its node."""
         self.failure: Failure | None = scope.failure
@@ -37,12 +48,7 @@ class ClosedScope:
         """The event that opened it."""
         self.last_sequence = last_sequence
         """The event that ended its node."""
-        self.outcomes = b"".join(
-            b"\xff%b/%b" % (record.node.id.encode(), bytes([each.outcome or 0 for each in record.attempts]))
-            for record in scope.records
-            if record.attempts
-        )
-        """For each node that had attempts a byte that is no text, its id, a slash, and a byte for each outcome."""
+        self.outcomes = outcomes_of(scope)
 
     def __repr__(self) -> str:
         return f"<ClosedScope {self.path} {self.state.name}>"
@@ -52,6 +58,15 @@ class ClosedScope:
         _, found, rest = self.outcomes.partition(b"\xff%b/" % node_id.encode())
         outcomes = rest.partition(b"\xff")[0] if found else b""
         return AttemptOutcome(outcomes[attempt - 1]) if 0 < attempt <= len(outcomes) else None
+
+
+def outcomes_of(scope: Scope) -> bytes:
+    """Write for each node that had attempts a byte that is no text, its id, a slash, and a byte for each outcome."""
+    return b"".join(
+        b"\xff%b/%b" % (record.node.id.encode(), bytes([each.outcome or 0 for each in record.attempts]))
+        for record in scope.records
+        if record.attempts
+    )
 
 
 def stopped_attempts(scope: Scope) -> list[NodeAttempt]:

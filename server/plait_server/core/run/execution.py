@@ -224,8 +224,8 @@ class Execution:
             self._apply_late(event, detail)
             return
         record = self.record(event.node_path)
-        record.sequence = event.sequence
         scope = record.scope
+        record.sequence = scope.sequence = event.sequence
         match detail:
             case AttemptStarted():
                 scope.apply_started(record, event.time_s, event.run, detail)
@@ -256,7 +256,7 @@ class Execution:
         """Take in what came of an attempt after its end; its scope may be closed."""
         record = self.find(event.node_path)
         if record is not None:
-            record.sequence = event.sequence
+            record.sequence = record.scope.sequence = event.sequence
         if isinstance(detail, CancelReceipt):
             key = event.node_path, event.attempt
             self.open_receipts += (key not in self.receipts) - detail.stage.is_final

@@ -217,6 +217,8 @@ class Scope:
         """When it was opened; 0 of the execution's own, which has a start of its own."""
         self.first_sequence = 0
         """The event that opened it."""
+        self.sequence = 0
+        """That of the newest event about one of its nodes."""
         self.ended_as: ExecutionState | None = None
         """How it ended, from its own event on: before its nodes, if its time was over; else its node ends next."""
         self.failure: Failure | None = None

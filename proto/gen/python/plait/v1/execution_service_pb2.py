@@ -29,7 +29,7 @@ from plait.v1 import graph_pb2 as plait_dot_v1_dot_graph__pb2
 from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n plait/v1/execution_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14plait/v1/event.proto\x1a\x18plait/v1/execution.proto\x1a\x14plait/v1/graph.proto\x1a\x16plait/v1/payload.proto\"\xfc\x01\n\x12SubmitGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1e\n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Graph\x12 \n\x05input\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x05 \x01(\t\x12\x38\n\x06labels\x18\x06 \x03(\x0b\x32(.plait.v1.SubmitGraphRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x13SubmitGraphResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\">\n\x13GetExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\">\n\x14GetExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"Q\n\x15ListExecutionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x16ListExecutionsResponse\x12\'\n\nexecutions\x18\x01 \x03(\x0b\x32\x13.plait.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x10ListNodesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetNodeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tnode_path\x18\x03 \x01(\t\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.plait.v1.ExecutionNode\"6\n\x11GetPayloadRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"#\n\x12GetPayloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"h\n\x14WaitExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x15WaitExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"r\n\x15WatchExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x18\n\x10include_snapshot\x18\x04 \x01(\x08\"\xe7\x01\n\x16WatchExecutionResponse\x12&\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x14.plait.v1.EventBatchH\x00\x12&\n\x08snapshot\x18\x02 \x01(\x0b\x32\x12.plait.v1.SnapshotH\x00\x12\'\n\tcaught_up\x18\x03 \x01(\x0b\x32\x12.plait.v1.CaughtUpH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.plait.v1.HeartbeatH\x00\x12!\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x12.plait.v1.WatchEndH\x00\x42\x07\n\x05\x66rame\"-\n\nEventBatch\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\"z\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\texecution\x18\x02 \x01(\x0b\x32\x13.plait.v1.Execution\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\x1c\n\x08\x43\x61ughtUp\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\")\n\x08WatchEnd\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0b\n\x03run\x18\x02 \x01(\x05\"\x90\x01\n\x11ListEventsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\"e\n\x16\x43\x61ncelExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x17\x43\x61ncelExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution2\x9d\x06\n\x10\x45xecutionService\x12J\n\x0bSubmitGraph\x12\x1c.plait.v1.SubmitGraphRequest\x1a\x1d.plait.v1.SubmitGraphResponse\x12M\n\x0cGetExecution\x12\x1d.plait.v1.GetExecutionRequest\x1a\x1e.plait.v1.GetExecutionResponse\x12S\n\x0eListExecutions\x12\x1f.plait.v1.ListExecutionsRequest\x1a .plait.v1.ListExecutionsResponse\x12\x44\n\tListNodes\x12\x1a.plait.v1.ListNodesRequest\x1a\x1b.plait.v1.ListNodesResponse\x12>\n\x07GetNode\x12\x18.plait.v1.GetNodeRequest\x1a\x19.plait.v1.GetNodeResponse\x12I\n\nGetPayload\x12\x1b.plait.v1.GetPayloadRequest\x1a\x1c.plait.v1.GetPayloadResponse0\x01\x12P\n\rWaitExecution\x12\x1e.plait.v1.WaitExecutionRequest\x1a\x1f.plait.v1.WaitExecutionResponse\x12U\n\x0eWatchExecution\x12\x1f.plait.v1.WatchExecutionRequest\x1a .plait.v1.WatchExecutionResponse0\x01\x12G\n\nListEvents\x12\x1b.plait.v1.ListEventsRequest\x1a\x1c.plait.v1.ListEventsResponse\x12V\n\x0f\x43\x61ncelExecution\x12 .plait.v1.CancelExecutionRequest\x1a!.plait.v1.CancelExecutionResponseBC\n\x0bio.plait.v1B\x15\x45xecutionServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n plait/v1/execution_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14plait/v1/event.proto\x1a\x18plait/v1/execution.proto\x1a\x14plait/v1/graph.proto\x1a\x16plait/v1/payload.proto\"\xfc\x01\n\x12SubmitGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1e\n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Graph\x12 \n\x05input\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x05 \x01(\t\x12\x38\n\x06labels\x18\x06 \x03(\x0b\x32(.plait.v1.SubmitGraphRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x13SubmitGraphResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\">\n\x13GetExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\">\n\x14GetExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"Q\n\x15ListExecutionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x16ListExecutionsResponse\x12\'\n\nexecutions\x18\x01 \x03(\x0b\x32\x13.plait.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x10ListNodesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x17\n\nscope_path\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_scope_path\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetNodeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tnode_path\x18\x03 \x01(\t\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.plait.v1.ExecutionNode\"6\n\x11GetPayloadRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"#\n\x12GetPayloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"h\n\x14WaitExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x15WaitExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"r\n\x15WatchExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x18\n\x10include_snapshot\x18\x04 \x01(\x08\"\xe7\x01\n\x16WatchExecutionResponse\x12&\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x14.plait.v1.EventBatchH\x00\x12&\n\x08snapshot\x18\x02 \x01(\x0b\x32\x12.plait.v1.SnapshotH\x00\x12\'\n\tcaught_up\x18\x03 \x01(\x0b\x32\x12.plait.v1.CaughtUpH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.plait.v1.HeartbeatH\x00\x12!\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x12.plait.v1.WatchEndH\x00\x42\x07\n\x05\x66rame\"-\n\nEventBatch\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\"z\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\texecution\x18\x02 \x01(\x0b\x32\x13.plait.v1.Execution\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\x1c\n\x08\x43\x61ughtUp\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\")\n\x08WatchEnd\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0b\n\x03run\x18\x02 \x01(\x05\"\x90\x01\n\x11ListEventsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\"e\n\x16\x43\x61ncelExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x17\x43\x61ncelExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution2\x9d\x06\n\x10\x45xecutionService\x12J\n\x0bSubmitGraph\x12\x1c.plait.v1.SubmitGraphRequest\x1a\x1d.plait.v1.SubmitGraphResponse\x12M\n\x0cGetExecution\x12\x1d.plait.v1.GetExecutionRequest\x1a\x1e.plait.v1.GetExecutionResponse\x12S\n\x0eListExecutions\x12\x1f.plait.v1.ListExecutionsRequest\x1a .plait.v1.ListExecutionsResponse\x12\x44\n\tListNodes\x12\x1a.plait.v1.ListNodesRequest\x1a\x1b.plait.v1.ListNodesResponse\x12>\n\x07GetNode\x12\x18.plait.v1.GetNodeRequest\x1a\x19.plait.v1.GetNodeResponse\x12I\n\nGetPayload\x12\x1b.plait.v1.GetPayloadRequest\x1a\x1c.plait.v1.GetPayloadResponse0\x01\x12P\n\rWaitExecution\x12\x1e.plait.v1.WaitExecutionRequest\x1a\x1f.plait.v1.WaitExecutionResponse\x12U\n\x0eWatchExecution\x12\x1f.plait.v1.WatchExecutionRequest\x1a .plait.v1.WatchExecutionResponse0\x01\x12G\n\nListEvents\x12\x1b.plait.v1.ListEventsRequest\x1a\x1c.plait.v1.ListEventsResponse\x12V\n\x0f\x43\x61ncelExecution\x12 .plait.v1.CancelExecutionRequest\x1a!.plait.v1.CancelExecutionResponseBC\n\x0bio.plait.v1B\x15\x45xecutionServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,44 +53,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXECUTIONSREQUEST']._serialized_end=699
   _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=701
   _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=791
-  _globals['_LISTNODESREQUEST']._serialized_start=793
-  _globals['_LISTNODESREQUEST']._serialized_end=891
-  _globals['_LISTNODESRESPONSE']._serialized_start=893
-  _globals['_LISTNODESRESPONSE']._serialized_end=977
-  _globals['_GETNODEREQUEST']._serialized_start=979
-  _globals['_GETNODEREQUEST']._serialized_end=1055
-  _globals['_GETNODERESPONSE']._serialized_start=1057
-  _globals['_GETNODERESPONSE']._serialized_end=1113
-  _globals['_GETPAYLOADREQUEST']._serialized_start=1115
-  _globals['_GETPAYLOADREQUEST']._serialized_end=1169
-  _globals['_GETPAYLOADRESPONSE']._serialized_start=1171
-  _globals['_GETPAYLOADRESPONSE']._serialized_end=1206
-  _globals['_WAITEXECUTIONREQUEST']._serialized_start=1208
-  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1312
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1314
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1377
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1379
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1493
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1496
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1727
-  _globals['_EVENTBATCH']._serialized_start=1729
-  _globals['_EVENTBATCH']._serialized_end=1774
-  _globals['_SNAPSHOT']._serialized_start=1776
-  _globals['_SNAPSHOT']._serialized_end=1898
-  _globals['_CAUGHTUP']._serialized_start=1900
-  _globals['_CAUGHTUP']._serialized_end=1928
-  _globals['_HEARTBEAT']._serialized_start=1930
-  _globals['_HEARTBEAT']._serialized_end=1959
-  _globals['_WATCHEND']._serialized_start=1961
-  _globals['_WATCHEND']._serialized_end=2002
-  _globals['_LISTEVENTSREQUEST']._serialized_start=2005
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2149
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2151
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2242
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=2244
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=2345
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=2347
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=2412
-  _globals['_EXECUTIONSERVICE']._serialized_start=2415
-  _globals['_EXECUTIONSERVICE']._serialized_end=3212
+  _globals['_LISTNODESREQUEST']._serialized_start=794
+  _globals['_LISTNODESREQUEST']._serialized_end=932
+  _globals['_LISTNODESRESPONSE']._serialized_start=934
+  _globals['_LISTNODESRESPONSE']._serialized_end=1018
+  _globals['_GETNODEREQUEST']._serialized_start=1020
+  _globals['_GETNODEREQUEST']._serialized_end=1096
+  _globals['_GETNODERESPONSE']._serialized_start=1098
+  _globals['_GETNODERESPONSE']._serialized_end=1154
+  _globals['_GETPAYLOADREQUEST']._serialized_start=1156
+  _globals['_GETPAYLOADREQUEST']._serialized_end=1210
+  _globals['_GETPAYLOADRESPONSE']._serialized_start=1212
+  _globals['_GETPAYLOADRESPONSE']._serialized_end=1247
+  _globals['_WAITEXECUTIONREQUEST']._serialized_start=1249
+  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1353
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1355
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1418
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1420
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1534
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1537
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1768
+  _globals['_EVENTBATCH']._serialized_start=1770
+  _globals['_EVENTBATCH']._serialized_end=1815
+  _globals['_SNAPSHOT']._serialized_start=1817
+  _globals['_SNAPSHOT']._serialized_end=1939
+  _globals['_CAUGHTUP']._serialized_start=1941
+  _globals['_CAUGHTUP']._serialized_end=1969
+  _globals['_HEARTBEAT']._serialized_start=1971
+  _globals['_HEARTBEAT']._serialized_end=2000
+  _globals['_WATCHEND']._serialized_start=2002
+  _globals['_WATCHEND']._serialized_end=2043
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2046
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2190
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2192
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2283
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=2285
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=2386
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=2388
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=2453
+  _globals['_EXECUTIONSERVICE']._serialized_start=2456
+  _globals['_EXECUTIONSERVICE']._serialized_end=3253
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,103 @@
+"""A scope read by itself: one that has ended, of which its execution keeps no nodes, folded from its own events (N2).
+
+What lies in it looks as it did when it ended. What the scope is in is not there: nothing is decided here, and the
+scopes inside are known by the events of their nodes alone.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from plait_server.core.definition.compiled import Definition
+from plait_server.core.run.agenda import Agenda
+from plait_server.core.run.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CancelReceipt,
+    CancelRequested,
+    Event,
+    ExecutionEnded,
+    ExecutionStarted,
+    ExecutionSubmitted,
+    NodeEnded,
+    NodeIdled,
+    NodeWaiting,
+    ScopeEnded,
+    ScopeOpened,
+    UsageReported,
+)
+from plait_server.core.run.scope import Scope
+from plait_server.core.run.scope_branches import ScopeBranches
+from plait_server.core.run.totals import Totals
+from plait_server.core.slices import Slices
+from plait_server.errors import InvariantViolated
+
+
+def open_alone(definition: Definition, event: Event) -> Slices[Scope]:
+    """Make a scope of the event that opened it, in slices.
+
+    Raises:
+        InvariantViolated: the event opened none.
+    """
+    opened = event.detail
+    if not isinstance(opened, ScopeOpened):
+        raise _unfit(event)
+    scope = Scope(
+        definition,
+        agenda=Agenda(),
+        totals=Totals(),
+        branches=ScopeBranches(definition.branches, event.branch, opened.branches_before),
+        path=opened.scope_path,
+    )
+    yield from scope.fill_in_slices()
+    scope.input = opened.input
+    scope.first_sequence, scope.started_s = event.sequence, event.time_s
+    scope.open_sources()
+    return scope
+
+
+def apply_alone(scope: Scope, event: Event) -> None:
+    """Fold an event about a node of the scope into it.
+
+    Raises:
+        InvariantViolated: it does not follow from what came before.
+    """
+    scope_path, _, node_id = event.node_path.rpartition("/")
+    record = scope.find(node_id)
+    if record is None or scope_path != scope.path:
+        raise _unfit(event)
+    record.sequence = scope.sequence = event.sequence
+    state, detail = event.node_state, event.detail
+    match detail:
+        case AttemptStarted():
+            scope.apply_started(record, event.time_s, event.run, detail)
+        case AttemptEnded() if state is not None and record.attempts:
+            scope.apply_attempt_ended(record, state, event.reason, event.time_s, detail)
+        case NodeEnded() if state is not None:
+            scope.apply_ended(record, state, event.reason, event.time_s, detail)
+        case NodeWaiting():
+            scope.apply_waiting(record, event.time_s, detail)
+        case NodeIdled():
+            scope.apply_idled(record, event.reason, event.time_s)
+        case ScopeOpened():
+            scope.apply_scope_opened(record, event.time_s, detail.input)
+        case UsageReported() if 0 < event.attempt <= len(record.attempts):
+            record.attempts[event.attempt - 1].usage = detail.usage
+        case ScopeEnded() | CancelReceipt():
+            pass
+        case (
+            AttemptEnded()
+            | NodeEnded()
+            | UsageReported()
+            | ExecutionSubmitted()
+            | ExecutionStarted()
+            | CancelRequested()
+            | ExecutionEnded()
+        ):
+            raise _unfit(event)
+        case _:
+            assert_never(detail)
+
+
+def _unfit(event: Event) -> InvariantViolated:
+    return InvariantViolated(f"event {event.sequence} is not the next one of a scope; please report this")
