@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc.aio
 import pytest
+import trio.testing
 
 from plait_server.api.frame_reader import READ_AHEAD_BYTES, READ_AHEAD_FRAMES, FrameReader
 from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
@@ -58,6 +59,14 @@ async def test_frames_come_in_order_and_then_the_end() -> None:
         assert [await reader.receive() for _ in frames] == frames
         assert await reader.receive() is None
         assert await reader.receive() is None
+
+
+async def test_a_peer_that_sends_without_end_holds_up_nobody() -> None:
+    """Receiving is a checkpoint, also when a frame is there."""
+    async with reading(Peer(b"a")) as reader:
+        await settle()
+        with trio.testing.assert_checkpoints():
+            await reader.receive()
 
 
 async def test_frames_that_came_before_the_end_are_received() -> None:

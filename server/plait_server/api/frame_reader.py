@@ -58,7 +58,9 @@ class FrameReader:
             self._came.set()
 
     async def receive(self) -> bytes | None:
-        """Wait for the next frame; None when the peer's side is over; in trio."""
+        """Wait for the next frame; None when the peer's side is over; in trio. Always a checkpoint."""
+        if self._frames:
+            await trio.lowlevel.checkpoint()
         while not self._frames:
             if self._is_over:
                 return None

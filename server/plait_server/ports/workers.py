@@ -107,7 +107,10 @@ class WorkerSnapshot:
 
 
 ReceiveFrame: TypeAlias = Callable[[], Awaitable[bytes | None]]
-"""Receives a worker's next frame, an AttachRequest not yet parsed; None at the end of its stream."""
+"""Receives a worker's next frame, an AttachRequest not yet parsed; None at the end of its stream.
+
+Always a checkpoint, for a worker may send without end.
+"""
 SendFrame: TypeAlias = Callable[[worker_hub_service_pb2.AttachResponse], Awaitable[None]]
 """Sends a frame; waits for the transport's flow control."""
 

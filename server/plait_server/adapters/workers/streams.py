@@ -76,8 +76,12 @@ class Stream:
         Raises:
             InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation: see `ServerSession.receive`.
         """
-        await trio.lowlevel.checkpoint()
-        while (events := next(self._pieces, None)) is None:
+        events = next(self._pieces, None)
+        if events is not None:
+            await (
+                trio.lowlevel.checkpoint()
+            )  # Between two pieces of a frame; the wait for a frame is one anyway.
+        while events is None:
             if self._unanswered_bytes > UNRECORDED_BYTES_MAX:
                 with trio.move_on_after(HOLD_BACK_S):
                     await self._answered.wait()
@@ -85,6 +89,7 @@ class Stream:
             if content is None:
                 return None
             self._pieces = self.session.receive(content)
+            events = next(self._pieces, None)
         for event in events:
             if isinstance(event, Ponged):
                 self._ponged = max(self._ponged, event.number)
