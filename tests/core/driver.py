@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import heapq
 import json
-from dataclasses import replace
 from typing import assert_never
 
-from plait_server.core.definition.analysis import analyze, build_adjacency
-from plait_server.core.definition.graph import Analysis, Condition, Graph, Subgraph, Switch, Task
+from plait_server.core.definition.compiled import Definition
+from plait_server.core.definition.graph import Graph, Task
 from plait_server.core.definition.validation import ExpressionNames, validate
 from plait_server.core.run.commands import (
     AttemptResult,
@@ -42,7 +41,6 @@ from plait_server.core.run.commands import (
     TimerDue,
     TimerKind,
     UnlimitScope,
-    ValueFound,
     WithdrawNode,
 )
 from plait_server.core.run.events import (
@@ -52,6 +50,7 @@ from plait_server.core.run.events import (
     ExecutionSubmitted,
     NodeEnded,
     ScopeEnded,
+    ScopeOpened,
 )
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure
@@ -66,7 +65,7 @@ from plait_server.core.run.states import (
     NodeState,
     Treatment,
 )
-from tests.core.evaluator import joined, sink_outputs
+from tests.core.evaluator import analysis_of, find_graph, find_value, joined, sink_outputs, verdict
 from tests.core.journal_rules import JournalRules
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -101,6 +100,8 @@ class Driver:
         self.commands: list[Command] = []
         """What the last call led to."""
         self.offered: dict[str, OfferNode] = {}
+        self.limits: dict[str, int] = {}
+        """Scope path -> how many attempts may run in it (N1)."""
         self.questions: list[Question] = []
         self.audits: list[Audit] = []
         self.told: list[TellTaken] = []
@@ -111,6 +112,8 @@ class Driver:
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
         self.rules = JournalRules(graph)
+        self._definitions: dict[str, Definition] = {}
+        """Digest -> a graph that an output was (N7)."""
         self._edge_states: dict[str, list[EdgeState]] = {}
         """Scope path -> the states of its edges."""
         submitted = ExecutionSubmitted("e1", graph.name, "", "", NULL, {}, 1, TRACEPARENT, len(graph.nodes))
@@ -134,7 +137,7 @@ class Driver:
     @property
     def scopes(self) -> dict[str, Scope]:
         """Those that have not ended, by path."""
-        return {"": self.machine.execution.root}
+        return self.machine.execution.scopes
 
     def start(self) -> Driver:
         """Start the execution."""
@@ -263,7 +266,9 @@ class Driver:
         """Answer the oldest question that is out; tell whether there was one."""
         if not self.questions:
             return False
-        self._step(self._answer_to(self.questions.pop(0)))
+        question = self.questions.pop(0)
+        if self._is_wanted(question):
+            self._step(self._answer_to(question))
         return True
 
     def restart(self) -> None:
@@ -271,10 +276,15 @@ class Driver:
         execution = Execution(self.graph, self.analysis)
         machine = Machine(execution)
         for event in self.events:
-            machine.apply(event)
+            self._apply(execution, event)
         assert execution.digest() == self.machine.execution.digest(), "A1: a replay gives another state"
         self.machine = machine
         self.offered.clear()
+        # The driver knows them from the state.
+        limits = {
+            path: scope.graph.policy.max_concurrency for path, scope in execution.scopes.items() if path
+        }
+        self.limits = {path: limit for path, limit in limits.items() if limit}
         self.questions.clear()
         self._timers.clear()
         self._settle(machine.resume(self.now_s))
@@ -285,8 +295,8 @@ class Driver:
         for event in events[1:]:
             self.now_s = event.time_s
             self._check_event(event)
-            self.machine.apply(event)
-            self.replica.apply(event)
+            self._apply(self.execution, event)
+            self._apply(self.replica, event)
         for path, scope in self.scopes.items():
             self._edge_states[path] = list(scope.edge_states)
         self.now_s = now_s
@@ -405,7 +415,7 @@ class Driver:
         events, commands = decision.events, decision.commands
         for event in events:
             self._check_event(event)
-            self.replica.apply(event)
+            self._apply(self.replica, event)
         assert self.replica.digest() == self.execution.digest(), "A1: live and replayed state differ"
         for scope_path, scope in self.scopes.items():
             unresolved = [EdgeState.UNRESOLVED] * len(scope.edge_states)
@@ -455,17 +465,26 @@ class Driver:
                     for e in events
                 ), f"attempt {attempt} of {path} is started, but not in the journal"
                 record = self.execution.record(path)
-                self.inputs.setdefault(path, joined(self.scope, record, self.execution.input))
+                self.inputs.setdefault(path, joined(record.scope, record))
             case StopAttempt(node_path=path, attempt=attempt):
                 self.stopped.append(command)
             case TellTaken():
                 self.told.append(command)
-            case LimitScope() | UnlimitScope():
-                pass
+            case LimitScope(scope_path=path, limit=limit):
+                assert path not in self.limits, f"{path} is limited twice"
+                self.limits[path] = limit
+            case UnlimitScope(scope_path=path):
+                del self.limits[path]
             case Audit():
                 self.audits.append(command)
             case _:
                 assert_never(command)
+
+    def _apply(self, execution: Execution, event: Event) -> None:
+        if isinstance(event.detail, ScopeOpened) and event.detail.graph_digest:
+            digest = event.detail.graph_digest
+            execution.definitions[digest] = self._definitions[digest]
+        execution.apply(event)
 
     # Checking.
 
@@ -497,11 +516,18 @@ class Driver:
 
     # Answering, in place of CEL.
 
+    def _is_wanted(self, question: Question) -> bool:
+        """Tell whether what a question is about is still there: its scope may be over."""
+        if isinstance(question, MakeOutput):
+            return question.scope_path in self.scopes
+        return self.execution.find(question.node_path) is not None
+
     def _answer_to(self, question: Question) -> Input:
         match question:
             case JudgeEdges(node_path=path, ticket=ticket, edges=edges):
-                outgoing = self.scope.outgoing(self.execution.record(path).index)
-                return EdgesJudged(path, ticket, tuple(_verdict(outgoing[edge].when) for edge in edges))
+                record = self.execution.record(path)
+                outgoing = record.scope.outgoing(record.index)
+                return EdgesJudged(path, ticket, tuple(verdict(outgoing[edge].when) for edge in edges))
             case MakeInput(node_path=path, ticket=ticket):
                 record = self.execution.record(path)
                 # A join that failed asks for its own object (section 6), whatever the node's input says.
@@ -509,52 +535,26 @@ class Driver:
                 if is_run and record.node.input == '"broken"':
                     return InputMade(path, ticket, None, "no such key")
                 given = is_run and record.node.input is not None
-                made = (
-                    Payload(record.node.input or "null")
-                    if given
-                    else joined(self.scope, record, self.execution.input)
-                )
+                made = Payload(record.node.input or "null") if given else joined(record.scope, record)
                 self.inputs[path] = made
                 return InputMade(path, ticket, made)
             case FindValue(node_path=path, ticket=ticket):
-                return self._value(path, ticket)
+                return find_value(self.execution.record(path), ticket)
             case MakeOutput(scope_path=path, ticket=ticket):
                 scope = self.execution.scopes[path]
                 source = scope.graph.output
                 if source == "broken":
                     return OutputMade(path, ticket, None, "no such key")
                 return OutputMade(path, ticket, Payload(source) if source else sink_outputs(scope))
-            case FindGraph():
-                raise NotImplementedError
+            case FindGraph(node_path=path, ticket=ticket):
+                found = find_graph(self.execution.record(path), ticket)
+                if found.definition is not None:
+                    self._definitions[found.graph_digest] = found.definition
+                    self.rules.read[path] = found.definition.graph
+                return found
             case _:
                 assert_never(question)
-
-    def _value(self, path: str, ticket: int) -> ValueFound:
-        """Evaluate a condition to a boolean, a switch to a string (section 5)."""
-        match self.execution.record(path).node.kind:
-            case Condition(expression="true" | "false" as source):
-                return ValueFound(path, ticket, Payload(source))
-            case Switch(expression=source) if source.startswith('"'):
-                return ValueFound(path, ticket, Payload(source))
-            case _:
-                return ValueFound(path, ticket, None, "no such key, or no value of the right type")
-
-
-def analysis_of(graph: Graph) -> Analysis:
-    """Return what follows from a graph, and from those that stand inside it."""
-    kinds = enumerate(node.kind for node in graph.nodes)
-    inner = {
-        position: analysis_of(kind.graph)
-        for position, kind in kinds
-        if isinstance(kind, Subgraph) and kind.graph is not None
-    }
-    return replace(analyze(graph, build_adjacency(graph)), inner=inner)
 
 
 def _names_nothing(source: str, *, template: bool) -> ExpressionNames:
     return ExpressionNames()
-
-
-def _verdict(when: str) -> bool | str:
-    verdicts: dict[str, bool | str] = {"true": True, "false": False, "broken": "no such key"}
-    return verdicts.get(when, "gives no boolean")

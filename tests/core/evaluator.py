@@ -4,14 +4,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
-from plait_server.core.definition.graph import JoinMode
-from plait_server.core.run.failures import failure_to_json
+from google.protobuf import json_format
+
+from plait.v1 import graph_pb2
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.compiled import compile_graph
+from plait_server.core.definition.graph import Analysis, Condition, Graph, JoinMode, Subgraph, Switch
+from plait_server.core.definition.validation import ExpressionNames, validate
+from plait_server.core.run.commands import GraphFound, ValueFound
+from plait_server.core.run.failures import Failure, failure_to_json
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.states import EdgeState, NodeState, Treatment
+from plait_server.encoding.graph_codec import graph_from_proto
 
 
 def sink_outputs(scope: Scope) -> Payload:
@@ -24,12 +34,68 @@ def sink_outputs(scope: Scope) -> Payload:
     return Payload("{" + ",".join(parts) + "}")
 
 
-def joined(scope: Scope, record: NodeRecord, scope_input: Payload) -> Payload:
+def read_graph(output: str) -> Graph | str:
+    """Return the graph that an output is, or what is wrong with it."""
+    try:
+        graph = graph_from_proto(json_format.Parse(output, graph_pb2.Graph()))
+    except json_format.ParseError as error:
+        return str(error)
+    found = validate(graph, lambda _, *, template: ExpressionNames())
+    return graph if found.is_valid else str(found.problems)
+
+
+def find_graph(record: NodeRecord, ticket: int) -> GraphFound:
+    """Read the graph that an output is (N7); the engine's own reading of it has tests of its own."""
+    assert isinstance(record.node.kind, Subgraph)
+    source = record.scope.find(record.node.kind.output_of)
+    assert source is not None
+    if source.output is None:
+        failure = Failure(code="EXPRESSION", node_path=record.path)
+        return GraphFound(record.path, ticket, None, failure=failure)
+    graph = read_graph(source.output.json)
+    if isinstance(graph, str):
+        details = Payload(json.dumps({"violations": graph}))
+        failure = Failure(code="INVALID_ARGUMENT", details=details, node_path=record.path)
+        return GraphFound(record.path, ticket, None, failure=failure)
+    digest = hashlib.sha256(source.output.json.encode()).hexdigest()
+    definition = compile_graph(graph, analysis_of(graph))
+    return GraphFound(record.path, ticket, definition, digest, f"analysis-{digest}")
+
+
+def analysis_of(graph: Graph) -> Analysis:
+    """Return what follows from a graph, and from those that stand inside it."""
+    kinds = enumerate(node.kind for node in graph.nodes)
+    inner = {
+        position: analysis_of(kind.graph)
+        for position, kind in kinds
+        if isinstance(kind, Subgraph) and kind.graph is not None
+    }
+    return replace(analyze(graph, build_adjacency(graph)), inner=inner)
+
+
+def find_value(record: NodeRecord, ticket: int) -> ValueFound:
+    """Evaluate a condition to a boolean, a switch to a string (section 5)."""
+    match record.node.kind:
+        case Condition(expression="true" | "false" as source):
+            return ValueFound(record.path, ticket, Payload(source))
+        case Switch(expression=source) if source.startswith('"'):
+            return ValueFound(record.path, ticket, Payload(source))
+        case _:
+            return ValueFound(record.path, ticket, None, "no such key, or no value of the right type")
+
+
+def verdict(when: str) -> bool | str:
+    """Return the value of a `when`, or why it has none."""
+    verdicts: dict[str, bool | str] = {"true": True, "false": False, "broken": "no such key"}
+    return verdicts.get(when, "gives no boolean")
+
+
+def joined(scope: Scope, record: NodeRecord) -> Payload:
     """Put together what a node's join gives it (section 6, J2, J4)."""
     incoming = scope.adjacency.incoming[record.index]
     mode = record.node.join.mode if record.node.join is not None else JoinMode.ALL
     if not incoming:
-        return scope_input
+        return scope.input
     if mode is JoinMode.COLLECT:
         return Payload(json.dumps(_collected(scope, incoming)))
     carried = {scope.edge(edge).source: _carried(scope, edge) for edge in record.active_edges}

@@ -25,6 +25,7 @@ from plait_server.core.definition.graph import (
     Policy,
     RetryPolicy,
     Scheduling,
+    Subgraph,
     Switch,
     Task,
     Timeouts,
@@ -43,8 +44,11 @@ COMMON = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_
 
 
 @st.composite
-def kinds(draw: st.DrawFn) -> Kind:
-    match draw(st.sampled_from(["task"] * 6 + ["condition", "switch", "transform", "delay"])):
+def kinds(draw: st.DrawFn, *, depth: int, races: bool, policies: tuple[OnFailure, ...]) -> Kind:
+    names = ["task"] * 6 + ["condition", "switch", "transform", "delay"]
+    match draw(st.sampled_from(names + ["subgraph"] * (3 if depth else 0))):
+        case "subgraph":
+            return Subgraph(graph=draw(graphs(races=races, policies=policies, size=4, depth=depth - 1)))
         case "condition":
             return Condition(expression=draw(st.sampled_from(["true", "false", "broken", "1"])))
         case "switch":
@@ -78,10 +82,15 @@ def joins(draw: st.DrawFn, count: int, *, races: bool) -> Join | None:
 
 @st.composite
 def graphs(
-    draw: st.DrawFn, *, races: bool = True, policies: tuple[OnFailure, ...] = tuple(OnFailure)
+    draw: st.DrawFn,
+    *,
+    races: bool = True,
+    policies: tuple[OnFailure, ...] = tuple(OnFailure),
+    size: int = 10,
+    depth: int = 0,
 ) -> Graph:
-    size = draw(st.integers(1, 10))
-    chosen = [draw(kinds()) for _ in range(size)]
+    size = draw(st.integers(1, size))
+    chosen = [draw(kinds(depth=depth, races=races, policies=policies)) for _ in range(size)]
     edges: dict[tuple[int, int, str], Edge] = {}
     pairs = [(a, b) for a in range(size) for b in range(a + 1, size)]
     for a, b in draw(st.lists(st.sampled_from(pairs), max_size=20)) if pairs else []:
@@ -99,6 +108,7 @@ def graphs(
     for position, kind in enumerate(chosen):
         incoming = sum(b == position for _, b, _ in edges)
         is_task = isinstance(kind, Task)
+        has_timeout = isinstance(kind, Task | Subgraph)
         nodes.append(
             Node(
                 id=f"n{position}",
@@ -116,8 +126,8 @@ def graphs(
                 )
                 if is_task and draw(st.booleans())
                 else None,
-                timeouts=Timeouts(node_s=3.0) if is_task and draw(st.integers(0, 4)) == 0 else None,
-                on_timeout=draw(st.sampled_from([None, *OnTimeout])) if is_task else None,
+                timeouts=Timeouts(node_s=3.0) if has_timeout and draw(st.integers(0, 4)) == 0 else None,
+                on_timeout=draw(st.sampled_from([None, *OnTimeout])) if has_timeout else None,
                 on_error=draw(st.sampled_from([OnError.UNSPECIFIED, *OnError])),
                 priority=draw(st.sampled_from([0, 0, 0, 1])),
                 locked=draw(st.integers(0, 7)) == 0,
@@ -132,7 +142,7 @@ def graphs(
             on_failure=draw(st.sampled_from(policies)),
             min_success_rate=draw(RATES),
             timeout_s=draw(st.sampled_from([0.0, 0.0, 0.0, 5.0])),
-            max_concurrency=draw(st.sampled_from([1, 2, 10, 10])),
+            max_concurrency=draw(st.sampled_from([0, 1, 2, 10])),
         ),
         scheduling=draw(st.sampled_from(Scheduling)),
         output=draw(st.sampled_from(["", "", "", "1", "broken"])),
@@ -154,10 +164,13 @@ FATES = st.sampled_from(
 OUTPUTS = st.sampled_from(["null", "1", '"x"', "true"])
 
 
+NESTED = graphs(size=5, depth=3, policies=(OnFailure.CONTINUE, OnFailure.STOP_DISPATCH))
+
+
 @COMMON
-@given(graphs(), st.data())
+@given(st.one_of(graphs(), NESTED), st.data())
 def test_machine_does_what_the_law_says(graph: Graph, data: st.DataObject) -> None:
-    """Sections 4 to 9: every event is the one that the slow model wants, in its order."""
+    """Sections 4 to 10: every event is the one that the slow model wants, in its order."""
     both = SideBySide(graph)
     driver = both.driver
     both.start()
@@ -191,12 +204,32 @@ def test_machine_does_what_the_law_says(graph: Graph, data: st.DataObject) -> No
     assume(driver.execution.is_ended)
     event(driver.ended)
     assert sum(isinstance(e.detail, ExecutionEnded) for e in driver.events) == 1
-    for record in driver.scope.records:
-        assert record.state.is_ended or record.state is NodeState.IDLE
+    assert all(state.is_ended or state is NodeState.IDLE for state in driver.rules.states.values())
     while both.tick():
         pass
     both.cancel()
     assert isinstance(driver.events[-1].detail, ExecutionEnded), "A5"
+
+
+def paths_of(graph: Graph, scope_path: str = "") -> list[str]:
+    """The paths of all nodes of a graph and of those inside it."""
+    paths = list[str]()
+    for node in graph.nodes:
+        path = f"{scope_path}/{node.id}" if scope_path else node.id
+        inner = node.kind.graph if isinstance(node.kind, Subgraph) else None
+        paths += [path, *(paths_of(inner, path) if inner is not None else ())]
+    return paths
+
+
+def without_clocks(graph: Graph) -> Graph:
+    """The graph without timeouts and limits, and those inside it alike."""
+    nodes = list[Node]()
+    for node in graph.nodes:
+        inner = node.kind.graph if isinstance(node.kind, Subgraph) else None
+        kind = Subgraph(graph=without_clocks(inner)) if inner is not None else node.kind
+        nodes.append(replace(node, kind=kind, timeouts=None))
+    policy = Policy(on_failure=graph.policy.on_failure, min_success_rate=graph.policy.min_success_rate)
+    return replace(graph, nodes=tuple(nodes), policy=policy)
 
 
 def run_in_order(graph: Graph, fates: dict[str, list[str]], pick: Callable[[int], int]) -> Driver:
@@ -226,15 +259,17 @@ def run_in_order(graph: Graph, fates: dict[str, list[str]], pick: Callable[[int]
 
 
 @COMMON
-@given(graphs(races=False, policies=(OnFailure.CONTINUE,)), st.data())
+@given(
+    st.one_of(
+        graphs(races=False, policies=(OnFailure.CONTINUE,)),
+        graphs(races=False, policies=(OnFailure.CONTINUE,), size=5, depth=2),
+    ),
+    st.data(),
+)
 def test_any_order_of_completions_ends_in_the_same_state(graph: Graph, data: st.DataObject) -> None:
     """Without races and clocks, under CONTINUE, the end depends on the fates alone (R1, sections 5 to 7)."""
-    nodes = [replace(n, timeouts=None) for n in graph.nodes]
-    policy = Policy(on_failure=OnFailure.CONTINUE, min_success_rate=graph.policy.min_success_rate)
-    graph = Graph(
-        nodes=tuple(nodes), edges=graph.edges, policy=policy, scheduling=graph.scheduling, output=graph.output
-    )
-    fates = {node.id: data.draw(st.lists(FATES, max_size=3)) for node in graph.nodes}
+    graph = without_clocks(graph)
+    fates = {path: data.draw(st.lists(FATES, max_size=3)) for path in paths_of(graph)}
     first = run_in_order(graph, fates, lambda count: 0)
     second = run_in_order(graph, fates, lambda count: data.draw(st.integers(0, count - 1)))
     assert first.states() == second.states()
@@ -245,10 +280,10 @@ def test_any_order_of_completions_ends_in_the_same_state(graph: Graph, data: st.
 
 
 @COMMON
-@given(graphs(), st.data())
+@given(st.one_of(graphs(), NESTED), st.data())
 def test_execution_that_is_resumed_at_every_step_ends_the_same(graph: Graph, data: st.DataObject) -> None:
     """A1: what is not durable follows from what is: a replay after every result changes nothing."""
-    fates = {node.id: data.draw(st.lists(FATES, max_size=3)) for node in graph.nodes}
+    fates = {path: data.draw(st.lists(FATES, max_size=3)) for path in paths_of(graph)}
     picks = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=30))
     one = _steps(graph, fates, picks, restarts=False)
     other = _steps(graph, fates, picks, restarts=True)
@@ -257,13 +292,7 @@ def test_execution_that_is_resumed_at_every_step_ends_the_same(graph: Graph, dat
 
 
 def _steps(graph: Graph, fates: dict[str, list[str]], picks: list[int], *, restarts: bool) -> Driver:
-    graph = Graph(
-        nodes=tuple(replace(n, timeouts=None) for n in graph.nodes),
-        edges=graph.edges,
-        policy=Policy(on_failure=graph.policy.on_failure, min_success_rate=graph.policy.min_success_rate),
-        scheduling=graph.scheduling,
-        output=graph.output,
-    )
+    graph = without_clocks(graph)
     steps = [0]
 
     def pick(count: int) -> int:
@@ -298,10 +327,10 @@ def _steps(graph: Graph, fates: dict[str, list[str]], picks: list[int], *, resta
 
 
 @COMMON
-@given(graphs(), st.data())
+@given(st.one_of(graphs(), NESTED), st.data())
 def test_replay_equals_live_at_every_prefix(graph: Graph, data: st.DataObject) -> None:
     """A1: equal after every event, and a machine resumed at any prefix comes to its end."""
-    fates = {node.id: data.draw(st.lists(FATES, max_size=3)) for node in graph.nodes}
+    fates = {path: data.draw(st.lists(FATES, max_size=3)) for path in paths_of(graph)}
     driver = run_in_order(graph, fates, lambda count: data.draw(st.integers(0, count - 1)))
     cut = data.draw(st.integers(1, len(driver.events) - 1))
     other = Driver(graph)
@@ -320,7 +349,7 @@ def test_replay_equals_live_at_every_prefix(graph: Graph, data: st.DataObject) -
 
 
 @COMMON
-@given(graphs(), st.data())
+@given(st.one_of(graphs(), NESTED), st.data())
 def test_questions_and_grants_may_come_in_any_order_and_late(graph: Graph, data: st.DataObject) -> None:
     """The driver's obligation b: questions are answered in any order, now or later; nothing sticks."""
     driver = Driver(graph, grants=False, answers=False).start()

@@ -18,7 +18,7 @@ from plait_server.testing.slow_model.nodes import (
     ScopeEnd,
 )
 from plait_server.testing.slow_model.outcome import sink_output
-from plait_server.testing.slow_model.scopes import is_within
+from plait_server.testing.slow_model.scopes import is_stopped, is_within
 
 
 class Changes:
@@ -103,6 +103,7 @@ class Changes:
     def end_scope(self, scope: ModelScope, outcome: Outcome) -> None:
         """End a scope below the execution; its node is ended apart."""
         scope.outcome, scope.is_over = outcome, True
+        scope.ended_within_stop = scope.parent is not None and is_stopped(scope.parent.scope)
         self.count += 1
         self._new.append(ScopeEnd(scope.path, outcome))
 
@@ -114,7 +115,7 @@ class Changes:
         try:
             output = self._expressions.output(scope.path, graph) if graph.output else sink_output(scope)
         except NoValue:
-            return Outcome(ExecutionState.FAILED, Failure(code="EXPRESSION"))
+            return Outcome(ExecutionState.FAILED, Failure(code="EXPRESSION", node_path=scope.path))
         if graph.policy.collect_errors:
             errors = [failure_value(failure) for where, failure in self.failures if is_within(where, scope)]
             output = {"output": output, "errors": errors}

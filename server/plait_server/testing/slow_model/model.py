@@ -102,21 +102,16 @@ class SlowModel:
         """Nodes whose turn to begin came, and whose expressions were not answered."""
         self._is_timed_out = False
         self._exits_awaited: list[str] = []
-        """Nodes whose workers have not exited since the cancel (C1)."""
+        """Nodes whose workers have not exited (C1)."""
         self._changes = Changes(expressions)
 
     def __repr__(self) -> str:
-        return f"<SlowModel {self.state.name}, {len(self.nodes())} nodes>"
+        return f"<SlowModel {self.state.name}>"
 
     @property
     def change_count(self) -> int:
         """Changes so far, those of the input at hand included."""
         return self._changes.count
-
-    @property
-    def failures(self) -> list[tuple[ModelScope, Failure]]:
-        """The failures of all scopes, each with its scope, in order (E6)."""
-        return self._changes.failures
 
     def nodes(self) -> list[ModelNode]:
         """Return the nodes of all scopes there ever were (N2)."""
@@ -305,9 +300,9 @@ class SlowModel:
         if not self._changes.unresolved:
             return False
         node = self._changes.unresolved.pop(0)
-        scope = node.scope
-        for position in edges_out_of(scope.graph, node.node.id):
-            edge = scope.graph.edges[position]
+        scope, graph = node.scope, node.scope.graph
+        for position in edges_out_of(graph, node.node.id):
+            edge = graph.edges[position]
             scope.edges[position] = edge_state(node, edge, self._expressions)
             if not self.is_closed(scope):
                 self._decide(scope.nodes[edge.target])
@@ -466,9 +461,9 @@ class SlowModel:
         """Let a node go on after an attempt that did not end it; not in a stopped scope (E4)."""
         if self.is_closed(node.scope):
             self._changes.put_back(node)
-            return
-        self._changes.change(node, state, reason)
-        node.wants_worker = state is NodeState.QUEUED
+        else:
+            self._changes.change(node, state, reason)
+            node.wants_worker = state is NodeState.QUEUED
 
     # The end of scopes.
 
@@ -480,7 +475,8 @@ class SlowModel:
             return
         assert outcome.failure is not None  # E1: what FAILED names one.
         failure = Failure(code=outcome.failure.code, causes=(outcome.failure,), node_path=node.path)
-        self._changes.fail(node, NodeState.FAILED, failure)
+        is_own = outcome.failure.node_path == node.path  # N7: its output cannot be made.
+        self._changes.fail(node, NodeState.FAILED, outcome.failure if is_own else failure)
 
     def _finish_if_over(self) -> None:
         root = self.root

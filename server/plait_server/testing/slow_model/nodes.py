@@ -142,6 +142,8 @@ class ModelScope:
     """Whether it ended, or its node was ended or put back from outside."""
     outcome: Outcome | None = None
     """How it ended; None before, and if its node was ended or put back from outside."""
+    ended_within_stop: bool = False
+    """Whether it ended when a failure had stopped a scope around it (E7)."""
 
 
 def new_scope(
