@@ -8,9 +8,14 @@ import json
 import os
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from plait_worker import Context, NodeFailure, Worker
+from plait_worker import Context, NodeFailure, Worker, connection
+from plait_worker.backoff import Backoff
+
+# Tests kill their servers, and would spend most of their time waiting for workers to come back.
+setattr(connection, "Backoff", partial(Backoff, max_s=0.3))  # noqa: B010 # the stream's own waits alone
 
 worker = Worker(slots=200)
 running: Counter[str] = Counter()
