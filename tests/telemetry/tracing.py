@@ -76,10 +76,12 @@ def trace_of(driver: Driver) -> Tree:
             for span in again.after("n", replay, event, nested_scopes(replay, [event]))
             if span is not None
         ]
+        replay.forget_closed()
+    scopes = {**driver.execution.scopes, **driver.execution.just_closed}
     late = [
         span
         for event in driver.events
-        for span in live.after("n", driver.execution, event, driver.execution.just_closed)
+        for span in live.after("n", driver.execution, event, scopes)
         if span is not None
     ]
     assert late == spans, "a span changed after its end"

@@ -190,12 +190,15 @@ class SpanObserver:
 
 def nested_scopes(execution: Execution, events: Sequence[Event]) -> Mapping[str, Scope]:
     """Return the nested scopes that the newest events of an execution are in, and those that they closed, by path."""
-    scopes: dict[str, Scope] = {}
+    if not execution.just_closed and len(execution.scopes) == 1:
+        return {}
+    scopes = dict(execution.just_closed)
     for event in events:
         scope_path = event.node_path.rpartition("/")[0]
-        if scope_path and scope_path not in scopes:
-            scopes[scope_path] = execution.scopes.get(scope_path) or execution.just_closed[scope_path]
-    return {**execution.just_closed, **scopes} if execution.just_closed else scopes
+        # What becomes of an attempt after its end may come when its scope is gone; no span waits for that.
+        if scope_path and scope_path in execution.scopes:
+            scopes[scope_path] = execution.scopes[scope_path]
+    return scopes
 
 
 def _is_sampled(execution: Execution) -> bool:

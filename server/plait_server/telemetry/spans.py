@@ -4,31 +4,44 @@ Rules
 1. A span is a function of the journal. It depends on nothing that a later event of its run changes, so it is the
    same, to the bit, whether it is made live, after a crash, or for an export years later.
 2. The spans of an attempt, of its wait in the queue, and of a node are completed when these end. The spans of
-   branches, of the execution, and of nodes that were put back to idle are completed by the end of the run.
+   branches, and of nodes that were put back to idle, are completed by the end of their scope's node, or of the run;
+   that of the execution by the end of the run.
 3. A span encloses its children, even if the wall clock jumped: it starts no later than they do, and ends no earlier.
    It lasts at least 1 ns: Jaeger considers a duration of 0 negative, and extends the span past its parent's end.
 4. Every node that ended has a span, even if it was skipped. A node that neither began nor ended has none, and
    neither has a branch none of whose nodes, or branches below, has one.
 
 The tree is execution > branch > node > attempt. Branch 0 is the execution's own span. The wait before an attempt is a
-child of the node, if it took 1 ms or more.
+child of the node, if it took 1 ms or more. The nodes of a scope are children of the scope's node, or of a branch that
+the scope opened: that node's span stands for the branch that the scope goes on in.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from plait_server.core.definition.branches import MAIN
-from plait_server.core.definition.graph import DEFAULT_JOIN, JoinMode, Task
-from plait_server.core.run.critical_path import CriticalPath, critical_path_in_slices
+from plait_server.core.definition.graph import JoinMode, Subgraph, Task
 from plait_server.core.run.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
 from plait_server.core.run.execution import ROOT_BRANCH, Execution
 from plait_server.core.run.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
-from plait_server.core.run.joins import Verdict
 from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
-from plait_server.core.run.states import AttemptOutcome, EdgeState, ExecutionState, NodeState, Reason
+from plait_server.core.run.states import AttemptOutcome, EdgeState, ExecutionState, NodeState
+from plait_server.core.run.times import (
+    Bounds,
+    CriticalPath,
+    attempt_bounds,
+    attempts_in,
+    bounds_of,
+    critical_path_in_slices,
+    has_times,
+    inside_times_in_slices,
+    node_bounds,
+    queue_start,
+    to_ns,
+)
 from plait_server.core.run.trace import SpanIds, read_trace_context
 from plait_server.core.slices import ITEMS_PER_SLICE
 
@@ -94,13 +107,6 @@ class Span(NamedTuple):
     error: str | None = None
     """What went wrong; None if the span is not an error."""
     has_remote_parent: bool = False
-
-
-class _Bounds(NamedTuple):
-    """When something began and ended, in ns since 1970."""
-
-    start: int
-    end: int
 
 
 class _Place(NamedTuple):
@@ -171,11 +177,14 @@ class _Run:
         scope = scopes[scope_path] if scope_path else self.execution.root
         record = scope.find(node_id)
         assert record is not None  # the event is about it
-        place = self._place(record)
         if isinstance(event.detail, AttemptEnded):
-            yield from self._attempt(place, place.record.attempts[event.attempt - 1])
+            yield from self._attempt(self._place(record), record.attempts[event.attempt - 1])
         if event.node_state is not None and event.node_state.is_ended:
-            yield self._node(place)
+            closed = scopes.get(event.node_path)
+            if closed is not None:
+                for each in reversed((closed, *closed.inside())):
+                    yield from self._left_over(each)
+            yield from self._node(record)
 
     def _place(self, record: NodeRecord) -> _Place:
         scope = record.scope
@@ -184,11 +193,6 @@ class _Run:
 
     # Attempts.
 
-    def _attempts(self, record: NodeRecord) -> Sequence[AttemptRecord]:
-        if self.run == 1:
-            return record.attempts
-        return [attempt for attempt in record.attempts if attempt.run == self.run]
-
     def _attempt(self, place: _Place, attempt: AttemptRecord) -> Iterator[Span]:
         outcome = attempt.outcome
         assert outcome is not None  # it has ended
@@ -196,7 +200,7 @@ class _Run:
         node_type = _type_of(place.record)
         shared: Attributes = ("plait.node.type", node_type), ("plait.attempt.number", number)
         own: Attributes = ("plait.node.path", path), ("plait.branch.id", place.branch_path)
-        bounds = _attempt_bounds(attempt)
+        bounds = attempt_bounds(attempt)
         if attempt.queue_s >= QUEUE_SHOWN_S:
             yield Span(
                 self._trace,
@@ -204,7 +208,7 @@ class _Run:
                 place.node_id,
                 f"queue {node_type}",
                 SpanKind.INTERNAL,
-                _queue_start(attempt),
+                queue_start(attempt),
                 bounds.start,
                 shared,
                 own,
@@ -234,11 +238,12 @@ class _Run:
 
     # Nodes.
 
-    def _node(self, place: _Place) -> Span:
-        scope, record, branch = place.scope, place.record, place.branch
-        bounds = self._node_bounds(scope, record)
+    def _node(self, record: NodeRecord) -> Generator[Span | None, None, None]:
+        place = self._place(record)
+        scope, branch = place.scope, place.branch
+        bounds = yield from self._node_bounds(record)
         node_type = _type_of(record)
-        attempts = self._attempts(record)
+        attempts = attempts_in(record, self.run)
         is_error = record.state in _FAILED_STATES
         failure = record.failure if is_error else None
         code = _code(failure, record.reason or record.state.name) if is_error else ""
@@ -247,10 +252,10 @@ class _Run:
         retries = [attempt for attempt in attempts if attempt.retry_time_s]
         retries_dropped = max(0, len(retries) + len(exception) - EVENTS_MAX)
         branch_name = scope.branches.name(branch)
-        return Span(
+        yield Span(
             self._trace,
             place.node_id,
-            self._ids.branch(scope.path, branch),
+            self._branch_id(scope, branch),
             f"node {node_type}",
             SpanKind.INTERNAL,
             bounds.start,
@@ -297,84 +302,67 @@ class _Run:
         sources = list(dict.fromkeys(scope.source(edge).path for edge in edges))
         return tuple(map(self._ids.node, sources[:LINKS_MAX])), max(0, len(sources) - LINKS_MAX)
 
-    def _node_bounds(self, scope: Scope, record: NodeRecord) -> _Bounds:
-        attempts = self._attempts(record)
-        left_s = record.ended_s if record.state.is_ended else record.idled_s
-        if not attempts:
-            end = _ns(left_s)
-            start_s = record.started_s or self._ready_s(scope, record)
-            return _bounds(min(end, _ns(start_s)) if start_s is not None else end, end)
-        if len(attempts) == 1:  # Nearly all nodes have one; this is quicker.
-            (attempt,) = attempts
-            return _Bounds(_queue_start(attempt), max(_attempt_bounds(attempt).end, _ns(left_s)))
-        start = min(map(_queue_start, attempts))
-        end = max(_attempt_bounds(attempt).end for attempt in attempts)
-        return _Bounds(start, max(end, _ns(left_s)))
-
-    def _ready_s(self, scope: Scope, record: NodeRecord) -> float | None:
-        """Return when a task that ended before it began had become ready, in seconds; None if it never did."""
-        if (
-            record.verdict is not Verdict.RUN
-            or not isinstance(record.node.kind, Task)
-            or record.reason == Reason.LOCKED
-        ):
-            return None
-        edges: Sequence[int] = record.active_edges
-        if (record.node.join or DEFAULT_JOIN).mode in (JoinMode.ALL, JoinMode.COLLECT):
-            edges = scope.adjacency.incoming[record.index]  # These wait for every edge.
-        ends = [scope.source(edge).ended_s for edge in edges]
-        return max(ends, default=self.execution.started_s)
-
     # The end of the run.
 
     def _end(self) -> Iterator[Span | None]:
-        bounds: dict[int, _Bounds]
-        whole = _bounds(_ns(self.execution.created_s), _ns(self.execution.ended_s))
-        length_s = work_s = 0.0
-        for scope in self.execution.scopes.values():
-            bounds = {}
-            for count, record in enumerate(scope.records):
-                if count % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
-                    yield None
-                has_begun = self._attempts(record) or record.started_s
-                if not (record.state.is_ended or has_begun):
-                    continue
-                if not record.state.is_ended:
-                    yield self._node(self._place(record))
-                branch = scope.branches.node_branch[record.index]
-                of_node = self._node_bounds(scope, record)
-                bounds[branch] = _around(bounds.get(branch, of_node), of_node)
-            # Parents have lower numbers than their branches, and may have no nodes with spans of their own.
-            for branch in range(max(bounds, default=MAIN), MAIN, -1):
-                if branch % ITEMS_PER_SLICE == 0:
-                    yield None
-                parent = scope.branches.parent(branch)
-                if parent is not None and branch in bounds:
-                    bounds[parent] = _around(bounds.get(parent, bounds[branch]), bounds[branch])
-            for branch, of_branch in bounds.items():
-                if branch == MAIN and not scope.path:
-                    whole = _around(whole, of_branch)
-                else:
-                    yield self._branch(scope, branch, of_branch)
-            work = critical_path_in_slices(scope, self.run)
-            while True:
-                try:
-                    next(work)
-                    yield None
-                except StopIteration as stop:
-                    path: CriticalPath = stop.value
-                    length_s = length_s if scope.path else path.length_s
-                    work_s += path.work_s
-                    break
-        yield self._execution(whole, length_s, work_s)
+        execution = self.execution
+        whole = bounds_of(to_ns(execution.created_s), to_ns(execution.ended_s))
+        for scope in sorted(execution.scopes.values(), key=lambda each: -each.depth):
+            main = yield from self._left_over(scope)
+            if scope is execution.root and main is not None:
+                whole = whole.around(main)
+        path = yield from critical_path_in_slices(execution.root, self.run)
+        yield self._execution(whole, path)
 
-    def _branch(self, scope: Scope, branch: int, bounds: _Bounds) -> Span:
+    def _left_over(self, scope: Scope) -> Generator[Span | None, None, Bounds | None]:
+        """Make the spans that no event of a scope completed: of nodes that were put back to idle, and of branches.
+
+        Returns:
+            The bounds of what is on the scope's own branch, or below.
+        """
+        bounds: dict[int, Bounds] = {}
+        for count, record in enumerate(scope.records):
+            if count % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
+                yield None
+            if not has_times(record, self.run):
+                continue
+            if not record.state.is_ended:
+                yield from self._node(record)
+            branch = scope.branches.node_branch[record.index]
+            of_node = yield from self._node_bounds(record)
+            bounds[branch] = bounds.get(branch, of_node).around(of_node)
+        # Parents have lower numbers than their branches, and may have no nodes with spans of their own.
+        for branch in range(max(bounds, default=MAIN), MAIN, -1):
+            if branch % ITEMS_PER_SLICE == 0:
+                yield None
+            parent = scope.branches.parent(branch)
+            if parent is not None and branch in bounds:
+                bounds[parent] = bounds.get(parent, bounds[branch]).around(bounds[branch])
+        for branch, of_branch in bounds.items():
+            if branch != MAIN:
+                yield self._branch(scope, branch, of_branch)
+        return bounds.get(MAIN)
+
+    def _node_bounds(self, record: NodeRecord) -> Generator[None, None, Bounds]:
+        inside = None
+        if isinstance(record.node.kind, Subgraph):
+            inside = yield from inside_times_in_slices(record, self.run)
+        started_s = record.scope.started_s or self.execution.started_s
+        return node_bounds(record, self.run, started_s, inside)
+
+    def _branch_id(self, scope: Scope, branch: int) -> bytes:
+        """Return the id of a branch's span; that of the branch that a scope goes on in is its node's."""
+        if branch == MAIN and scope.parent is not None:
+            return self._ids.node(scope.parent.path)
+        return self._ids.branch(scope.path, branch)
+
+    def _branch(self, scope: Scope, branch: int, bounds: Bounds) -> Span:
         parent = scope.branches.parent(branch)
         name = scope.branches.name(branch)
         return Span(
             self._trace,
             self._ids.branch(scope.path, branch),
-            self._ids.branch(scope.path, parent or MAIN),
+            self._branch_id(scope, parent or MAIN),
             "branch",
             SpanKind.INTERNAL,
             bounds.start,
@@ -383,7 +371,7 @@ class _Run:
             _without_empty(("plait.branch.id", scope.branches.path(branch)), ("plait.branch.name", name)),
         )
 
-    def _execution(self, bounds: _Bounds, length_s: float, work_s: float) -> Span:
+    def _execution(self, bounds: Bounds, path: CriticalPath) -> Span:
         execution = self.execution
         state = execution.state
         assert state is not None  # it has ended
@@ -408,9 +396,9 @@ class _Run:
                 ("plait.node.count", len(graph.nodes)),
                 ("plait.limit", graph.policy.execution_limit),
                 ("plait.branch.id", ROOT_BRANCH),
-                ("plait.critical_path_s", round(length_s, 6)),
-                ("plait.node_time_s", round(work_s, 6)),
-                ("plait.speedup", round(work_s / elapsed_s, 3) if elapsed_s > 0 else ""),
+                ("plait.critical_path_s", round(path.length_s, 6)),
+                ("plait.node_time_s", round(path.work_s, 6)),
+                ("plait.speedup", round(path.work_s / elapsed_s, 3) if elapsed_s > 0 else ""),
                 *_error_type(code),
             ),
             _exception(failure, bounds.end),
@@ -423,27 +411,6 @@ _FAILED_OUTCOMES: Final = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, Atte
 _FAILED_STATES: Final = (NodeState.FAILED, NodeState.TIMED_OUT)
 _CODES: Final = {AttemptOutcome.TIMED_OUT: DEADLINE_EXCEEDED, AttemptOutcome.LOST: WORKER_LOST}
 """The codes of attempts that ended without a failure."""
-
-
-def _bounds(start_ns: int, end_ns: int) -> _Bounds:
-    return _Bounds(start_ns, max(start_ns + 1, end_ns))
-
-
-def _around(first: _Bounds, second: _Bounds) -> _Bounds:
-    return _Bounds(min(first.start, second.start), max(first.end, second.end))
-
-
-def _ns(time_s: float) -> int:
-    """Return a time in ns. Events have microseconds, and a float with the present date is no more precise."""
-    return round(time_s * 1e6) * 1_000
-
-
-def _attempt_bounds(attempt: AttemptRecord) -> _Bounds:
-    return _bounds(_ns(attempt.started_s), _ns(attempt.ended_s))
-
-
-def _queue_start(attempt: AttemptRecord) -> int:
-    return _ns(attempt.started_s) - _ns(attempt.queue_s)
 
 
 def _kind_of(record: NodeRecord) -> str:
@@ -492,4 +459,4 @@ def _retry(attempt: AttemptRecord) -> SpanEvent:
     attributes: Attributes = (("plait.attempt.number", attempt.number), ("plait.retry_delay_s", delay_s))
     if failure is not None:
         attributes += _exception_attributes(failure)
-    return SpanEvent("retry", _attempt_bounds(attempt).end, attributes)
+    return SpanEvent("retry", attempt_bounds(attempt).end, attributes)

@@ -12,7 +12,6 @@ from plait_server.core.definition.compiled import Definition, compile_graph
 from plait_server.core.definition.graph import Analysis, Graph
 from plait_server.core.run.agenda import Agenda
 from plait_server.core.run.closed_scope import ClosedScope, NodeAttempt, stopped_attempts
-from plait_server.core.run.critical_path import critical_path_in_slices
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -42,6 +41,7 @@ from plait_server.core.run.states import (
     Treatment,
     check_execution_transition,
 )
+from plait_server.core.run.times import scope_times_in_slices
 from plait_server.core.run.totals import Totals
 from plait_server.core.run.usage import add_usage, take_usage
 from plait_server.core.slices import Slices, finish
@@ -302,9 +302,11 @@ class Execution:
 
     def _close(self, scope: Scope, sequence: int) -> None:
         """Let a scope go whose node has ended, and those inside that were stopped with it."""
-        if scope.parent is not None:
-            scope.parent.scope_work = finish(critical_path_in_slices(scope, self.run))
-        for each in (scope, *scope.inside()):
+        closing = (scope, *scope.inside())
+        for each in reversed(closing):
+            if each.parent is not None:
+                each.parent.inside = finish(scope_times_in_slices(each, self.run)).packed()
+        for each in closing:
             closed = ClosedScope(each, sequence)
             del self.scopes[each.path]
             self.closed[each.path] = closed

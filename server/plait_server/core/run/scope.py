@@ -12,7 +12,7 @@ over the whole execution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from plait_server.core.definition.compiled import Definition
 from plait_server.core.definition.graph import Edge, Node, OnFailure, OnTimeout
@@ -42,9 +42,6 @@ from plait_server.core.run.states import (
 )
 from plait_server.core.run.totals import Totals
 from plait_server.core.slices import Slices, batches
-
-if TYPE_CHECKING:
-    from plait_server.core.run.critical_path import CriticalPath
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
@@ -101,6 +98,7 @@ class NodeRecord:
         "idled_s",
         "index",
         "input",
+        "inside",
         "lost",
         "node",
         "origin",
@@ -109,7 +107,6 @@ class NodeRecord:
         "plain_total",
         "reason",
         "scope",
-        "scope_work",
         "sequence",
         "started_s",
         "state",
@@ -153,8 +150,8 @@ class NodeRecord:
         """When it was put back to idle."""
         self.sequence = 0
         """That of the newest event about it."""
-        self.scope_work: CriticalPath | None = None
-        """The work of the scope that ran in it, once that is closed."""
+        self.inside = b""
+        """The times of the scope that ran in it, packed, once that is closed."""
 
     def __repr__(self) -> str:
         reason = f"/{self.reason}" if self.reason else ""
