@@ -87,7 +87,7 @@ class Timeline:
             case kind.EVENT_TYPE_NODE_IDLED:
                 return "put back", [event.reason]
             case kind.EVENT_TYPE_CANCEL_REQUESTED:
-                return "cancelling", [event.cancel_requested.message]
+                return "cancelling", [event.cancel_requested.reason]
             case kind.EVENT_TYPE_CANCEL_RECEIPT:
                 receipt = event.cancel_receipt
                 stage = name_of(event_pb2.CancelStage, receipt.stage, "CANCEL_STAGE_")

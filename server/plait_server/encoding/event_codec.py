@@ -225,7 +225,7 @@ def _encode_waiting(message: event_pb2.Event, detail: NodeWaiting) -> None:
 
 
 def _encode_cancel_requested(message: event_pb2.Event, detail: CancelRequested) -> None:
-    message.cancel_requested.message = detail.message
+    message.cancel_requested.reason = detail.message
     message.cancel_requested.SetInParent()
 
 
@@ -409,7 +409,7 @@ _DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
     event_pb2.EVENT_TYPE_NODE_ENDED: _decode_node_ended,
     event_pb2.EVENT_TYPE_NODE_WAITING: _decode_waiting,
     event_pb2.EVENT_TYPE_NODE_IDLED: lambda _: NodeIdled(),
-    event_pb2.EVENT_TYPE_CANCEL_REQUESTED: lambda message: CancelRequested(message.cancel_requested.message),
+    event_pb2.EVENT_TYPE_CANCEL_REQUESTED: lambda message: CancelRequested(message.cancel_requested.reason),
     event_pb2.EVENT_TYPE_CANCEL_RECEIPT: lambda message: CancelReceipt(
         CancelStage(message.cancel_receipt.stage),
         message.cancel_receipt.worker_id,

@@ -26,11 +26,12 @@ if _version_not_supported:
 
 
 class ExecutionServiceStub(object):
-    """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
-    Every answer is at most 4 MiB, as gRPC's default clients take it.
+    """Executions of graphs. The deadline of a call never bounds an execution; ending a call cancels nothing. Every answer
+    is at most 4 MiB, which gRPC's clients take by default.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution. Fields that the server does not know
+    are ignored, except in graphs.
     """
 
     def __init__(self, channel):
@@ -92,11 +93,12 @@ class ExecutionServiceStub(object):
 
 
 class ExecutionServiceServicer(object):
-    """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
-    Every answer is at most 4 MiB, as gRPC's default clients take it.
+    """Executions of graphs. The deadline of a call never bounds an execution; ending a call cancels nothing. Every answer
+    is at most 4 MiB, which gRPC's clients take by default.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution. Fields that the server does not know
+    are ignored, except in graphs.
     """
 
     def SubmitGraph(self, request, context):
@@ -109,8 +111,8 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetExecution(self, request, context):
-        """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
-        its failure's message; its other fields are absent.
+        """Returns one execution. Idempotent. One that is quarantined is in state CORRUPT, with what is damaged as its
+        failure's message; its other fields are absent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,14 +127,15 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """Lists the nodes of an execution, in graph order. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
+        """Lists the nodes of an execution, scope by scope, each in graph order. Idempotent. INVALID_ARGUMENT:
+        INVALID_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNode(self, request, context):
-        """Shows one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND.
+        """Returns one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +150,7 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WaitExecution(self, request, context):
-        """Waits for the end of an execution and shows it; shows its present state when `wait` ends. Idempotent.
+        """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,11 +243,12 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExecutionService(object):
-    """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
-    Every answer is at most 4 MiB, as gRPC's default clients take it.
+    """Executions of graphs. The deadline of a call never bounds an execution; ending a call cancels nothing. Every answer
+    is at most 4 MiB, which gRPC's clients take by default.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution. Fields that the server does not know
+    are ignored, except in graphs.
     """
 
     @staticmethod

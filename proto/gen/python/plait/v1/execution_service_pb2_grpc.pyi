@@ -27,11 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExecutionServiceStub:
-    """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
-    Every answer is at most 4 MiB, as gRPC's default clients take it.
+    """Executions of graphs. The deadline of a call never bounds an execution; ending a call cancels nothing. Every answer
+    is at most 4 MiB, which gRPC's clients take by default.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution. Fields that the server does not know
+    are ignored, except in graphs.
     """
 
     @_typing.overload
@@ -44,23 +45,25 @@ class ExecutionServiceStub:
     INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetExecutionRequest, _execution_service_pb2.GetExecutionResponse]
-    """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
-    its failure's message; its other fields are absent.
+    """Returns one execution. Idempotent. One that is quarantined is in state CORRUPT, with what is damaged as its
+    failure's message; its other fields are absent.
     """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListExecutionsRequest, _execution_service_pb2.ListExecutionsResponse]
     """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
     quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListNodesRequest, _execution_service_pb2.ListNodesResponse]
-    """Lists the nodes of an execution, in graph order. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
+    """Lists the nodes of an execution, scope by scope, each in graph order. Idempotent. INVALID_ARGUMENT:
+    INVALID_PAGE_TOKEN.
+    """
     GetNode: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetNodeRequest, _execution_service_pb2.GetNodeResponse]
-    """Shows one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
+    """Returns one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
     GetPayload: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.GetPayloadRequest, _execution_service_pb2.GetPayloadResponse]
     """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
     RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
     """
     WaitExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.WaitExecutionRequest, _execution_service_pb2.WaitExecutionResponse]
-    """Waits for the end of an execution and shows it; shows its present state when `wait` ends. Idempotent."""
+    """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent."""
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionRequest, _execution_service_pb2.WatchExecutionResponse]
     """Streams the events of an execution, each once and in order, to a final frame. A stream that breaks without the
     final frame was cut: resume after the last sequence received. Idempotent.
@@ -77,11 +80,12 @@ class ExecutionServiceStub:
 
 @_typing.type_check_only
 class ExecutionServiceAsyncStub(ExecutionServiceStub):
-    """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
-    Every answer is at most 4 MiB, as gRPC's default clients take it.
+    """Executions of graphs. The deadline of a call never bounds an execution; ending a call cancels nothing. Every answer
+    is at most 4 MiB, which gRPC's clients take by default.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution. Fields that the server does not know
+    are ignored, except in graphs.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -91,23 +95,25 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetExecutionRequest, _execution_service_pb2.GetExecutionResponse]  # type: ignore[assignment]
-    """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
-    its failure's message; its other fields are absent.
+    """Returns one execution. Idempotent. One that is quarantined is in state CORRUPT, with what is damaged as its
+    failure's message; its other fields are absent.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListExecutionsRequest, _execution_service_pb2.ListExecutionsResponse]  # type: ignore[assignment]
     """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
     quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListNodesRequest, _execution_service_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """Lists the nodes of an execution, in graph order. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
+    """Lists the nodes of an execution, scope by scope, each in graph order. Idempotent. INVALID_ARGUMENT:
+    INVALID_PAGE_TOKEN.
+    """
     GetNode: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetNodeRequest, _execution_service_pb2.GetNodeResponse]  # type: ignore[assignment]
-    """Shows one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
+    """Returns one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
     GetPayload: _aio.UnaryStreamMultiCallable[_execution_service_pb2.GetPayloadRequest, _execution_service_pb2.GetPayloadResponse]  # type: ignore[assignment]
     """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
     RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
     """
     WaitExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.WaitExecutionRequest, _execution_service_pb2.WaitExecutionResponse]  # type: ignore[assignment]
-    """Waits for the end of an execution and shows it; shows its present state when `wait` ends. Idempotent."""
+    """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent."""
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionRequest, _execution_service_pb2.WatchExecutionResponse]  # type: ignore[assignment]
     """Streams the events of an execution, each once and in order, to a final frame. A stream that breaks without the
     final frame was cut: resume after the last sequence received. Idempotent.
@@ -123,11 +129,12 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Carries graphs out. The deadline of a call never bounds an execution; ending a call cancels nothing.
-    Every answer is at most 4 MiB, as gRPC's default clients take it.
+    """Executions of graphs. The deadline of a call never bounds an execution; ending a call cancels nothing. Every answer
+    is at most 4 MiB, which gRPC's clients take by default.
     Every call: INVALID_ARGUMENT with INVALID_REQUEST and BadRequest for a malformed field; UNAVAILABLE with
     STORE_UNAVAILABLE or SHUTTING_DOWN, to be tried again. Calls that name an execution: NOT_FOUND with
-    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution.
+    EXECUTION_NOT_FOUND; DATA_LOSS with EXECUTION_CORRUPT, but for GetExecution. Fields that the server does not know
+    are ignored, except in graphs.
     """
 
     @_abc_1.abstractmethod
@@ -147,8 +154,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.GetExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.GetExecutionResponse, _abc.Awaitable[_execution_service_pb2.GetExecutionResponse]]:
-        """Shows one execution. Idempotent. One that is quarantined is shown in state CORRUPT with what is damaged as
-        its failure's message; its other fields are absent.
+        """Returns one execution. Idempotent. One that is quarantined is in state CORRUPT, with what is damaged as its
+        failure's message; its other fields are absent.
         """
 
     @_abc_1.abstractmethod
@@ -167,7 +174,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ListNodesResponse, _abc.Awaitable[_execution_service_pb2.ListNodesResponse]]:
-        """Lists the nodes of an execution, in graph order. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN."""
+        """Lists the nodes of an execution, scope by scope, each in graph order. Idempotent. INVALID_ARGUMENT:
+        INVALID_PAGE_TOKEN.
+        """
 
     @_abc_1.abstractmethod
     def GetNode(
@@ -175,7 +184,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.GetNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.GetNodeResponse, _abc.Awaitable[_execution_service_pb2.GetNodeResponse]]:
-        """Shows one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
+        """Returns one node of an execution. Idempotent. NOT_FOUND: NODE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetPayload(
@@ -193,7 +202,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.WaitExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.WaitExecutionResponse, _abc.Awaitable[_execution_service_pb2.WaitExecutionResponse]]:
-        """Waits for the end of an execution and shows it; shows its present state when `wait` ends. Idempotent."""
+        """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent."""
 
     @_abc_1.abstractmethod
     def WatchExecution(

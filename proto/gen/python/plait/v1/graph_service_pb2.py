@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from plait.v1 import graph_pb2 as plait_dot_v1_dot_graph__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cplait/v1/graph_service.proto\x12\x08plait.v1\x1a\x14plait/v1/graph.proto\"I\n\x14ValidateGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1e\n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Graph\"\x86\x01\n\x15ValidateGraphResponse\x12*\n\nviolations\x18\x01 \x03(\x0b\x32\x16.plait.v1.GraphProblem\x12\x17\n\x0fviolation_count\x18\x02 \x01(\x05\x12(\n\x08warnings\x18\x03 \x03(\x0b\x32\x16.plait.v1.GraphProblem\".\n\x0cGraphProblem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"E\n\x10PlanGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1e\n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Graph\"`\n\x11PlanGraphResponse\x12!\n\x04plan\x18\x01 \x01(\x0b\x32\x13.plait.v1.GraphPlan\x12(\n\x08warnings\x18\x02 \x03(\x0b\x32\x16.plait.v1.GraphProblem\"\x91\x01\n\tGraphPlan\x12\x13\n\x0blevel_count\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x14\n\x0clongest_path\x18\x03 \x03(\t\x12$\n\x05nodes\x18\x04 \x03(\x0b\x32\x15.plait.v1.PlannedNode\x12$\n\x05\x65\x64ges\x18\x05 \x03(\x0b\x32\x15.plait.v1.PlannedEdge\"\x9d\x01\n\x0bPlannedNode\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x05\x12\x0f\n\x07guarded\x18\x04 \x01(\x08\x12\x0e\n\x06\x62ranch\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x05\x12\r\n\x05order\x18\x07 \x01(\x05\x12\"\n\x05inner\x18\x08 \x01(\x0b\x32\x13.plait.v1.GraphPlan\"2\n\x0bPlannedEdge\x12\x0e\n\x06\x62ranch\x18\x01 \x01(\t\x12\x13\n\x0b\x62ranch_name\x18\x02 \x01(\t2\xa6\x01\n\x0cGraphService\x12P\n\rValidateGraph\x12\x1e.plait.v1.ValidateGraphRequest\x1a\x1f.plait.v1.ValidateGraphResponse\x12\x44\n\tPlanGraph\x12\x1a.plait.v1.PlanGraphRequest\x1a\x1b.plait.v1.PlanGraphResponseB?\n\x0bio.plait.v1B\x11GraphServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cplait/v1/graph_service.proto\x12\x08plait.v1\x1a\x14plait/v1/graph.proto\"I\n\x14ValidateGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1e\n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Graph\"\x86\x01\n\x15ValidateGraphResponse\x12*\n\nviolations\x18\x01 \x03(\x0b\x32\x16.plait.v1.GraphProblem\x12\x17\n\x0fviolation_count\x18\x02 \x01(\x05\x12(\n\x08warnings\x18\x03 \x03(\x0b\x32\x16.plait.v1.GraphProblem\".\n\x0cGraphProblem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"Q\n\x10PlanGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12 \n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.GraphH\x00\x42\x08\n\x06source\"`\n\x11PlanGraphResponse\x12!\n\x04plan\x18\x01 \x01(\x0b\x32\x13.plait.v1.GraphPlan\x12(\n\x08warnings\x18\x02 \x03(\x0b\x32\x16.plait.v1.GraphProblem\"\x91\x01\n\tGraphPlan\x12\x13\n\x0blevel_count\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x14\n\x0clongest_path\x18\x03 \x03(\t\x12$\n\x05nodes\x18\x04 \x03(\x0b\x32\x15.plait.v1.PlannedNode\x12$\n\x05\x65\x64ges\x18\x05 \x03(\x0b\x32\x15.plait.v1.PlannedEdge\"\x9d\x01\n\x0bPlannedNode\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x05\x12\x0f\n\x07guarded\x18\x04 \x01(\x08\x12\x0e\n\x06\x62ranch\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x05\x12\r\n\x05order\x18\x07 \x01(\x05\x12\"\n\x05inner\x18\x08 \x01(\x0b\x32\x13.plait.v1.GraphPlan\"2\n\x0bPlannedEdge\x12\x0e\n\x06\x62ranch\x18\x01 \x01(\t\x12\x13\n\x0b\x62ranch_name\x18\x02 \x01(\t2\xa6\x01\n\x0cGraphService\x12P\n\rValidateGraph\x12\x1e.plait.v1.ValidateGraphRequest\x1a\x1f.plait.v1.ValidateGraphResponse\x12\x44\n\tPlanGraph\x12\x1a.plait.v1.PlanGraphRequest\x1a\x1b.plait.v1.PlanGraphResponseB?\n\x0bio.plait.v1B\x11GraphServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,15 +40,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRAPHPROBLEM']._serialized_start=276
   _globals['_GRAPHPROBLEM']._serialized_end=322
   _globals['_PLANGRAPHREQUEST']._serialized_start=324
-  _globals['_PLANGRAPHREQUEST']._serialized_end=393
-  _globals['_PLANGRAPHRESPONSE']._serialized_start=395
-  _globals['_PLANGRAPHRESPONSE']._serialized_end=491
-  _globals['_GRAPHPLAN']._serialized_start=494
-  _globals['_GRAPHPLAN']._serialized_end=639
-  _globals['_PLANNEDNODE']._serialized_start=642
-  _globals['_PLANNEDNODE']._serialized_end=799
-  _globals['_PLANNEDEDGE']._serialized_start=801
-  _globals['_PLANNEDEDGE']._serialized_end=851
-  _globals['_GRAPHSERVICE']._serialized_start=854
-  _globals['_GRAPHSERVICE']._serialized_end=1020
+  _globals['_PLANGRAPHREQUEST']._serialized_end=405
+  _globals['_PLANGRAPHRESPONSE']._serialized_start=407
+  _globals['_PLANGRAPHRESPONSE']._serialized_end=503
+  _globals['_GRAPHPLAN']._serialized_start=506
+  _globals['_GRAPHPLAN']._serialized_end=651
+  _globals['_PLANNEDNODE']._serialized_start=654
+  _globals['_PLANNEDNODE']._serialized_end=811
+  _globals['_PLANNEDEDGE']._serialized_start=813
+  _globals['_PLANNEDEDGE']._serialized_end=863
+  _globals['_GRAPHSERVICE']._serialized_start=866
+  _globals['_GRAPHSERVICE']._serialized_end=1032
 # @@protoc_insertion_point(module_scope)

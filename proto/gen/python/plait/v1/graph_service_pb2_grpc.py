@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GraphServiceStub(object):
-    """Checks graphs and shows what they would do, without running them.
+    """Checks and plans of graphs, without running them.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class GraphServiceStub(object):
 
 
 class GraphServiceServicer(object):
-    """Checks graphs and shows what they would do, without running them.
+    """Checks and plans of graphs, without running them.
     """
 
     def ValidateGraph(self, request, context):
@@ -60,10 +60,9 @@ class GraphServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PlanGraph(self, request, context):
-        """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
-        its sub-graph nodes.
-        Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
-        with short ids; the command line makes larger ones without a server).
+        """Returns levels, width, the longest path, guarded nodes, branches, ranks and order of a valid graph. Idempotent.
+        INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: some 100,000 nodes with
+        short ids; the command line makes larger ones without a server).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,7 +90,7 @@ def add_GraphServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GraphService(object):
-    """Checks graphs and shows what they would do, without running them.
+    """Checks and plans of graphs, without running them.
     """
 
     @staticmethod

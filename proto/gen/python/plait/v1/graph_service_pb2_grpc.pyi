@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GraphServiceStub:
-    """Checks graphs and shows what they would do, without running them."""
+    """Checks and plans of graphs, without running them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,15 +38,14 @@ class GraphServiceStub:
     Idempotent. INVALID_ARGUMENT: INVALID_REQUEST, TOO_LARGE (a graph is at most 16 MiB).
     """
     PlanGraph: _grpc.UnaryUnaryMultiCallable[_graph_service_pb2.PlanGraphRequest, _graph_service_pb2.PlanGraphResponse]
-    """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
-    its sub-graph nodes.
-    Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
-    with short ids; the command line makes larger ones without a server).
+    """Returns levels, width, the longest path, guarded nodes, branches, ranks and order of a valid graph. Idempotent.
+    INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: some 100,000 nodes with
+    short ids; the command line makes larger ones without a server).
     """
 
 @_typing.type_check_only
 class GraphServiceAsyncStub(GraphServiceStub):
-    """Checks graphs and shows what they would do, without running them."""
+    """Checks and plans of graphs, without running them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ValidateGraph: _aio.UnaryUnaryMultiCallable[_graph_service_pb2.ValidateGraphRequest, _graph_service_pb2.ValidateGraphResponse]  # type: ignore[assignment]
@@ -54,14 +53,13 @@ class GraphServiceAsyncStub(GraphServiceStub):
     Idempotent. INVALID_ARGUMENT: INVALID_REQUEST, TOO_LARGE (a graph is at most 16 MiB).
     """
     PlanGraph: _aio.UnaryUnaryMultiCallable[_graph_service_pb2.PlanGraphRequest, _graph_service_pb2.PlanGraphResponse]  # type: ignore[assignment]
-    """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
-    its sub-graph nodes.
-    Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
-    with short ids; the command line makes larger ones without a server).
+    """Returns levels, width, the longest path, guarded nodes, branches, ranks and order of a valid graph. Idempotent.
+    INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: some 100,000 nodes with
+    short ids; the command line makes larger ones without a server).
     """
 
 class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Checks graphs and shows what they would do, without running them."""
+    """Checks and plans of graphs, without running them."""
 
     @_abc_1.abstractmethod
     def ValidateGraph(
@@ -79,10 +77,9 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _graph_service_pb2.PlanGraphRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_graph_service_pb2.PlanGraphResponse, _abc.Awaitable[_graph_service_pb2.PlanGraphResponse]]:
-        """Shows levels, width, the longest path, guarded nodes, branches and the layout of a valid graph, and of the graphs in
-        its sub-graph nodes.
-        Idempotent. INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: 100,000 nodes
-        with short ids; the command line makes larger ones without a server).
+        """Returns levels, width, the longest path, guarded nodes, branches, ranks and order of a valid graph. Idempotent.
+        INVALID_ARGUMENT: INVALID_GRAPH, INVALID_REQUEST, TOO_LARGE (a plan is at most 4 MiB: some 100,000 nodes with
+        short ids; the command line makes larger ones without a server).
         """
 
 def add_GraphServiceServicer_to_server(servicer: GraphServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

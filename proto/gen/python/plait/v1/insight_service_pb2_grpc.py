@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InsightServiceStub(object):
-    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
+    """How executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class InsightServiceStub(object):
 
 
 class InsightServiceServicer(object):
-    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
+    """How executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
     """
 
     def ExportTrace(self, request, context):
@@ -73,7 +73,7 @@ def add_InsightServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InsightService(object):
-    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
+    """How executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InsightServiceStub:
-    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
+    """How executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,7 +42,7 @@ class InsightServiceStub:
 
 @_typing.type_check_only
 class InsightServiceAsyncStub(InsightServiceStub):
-    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
+    """How executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExportTrace: _aio.UnaryStreamMultiCallable[_insight_service_pb2.ExportTraceRequest, _insight_service_pb2.ExportTraceResponse]  # type: ignore[assignment]
@@ -53,7 +53,7 @@ class InsightServiceAsyncStub(InsightServiceStub):
     """
 
 class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Shows how executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
+    """How executions went. Errors carry google.rpc.ErrorInfo with domain `plait.v1` and a reason of ErrorReason."""
 
     @_abc_1.abstractmethod
     def ExportTrace(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SystemServiceStub(object):
-    """Tells about the server.
+    """The server itself.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class SystemServiceStub(object):
 
 
 class SystemServiceServicer(object):
-    """Tells about the server.
+    """The server itself.
     """
 
     def GetServerInfo(self, request, context):
-        """Shows the server's version, limits and store. Idempotent.
+        """Returns the server's version, limits and store. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +70,7 @@ def add_SystemServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SystemService(object):
-    """Tells about the server.
+    """The server itself.
     """
 
     @staticmethod

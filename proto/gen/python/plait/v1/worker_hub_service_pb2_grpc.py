@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class WorkerHubServiceStub(object):
-    """Is where workers come in: a worker dials the server and keeps one stream.
+    """The place where workers come in: a worker dials the server and keeps one stream. docs/attach.md has the protocol
+    for those who have no SDK.
     """
 
     def __init__(self, channel):
@@ -48,7 +49,8 @@ class WorkerHubServiceStub(object):
 
 
 class WorkerHubServiceServicer(object):
-    """Is where workers come in: a worker dials the server and keeps one stream.
+    """The place where workers come in: a worker dials the server and keeps one stream. docs/attach.md has the protocol
+    for those who have no SDK.
     """
 
     def Attach(self, request_iterator, context):
@@ -98,7 +100,8 @@ def add_WorkerHubServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerHubService(object):
-    """Is where workers come in: a worker dials the server and keeps one stream.
+    """The place where workers come in: a worker dials the server and keeps one stream. docs/attach.md has the protocol
+    for those who have no SDK.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerHubServiceStub:
-    """Is where workers come in: a worker dials the server and keeps one stream."""
+    """The place where workers come in: a worker dials the server and keeps one stream. docs/attach.md has the protocol
+    for those who have no SDK.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -53,7 +55,9 @@ class WorkerHubServiceStub:
 
 @_typing.type_check_only
 class WorkerHubServiceAsyncStub(WorkerHubServiceStub):
-    """Is where workers come in: a worker dials the server and keeps one stream."""
+    """The place where workers come in: a worker dials the server and keeps one stream. docs/attach.md has the protocol
+    for those who have no SDK.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_worker_hub_service_pb2.AttachRequest, _worker_hub_service_pb2.AttachResponse]  # type: ignore[assignment]
@@ -75,7 +79,9 @@ class WorkerHubServiceAsyncStub(WorkerHubServiceStub):
     """
 
 class WorkerHubServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Is where workers come in: a worker dials the server and keeps one stream."""
+    """The place where workers come in: a worker dials the server and keeps one stream. docs/attach.md has the protocol
+    for those who have no SDK.
+    """
 
     @_abc_1.abstractmethod
     def Attach(
