@@ -15,8 +15,8 @@ from plait_server.adapters.workers.session_events import (
     Ended,
     Hello,
     Ponged,
+    Reported,
     Returned,
-    Said,
     SessionEvent,
     SlotsChanged,
     Used,
@@ -151,8 +151,8 @@ def test_each_message_has_its_meaning() -> None:
         SlotsChanged(0, is_draining=True),
         Ponged(3),
         CancelStep("a", CancelStage.ACKNOWLEDGED, None),
-        Said("a", "ERROR", "l"),
-        Said("a", "WARNING", "l"),
+        Reported("a", "ERROR", "l"),
+        Reported("a", "WARNING", "l"),
         Used("a", "u", "0.5", ""),
     ]
 

@@ -50,8 +50,8 @@ async def test_a_result_is_recorded_when_the_runtime_says_so(autojump_clock: Moc
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
         assert stream.recorded == []
-        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
-        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [(attempt.token, Taken.RECORDED)]
 
@@ -111,7 +111,7 @@ async def test_a_token_of_another_worker_does_not_end_its_attempt(autojump_clock
         await thief.complete(attempt, '"forged"')
         assert attempt.result is None
         assert [(key, result.worker_id) for key, result in hub.delivered] == [(attempt.key, "thief")]
-        hub.workers.tell(attempt.key, Taken.STALE, "thief")
+        hub.workers.acknowledge(attempt.key, Taken.STALE, "thief")
         await wait_all_tasks_blocked()
         assert stream.recorded == []
         assert thief.recorded == [(attempt.token, Taken.STALE)]
@@ -126,10 +126,10 @@ async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> Non
         attempt = hub.execute()
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
-        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
         await stream.complete(attempt)
         assert [key for key, _ in hub.delivered] == [attempt.key]
-        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [
             (attempt.token, Taken.RECORDED),
@@ -266,7 +266,7 @@ async def test_a_result_sent_again_while_it_is_looked_up_is_answered_once(autoju
             await stream.complete(attempt)
         assert len(hub.delivered) == 1
         for _ in range(3):
-            hub.workers.tell(attempt.key, Taken.STALE, "w")
+            hub.workers.acknowledge(attempt.key, Taken.STALE, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [(attempt.token, Taken.STALE)]
         # Once it was answered, it is a new question; so it is on a new stream, answered or not.

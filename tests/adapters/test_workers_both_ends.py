@@ -89,7 +89,7 @@ async def test_an_attempt_from_its_assign_to_recorded(autojump_clock: MockClock)
         assert attempt.result is not None
         assert attempt.result.output == Payload("2")
         assert attempt.result.usage == {"tokens": "0.5"}
-        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=assigned.token, result=RecordedResult.RECORDED)]
         assert worker.session.is_idle
@@ -152,7 +152,7 @@ async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockCl
         assert lacking.result is not None
         assert lacking.result.outcome is AttemptOutcome.FAILED
         for attempt in (running, finished, lacking):
-            hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+            hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.session.is_idle
 
@@ -170,7 +170,7 @@ async def test_a_drain_ends_with_an_idle_session(autojump_clock: MockClock) -> N
         await worker.do()
         worker.session.complete(one.token, "1")
         await worker.do()
-        hub.workers.tell(one.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(one.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         outcomes = [each.result and each.result.outcome for each in (one, two, late)]
         assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.RETURNED, AttemptOutcome.RETURNED]
@@ -191,7 +191,7 @@ async def test_a_stale_result_is_dropped_by_the_worker(autojump_clock: MockClock
         assert attempt.result.outcome is AttemptOutcome.LOST
         worker.session.complete(attempt.token, "1")
         await worker.attach()
-        hub.workers.tell(attempt.key, Taken.STALE, "w")
+        hub.workers.acknowledge(attempt.key, Taken.STALE, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=attempt.token, result=RecordedResult.STALE)]
         assert worker.session.is_idle

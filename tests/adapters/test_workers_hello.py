@@ -181,12 +181,12 @@ async def test_a_worker_that_ends_its_side_hears_nothing_more(autojump_clock: Mo
         await stream.complete(done)
         await stream.close()
         assert stream.is_over
-        hub.workers.tell(done.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(done.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == []
         again = await hub.dial(running=[runs], finished=[done])
         await again.complete(done)
-        hub.workers.tell(done.key, Taken.ALREADY_RECORDED, "w")
+        hub.workers.acknowledge(done.key, Taken.ALREADY_RECORDED, "w")
         await again.complete(runs)
         assert again.recorded == [(done.token, Taken.ALREADY_RECORDED)]
         assert runs.result is not None

@@ -182,7 +182,7 @@ async def test_a_result_of_a_former_life_finds_its_execution(autojump_clock: Moc
         stream = await hub.dial(finished=[attempt])
         await stream.complete(attempt)
         assert [(key, result.worker_id) for key, result in hub.delivered] == [(attempt.key, "w")]
-        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [(attempt.token, Taken.RECORDED)]
 
@@ -333,11 +333,11 @@ async def test_a_result_that_its_stream_lost_is_told_on_the_next(autojump_clock:
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
         await stream.cut()
-        hub.workers.tell(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
         again = await hub.dial(finished=[attempt])
         await again.complete(attempt)
         assert [key for key, _ in hub.delivered] == [attempt.key]
-        hub.workers.tell(attempt.key, Taken.ALREADY_RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Taken.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert again.recorded == [(attempt.token, Taken.ALREADY_RECORDED)]
 

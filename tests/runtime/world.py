@@ -205,7 +205,7 @@ class ScriptedWorkers:
                     await self._stop(assignment.key, reason, listener)
             raise
 
-    def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
+    def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
         self.told.append((key.node_path, key.attempt, taken))
         self.on_tell(key, taken)
 

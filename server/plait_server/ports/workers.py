@@ -80,8 +80,8 @@ class Workers(Protocol):
         """
         ...
 
-    def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
-        """Let a worker know what became of its result. Does nothing if the worker is not attached: it asks again."""
+    def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
+        """Tell a worker what became of its result. Does nothing if the worker is not attached: it asks again."""
         ...
 
 

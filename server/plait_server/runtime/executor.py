@@ -439,7 +439,7 @@ class Executor:
                 self._attempts.stop(self._nursery, act.node_path, act.attempt, act.reason)
             case TellTaken():
                 key = self._attempts.key(act.node_path, act.attempt)
-                self._context.workers.tell(key, act.taken, act.worker_id)
+                self._context.workers.acknowledge(key, act.taken, act.worker_id)
             case _:
                 pass
 

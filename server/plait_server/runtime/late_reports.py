@@ -43,4 +43,4 @@ async def refuse_late(context: Context, execution: Execution, key: AttemptKey, r
         )
         await context.committer.append_when_there_is_room(item)
     if told is not None:
-        context.workers.tell(key, told, result.worker_id)
+        context.workers.acknowledge(key, told, result.worker_id)

@@ -417,7 +417,7 @@ class Supervisor:
         try:
             view = await self.view(key.namespace, key.execution_id)
         except (ExecutionNotFound, EventDamaged):
-            self._context.workers.tell(key, Taken.STALE, result.worker_id)
+            self._context.workers.acknowledge(key, Taken.STALE, result.worker_id)
             return
         executor = view.executor
         if executor is None and not view.execution.is_ended:

@@ -21,17 +21,17 @@ from typing import Final, TypeAlias, assert_never
 import trio
 
 from plait.v1 import worker_hub_service_pb2
-from plait_server.adapters.workers.holding import Held, Worker
+from plait_server.adapters.workers.attempt_reports import AttemptReports
+from plait_server.adapters.workers.holding import Held, WorkerInstance
 from plait_server.adapters.workers.leases import REJECT_PAUSE_S, Leases
-from plait_server.adapters.workers.said import Sayings
 from plait_server.adapters.workers.session_events import (
     Accepted,
     CancelStep,
     Ended,
     Hello,
     Ponged,
+    Reported,
     Returned,
-    Said,
     SessionEvent,
     SlotsChanged,
     Used,
@@ -87,7 +87,7 @@ class AttachedWorkers:
         self._ping_s = ping_s
         self._leases = Leases(capacity, ping_s)
         self._grace_s = grace_s
-        self._sayings = Sayings(observer)
+        self._attempt_reports = AttemptReports(observer)
         self._streams = 0
         self._graces: dict[trio.CancelScope, None] = {}
         """The waits for cancelled handlers to end."""
@@ -135,7 +135,7 @@ class AttachedWorkers:
         assert held.result is not None  # set together with `done`
         return held.result
 
-    def tell(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
+    def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
         """Say `recorded` to the worker that delivered a result."""
         worker = self._leases.attached(key.namespace, worker_id)
         if worker is not None and worker.stream is not None:
@@ -182,7 +182,7 @@ class AttachedWorkers:
         finally:
             self._leases.detach(worker, stream)
 
-    def _reconcile(self, worker: Worker, stream: Stream, hello: Hello, nursery: trio.Nursery) -> None:
+    def _reconcile(self, worker: WorkerInstance, stream: Stream, hello: Hello, nursery: trio.Nursery) -> None:
         """Bring what the server and the worker think it holds together (rule 4)."""
         for held in list(worker.held.values()):
             if held.token in worker.at_worker:
@@ -197,7 +197,7 @@ class AttachedWorkers:
             nursery.start_soon(self._look_up, worker, stream, unknown)
         stream.queue()
 
-    async def _look_up(self, worker: Worker, stream: Stream, tokens: Sequence[str]) -> None:
+    async def _look_up(self, worker: WorkerInstance, stream: Stream, tokens: Sequence[str]) -> None:
         """Cancel what nobody wants; one after the other, for a worker may name thousands."""
         for token in tokens:
             await trio.lowlevel.checkpoint()
@@ -208,14 +208,14 @@ class AttachedWorkers:
                 stream.session.cancel(token, "STALE", self._grace_s)
                 stream.queue()
 
-    def _on_sent(self, worker: Worker, frame: worker_hub_service_pb2.AttachResponse) -> None:
+    def _on_sent(self, worker: WorkerInstance, frame: worker_hub_service_pb2.AttachResponse) -> None:
         for message in frame.messages:
             if message.HasField("cancel"):
                 held = worker.held.get(message.cancel.token)
                 if held is not None and held.reason:
                     held.note_delivered()
 
-    def _take(self, worker: Worker, stream: Stream, events: list[SessionEvent]) -> None:
+    def _take(self, worker: WorkerInstance, stream: Stream, events: list[SessionEvent]) -> None:
         for event in events:
             match event:
                 case Ended():
@@ -226,10 +226,10 @@ class AttachedWorkers:
                     self._on_cancel_step(worker, event)
                 case SlotsChanged():
                     self._leases.change_slots(worker, event)
-                case Said():
+                case Reported():
                     held = worker.held.get(event.token)
                     if held is not None:
-                        self._sayings.say(worker.quota, held.assignment, event.kind, event.text)
+                        self._attempt_reports.pass_on(worker.quota, held.assignment, event.kind, event.text)
                 case Used():
                     held = worker.held.get(event.token)
                     if held is not None:
@@ -239,7 +239,7 @@ class AttachedWorkers:
                 case _:
                     assert_never(event)
 
-    def _on_ended(self, worker: Worker, stream: Stream, ended: Ended) -> None:
+    def _on_ended(self, worker: WorkerInstance, stream: Stream, ended: Ended) -> None:
         token = ended.token
         worker.at_worker.pop(token, None)
         held = worker.held.get(token)
@@ -262,7 +262,7 @@ class AttachedWorkers:
             return
         held.end(result)
 
-    def _on_returned(self, worker: Worker, returned: Returned) -> None:
+    def _on_returned(self, worker: WorkerInstance, returned: Returned) -> None:
         worker.at_worker.pop(returned.token, None)
         held = worker.held.get(returned.token)
         if held is not None and not held.reason and not held.done.is_set():
@@ -273,7 +273,7 @@ class AttachedWorkers:
             self.deliver(key, _of_attempt(returned.result, key, worker))
         self._leases.pause(worker)
 
-    def _on_cancel_step(self, worker: Worker, step: CancelStep) -> None:
+    def _on_cancel_step(self, worker: WorkerInstance, step: CancelStep) -> None:
         held = worker.held.get(step.token)
         if held is not None and held.reason:
             held.note_delivered()  # The answer may overtake the end of the write.
@@ -289,18 +289,18 @@ class AttachedWorkers:
         elif held is not None and held.reason:
             held.listener.on_receipt(step.stage)
 
-    def _key_of(self, worker: Worker, token: str) -> AttemptKey | None:
+    def _key_of(self, worker: WorkerInstance, token: str) -> AttemptKey | None:
         key = self._tokens.read(token)
         return key if key is not None and key.namespace == worker.namespace else None
 
     # Attempts.
 
-    def _assign(self, worker: Worker, stream: Stream, held: Held) -> None:
+    def _assign(self, worker: WorkerInstance, stream: Stream, held: Held) -> None:
         stream.session.assign(held.token, held.assignment, idempotency_key(held.assignment.key))
         worker.at_worker[held.token] = None
         stream.queue()
 
-    async def _cancel(self, worker: Worker, held: Held, reason: str) -> None:
+    async def _cancel(self, worker: WorkerInstance, held: Held, reason: str) -> None:
         """Tell the worker to cancel, and wait for the handler's end within the grace time."""
         held.reason = reason
         if held.done.is_set():
@@ -325,7 +325,7 @@ class AttachedWorkers:
         held.listener.on_receipt(stage, held.exit_usage)
 
 
-def _of_attempt(result: AttemptResult, key: AttemptKey, worker: Worker) -> AttemptResult:
+def _of_attempt(result: AttemptResult, key: AttemptKey, worker: WorkerInstance) -> AttemptResult:
     """Fill in which attempt a result is for, and who sent it."""
     node_path, attempt, failure = key.node_path, key.attempt, result.failure
     if failure is not None:

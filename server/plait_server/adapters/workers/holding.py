@@ -8,8 +8,8 @@ from typing import Final
 
 import trio
 
+from plait_server.adapters.workers.attempt_reports import Quota
 from plait_server.adapters.workers.reading import USAGE_UNITS_MAX
-from plait_server.adapters.workers.said import Quota
 from plait_server.adapters.workers.session_events import Hello, Used
 from plait_server.adapters.workers.streams import Stream
 from plait_server.core.run.commands import AttemptResult
@@ -106,7 +106,7 @@ class Held:
         self.end(AttemptResult(key.node_path, key.attempt, outcome, failure=failure, worker_id=worker_id))
 
 
-class Worker:
+class WorkerInstance:
     """One process instance of a worker."""
 
     def __init__(self, namespace: str, worker_id: str, instance_id: str, ping_s: float) -> None:
@@ -130,7 +130,7 @@ class Worker:
 
     def __repr__(self) -> str:
         state = "attached" if self.stream is not None else "detached"
-        return f"<Worker {self.worker_id} {state}, {len(self.held)} attempts>"
+        return f"<WorkerInstance {self.worker_id} {state}, {len(self.held)} attempts>"
 
     @property
     def lease_end_s(self) -> float:
@@ -152,7 +152,7 @@ class Worker:
     def _quiet_s(self) -> float:
         return self.heard_s + QUIET_INTERVALS * self._ping_s
 
-    async def watch(self, stream: Stream, on_quiet: Callable[[Worker], None]) -> None:
+    async def watch(self, stream: Stream, on_quiet: Callable[[WorkerInstance], None]) -> None:
         """Ping it at every interval, and end its stream when its lease runs out.
 
         Args:

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from plait_server.adapters.workers.holding import LEASE_INTERVALS, Worker
+from plait_server.adapters.workers.holding import LEASE_INTERVALS, WorkerInstance
 from plait_server.adapters.workers.session_events import Hello, SlotsChanged
 from plait_server.adapters.workers.streams import Stream
 from plait_server.errors import (
@@ -46,9 +46,9 @@ class Leases:
         self._ping_s = ping_s
         self.lease_s: Final = ping_s * LEASE_INTERVALS
         """How long a lease is."""
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, WorkerInstance] = {}
         """Instance id -> worker, attached or not."""
-        self._attached: dict[tuple[str, str], Worker] = {}
+        self._attached: dict[tuple[str, str], WorkerInstance] = {}
         """(namespace, worker id) -> its instance that has a stream."""
         self._nursery: trio.Nursery | None = None
 
@@ -83,15 +83,15 @@ class Leases:
             if worker.namespace == namespace
         ]
 
-    def attached(self, namespace: str, worker_id: str) -> Worker | None:
+    def attached(self, namespace: str, worker_id: str) -> WorkerInstance | None:
         """Return the instance of a worker that has a stream, if one has."""
         return self._attached.get((namespace, worker_id))
 
-    def of_assignment(self, assignment: Assignment) -> Worker:
+    def of_assignment(self, assignment: Assignment) -> WorkerInstance:
         """Return the instance that an attempt was granted to; after a restart it is given a new lease in full."""
         worker = self._workers.get(assignment.worker_instance_id)
         if worker is None:
-            worker = Worker(
+            worker = WorkerInstance(
                 assignment.key.namespace, assignment.worker_id, assignment.worker_instance_id, self._ping_s
             )
             self._workers[worker.instance_id] = worker
@@ -122,7 +122,7 @@ class Leases:
                 logger.warning(text, other.worker_id, other.instance_id, hello.instance_id)
                 self._lose(other)
 
-    def admit(self, hello: Hello, stream: Stream) -> Worker:
+    def admit(self, hello: Hello, stream: Stream) -> WorkerInstance:
         """Let an instance whose id was claimed have a stream.
 
         Raises:
@@ -130,7 +130,7 @@ class Leases:
         """
         worker = self._workers.get(hello.instance_id)
         if worker is None:
-            worker = Worker(hello.namespace, hello.worker_id, hello.instance_id, self._ping_s)
+            worker = WorkerInstance(hello.namespace, hello.worker_id, hello.instance_id, self._ping_s)
             self._workers[hello.instance_id] = worker
             self._lose_others(worker)
         elif (worker.namespace, worker.worker_id) != (hello.namespace, hello.worker_id):
@@ -150,7 +150,7 @@ class Leases:
         logger.info("worker %s attached: %d slots, %d types", hello.worker_id, hello.slots, len(hello.types))
         return worker
 
-    def detach(self, worker: Worker, stream: Stream) -> None:
+    def detach(self, worker: WorkerInstance, stream: Stream) -> None:
         """Take note that a stream is over; nothing changes if its instance has another one."""
         if worker.stream is not stream:
             return
@@ -164,62 +164,62 @@ class Leases:
 
     # What an attached worker says.
 
-    def heard(self, worker: Worker) -> None:
+    def heard(self, worker: WorkerInstance) -> None:
         """Renew a lease."""
         was_quiet = worker.is_quiet
         worker.heard_s = trio.current_time()
         if was_quiet:
             self.offer_slots(worker)
 
-    def change_slots(self, worker: Worker, change: SlotsChanged) -> None:
+    def change_slots(self, worker: WorkerInstance, change: SlotsChanged) -> None:
         """Take another number of slots. Credit ends no drain: only another stream begins anew (T3)."""
         worker.slots, worker.is_draining = change.slots, worker.is_draining or change.is_draining
         self.offer_slots(worker)
         if change.is_draining:
             logger.info("worker %s drains", worker.worker_id)
 
-    def pause(self, worker: Worker) -> None:
+    def pause(self, worker: WorkerInstance) -> None:
         """Give a worker nothing for a while, for it has refused an attempt."""
         if not worker.is_draining and self._nursery is not None and not worker.is_paused:
             worker.is_paused = True
             self.offer_slots(worker)
             self._nursery.start_soon(self._resume_later, worker)
 
-    def offer_slots(self, worker: Worker) -> None:
+    def offer_slots(self, worker: WorkerInstance) -> None:
         """Tell the allocator how many attempts a worker takes now."""
         self._capacity.set_worker_slots(worker.instance_id, worker.open_slots)
 
     # Inside.
 
-    async def _resume_later(self, worker: Worker) -> None:
+    async def _resume_later(self, worker: WorkerInstance) -> None:
         await trio.sleep(REJECT_PAUSE_S)
         worker.is_paused = False
         if self._workers.get(worker.instance_id) is worker:  # Else it is gone, or has come anew meanwhile.
             self.offer_slots(worker)
 
-    def _unlink(self, worker: Worker) -> None:
+    def _unlink(self, worker: WorkerInstance) -> None:
         worker.stream = None
         if self._attached.get((worker.namespace, worker.worker_id)) is worker:
             del self._attached[worker.namespace, worker.worker_id]
 
-    def _expire_later(self, worker: Worker) -> None:
+    def _expire_later(self, worker: WorkerInstance) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(self._expire, worker)
 
-    async def _expire(self, worker: Worker) -> None:
+    async def _expire(self, worker: WorkerInstance) -> None:
         await trio.sleep_until(worker.lease_end_s)
         is_gone = worker.stream is None and self._workers.get(worker.instance_id) is worker
         if is_gone and trio.current_time() >= worker.lease_end_s:
             self._lose(worker)
 
-    def _lose_others(self, newcomer: Worker) -> None:
+    def _lose_others(self, newcomer: WorkerInstance) -> None:
         for other in list(self._workers.values()):
             is_same = other.worker_id == newcomer.worker_id and other.namespace == newcomer.namespace
             # One that was not here since the server's start may be on its way.
             if is_same and other is not newcomer and other.hello is not None:
                 self._lose(other)
 
-    def _lose(self, worker: Worker) -> None:
+    def _lose(self, worker: WorkerInstance) -> None:
         """Give up a worker that is gone: what it held is LOST (T2)."""
         if worker.stream is not None:
             worker.stream.end(InstanceReplaced())
@@ -231,7 +231,7 @@ class Leases:
                 held.lose(worker.worker_id, self.lease_s)
         self._forget(worker)
 
-    def _forget(self, worker: Worker) -> None:
+    def _forget(self, worker: WorkerInstance) -> None:
         if self._workers.get(worker.instance_id) is worker:
             del self._workers[worker.instance_id]
             self._capacity.remove_worker(worker.instance_id)

@@ -17,8 +17,8 @@ from plait_server.adapters.workers.session_events import (
     Ended,
     Hello,
     Ponged,
+    Reported,
     Returned,
-    Said,
     SessionEvent,
     SlotsChanged,
     Used,
@@ -257,18 +257,18 @@ READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Ses
     "credit": _read_slots,
     "accept": lambda message: Accepted(message.accept.token),
     "reject": _read_reject,
-    "progress": lambda message: Said(
+    "progress": lambda message: Reported(
         message.progress.token,
         "progress",
         f"{message.progress.fraction:.3g} {message.progress.message[:1024]}",
     ),
-    "log": lambda message: Said(
+    "log": lambda message: Reported(
         message.log.token,
         next((name for lowest, name in _LEVELS if message.log.level >= lowest), "INFO"),
         message.log.message[:LOG_CHARS_MAX],
     ),
     "usage": _read_used,
-    "heartbeat": lambda message: Said(
+    "heartbeat": lambda message: Reported(
         message.heartbeat.token, "heartbeat", message.heartbeat.details.json[:1024]
     ),
     "complete": _read_complete,

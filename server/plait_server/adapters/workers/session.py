@@ -23,6 +23,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from plait.v1 import worker_hub_service_pb2
+from plait_server.adapters.workers.attempt_reports import BYTES_A_SECOND, LINES_A_SECOND
 from plait_server.adapters.workers.frames import FAIL_BYTES_MAX, FRAME_MESSAGES_MAX, Oversized, split
 from plait_server.adapters.workers.reading import (
     LOG_CHARS_MAX,
@@ -33,7 +34,6 @@ from plait_server.adapters.workers.reading import (
     read_long_result,
     read_oversized,
 )
-from plait_server.adapters.workers.said import BYTES_A_SECOND, LINES_A_SECOND
 from plait_server.adapters.workers.session_events import (
     Ended,
     Hello,

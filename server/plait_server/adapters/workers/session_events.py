@@ -64,7 +64,7 @@ class SlotsChanged(NamedTuple):
     is_draining: bool
 
 
-class Said(NamedTuple):
+class Reported(NamedTuple):
     """Progress, a log line or a heartbeat."""
 
     token: str
@@ -89,5 +89,5 @@ class Ponged(NamedTuple):
 
 
 SessionEvent: TypeAlias = (
-    Hello | Ended | Returned | Accepted | CancelStep | SlotsChanged | Said | Used | Ponged
+    Hello | Ended | Returned | Accepted | CancelStep | SlotsChanged | Reported | Used | Ponged
 )

@@ -63,14 +63,14 @@ class Quota:
         self._bytes.take(size)
 
 
-class Sayings:
+class AttemptReports:
     """Hands the observer what workers say, as far as the quotas of each and of all allow."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._all = Quota(ALL_TIMES)
 
-    def say(self, quota: Quota, assignment: Assignment, kind: str, text: str) -> None:
+    def pass_on(self, quota: Quota, assignment: Assignment, kind: str, text: str) -> None:
         """Hand on a line of an attempt, or drop it.
 
         Args:

@@ -6,14 +6,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.adapters.workers.said import (
+from plait_server.adapters.workers.attempt_reports import (
     ALL_TIMES,
     BYTES_A_SECOND,
     BYTES_AT_ONCE,
     LINES_A_SECOND,
     LINES_AT_ONCE,
+    AttemptReports,
     Quota,
-    Sayings,
 )
 from plait_server.ports.workers import Assignment, AttemptKey
 from tests.adapters.workers_streams import Recorder, a_hub
@@ -22,43 +22,43 @@ KEY = AttemptKey("default", "x", 1, "a", 1)
 ASSIGNMENT = Assignment(KEY, "w", "w.1", "t", "null", "", 0, 0.0, "", "", "0", recovered=False)
 
 
-def say(sayings: Sayings, quota: Quota, lines: int, text: str = "line") -> None:
+def say(reports: AttemptReports, quota: Quota, lines: int, text: str = "line") -> None:
     for _ in range(lines):
-        sayings.say(quota, ASSIGNMENT, "INFO", text)
+        reports.pass_on(quota, ASSIGNMENT, "INFO", text)
 
 
 async def test_lines_over_the_quota_are_dropped_and_counted(autojump_clock: MockClock) -> None:
     recorder, quota = Recorder(), Quota()
-    sayings = Sayings(recorder)
-    say(sayings, quota, LINES_AT_ONCE + 7)
+    reports = AttemptReports(recorder)
+    say(reports, quota, LINES_AT_ONCE + 7)
     assert len(recorder.said) == LINES_AT_ONCE
     await trio.sleep(1)
-    say(sayings, quota, LINES_AT_ONCE)
+    say(reports, quota, LINES_AT_ONCE)
     assert len(recorder.said) == LINES_AT_ONCE + LINES_A_SECOND
     assert recorder.said[LINES_AT_ONCE][2].startswith("line (7 lines of this worker")
     assert recorder.said[LINES_AT_ONCE + 1][2] == "line"
     await trio.sleep(10_000)
-    say(sayings, quota, 2 * LINES_AT_ONCE)
+    say(reports, quota, 2 * LINES_AT_ONCE)
     assert len(recorder.said) == 2 * LINES_AT_ONCE + LINES_A_SECOND
 
 
 async def test_bytes_count_as_well(autojump_clock: MockClock) -> None:
     recorder, quota = Recorder(), Quota()
-    sayings = Sayings(recorder)
+    reports = AttemptReports(recorder)
     long = "x" * 8_192
-    say(sayings, quota, LINES_AT_ONCE, long)
+    say(reports, quota, LINES_AT_ONCE, long)
     assert len(recorder.said) == BYTES_AT_ONCE // len(long)
     await trio.sleep(1)
-    say(sayings, quota, LINES_AT_ONCE, long)
+    say(reports, quota, LINES_AT_ONCE, long)
     assert len(recorder.said) == (BYTES_AT_ONCE + BYTES_A_SECOND) // len(long)
 
 
 async def test_all_workers_together_have_a_quota(autojump_clock: MockClock) -> None:
     recorder = Recorder()
-    sayings = Sayings(recorder)
+    reports = AttemptReports(recorder)
     quotas = [Quota() for _ in range(ALL_TIMES + 5)]
     for quota in quotas:
-        say(sayings, quota, LINES_AT_ONCE)
+        say(reports, quota, LINES_AT_ONCE)
     assert len(recorder.said) == ALL_TIMES * LINES_AT_ONCE
     assert quotas[-1].dropped == LINES_AT_ONCE
 
