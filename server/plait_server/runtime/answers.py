@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TypeAlias
 
 from plait_server.core.definition.graph import Condition, JoinMode, Switch
 from plait_server.core.json_text import (
@@ -31,6 +30,7 @@ from plait_server.core.run.commands import (
     MakeInput,
     MakeOutput,
     OutputMade,
+    Question,
     ValueFound,
 )
 from plait_server.core.run.edges import ERROR_HANDLE
@@ -55,8 +55,6 @@ from plait_server.ports.evaluator import (
     Work,
 )
 from plait_server.runtime.contents import Contents
-
-Question: TypeAlias = JudgeEdges | MakeInput | FindValue | MakeOutput
 
 
 class HelperNeeded(OffloadNeeded):

@@ -22,11 +22,12 @@ import heapq
 import logging
 from collections import deque
 from enum import Enum
-from typing import Final
+from typing import Final, assert_never
 
 import trio
 
 from plait_server.core.run.commands import (
+    Act,
     AttemptResult,
     Audit,
     Command,
@@ -39,6 +40,7 @@ from plait_server.core.run.commands import (
     MakeInput,
     MakeOutput,
     OfferNode,
+    Question,
     RefuseGrant,
     SetTimer,
     StartAttempt,
@@ -61,7 +63,7 @@ from plait_server.ports.journal import (
     RequestConflict,
     RequestRecord,
 )
-from plait_server.runtime.answers import Answers, HelperNeeded, Question
+from plait_server.runtime.answers import Answers, HelperNeeded
 from plait_server.runtime.attempts import Attempts
 from plait_server.runtime.contents import ContentMissing, Contents
 from plait_server.runtime.context import Context
@@ -149,7 +151,7 @@ class Executor:
             context.graph_requests, namespace, execution, self._contents, self._on_answer
         )
         self._events: list[Event] = []
-        self._acts: list[Command] = []
+        self._acts: list[Act] = []
         self._audit: list[AuditRecord] = []
         self._calls: list[Call] = []
         """Calls whose inputs this step has decided."""
@@ -429,7 +431,7 @@ class Executor:
             self._attempts.note_input(answer)
         self.post(answer)
 
-    def _act(self, act: Command) -> None:
+    def _act(self, act: Act) -> None:
         """Do what had to wait until the events were durable."""
         assert self._nursery is not None  # `run` opened it before anything was decided
         match act:
@@ -441,7 +443,7 @@ class Executor:
                 key = self._attempts.key(act.node_path, act.attempt)
                 self._context.workers.acknowledge(key, act.taken, act.worker_id)
             case _:
-                pass
+                assert_never(act)
 
     def _take_up(self, nursery: trio.Nursery) -> None:
         """Go on where the journal ends: attempts that run are at their workers, everything else the machine knows."""

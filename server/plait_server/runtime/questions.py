@@ -13,9 +13,9 @@ from typing import Final
 
 import trio
 
-from plait_server.core.run.commands import Input
+from plait_server.core.run.commands import Input, Question
 from plait_server.ports.evaluator import ExpressionError, Helper, Offload
-from plait_server.runtime.answers import Answers, HelperNeeded, Question, problem_with
+from plait_server.runtime.answers import Answers, HelperNeeded, problem_with
 from plait_server.runtime.contents import ContentMissing, Contents
 
 READERS_MAX: Final = 4

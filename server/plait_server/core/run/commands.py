@@ -316,11 +316,14 @@ class Audit(NamedTuple):
     """JSON text."""
 
 
+Question: TypeAlias = JudgeEdges | MakeInput | FindValue | MakeOutput
+"""What is answered by evaluating expressions and putting texts together."""
+
+Act: TypeAlias = StartAttempt | StopAttempt | TellTaken
+"""What is carried out when the events decided with it are durable."""
+
 Command: TypeAlias = (
-    JudgeEdges
-    | MakeInput
-    | FindValue
-    | MakeOutput
+    Question
     | FindGraph
     | LimitScope
     | UnlimitScope
@@ -328,8 +331,6 @@ Command: TypeAlias = (
     | WithdrawNode
     | RefuseGrant
     | SetTimer
-    | StartAttempt
-    | StopAttempt
-    | TellTaken
+    | Act
     | Audit
 )

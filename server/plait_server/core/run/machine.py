@@ -44,15 +44,12 @@ from plait_server.core.run.commands import (
     Continue,
     EdgesJudged,
     FindGraph,
-    FindValue,
     Granted,
     GraphFound,
     Input,
     InputMade,
-    JudgeEdges,
-    MakeInput,
-    MakeOutput,
     OutputMade,
+    Question,
     Receipt,
     RefuseGrant,
     Start,
@@ -241,7 +238,7 @@ class Machine:
     def ask(self, command: Command) -> None:
         """Put a command behind those already decided."""
         self._commands.append(command)
-        if isinstance(command, JudgeEdges | MakeInput | FindValue | FindGraph | MakeOutput):
+        if isinstance(command, Question | FindGraph):
             self._awaits_answer = True
 
     def next_ticket(self) -> int:
