@@ -293,7 +293,7 @@ class Endings:
         result = ending.result
         has_output = ending.failure is None and ending.state is not NodeState.TIMED_OUT
         output = ending.output if has_output else None
-        if ending.scope_ended is not None:
+        if ending.scope_ended is not None and record.scope.children[record.index].ended_as is None:
             self._machine.emit(ending.scope_ended, record, None)
         if result is None:
             detail = NodeEnded(output, ending.failure, edges_false, treatment, named)

@@ -111,8 +111,10 @@ class Scopes:
     def end_if_over(self, scope: Scope) -> None:
         """End a scope inside the execution, and its node with it, if nothing more happens in it (E5, E7, N4)."""
         record = scope.parent
-        if record is None or scope.ended_as is not None or self._endings.is_out(record):
+        if record is None or record.state is not NodeState.RUNNING or self._endings.is_out(record):
             return
+        if scope.ended_as is ExecutionState.TIMED_OUT:
+            return  # `time_out` ends its nodes and then this one.
         if scope.stopped_by is Treatment.UNHANDLED:
             fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
             if fail_fast or not scope.running_count:
