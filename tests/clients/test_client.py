@@ -110,6 +110,18 @@ def test_a_snapshot_comes_before_the_events(client: Client) -> None:
     assert not any(frame.HasField("events") for frame in frames)
 
 
+def test_submit_waits_in_the_same_call(client: Client) -> None:
+    assert client.submit(one("test.echo"), wait_s=60).state == SUCCEEDED
+    execution = client.submit(one("test.nobody"), wait_s=0.01)
+    assert not has_ended(execution)
+    client.cancel(execution.execution_id)
+
+
+def test_submit_waits_on_when_one_call_is_too_short(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_client.client.WAIT_S", 0.001)
+    assert client.submit(one("test.large"), input=10, wait_s=60).state == SUCCEEDED
+
+
 def test_wait_shows_the_present_state_when_its_time_is_over(client: Client) -> None:
     id_ = client.submit(one("test.nobody")).execution_id
     assert not has_ended(client.wait(id_, timeout_s=0.01))
@@ -219,6 +231,7 @@ def test_the_async_client_does_the_same(address: str) -> None:
             events = [event async for event in client.watch(id_)]
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))
             ended = await client.wait(id_)
+            assert (await client.submit(one("test.echo"), wait_s=60)).state == SUCCEEDED
             assert await client.payload(ended.output) == "x" * 100_000
             assert [event async for event in client.events(id_)] == events
             (part,) = [part async for part in client.export_trace(id_)]

@@ -336,6 +336,8 @@ FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("SubmitGraph", {"input": payload_pb2.Payload(json="NaN")}, "input.json"),
     ("SubmitGraph", {"input": payload_pb2.Payload(json='"\\ud800"')}, "input.json"),
     ("SubmitGraph", {"input": payload_pb2.Payload(digest="0" * 64)}, "input.digest"),
+    ("SubmitGraph", {"wait": duration_pb2.Duration(seconds=3601)}, "wait"),
+    ("SubmitGraph", {"wait": duration_pb2.Duration(seconds=-1)}, "wait"),
     ("GetExecution", WITHOUT_ID, "execution_id"),
     ("GetExecution", BAD_NAMESPACE | NOT_THERE, "namespace"),
     ("ListExecutions", BAD_NAMESPACE, "namespace"),

@@ -137,6 +137,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         traceparent: str = "",
         tracestate: str = "",
+        wait_s: float = 0.0,
     ) -> execution_pb2.Execution:
         """Have a graph carried out. What this returns is durable.
 
@@ -150,16 +151,25 @@ class Client:
             traceparent: the W3C traceparent of the execution's parent span; empty: that of the current span, if the
                 program uses OpenTelemetry. One that is not valid is not sent.
             tracestate: the W3C tracestate that belongs to `traceparent`.
+            wait_s: how long to wait for the end, in the same call; the execution is then shown as it is.
 
         Raises:
             GraphFileError: the graph file cannot be read as a graph.
             InvalidArgument: the graph is invalid; `violations` lists what is wrong.
             AlreadyExists: the request id was used with other content, or the execution id is taken.
         """
-        request = self._requests.submit(graph, input, request_id, execution_id, labels)
+        end_s = time.monotonic() + wait_s
+        first_s = min(WAIT_S, wait_s)
+        request = self._requests.submit(graph, input, request_id, execution_id, labels, first_s)
         trace = caller_trace(traceparent, tracestate)
         with trace.as_parent():
-            return self._call(self._executions.SubmitGraph, request, metadata=trace.metadata).execution
+            answer = self._call(
+                self._executions.SubmitGraph, request, wait_s=first_s, metadata=trace.metadata
+            )
+        left_s = end_s - time.monotonic()
+        if has_ended(answer.execution) or wait_s <= first_s or left_s <= 0:
+            return answer.execution
+        return self.wait(answer.execution.execution_id, left_s)
 
     def get(self, execution_id: str) -> execution_pb2.Execution:
         """Show an execution."""

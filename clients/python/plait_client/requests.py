@@ -86,6 +86,7 @@ class Requests:
         request_id: str,
         execution_id: str,
         labels: Mapping[str, str] | None,
+        wait_s: float,
     ) -> execution_service_pb2.SubmitGraphRequest:
         """Ask for an execution; without a request id one is made, so that every try is the same request."""
         return execution_service_pb2.SubmitGraphRequest(
@@ -95,6 +96,7 @@ class Requests:
             request_id=request_id or uuid.uuid4().hex,
             execution_id=execution_id,
             labels=labels,
+            wait=_duration(wait_s) if wait_s else None,
         )
 
     def get(self, execution_id: str) -> execution_service_pb2.GetExecutionRequest:
@@ -123,10 +125,8 @@ class Requests:
 
     def wait(self, execution_id: str, wait_s: float) -> execution_service_pb2.WaitExecutionRequest:
         """Ask to wait for an end."""
-        wait = duration_pb2.Duration()
-        wait.FromNanoseconds(round(wait_s * 1e9))
         return execution_service_pb2.WaitExecutionRequest(
-            namespace=self._namespace, execution_id=execution_id, wait=wait
+            namespace=self._namespace, execution_id=execution_id, wait=_duration(wait_s)
         )
 
     def watch(
@@ -177,3 +177,9 @@ class Requests:
     def workers(self, page_size: int) -> worker_hub_service_pb2.ListWorkersRequest:
         """Ask for the first page of workers."""
         return worker_hub_service_pb2.ListWorkersRequest(namespace=self._namespace, page_size=page_size)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

@@ -64,7 +64,7 @@ class ExecutionServicer:
     async def submit_graph(
         self, submitted: Pb.SubmitGraphRequest | bytes, call: Call
     ) -> Pb.SubmitGraphResponse:
-        """Accept a graph for execution."""
+        """Accept a graph for execution, and wait for its end if asked to."""
         read = await self._graph_requests.read(Want.SUBMIT, submitted)
         request = read.head
         assert isinstance(request, Pb.SubmitGraphRequest)
@@ -75,6 +75,9 @@ class ExecutionServicer:
         labels = checks.labels(request.labels)
         input_json = checks.input(
             request.input, is_given=request.HasField("input"), problem=read.input_problem
+        )
+        wait_s = checks.wait_s(
+            request.wait, default_s=0.0, max_s=WAIT_S_MAX, is_given=request.HasField("wait")
         )
         if not read.has_graph:
             checks.add("graph", "is missing; give the graph")
@@ -102,7 +105,7 @@ class ExecutionServicer:
                 request=record,
             )
         )
-        view = await self._supervisor.view(namespace, execution.execution_id)
+        view = await self._view_at_end(namespace, execution.execution_id, wait_s)
         return Pb.SubmitGraphResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
@@ -198,13 +201,7 @@ class ExecutionServicer:
             request.wait, default_s=WAIT_S, max_s=WAIT_S_MAX, is_given=request.HasField("wait")
         )
         checks.finish()
-        with trio.move_on_after(wait_s):
-            while True:
-                view = await self._supervisor.view(namespace, execution_id)
-                if view.execution.is_ended:
-                    break
-                await self._wait_changed(view)
-        view = await self._supervisor.view(namespace, execution_id)
+        view = await self._view_at_end(namespace, execution_id, wait_s)
         return Pb.WaitExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def list_events(self, request: Pb.ListEventsRequest, call: Call) -> bytes:
@@ -301,6 +298,14 @@ class ExecutionServicer:
             )
             raise SequenceOutOfRange(message, last_sequence=last)
         return view
+
+    async def _view_at_end(self, namespace: str, execution_id: str, wait_s: float) -> View:
+        """Show an execution at its end, or when the wait is over."""
+        with trio.move_on_after(wait_s):
+            while not (view := await self._supervisor.view(namespace, execution_id)).execution.is_ended:
+                await self._wait_changed(view)
+        # Again, for what it has decided since the last look may not be durable.
+        return await self._supervisor.view(namespace, execution_id)
 
     async def _wait_changed(self, view: View) -> None:
         """Wait until something happened to an execution; the caller bounds the wait."""

@@ -83,15 +83,18 @@ class Client:
             BenchFailed: it ended in another state, or not at all.
         """
         request = Pb.WaitExecutionRequest(execution_id=execution_id, wait=_WAIT)
-        execution = (await self._stub.WaitExecution(request)).execution
-        if execution.state != state:
-            name = state_pb2.ExecutionState.Name(execution.state)
-            raise BenchFailed(f"an execution of the bench is {name}: {execution.failure.message or '?'}")
-        return execution
+        return _checked((await self._stub.WaitExecution(request)).execution, state)
 
     async def run(self, graph: graph_pb2.Graph) -> execution_pb2.Execution:
-        """Submit a graph and wait until it has succeeded."""
-        return await self.wait(await self.submit(graph))
+        """Submit a graph and wait until it has succeeded, in one call.
+
+        Raises:
+            BenchFailed: it ended in another state, or not at all.
+        """
+        request = Pb.SubmitGraphRequest(graph=graph, wait=_WAIT)
+        return _checked(
+            (await self._stub.SubmitGraph(request)).execution, state_pb2.EXECUTION_STATE_SUCCEEDED
+        )
 
     async def get(self, execution_id: str) -> execution_pb2.Execution:
         """Read an execution."""
@@ -151,6 +154,13 @@ class Client:
             for _ in range(in_flight):
                 tasks.create_task(lane())
         return Timing(time.perf_counter() - first_s, sorted(latencies_s))
+
+
+def _checked(execution: execution_pb2.Execution, state: state_pb2.ExecutionState) -> execution_pb2.Execution:
+    if execution.state != state:
+        name = state_pb2.ExecutionState.Name(execution.state)
+        raise BenchFailed(f"an execution of the bench is {name}: {execution.failure.message or '?'}")
+    return execution
 
 
 def call(address: str, action: Callable[[Client], Coroutine[None, None, _T]]) -> _T:

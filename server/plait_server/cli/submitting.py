@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 import click
 
 from plait.v1 import execution_pb2, payload_pb2
-from plait_client import Client, InvalidArgument
+from plait_client import Client, InvalidArgument, has_ended
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
 from plait_server.cli.summary import state_of, succeeded, summary
 from plait_server.cli.text import color_of, colored, complain, echo
 from plait_server.cli.watching import follow
+
+FIRST_WAIT_S: Final = 1.0
+"""How long the submission waits with `--wait`: a short execution costs one call, and whoever interrupts a long one is
+told its id."""
 
 
 def _read_input(_: click.Context, __: click.Parameter, value: str | None) -> payload_pb2.Payload | None:
@@ -91,6 +96,7 @@ def submit_command(
                 labels=labels,
                 traceparent=os.environ.get("TRACEPARENT", ""),
                 tracestate=os.environ.get("TRACESTATE", ""),
+                wait_s=FIRST_WAIT_S if until_end == "wait" else 0.0,
             )
         except InvalidArgument as error:
             if error.reason != "INVALID_GRAPH":
@@ -112,7 +118,7 @@ def submit_command(
 def _wait(client: Client, target: Target, execution: execution_pb2.Execution, *, as_json: bool) -> int:
     id_ = execution.execution_id
     try:
-        ended = client.wait(id_)
+        ended = execution if has_ended(execution) else client.wait(id_)
     except KeyboardInterrupt:
         complain(f"\n{id_} goes on. {target.command(f'watch {id_}')} follows it,")
         complain(f"{target.command(f'cancel {id_}')} stops it.")

@@ -103,7 +103,9 @@ class ExecutionServiceServicer(object):
 
     def SubmitGraph(self, request, context):
         """Accepts a graph for execution. What was accepted is durable.
-        Idempotent with `request_id`, kept as long as the execution and at least 24 h.
+        Idempotent with `request_id`, kept as long as the execution and at least 24 h. With `wait` it answers at the
+        execution's end, or with its present state when `wait` ends; a call that ends before has accepted the graph or not,
+        and can be repeated with the same `request_id`.
         INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -41,7 +41,9 @@ class ExecutionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ExecutionServiceAsyncStub: ...
     SubmitGraph: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.SubmitGraphRequest, _execution_service_pb2.SubmitGraphResponse]
     """Accepts a graph for execution. What was accepted is durable.
-    Idempotent with `request_id`, kept as long as the execution and at least 24 h.
+    Idempotent with `request_id`, kept as long as the execution and at least 24 h. With `wait` it answers at the
+    execution's end, or with its present state when `wait` ends; a call that ends before has accepted the graph or not,
+    and can be repeated with the same `request_id`.
     INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetExecutionRequest, _execution_service_pb2.GetExecutionResponse]
@@ -91,7 +93,9 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitGraph: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.SubmitGraphRequest, _execution_service_pb2.SubmitGraphResponse]  # type: ignore[assignment]
     """Accepts a graph for execution. What was accepted is durable.
-    Idempotent with `request_id`, kept as long as the execution and at least 24 h.
+    Idempotent with `request_id`, kept as long as the execution and at least 24 h. With `wait` it answers at the
+    execution's end, or with its present state when `wait` ends; a call that ends before has accepted the graph or not,
+    and can be repeated with the same `request_id`.
     INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetExecutionRequest, _execution_service_pb2.GetExecutionResponse]  # type: ignore[assignment]
@@ -144,7 +148,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.SubmitGraphResponse, _abc.Awaitable[_execution_service_pb2.SubmitGraphResponse]]:
         """Accepts a graph for execution. What was accepted is durable.
-        Idempotent with `request_id`, kept as long as the execution and at least 24 h.
+        Idempotent with `request_id`, kept as long as the execution and at least 24 h. With `wait` it answers at the
+        execution's end, or with its present state when `wait` ends; a call that ends before has accepted the graph or not,
+        and can be repeated with the same `request_id`.
         INVALID_ARGUMENT: INVALID_GRAPH, TOO_LARGE. ALREADY_EXISTS: REQUEST_ID_REUSED, EXECUTION_EXISTS.
         """
 
