@@ -22,6 +22,8 @@ _WATCHERS: Final = 1_000
 _NODES: Final = 1_000
 _CHANNELS: Final = 10
 """A connection carries at most 1,000 streams, and is read by one thread."""
+_MORE: Final = 0x80
+"""What a byte of a varint is at least, if more follow."""
 
 
 @contextlib.contextmanager
@@ -90,7 +92,9 @@ async def _watch(channel: grpc.aio.Channel, execution_id: str, waiting: asyncio.
         last = frame
         count += 1
         if frame.startswith(EVENTS_TAG):
-            size += len(frame)
+            # Without the tag of the frame and the length behind it: watchers are sent frames of other sizes.
+            header = next(at + 1 for at in range(1, len(frame)) if frame[at] < _MORE)
+            size += len(frame) - header
         elif Pb.WatchExecutionResponse.FromString(frame).HasField("caught_up"):
             waiting.release()
     if not Pb.WatchExecutionResponse.FromString(last).HasField("end"):
