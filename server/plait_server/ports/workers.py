@@ -1,4 +1,4 @@
-"""The worker port: how the runtime has an attempt carried out, whichever way the worker is reached.
+"""The worker port: how the runtime has attempts carried out, however their workers are reached.
 
 The contract:
 
@@ -24,7 +24,7 @@ from plait_server.core.run.states import CancelStage
 
 
 class AttemptKey(NamedTuple):
-    """What an attempt token stands for."""
+    """Identifies an attempt within the store."""
 
     namespace: str
     execution_id: str
@@ -55,17 +55,17 @@ class Assignment(NamedTuple):
 
 
 class AttemptListener(Protocol):
-    """Hears what happens to an attempt while it is carried out."""
+    """Receives what happens to an attempt while it is carried out."""
 
     def stop_reason(self) -> str:
-        """Say, when `execute` is cancelled, why, for the worker; empty if nobody is to be told."""
+        """Return why `execute` was cancelled, for the worker; empty if the worker is not to be told."""
         ...
 
     def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
-        """Take a step of its cancel; with the last step, what it used in all, if the worker said so."""
+        """Handle a step of its cancel; the last step has the total usage, if the worker reported it."""
 
     def on_usage(self, unit: str, amount: str) -> None:
-        """Take what it says to have used since it said so last."""
+        """Handle usage that was reported since the last report."""
 
 
 class Workers(Protocol):
@@ -76,18 +76,18 @@ class Workers(Protocol):
 
         Args:
             assignment: The attempt and the worker that was granted.
-            listener: Hears what happens to it meanwhile.
+            listener: Receives what happens to it meanwhile.
         """
         ...
 
     def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
-        """Tell a worker what became of its result. Does nothing if the worker is not attached: it asks again."""
+        """Tell a worker what became of its result. Does nothing if it is not attached: it sends the result again."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSnapshot:
-    """What is known of a worker."""
+    """A worker instance, as operators see it."""
 
     namespace: str
     worker_id: str
