@@ -129,6 +129,35 @@ def test_what_surrounds_open_nodes_is_drawn_without_times() -> None:
     ]
 
 
+def test_what_surrounds_open_scopes_is_drawn_by_paths() -> None:
+    """The nodes of an open scope stand below its node, or below a branch that it opened."""
+    drawing = Drawing()
+    drawing.node("s/a", b"node-s..", branch="0-001")
+    drawing.node("s/b", b"branch-x", branch="0-001-001", start_ms=1)
+    drawing.node("s/t/c", b"node-t..", branch="0-001-001", start_ms=2)
+    drawing.add(
+        "attempt t",
+        b"node-d..",
+        start_ms=3,
+        node__path="s/t/d",
+        branch__id="0-001-001-001",
+        attempt__number="1",
+    )
+    assert [line.rstrip() for line in drawing.lines()] == [
+        "                    execution                            has not ended",
+        "                    └─ branch 0-001                      has not ended",
+        "                       └─ s                              has not ended",
+        "    0.000     1 ms        ├─ s/a",
+        "                          └─ branch 0-001-001            has not ended",
+        "    0.001     1 ms           ├─ s/b",
+        "                             └─ s/t                      has not ended",
+        "    0.002     1 ms              ├─ s/t/c",
+        "                                └─ branch 0-001-001-001  has not ended",
+        "                                   └─ s/t/d              has not ended",
+        "    0.003     1 ms                    └─ attempt 1",
+    ]
+
+
 def test_control_characters_are_escaped() -> None:
     drawing = Drawing()
     bad = "\x1b[2J\r\nforged\u202e"

@@ -92,6 +92,14 @@ class Timeline:
                 receipt = event.cancel_receipt
                 stage = name_of(event_pb2.CancelStage, receipt.stage, "CANCEL_STAGE_")
                 return "cancel", [stage.lower(), f"at {receipt.worker_id}" if receipt.worker_id else ""]
+            case kind.EVENT_TYPE_USAGE_REPORTED:
+                used = (f"{amount} {unit}" for unit, amount in sorted(event.usage_reported.usage.items()))
+                return "used", [", ".join(used)]
+            case kind.EVENT_TYPE_SCOPE_OPENED:
+                return "opened", [count(event.scope_opened.node_count, "node")]
+            case kind.EVENT_TYPE_SCOPE_ENDED:
+                name = name_of(state_pb2.ExecutionState, event.scope_ended.state, "EXECUTION_STATE_")
+                return "graph ended", [_words(name)]
             case kind.EVENT_TYPE_EXECUTION_ENDED:
                 return _state_name(event), self._execution_ended(event)
             case _:

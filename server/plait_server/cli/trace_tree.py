@@ -10,8 +10,9 @@ For an open execution there are spans of what has ended, but not of their parent
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -128,7 +129,7 @@ class TraceTree:
     def _roots(self) -> list[_Item]:
         """Add each item to its parent's children; return the items that have no parent."""
         items = list(self._items.values())
-        missing = _Missing()
+        missing = _Missing(items)
         roots: list[_Item] = []
         for item in items:
             assert item.span is not None  # The placeholders are in `missing`.
@@ -195,9 +196,18 @@ class TraceTree:
 class _Missing:
     """Makes placeholders for spans that are missing because they have not ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, items: Iterable[_Item]) -> None:
         self._nodes: dict[str, _Item] = {}
-        self._branches: dict[str, _Item] = {}
+        self._branches: dict[tuple[str, str], _Item] = {}
+        """By scope path and path: a scope's branches are its own."""
+        self._scope_branches: dict[str, str] = {}
+        """Scope path -> the branch that the scope seems to go on in: what the branches of all in it begin with."""
+        for item in items:
+            scope_path = _scope_of(item.path)
+            while scope_path:
+                known = self._scope_branches.get(scope_path, item.branch)
+                self._scope_branches[scope_path] = _common_branch(known, item.branch)
+                scope_path = _scope_of(scope_path)
 
     def items(self) -> list[_Item]:
         return [*self._nodes.values(), *self._branches.values()]
@@ -208,26 +218,54 @@ class _Missing:
     def parent_of(self, item: _Item) -> _Item | None:
         """Return the placeholder of an item's parent; None if it needs none."""
         if item.kind in ("attempt", "queue"):
-            node = self._nodes.get(item.path)
-            if node is None:
-                attributes = {"plait.node.path": item.path, "plait.branch.id": item.branch}
-                node = self._nodes[item.path] = _Item("node", attributes, None)
-                _put_below(node, self._branch(item.branch))
+            return self._node(item.path, item.branch)
+        return self._around(item.path, item.branch) if item.kind == "node" else None
+
+    def _node(self, path: str, branch: str) -> _Item:
+        """Return the placeholder of a node."""
+        node = self._nodes.get(path)
+        if node is None:
+            attributes = {"plait.node.path": path, "plait.branch.id": branch}
+            node = self._nodes[path] = _Item("node", attributes, None)
+            _put_below(node, self._around(path, branch))
+        return node
+
+    def _around(self, path: str, branch: str) -> _Item:
+        """Return what a node lies under: a branch, or the node of its scope."""
+        scope_path = _scope_of(path)
+        if not scope_path:
+            return self._branch(branch)
+        own = self._scope_branches[scope_path]
+        node = self._node(scope_path, own)
+        if branch == own:
             return node
-        return self._branch(item.branch) if item.kind == "node" else None
+        found = self._branches.get((scope_path, branch))
+        if found is None:
+            found = self._branches[scope_path, branch] = _Item("branch", {"plait.branch.id": branch}, None)
+            _put_below(found, node)
+        return found
 
     def _branch(self, path: str) -> _Item:
         """Return the placeholder of a branch, below that of its parent; for branch 0 the execution's."""
-        branch = self._branches.get(path)
+        branch = self._branches.get(("", path))
         if branch is None:
             is_main = "-" not in path
             branch = _Item("execution" if is_main else "branch", {"plait.branch.id": path}, None)
-            self._branches[path] = branch
+            self._branches["", path] = branch
             if not is_main:
                 # A path that is cut does not name its parent.
                 above = "0" if "…" in path else path.rpartition("-")[0]
                 _put_below(branch, self._branch(above))
         return branch
+
+
+def _scope_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _common_branch(first: str, second: str) -> str:
+    parts = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first.split("-"), second.split("-")))  # noqa: B905 # one may be longer
+    return "-".join(part for part, _ in parts) or "0"
 
 
 def _put_below(item: _Item, parent: _Item) -> None:
