@@ -4,18 +4,18 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 import pytest
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.core.run.events import Detail
 from plait_server.encoding.event_codec import decode_event
 from plait_server.ports.journal import Appended, AppendItem, ExecutionRow
 from plait_server.runtime.recovery import load_execution
 from tests.golden.summary import Summary, summarize
 
 JOURNALS = sorted((Path(__file__).parent / "golden").glob("journal-*.json"))
-EVENT_TYPES = 10
 
 
 class Recorded(TypedDict):
@@ -56,4 +56,4 @@ def test_newest_golden_journal_has_every_type_of_event() -> None:
         for recorded in read(JOURNALS[-1]).values()
         for event in recorded["events"]
     }
-    assert len(seen) == EVENT_TYPES
+    assert seen == {detail.__name__ for detail in get_args(Detail)}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
+from plait_server.core.run.commands import Receipt
 from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.core.run.states import CancelStage
 from plait_server.encoding.event_codec import encode_event
@@ -19,6 +20,10 @@ from tests.core.graph_text import build
 from tests.golden.summary import Summary, summarize
 
 Recorded: TypeAlias = dict[str, str | list[str] | Summary]
+
+
+NESTED = ("t -> s; s -> z", "sub s { a -> b; b -> never when=false; sub u { x -> y }; a -> u }")
+"""Graphs in graphs, and an edge that is not taken."""
 
 
 def executions() -> dict[str, Driver]:
@@ -37,6 +42,7 @@ def executions() -> dict[str, Driver]:
 
     raced = Driver(build("a -> w; b -> w; node w join=ANY")).start()
     raced.succeed("b", output="7")
+    raced.do(Receipt("a", 1, CancelStage.EXITED, "worker-a", {"tokens": "3.5"}))
     raced.succeed("w")
 
     cancelled = Driver(build("a -> b; c -> b")).start()
@@ -61,6 +67,15 @@ def executions() -> dict[str, Driver]:
 
     timed_out = Driver(build("policy FAIL_FAST timeout=9", "a -> b")).start()
     timed_out.advance(9)
+    open_inside = Driver(build(*NESTED)).start()
+    open_inside.succeed("t", output="1")
+    open_inside.succeed("s/a", output='{"n":1}')
+    open_inside.succeed("s/u/x", output="2")
+
+    failed_inside = Driver(build(*NESTED)).start()
+    failed_inside.succeed("t", output="1")
+    failed_inside.succeed("s/a", "s/b", "s/u/x")
+    failed_inside.fail("s/u/y", "BROKEN")
     return {
         "retried": retried,
         "stopped": stopped,
@@ -68,6 +83,8 @@ def executions() -> dict[str, Driver]:
         "cancelled": cancelled,
         "continued": continued,
         "timed out": timed_out,
+        "open inside": open_inside,
+        "failed inside": failed_inside,
     }
 
 

@@ -12,7 +12,8 @@ def summarize(execution: Execution) -> Summary:
     state = execution.state
     assert state is not None
     lines: list[str] = []
-    for record in execution.root.records:
+    records = [record for path in sorted(execution.scopes) for record in execution.scopes[path].records]
+    for record in records:
         attempts = ",".join(
             f"{attempt.outcome.name if attempt.outcome else 'RUNNING'}@{attempt.worker_id}"
             for attempt in record.attempts

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from plait.v1 import log_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import reports
 from plait_worker.reports import ReportRoom, ReportTray
@@ -92,6 +93,6 @@ def test_large_log_lines_are_bounded_in_bytes() -> None:
     for _ in range(100):
         tray.put_log("INFO", "x" * 8192, 1_000_000_000)
     lines = log_lines(tray)
-    assert lines[0].level == hub.LOG_LEVEL_WARNING
+    assert lines[0].level == log_pb2.LOG_LEVEL_WARNING
     assert lines[0].message == "68 log lines were dropped here: they came faster than they can be sent"
     assert len(lines) == 33

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 
-from plait.v1 import payload_pb2
+from plait.v1 import log_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import Context, NodeFailure, Worker
 from tests.workers.scripted_hub import (
@@ -176,7 +176,7 @@ def test_reports_come_from_the_loop_and_from_threads() -> None:
                 assert kind is not None
                 found[kind] = getattr(message, kind)
             assert (found["progress"].fraction, found["progress"].message) == (0.5, "half")
-            assert (found["log"].level, found["log"].message) == (hub.LOG_LEVEL_WARNING, "a line")
+            assert (found["log"].level, found["log"].message) == (log_pb2.LOG_LEVEL_WARNING, "a line")
             assert found["log"].time.seconds > 0
             assert json.loads(found["heartbeat"].details.json) == {"row": 5}
             assert dict(found["complete"].usage.amounts) == {"tokens": "812", "dollars": "0.0025"}

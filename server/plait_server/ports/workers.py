@@ -1,4 +1,4 @@
-"""The worker port: how the runtime has attempts carried out, however their workers are reached.
+"""The worker port: how the runtime has an attempt carried out, whichever way the worker is reached.
 
 The contract:
 
@@ -24,7 +24,7 @@ from plait_server.core.run.states import CancelStage
 
 
 class AttemptKey(NamedTuple):
-    """Identifies an attempt within the store."""
+    """What an attempt token stands for."""
 
     namespace: str
     execution_id: str
@@ -55,17 +55,17 @@ class Assignment(NamedTuple):
 
 
 class AttemptListener(Protocol):
-    """Receives what happens to an attempt while it is carried out."""
+    """Hears what happens to an attempt while it is carried out."""
 
     def stop_reason(self) -> str:
-        """Return why `execute` was cancelled, for the worker; empty if the worker is not to be told."""
+        """Say, when `execute` is cancelled, why, for the worker; empty if nobody is to be told."""
         ...
 
     def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
-        """Handle a step of its cancel; the last step has the total usage, if the worker reported it."""
+        """Take a step of its cancel; with the last step, what it used in all, if the worker said so."""
 
     def on_usage(self, unit: str, amount: str) -> None:
-        """Handle usage that was reported since the last report."""
+        """Take what it says to have used since it said so last."""
 
 
 class Workers(Protocol):
@@ -76,18 +76,18 @@ class Workers(Protocol):
 
         Args:
             assignment: The attempt and the worker that was granted.
-            listener: Receives what happens to it meanwhile.
+            listener: Hears what happens to it meanwhile.
         """
         ...
 
     def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
-        """Tell a worker what became of its result. Does nothing if it is not attached: it sends the result again."""
+        """Tell a worker what became of its result. Does nothing if the worker is not attached: it asks again."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSnapshot:
-    """A worker instance, as operators see it."""
+    """What is known of a worker."""
 
     namespace: str
     worker_id: str

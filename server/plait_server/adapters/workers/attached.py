@@ -90,11 +90,11 @@ class AttachedWorkers:
         self._attempt_reports = AttemptReports(observer)
         self._streams = 0
         self._graces: dict[trio.CancelScope, None] = {}
-        """The pending waits for cancelled handlers to end."""
+        """The waits for cancelled handlers to end."""
         self.deliver: Deliver = _drop
-        """Receives results that no task waits for; set by bootstrap before any stream begins."""
+        """Takes results that nobody waits for; set by bootstrap before any stream begins."""
         self.is_current: IsCurrent = _nothing_is_current
-        """Returns whether an attempt is still current; set by bootstrap before any stream begins."""
+        """Says whether an attempt still counts; set by bootstrap before any stream begins."""
 
     def __repr__(self) -> str:
         return f"<AttachedWorkers {self._leases!r}, {len(self._graces)} graces>"
@@ -136,7 +136,7 @@ class AttachedWorkers:
         return held.result
 
     def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
-        """Send `recorded` to the worker that delivered a result."""
+        """Say `recorded` to the worker that delivered a result."""
         worker = self._leases.attached(key.namespace, worker_id)
         if worker is not None and worker.stream is not None:
             worker.stream.answer(key, taken)
@@ -183,7 +183,7 @@ class AttachedWorkers:
             self._leases.detach(worker, stream)
 
     def _reconcile(self, worker: WorkerInstance, stream: Stream, hello: Hello, nursery: trio.Nursery) -> None:
-        """Reconcile what the server and the worker believe it holds (rule 3)."""
+        """Bring what the server and the worker think it holds together (rule 4)."""
         for held in list(worker.held.values()):
             if held.token in worker.at_worker:
                 if held.reason:
@@ -198,7 +198,7 @@ class AttachedWorkers:
         stream.queue()
 
     async def _look_up(self, worker: WorkerInstance, stream: Stream, tokens: Sequence[str]) -> None:
-        """Cancel the attempts that are not current, one lookup at a time: a worker may name thousands."""
+        """Cancel what nobody wants; one after the other, for a worker may name thousands."""
         for token in tokens:
             await trio.lowlevel.checkpoint()
             key = self._key_of(worker, token)
@@ -235,7 +235,7 @@ class AttachedWorkers:
                     if held is not None:
                         held.take_usage(event)
                 case Hello() | Accepted() | Ponged():
-                    pass  # They renew the lease, which has been done.
+                    pass  # Heard of; nothing else follows.
                 case _:
                     assert_never(event)
 

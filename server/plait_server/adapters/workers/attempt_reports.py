@@ -1,4 +1,4 @@
-"""What workers report about running attempts (progress, log lines, heartbeats), passed to the observer within a quota.
+"""What workers say of their attempts (progress, log lines, heartbeats): handed to the observer, within a quota.
 
 It is kept at most once (A6), so what is over the quota is dropped and counted; otherwise one handler that logs
 in a loop would fill the server's log and take its time.
@@ -16,11 +16,11 @@ from plait_server.ports.workers import Assignment
 
 LINES_A_SECOND: Final = 100
 LINES_AT_ONCE: Final = 1_000
-"""The burst that a worker may send after a pause."""
+"""A worker that said nothing for a while may say so much at once."""
 BYTES_A_SECOND: Final = 64 * KIB
 BYTES_AT_ONCE: Final = 1024 * KIB
 ALL_TIMES: Final = 10
-"""All workers together may send as much as this many of them."""
+"""All workers together may say as much as so many of them."""
 
 
 class Bucket:
@@ -33,7 +33,7 @@ class Bucket:
         self._filled_s = trio.current_time()
 
     def has(self, amount: float) -> bool:
-        """Whether this amount may be taken now."""
+        """Whether so much may be taken now."""
         now_s = trio.current_time()
         self._left = min(self._at_once, self._left + (now_s - self._filled_s) * self._a_second)
         self._filled_s = now_s
@@ -45,33 +45,33 @@ class Bucket:
 
 
 class Quota:
-    """How many lines and bytes may be reported, and how many lines were dropped."""
+    """How many lines and bytes may be said, and how many lines were dropped."""
 
     def __init__(self, times: int = 1) -> None:
         self._lines = Bucket(times * LINES_A_SECOND, times * LINES_AT_ONCE)
         self._bytes = Bucket(times * BYTES_A_SECOND, times * BYTES_AT_ONCE)
         self.dropped = 0
-        """Lines dropped since the last one that was passed on."""
+        """Lines dropped since the last one that was said."""
 
     def allows(self, size: int) -> bool:
-        """Whether another line of this size may be passed on now."""
+        """Whether another line of this size may be said now."""
         return self._lines.has(1) and self._bytes.has(size)
 
     def take(self, size: int) -> None:
-        """Count a line that is passed on."""
+        """Count a line that is said."""
         self._lines.take(1)
         self._bytes.take(size)
 
 
 class AttemptReports:
-    """Passes reports to the observer, within the quota of each worker and that of all."""
+    """Hands the observer what workers say, as far as the quotas of each and of all allow."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._all = Quota(ALL_TIMES)
 
     def pass_on(self, quota: Quota, assignment: Assignment, kind: str, text: str) -> None:
-        """Pass on a line of an attempt, or drop it.
+        """Hand on a line of an attempt, or drop it.
 
         Args:
             quota: That of the attempt's worker.

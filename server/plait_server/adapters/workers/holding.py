@@ -1,4 +1,4 @@
-"""What the server keeps for each worker instance: its stream, its lease, and the attempts it holds."""
+"""What the server keeps of a worker: its stream, if it has one, its lease, and the attempts it holds."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ class Held:
         self.done = trio.Event()
         self.exited = trio.Event()
         self.exit_usage: Mapping[str, str] | None = None
-        """The total usage, if the worker reported it in `exited`."""
+        """What it used in all, as its worker says at its end."""
         self.result: AttemptResult | None = None
         self.reason = ""
         """Why it is being cancelled; empty while it is not."""
         self.is_delivered = False
-        """Whether the transport has taken its cancel."""
+        """Whether its cancel is known to have reached the worker's stream."""
         self.units: dict[str, None] = {}
-        """The units of usage reported so far."""
+        """The units that it has reported so far."""
         self.usage_problem = ""
-        """Why some of its reported usage cannot be counted; empty if all of it can."""
+        """Why something that it reported to have used cannot be counted."""
 
     def take_usage(self, used: Used) -> None:
-        """Pass on a report of usage; one that cannot be counted fails the attempt when it ends (U1)."""
+        """Take a report of what it used; what cannot be counted fails the attempt when it ends (U1)."""
         problem = used.problem
         if not problem and used.unit not in self.units and len(self.units) >= USAGE_UNITS_MAX:
             problem = f"usage {used.unit!r} is one more than {USAGE_UNITS_MAX} units; report fewer"
@@ -82,7 +82,7 @@ class Held:
         return result._replace(outcome=AttemptOutcome.FAILED, output=None, failure=failure)
 
     def note_delivered(self) -> None:
-        """Report the receipt DELIVERED, once."""
+        """Return the receipt DELIVERED, once."""
         if not self.is_delivered:
             self.is_delivered = True
             self.listener.on_receipt(CancelStage.DELIVERED)
@@ -117,15 +117,15 @@ class WorkerInstance:
         self.stream: Stream | None = None
         self.held: dict[str, Held] = {}
         self.at_worker: dict[str, None] = {}
-        """The tokens of attempts that it was sent, or named in `hello`, and that have not ended."""
+        """Tokens that were sent to it, or that it named, and that have not ended."""
         self.slots = 0
         self.is_draining = False
         self.is_paused = False
         self.attached_s = 0.0
         self.heard_s = trio.current_time()
-        """The trio time at which anything last came from it."""
+        """trio time at which it was last heard of."""
         self.quota = Quota()
-        """How much its attempts may report."""
+        """How much its attempts may say."""
         self._ping_s = ping_s
 
     def __repr__(self) -> str:
@@ -134,17 +134,17 @@ class WorkerInstance:
 
     @property
     def lease_end_s(self) -> float:
-        """The trio time at which its lease expires if nothing more comes from it."""
+        """When what it holds is lost, in trio time, if nothing is heard of it."""
         return self.heard_s + LEASE_INTERVALS * self._ping_s
 
     @property
     def is_quiet(self) -> bool:
-        """Whether two ping intervals have passed in silence: it gets nothing new."""
+        """Whether it owes two answers: it gets nothing new."""
         return trio.current_time() >= self._quiet_s
 
     @property
     def open_slots(self) -> int:
-        """The number of attempts that it takes at once now; 0 if it takes nothing new."""
+        """How many attempts it takes at once now; 0 if it takes nothing new."""
         is_closed = self.is_draining or self.is_paused or self.stream is None or self.is_quiet
         return 0 if is_closed else self.slots
 
@@ -174,7 +174,7 @@ class WorkerInstance:
                 stream.ping()
 
     def snapshot(self, slots_in_use: int, offset_s: float) -> WorkerSnapshot:
-        """Describe it for people; `offset_s` is the wall clock's time minus trio's."""
+        """Describe it for people; `offset_s` leads from trio's time to the wall's."""
         hello = self.hello
         return WorkerSnapshot(
             namespace=self.namespace,

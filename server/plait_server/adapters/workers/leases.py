@@ -1,4 +1,4 @@
-"""Leases: which worker instances exist, which of them owns a worker id, and for how long each keeps its attempts.
+"""Leases: which instances there are, which of them has a worker's id, and how long what each holds is its own.
 
 Rules
 1. A lease belongs to a process instance and outlives its stream: a cut stream alone loses nothing. When nothing was
@@ -45,7 +45,7 @@ class Leases:
         self._capacity = capacity
         self._ping_s = ping_s
         self.lease_s: Final = ping_s * LEASE_INTERVALS
-        """The length of a lease."""
+        """How long a lease is."""
         self._workers: dict[str, WorkerInstance] = {}
         """Instance id -> worker, attached or not."""
         self._attached: dict[tuple[str, str], WorkerInstance] = {}
@@ -56,7 +56,7 @@ class Leases:
         return f"<Leases {len(self._attached)} attached of {len(self._workers)}>"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the timers of leases until cancelled; afterwards no new ones are started."""
+        """Keep the leases until cancelled. Streams may outlive it by some steps, and start nothing any more."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -84,11 +84,11 @@ class Leases:
         ]
 
     def attached(self, namespace: str, worker_id: str) -> WorkerInstance | None:
-        """Return the attached instance of a worker; None if there is none."""
+        """Return the instance of a worker that has a stream, if one has."""
         return self._attached.get((namespace, worker_id))
 
     def of_assignment(self, assignment: Assignment) -> WorkerInstance:
-        """Return the instance that an attempt was granted to; one not seen since the restart gets a full lease."""
+        """Return the instance that an attempt was granted to; after a restart it is given a new lease in full."""
         worker = self._workers.get(assignment.worker_instance_id)
         if worker is None:
             worker = WorkerInstance(
@@ -123,7 +123,7 @@ class Leases:
                 self._lose(other)
 
     def admit(self, hello: Hello, stream: Stream) -> WorkerInstance:
-        """Attach an instance, whose worker id has been claimed, to a stream.
+        """Let an instance whose id was claimed have a stream.
 
         Raises:
             InvalidRequest: the instance is one of another worker.
@@ -151,7 +151,7 @@ class Leases:
         return worker
 
     def detach(self, worker: WorkerInstance, stream: Stream) -> None:
-        """Detach an instance whose stream has ended; a no-op if it has another stream."""
+        """Take note that a stream is over; nothing changes if its instance has another one."""
         if worker.stream is not stream:
             return
         self._unlink(worker)
@@ -172,21 +172,21 @@ class Leases:
             self.offer_slots(worker)
 
     def change_slots(self, worker: WorkerInstance, change: SlotsChanged) -> None:
-        """Apply a change of slots. Credit does not end a drain; only a new stream does (T3)."""
+        """Take another number of slots. Credit ends no drain: only another stream begins anew (T3)."""
         worker.slots, worker.is_draining = change.slots, worker.is_draining or change.is_draining
         self.offer_slots(worker)
         if change.is_draining:
             logger.info("worker %s drains", worker.worker_id)
 
     def pause(self, worker: WorkerInstance) -> None:
-        """Assign nothing to a worker for a while, since it has rejected an attempt."""
+        """Give a worker nothing for a while, for it has refused an attempt."""
         if not worker.is_draining and self._nursery is not None and not worker.is_paused:
             worker.is_paused = True
             self.offer_slots(worker)
             self._nursery.start_soon(self._resume_later, worker)
 
     def offer_slots(self, worker: WorkerInstance) -> None:
-        """Update the allocator with the number of attempts that a worker takes now."""
+        """Tell the allocator how many attempts a worker takes now."""
         self._capacity.set_worker_slots(worker.instance_id, worker.open_slots)
 
     # Inside.
@@ -220,7 +220,7 @@ class Leases:
                 self._lose(other)
 
     def _lose(self, worker: WorkerInstance) -> None:
-        """Drop an instance; its attempts are LOST (T2)."""
+        """Give up a worker that is gone: what it held is LOST (T2)."""
         if worker.stream is not None:
             worker.stream.end(InstanceReplaced())
             self._unlink(worker)

@@ -1,4 +1,4 @@
-"""Reads a worker's messages: each is checked and becomes an event of the session.
+"""Reads the messages of a worker: each is checked, and becomes what it means.
 
 An invalid message of a known attempt fails that attempt, not the stream: a handler may return anything.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
-from plait.v1 import payload_pb2, worker_hub_service_pb2
+from plait.v1 import log_pb2, payload_pb2, worker_hub_service_pb2
 from plait_server.adapters.workers.frames import Oversized
 from plait_server.adapters.workers.session_events import (
     Accepted,
@@ -53,9 +53,9 @@ PROTOCOL_VERSION: Final = 1
 USAGE_UNITS_MAX: Final = 64
 LOG_CHARS_MAX: Final = 8 * KIB
 _LEVELS: Final = (
-    (worker_hub_service_pb2.LOG_LEVEL_ERROR, "ERROR"),
-    (worker_hub_service_pb2.LOG_LEVEL_WARNING, "WARNING"),
-    (worker_hub_service_pb2.LOG_LEVEL_INFO, "INFO"),
+    (log_pb2.LOG_LEVEL_ERROR, "ERROR"),
+    (log_pb2.LOG_LEVEL_WARNING, "WARNING"),
+    (log_pb2.LOG_LEVEL_INFO, "INFO"),
     (1, "DEBUG"),
 )
 """The lowest number of a level, and the level; the highest first."""
@@ -68,7 +68,7 @@ _ID: Final = re.compile(ID_PATTERN)
 
 
 def read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
-    """Read `hello`.
+    """Read who a worker is.
 
     Raises:
         ProtocolVersionUnsupported: it speaks another version.
@@ -146,7 +146,7 @@ def _read_complete(message: worker_hub_service_pb2.WorkerMessage) -> SessionEven
 def read_long_result(
     complete: worker_hub_service_pb2.Complete,
 ) -> Generator[list[SessionEvent], None, SessionEvent]:
-    """Read a result that takes long to check, in slices that yield no events."""
+    """Read a result whose check takes long, with nothing to say in between."""
     text = complete.output.json
     failure = _problem_of(complete.output, text)
     try:
@@ -180,7 +180,7 @@ def read_oversized(piece: Oversized) -> SessionEvent:
 
 
 def _problem_of(output: payload_pb2.Payload, text: str) -> Failure | None:
-    """Return why a result cannot be recorded, whether or not it is JSON (S2.1); None if it can."""
+    """Say why a result cannot be recorded, whether or not it is JSON (S2.1); None if it can."""
     if output.digest:
         return Failure(code=INVALID_RESULT, message="a result must be JSON text, not a digest")
     size = len(text) if len(text) > PAYLOAD_BYTES_MAX else len(text.encode())
@@ -217,7 +217,7 @@ def _read_reject(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
 def _read_usage(
     message: worker_hub_service_pb2.Complete | worker_hub_service_pb2.Fail | worker_hub_service_pb2.Exited,
 ) -> tuple[Mapping[str, str] | None, str]:
-    """Read total usage: exact decimals of at most 64 units (U1); None if it was not reported. Second, what is wrong."""
+    """Read what an attempt used in all: exact decimals of at most 64 units (U1); None if it is not said."""
     if not message.HasField("usage"):
         return None, ""
     amounts = message.usage.amounts
@@ -278,4 +278,4 @@ READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Ses
     "drain": lambda _: SlotsChanged(0, is_draining=True),
     "pong": lambda message: Ponged(message.pong.number),
 }
-"""Kind of message -> its reader, which returns None to ignore it. `hello` and long results are read elsewhere."""
+"""Kind of a message -> its reader, which gives None for what is ignored. `hello` and long results have their own."""

@@ -1,8 +1,8 @@
 """The server's end of Attach as a state machine without sockets, clocks or tasks (as h11 is for HTTP).
 
-A session lives as long as one stream. Frames come in through `receive`, which yields their events in pieces that
-each take a few milliseconds. Messages to the worker are queued by `assign`, `cancel`, ... and `take_frame` returns
-all that are due as one frame.
+A session lives as long as one stream. Frames come in through `receive`, which gives what they mean, in pieces
+that each take a few milliseconds; what the server wants to say is queued by `assign`, `cancel`, ... and taken
+out by `take_frame`, everything that is due in one frame.
 
 Rules
 1. The worker's first message is `hello`; then the driver calls `welcome`. Nothing is sent before.
@@ -58,7 +58,7 @@ FRAME_BYTES_MAX: Final = MIB
 UNRECORDED_BYTES_MAX: Final = 32 * MIB
 """Results of one worker that are not durable yet, before its stream is read slowly."""
 CONTROL_BYTES_MAX: Final = 8 * MIB
-"""Twice the answers to HELD_ATTEMPTS_MAX results with ordinary tokens."""
+"""Twice what a worker can be owed that holds HELD_ATTEMPTS_MAX results with ordinary tokens."""
 _MESSAGE_OVERHEAD: Final = 16
 _LIMITS: Final = worker_hub_service_pb2.AttachLimits(
     frame_bytes_max=FRAME_BYTES_MAX,
@@ -91,7 +91,7 @@ class ServerSession:
     # In.
 
     def receive(self, content: bytes) -> Iterator[list[SessionEvent]]:
-        """Read a frame, an encoded AttachRequest, and yield its events, in order.
+        """Take a frame, an encoded AttachRequest, and give what it means, in order.
 
         Each list takes a few milliseconds to work out; between two of them the caller lets other tasks run.
 
@@ -151,7 +151,7 @@ class ServerSession:
         lease_s: float,
         reject_pause_s: float,
     ) -> None:
-        """Queue `welcome`; from now on other messages may be sent."""
+        """Answer `hello`; from now on the rest may be sent."""
         self._is_welcome = True
         message = worker_hub_service_pb2.ServerMessage()
         welcome = message.welcome
@@ -166,41 +166,41 @@ class ServerSession:
         self._say(message, first=True)
 
     def assign(self, token: str, assignment: Assignment, idempotency_key: str) -> None:
-        """Queue an assign."""
+        """Return the worker an attempt."""
         self._assigns[token] = assignment, idempotency_key
 
     def withdraw(self, token: str) -> bool:
-        """Remove an assign that is still queued; return whether there was one."""
+        """Take back an assign that was not taken out yet; whether there was one."""
         return self._assigns.pop(token, None) is not None
 
     def recorded(self, token: str, taken: Taken) -> None:
-        """Queue `recorded` for a result."""
+        """Say what became of a result."""
         message = worker_hub_service_pb2.ServerMessage()
         message.recorded.token = token
         message.recorded.result = int(taken)  # type: ignore[assignment] # an IntEnum of the same numbers
         self._say(message)
 
     def cancel(self, token: str, reason: str, grace_s: float) -> None:
-        """Queue a cancel."""
+        """Ask the worker to cancel an attempt."""
         cancel = worker_hub_service_pb2.Cancel(
             token=token, reason=f"CANCEL_REASON_{reason}", grace=duration(grace_s)
         )
         self._say(worker_hub_service_pb2.ServerMessage(cancel=cancel))
 
     def ping(self, number: int) -> None:
-        """Queue a ping."""
+        """Ask for a pong."""
         message = worker_hub_service_pb2.ServerMessage()
         message.ping.number = number
         self._say(message)
 
     @property
     def is_overfull(self) -> bool:
-        """Whether more control messages are queued than for any worker that reads; the driver then ends the stream."""
+        """Whether more waits for the worker than one that reads ever lets wait; the driver ends its stream."""
         return self._control_bytes > CONTROL_BYTES_MAX
 
     @property
     def has_frame(self) -> bool:
-        """Whether `take_frame` would return a frame."""
+        """Whether `take_frame` would give one."""
         return self._is_welcome and bool(self._control or self._assigns)
 
     def take_frame(self) -> worker_hub_service_pb2.AttachResponse | None:

@@ -1,4 +1,4 @@
-"""The events of the server's session: what a worker's messages mean."""
+"""What the messages of a worker mean to the server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Hello(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An attempt ended; the worker waits for `recorded`."""
+    """An attempt ended at the worker; it waits for `recorded`."""
 
     token: str
     result: AttemptResult
@@ -35,7 +35,7 @@ class Ended(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """An attempt was rejected or handed back."""
+    """An attempt was not taken, or is handed back."""
 
     token: str
     result: AttemptResult
@@ -54,7 +54,7 @@ class CancelStep(NamedTuple):
     token: str
     stage: CancelStage
     usage: Mapping[str, str] | None
-    """The total usage of the attempt; None if it was not reported."""
+    """What the attempt used in all; None if nothing is said of it."""
 
 
 class SlotsChanged(NamedTuple):

@@ -1,4 +1,4 @@
-"""One Attach stream: reads and writes frames, sends pings, and tracks the results that are not answered yet.
+"""One Attach stream: reads and writes its frames, sends its pings, and knows what its worker waits for.
 
 Rules
 1. One task reads and one writes; they share the session, which is synchronous. Between two pieces of a frame the
@@ -23,9 +23,9 @@ from plait_server.errors import PlaitError, ProtocolViolation, SlowConsumer
 from plait_server.ports.workers import AttemptKey, ReceiveFrame, SendFrame
 
 HELLO_S: Final = 10.0
-"""The time within which `hello` must come."""
+"""How long a stream may take to say who it is."""
 HOLD_BACK_S: Final = 1.0
-"""The longest wait for an answer before each further frame; bounded since a result may be dropped unanswered."""
+"""The wait for answers before each further frame then; bounded, for a result may have been dropped without one."""
 
 
 class Stream:
@@ -46,7 +46,7 @@ class Stream:
         self._heard = trio.Event()
         self._is_closed = False
         self._unanswered: dict[AttemptKey, tuple[str, int]] = {}
-        """The results that wait for `answer` -> token and size."""
+        """Results that wait for `answer`, with their tokens and sizes."""
         self._unanswered_bytes = 0
         self._answered = trio.Event()
 
@@ -56,7 +56,7 @@ class Stream:
     # In.
 
     async def receive_hello(self) -> tuple[Hello, list[SessionEvent]]:
-        """Receive the frame that opens the stream: `hello`, and the events behind it.
+        """Receive the frame that opens the stream: `hello`, and what stands behind it.
 
         Raises:
             ProtocolViolation: it did not come in time, something else came, or the worker ended its side.
@@ -71,7 +71,7 @@ class Stream:
         raise ProtocolViolation(text)
 
     async def receive(self) -> list[SessionEvent] | None:
-        """Receive the next events: a piece of a frame; None at the stream's end.
+        """Receive what the worker says next: a piece of a frame; None at the stream's end.
 
         Raises:
             InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation: see `ServerSession.receive`.
@@ -100,7 +100,7 @@ class Stream:
     # Out.
 
     def queue(self) -> None:
-        """Wake the writer; ends the stream if too much is queued."""
+        """Let the writer see what was queued; ends the stream if too much waits."""
         self._wake.set()
         if self.session.is_overfull:
             text = "the worker sends and does not read its answers; read the stream while writing to it"
@@ -132,14 +132,14 @@ class Stream:
             on_sent(frame)
 
     def ping(self) -> int:
-        """Send a ping and return its number."""
+        """Ask for a pong; gives its number."""
         self._pings += 1
         self.session.ping(self._pings)
         self.queue()
         return self._pings
 
     async def is_answering(self, wait_s: float) -> bool:
-        """Ping the worker; return whether the pong came within `wait_s`."""
+        """Ask whether the worker is there, and wait for its pong no longer than `wait_s`."""
         number = self.ping()
         with trio.move_on_after(wait_s):
             while self._ponged < number and not self._is_closed:
@@ -152,14 +152,14 @@ class Stream:
         self.scope.cancel()
 
     def close(self) -> None:
-        """Mark the stream as over, which ends the waits for pongs."""
+        """Take note that it is over; those who wait for a pong learn that none will come."""
         self._is_closed = True
         self._heard.set()
 
     # Results.
 
     def await_answer(self, key: AttemptKey, token: str, size: int) -> bool:
-        """Track a result until it is answered; return False if it is tracked already."""
+        """Note that the worker waits for what becomes of a result; False if it does already."""
         if key in self._unanswered:
             return False
         self._unanswered[key] = token, size
@@ -167,7 +167,7 @@ class Stream:
         return True
 
     def answer(self, key: AttemptKey, taken: Taken) -> None:
-        """Answer a result; does nothing if it is not tracked."""
+        """Say what became of a result; does nothing if the worker does not wait for it."""
         token, size = self._unanswered.pop(key, ("", 0))
         if token:
             self._unanswered_bytes -= size

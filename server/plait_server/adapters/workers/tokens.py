@@ -1,4 +1,4 @@
-"""Attempt tokens, by which workers name attempts; signed with the store's key (HMAC, RFC 2104).
+"""Attempt tokens: what names an attempt to its worker, signed under the store's key (HMAC, RFC 2104).
 
 A token holds no epoch, so it survives a restart of the server. It says which attempt it is for, so that a
 result of a server's former life finds its execution.

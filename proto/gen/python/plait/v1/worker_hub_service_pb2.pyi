@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from plait.v1 import failure_pb2 as _failure_pb2
+from plait.v1 import log_pb2 as _log_pb2
 from plait.v1 import payload_pb2 as _payload_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -22,14 +23,6 @@ class RejectCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REJECT_CODE_UNKNOWN_TYPE: _ClassVar[RejectCode]
     REJECT_CODE_INPUT_UNAVAILABLE: _ClassVar[RejectCode]
     REJECT_CODE_ALREADY_ENDED: _ClassVar[RejectCode]
-
-class LogLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    LOG_LEVEL_UNSPECIFIED: _ClassVar[LogLevel]
-    LOG_LEVEL_DEBUG: _ClassVar[LogLevel]
-    LOG_LEVEL_INFO: _ClassVar[LogLevel]
-    LOG_LEVEL_WARNING: _ClassVar[LogLevel]
-    LOG_LEVEL_ERROR: _ClassVar[LogLevel]
 
 class ResultProblem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -67,11 +60,6 @@ REJECT_CODE_NO_SLOT: RejectCode
 REJECT_CODE_UNKNOWN_TYPE: RejectCode
 REJECT_CODE_INPUT_UNAVAILABLE: RejectCode
 REJECT_CODE_ALREADY_ENDED: RejectCode
-LOG_LEVEL_UNSPECIFIED: LogLevel
-LOG_LEVEL_DEBUG: LogLevel
-LOG_LEVEL_INFO: LogLevel
-LOG_LEVEL_WARNING: LogLevel
-LOG_LEVEL_ERROR: LogLevel
 RESULT_PROBLEM_UNSPECIFIED: ResultProblem
 RESULT_PROBLEM_NOT_JSON: ResultProblem
 RESULT_PROBLEM_TOO_LARGE: ResultProblem
@@ -233,10 +221,10 @@ class LogLine(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     token: str
-    level: LogLevel
+    level: _log_pb2.LogLevel
     message: str
     time: _timestamp_pb2.Timestamp
-    def __init__(self, token: _Optional[str] = ..., level: _Optional[_Union[LogLevel, str]] = ..., message: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., level: _Optional[_Union[_log_pb2.LogLevel, str]] = ..., message: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("token", "unit", "amount")
