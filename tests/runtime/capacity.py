@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import trio
 
+from plait_server.core.run.commands import Place
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.waiting import Request
@@ -31,6 +32,9 @@ class Desk:
     ) -> None:
         self.allocator.open_execution(namespace, name, limit, submitted_s)
 
+    def scope(self, path: str, limit: int, execution: str = "x") -> None:
+        self.allocator.open_scope(NAMESPACE, execution, path, limit)
+
     def worker(
         self,
         name: str = "w",
@@ -49,11 +53,14 @@ class Desk:
         priority: int = 0,
         remaining: int = 0,
         namespace: str = NAMESPACE,
+        within: tuple[Place, ...] = (),
+        limit_path: str = "",
     ) -> None:
         """Queue a request; its order in the graph is that of the asking."""
         self._count += 1
         request = self.request(path, execution=execution, type_=type_, namespace=namespace)
-        self.allocator.offer(request._replace(priority=priority, remaining=remaining, order=self._count))
+        places = (*within, Place(-priority, -remaining, self._count))
+        self.allocator.offer(request._replace(places=places, limit_path=limit_path))
 
     def request(
         self, path: str, *, execution: str = "x", type_: str = "t", namespace: str = NAMESPACE
@@ -62,7 +69,9 @@ class Desk:
             self.grants[path] = grant
             self.order.append(path)
 
-        return Request(namespace, execution, path, type_, 0, 0, 0, trio.current_time(), on_grant)
+        return Request(
+            namespace, execution, path, type_, (Place(0, 0, 0),), "", trio.current_time(), on_grant
+        )
 
     def dispatch(self) -> list[str]:
         """Dispatch; gives the paths that were granted now, in order."""

@@ -20,6 +20,12 @@ class Waiter:
     type: str
     rank: tuple[float, ...]
     ready_s: float
+    scopes: tuple[str, ...] = ()
+    """The limits of scopes around it, the outermost first."""
+
+    @property
+    def chain(self) -> list[str]:
+        return [self.execution, *self.scopes]
 
 
 @dataclass
@@ -86,11 +92,11 @@ class Reference:
     # What is kept for whom.
 
     def heads(self, namespace: str) -> list[Waiter]:
-        """The first of each execution and type, in R4's order: those behind need the same and have to wait for it."""
-        heads: dict[tuple[str, str], Waiter] = {}
+        """The first of those that need the same permits, in R4's order: those behind have to wait for it."""
+        heads: dict[tuple[object, ...], Waiter] = {}
         for waiter in sorted(self.waiting.values(), key=lambda each: each.rank):
             if waiter.namespace == namespace:
-                heads.setdefault((waiter.execution, waiter.type), waiter)
+                heads.setdefault((waiter.execution, waiter.scopes, waiter.type), waiter)
         return list(heads.values())
 
     def keeps(self, waiter: Waiter, name: str) -> bool:
@@ -99,24 +105,29 @@ class Reference:
         since_s = self.exhausted_s.get(name, float("-inf"))
         return is_served and since_s >= waiter.ready_s + RESERVE_AFTER_S
 
-    def execution_lets(self, waiter: Waiter) -> bool:
-        free = self.free(waiter.execution)
-        first = min(
-            (each for each in self.waiting.values() if each.execution == waiter.execution),
-            key=lambda each: each.rank,
+    def first_under(self, limit: str) -> Waiter:
+        """The first of all that need a permit of an execution's or a scope's limit."""
+        return min(
+            (each for each in self.waiting.values() if limit in each.chain), key=lambda each: each.rank
         )
-        is_kept = first.type != waiter.type and self.keeps(first, waiter.execution)
-        return free > (1 if is_kept else 0)
+
+    def execution_lets(self, waiter: Waiter) -> bool:
+        """Whether its execution and the scopes around it have permits that are not kept for others."""
+        for limit in waiter.chain:
+            first = self.first_under(limit)
+            is_kept = first is not waiter and self.keeps(first, limit)
+            if self.free(limit) <= (1 if is_kept else 0):
+                return False
+        return True
 
     def reservers(self, rank: tuple[float, ...], namespace: str) -> list[Waiter]:
+        """The first of each execution, if a limit around it is exhausted; else the first of each type."""
         found: dict[str, Waiter] = {}
         types: set[str] = set()
-        executions: set[str] = set()
         for head in self.heads(namespace):
-            if self.free(head.execution) <= 0:
-                if head.execution not in executions:
+            if any(self.free(limit) <= 0 for limit in head.chain):
+                if head is self.first_under(head.execution):
                     found[head.path] = head
-                executions.add(head.execution)
             elif self.execution_lets(head) and head.type not in types:
                 types.add(head.type)
                 found[head.path] = head
@@ -186,7 +197,7 @@ class Reference:
         slots.taken_of[waiter.type] += 1
 
     def engine(self, waiter: Waiter) -> list[str]:
-        names = ["server", waiter.execution, f"type {waiter.type}"]
+        names = ["server", *waiter.chain, f"type {waiter.type}"]
         return [name for name in names if name in self.limits]
 
     def give_back_engine(self, waiter: Waiter, now_s: float) -> None:
@@ -213,7 +224,7 @@ class Reference:
             return "NO_WORKER"
         if self.free("server") <= 0:
             return "SERVER_LIMIT"
-        if self.free(waiter.execution) <= 0:
+        if any(self.free(limit) <= 0 for limit in waiter.chain):
             return "EXECUTION_LIMIT"
         limit = f"type {waiter.type}"
         if limit in self.limits and self.free(limit) <= 0:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from plait_server.core.run.commands import Place
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.waiting import Request
@@ -18,6 +19,15 @@ from tests.runtime.reference_allocator import Reference, Slots, Waiter
 NAMESPACES = ["one", "two"]
 EXECUTIONS = {"x": ("one", 1, 2.0), "y": ("one", 3, 1.0), "w": ("one", 2, 1.0), "z": ("two", 2, 0.0)}
 """Name -> namespace, limit and time of submission; in the order of opening."""
+SCOPES = {
+    "p": (("p",), (Place(-1, 0, 10),)),
+    "p/q": (("p", "p/q"), (Place(-1, 0, 10), Place(0, -1, 11))),
+    "p/r": (("p", "p/r"), (Place(-1, 0, 10), Place(-1, -1, 12))),
+    "s/l": (("s/l",), (Place(0, -1, 13), Place(0, 0, 0))),
+    "s/m": (("s/l",), (Place(0, -1, 13), Place(0, 0, 0), Place(0, -1, 1))),
+}
+"""Path of a scope -> the limits around it and its own, and the places of the nodes that it is in."""
+SCOPE_LIMITS = {"p": 2, "p/q": 1, "p/r": 2, "s/l": 1}
 TYPES = {"t": 0, "u": 2, "v": 1}
 """Name -> limit, 0 for none."""
 SERVER_LIMIT = 4
@@ -32,6 +42,15 @@ class Ask:
     priority: int
     remaining: int
     order: int
+    scope: str = ""
+
+
+@dataclass
+class Reopen:
+    """A scope ends and its node runs again, with all that is inside."""
+
+    execution: str
+    scope: str
 
 
 @dataclass
@@ -65,6 +84,7 @@ class TakeBack:
     execution: str
     type: str
     worker: str
+    scope: str
 
 
 @dataclass
@@ -79,6 +99,16 @@ def few(most: int) -> st.SearchStrategy[int]:
 ACTIONS = st.one_of(
     st.builds(Ask, st.sampled_from(tuple(EXECUTIONS)), st.sampled_from(tuple(TYPES)), few(2), few(1), few(2)),
     st.builds(Ask, st.just("x"), st.just("t"), few(1), few(0), few(0)),
+    st.builds(
+        Ask,
+        st.sampled_from(("x", "y", "z")),
+        st.sampled_from(tuple(TYPES)),
+        few(1),
+        few(1),
+        few(2),
+        st.sampled_from(tuple(SCOPES)),
+    ),
+    st.builds(Reopen, st.sampled_from(tuple(EXECUTIONS)), st.sampled_from(tuple(SCOPE_LIMITS))),
     st.builds(Withdraw, few(30)),
     st.builds(GiveBack, few(30), st.sampled_from(("engine", "slot", "all", "all", "all"))),
     st.builds(SetWorker, st.sampled_from(NAMESPACES), st.sampled_from(tuple(WORKERS)), few(3)),
@@ -88,6 +118,7 @@ ACTIONS = st.one_of(
         st.sampled_from(tuple(EXECUTIONS)),
         st.sampled_from(tuple(TYPES)),
         st.sampled_from(tuple(WORKERS)),
+        st.sampled_from(("", "", *SCOPES)),
     ),
     st.builds(Pass, st.sampled_from((0.5, 4.0, 11.0))),
 )
@@ -103,15 +134,21 @@ class Model:
         for name, (namespace, limit, submitted_s) in EXECUTIONS.items():
             self.allocator.open_execution(namespace, name, limit, submitted_s)
             self.reference.limits[name] = limit
+            for scope, scope_limit in SCOPE_LIMITS.items():
+                self.allocator.open_scope(namespace, name, scope, scope_limit)
+                self.reference.limits[f"{name}:{scope}"] = scope_limit
         self.out: dict[str, tuple[Grant, Waiter, Slots]] = {}
         self.granted: list[tuple[str, str]] = []
         self.waiters: dict[str, Waiter] = {}
+        self.places: dict[str, tuple[Place, ...]] = {}
         self.count = 0
 
     def do(self, action: object) -> None:
         match action:
             case Ask():
                 self.ask(action)
+            case Reopen():
+                self.reopen(action)
             case Withdraw():
                 if self.reference.waiting:
                     path = sorted(self.reference.waiting)[action.pick % len(self.reference.waiting)]
@@ -132,13 +169,31 @@ class Model:
                 pass
 
     def waiter(
-        self, execution: str, type_: str, priority: int = 0, remaining: int = 0, order: int = 0
+        self,
+        execution: str,
+        type_: str,
+        priority: int = 0,
+        remaining: int = 0,
+        order: int = 0,
+        scope: str = "",
     ) -> Waiter:
         self.count += 1
         namespace, _, submitted_s = EXECUTIONS[execution]
-        place = list(EXECUTIONS).index(execution)
-        rank = (-priority, -remaining, submitted_s, place, order, self.count)
+        number = list(EXECUTIONS).index(execution)
+        limits, around = SCOPES[scope] if scope else ((), ())
+        places = (*around, Place(-priority, -remaining, order))
+        (urgency, distance, first), *inside = places
+        rank = (
+            urgency,
+            distance,
+            submitted_s,
+            number,
+            first,
+            *(part for place in inside for part in place),
+            self.count,
+        )
         path = f"n{self.count:03}"
+        self.places[path] = places
         waiter = Waiter(
             namespace=namespace,
             execution=execution,
@@ -146,6 +201,7 @@ class Model:
             type=type_,
             rank=rank,
             ready_s=trio.current_time(),
+            scopes=tuple(f"{execution}:{limit}" for limit in limits),
         )
         self.waiters[path] = waiter
         return waiter
@@ -156,17 +212,33 @@ class Model:
             waiter.execution,
             waiter.path,
             waiter.type,
-            -int(waiter.rank[0]),
-            -int(waiter.rank[1]),
-            int(waiter.rank[4]),
+            self.places[waiter.path],
+            waiter.scopes[-1].partition(":")[2] if waiter.scopes else "",
             waiter.ready_s,
             partial(self.on_grant, waiter.path),
         )
 
     def ask(self, ask: Ask) -> None:
-        waiter = self.waiter(ask.execution, ask.type, ask.priority, ask.remaining, ask.order)
+        waiter = self.waiter(ask.execution, ask.type, ask.priority, ask.remaining, ask.order, ask.scope)
         self.reference.offer(waiter)
         self.allocator.offer(self.request(waiter))
+
+    def reopen(self, action: Reopen) -> None:
+        """Close the limits of a scope and of those in it, the innermost first, unless something runs there."""
+        limit = f"{action.execution}:{action.scope}"
+        if any(limit in waiter.chain for _, waiter, _ in self.out.values()):
+            return
+        namespace = EXECUTIONS[action.execution][0]
+        inside = [
+            path for path in SCOPE_LIMITS if path == action.scope or path.startswith(f"{action.scope}/")
+        ]
+        for path in reversed(inside):
+            self.allocator.close_scope(namespace, action.execution, path)
+            self.reference.exhausted_s.pop(f"{action.execution}:{path}", None)
+        for path in [path for path, each in self.reference.waiting.items() if limit in each.chain]:
+            del self.reference.waiting[path]
+        for path in inside:
+            self.allocator.open_scope(namespace, action.execution, path, SCOPE_LIMITS[path])
 
     def on_grant(self, path: str, grant: Grant) -> None:
         assert grant.worker is not None
@@ -179,7 +251,7 @@ class Model:
         slots = self.reference.workers.get(instance)
         if slots is None or action.type not in slots.limits:
             return
-        waiter = self.waiter(action.execution, action.type)
+        waiter = self.waiter(action.execution, action.type, scope=action.scope)
         grant = self.allocator.take_back(self.request(waiter), action.worker, instance)
         self.reference.take(waiter, instance)
         self.out[waiter.path] = grant, waiter, slots
@@ -244,7 +316,7 @@ class Model:
             self.allocator.close_execution(namespace, execution)
 
 
-@given(st.lists(ACTIONS, max_size=60))
+@given(st.lists(ACTIONS, max_size=100))
 @settings(max_examples=400)
 def test_it_grants_what_the_reference_grants_and_leaks_nothing(actions: list[object]) -> None:
     clock = MockClock()

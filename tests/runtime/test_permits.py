@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from trio.testing import MockClock
 
-from plait_server.core.run.commands import Granted, OfferNode, Place
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.run.commands import Granted, OfferNode, Place, RefuseGrant
+from plait_server.core.run.execution import Execution
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.permits import Permits
+from tests.core.graph_text import build
+
+
+def execution() -> Execution:
+    graph = build("node a")
+    return Execution(graph, analyze(graph, build_adjacency(graph)))
 
 
 def make(*, slots: int = 10) -> tuple[Allocator, Permits, list[Granted]]:
@@ -14,13 +22,13 @@ def make(*, slots: int = 10) -> tuple[Allocator, Permits, list[Granted]]:
     allocator.attach_worker("ns", "w", "w.1", slots, {"t": 0})
     posted: list[Granted] = []
     permits = Permits(allocator, "ns", "x", posted.append)
-    permits.open(10, 0.0)
+    permits.open(execution())
     return allocator, permits, posted
 
 
 def offer(permits: Permits, *paths: str) -> None:
     for order, path in enumerate(paths):
-        permits.offer(OfferNode(path, "t", (Place(0, 0, order),)))
+        permits.carry_out(OfferNode(path, "t", (Place(0, 0, order),)))
     permits.dispatch()
 
 
@@ -32,7 +40,7 @@ async def test_a_grant_is_taken_or_refused_by_its_number(autojump_clock: MockClo
     first, second = posted
     assert first.grant != second.grant
     permits.hold(second.grant, ("a", 1))
-    permits.refuse(first.grant)
+    permits.carry_out(RefuseGrant("a", first.grant))
     assert allocator.slots_in_use("w.1") == 1
     permits.release_engine(("a", 1))
     assert permits.holds(("a", 1))
@@ -50,6 +58,6 @@ async def test_closing_gives_everything_back_and_withdraws_what_waits(autojump_c
     permits.close()
     statistics = allocator.statistics()
     assert (statistics.waiting, statistics.running, allocator.slots_in_use("w.1")) == (0, 0, 0)
-    permits.open(10, 0.0)
+    permits.open(execution())
     offer(permits, "a")
     assert posted[-1].node_path == "a"

@@ -115,11 +115,14 @@ class Attempts:
         held = self._held(node_path, number)
         kind, attempt = held.node.kind, held.attempt
         assert isinstance(kind, Task)  # nothing else has attempts
+        record = self._execution.find(node_path)
+        limits = record.scope.limits if record is not None else ()
         self._permits.take_back(
             (node_path, number),
             kind.type,
             attempt.worker_id,
             attempt.worker_instance_id,
+            limit_path=limits[-1] if limits else "",
             is_decided=attempt.outcome is not None,
         )
 

@@ -37,6 +37,7 @@ from plait_server.core.run.commands import (
     Input,
     InputMade,
     JudgeEdges,
+    LimitScope,
     MakeInput,
     MakeOutput,
     OfferNode,
@@ -47,6 +48,7 @@ from plait_server.core.run.commands import (
     StopAttempt,
     TellTaken,
     TimerDue,
+    UnlimitScope,
     WithdrawNode,
 )
 from plait_server.core.run.events import Event
@@ -218,7 +220,7 @@ class Executor:
             ExecutionDropped: an append was refused; the caller reads the execution again.
             JournalUnavailable: the store failed.
         """
-        self._permits.open(self.execution.root.graph.policy.execution_limit, self.execution.created_s)
+        self._permits.open(self.execution)
         try:
             exit_: Exit | None = None
             # What is posted while the nursery closes, such as a late result, is heard too.
@@ -331,12 +333,8 @@ class Executor:
             case FindGraph():
                 assert self._nursery is not None  # `run` opened it before anything was decided
                 self._graphs.ask(command, self._nursery)
-            case OfferNode():
-                self._permits.offer(command)
-            case WithdrawNode():
-                self._permits.withdraw(command.node_path)
-            case RefuseGrant():
-                self._permits.refuse(command.grant)
+            case LimitScope() | UnlimitScope() | OfferNode() | WithdrawNode() | RefuseGrant():
+                self._permits.carry_out(command)
             case SetTimer():
                 self._timer_count += 1
                 due_s = trio.current_time() + command.delay_s

@@ -8,17 +8,31 @@ the decision that ends it, the worker's slot when the handler has ended or was g
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 import trio
 
-from plait_server.core.run.commands import Granted, OfferNode
+from plait_server.core.run.commands import (
+    Granted,
+    LimitScope,
+    OfferNode,
+    Place,
+    RefuseGrant,
+    UnlimitScope,
+    WithdrawNode,
+)
+from plait_server.core.run.execution import Execution
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.waiting import Request
 
 AttemptId: TypeAlias = tuple[str, int]
 """Node path and attempt."""
+
+CapacityCommand: TypeAlias = OfferNode | WithdrawNode | RefuseGrant | LimitScope | UnlimitScope
+
+_NOWHERE: Final = (Place(0, 0, 0),)
+"""For requests that are granted at once."""
 
 
 class Permits:
@@ -44,9 +58,14 @@ class Permits:
         """Whether no attempt holds anything."""
         return not self._held
 
-    def open(self, limit: int, submitted_s: float) -> None:
-        """Make the execution known to the allocator, with its limit and the time of its submission."""
-        self._allocator.open_execution(self._namespace, self._execution_id, limit, submitted_s)
+    def open(self, execution: Execution) -> None:
+        """Make the execution known to the allocator, with its limit and those of the scopes that are open in it."""
+        limit = execution.root.graph.policy.execution_limit
+        self._allocator.open_execution(self._namespace, self._execution_id, limit, execution.created_s)
+        for scope in execution.scopes.values():
+            if scope.path in scope.limits:
+                limit = scope.graph.policy.max_concurrency
+                self._allocator.open_scope(self._namespace, self._execution_id, scope.path, limit)
 
     def close(self) -> None:
         """Give everything back and withdraw all requests: the execution is not live here any more."""
@@ -56,28 +75,21 @@ class Permits:
             grants.clear()
         self._allocator.close_execution(self._namespace, self._execution_id)
 
-    # Waiting.
-
-    def offer(self, offer: OfferNode) -> None:
-        """Queue a ready task; `Granted` is posted when it may start."""
-        place = offer.places[0]
-        self._allocator.offer(
-            Request(
-                self._namespace,
-                self._execution_id,
-                offer.node_path,
-                offer.type,
-                -place.urgency,
-                -place.distance,
-                place.order,
-                trio.current_time(),
-                self._on_grant,
-            )
-        )
-
-    def withdraw(self, node_path: str) -> None:
-        """Take a request back. Idempotent."""
-        self._allocator.withdraw(self._namespace, self._execution_id, node_path)
+    def carry_out(self, command: CapacityCommand) -> None:
+        """Carry out what the core asks for; `Granted` is posted when an offered node may start."""
+        match command:
+            case OfferNode():
+                self._offer(command)
+            case WithdrawNode(node_path=path):
+                self._allocator.withdraw(self._namespace, self._execution_id, path)
+            case RefuseGrant(grant=number):
+                self._granted.pop(number).release()
+            case LimitScope(scope_path=path, limit=limit):
+                self._allocator.open_scope(self._namespace, self._execution_id, path, limit)
+            case UnlimitScope(scope_path=path):
+                self._allocator.close_scope(self._namespace, self._execution_id, path)
+            case _:
+                assert_never(command)
 
     def dispatch(self) -> None:
         """Have granted whatever can be granted now, to this execution and to others."""
@@ -89,16 +101,19 @@ class Permits:
 
     # Holding.
 
-    def refuse(self, grant: int) -> None:
-        """Give back a grant that came too late."""
-        self._granted.pop(grant).release()
-
     def hold(self, grant: int, attempt: AttemptId) -> None:
         """Let an attempt hold what was granted."""
         self._held[attempt] = self._granted.pop(grant)
 
     def take_back(
-        self, attempt: AttemptId, node_type: str, worker_id: str, instance_id: str, *, is_decided: bool
+        self,
+        attempt: AttemptId,
+        node_type: str,
+        worker_id: str,
+        instance_id: str,
+        *,
+        limit_path: str,
+        is_decided: bool,
     ) -> None:
         """Account for an attempt that is at its worker since before the execution was read back.
 
@@ -107,6 +122,7 @@ class Permits:
             node_type: The type of its node.
             worker_id: Its worker.
             instance_id: The worker's process.
+            limit_path: The path of the innermost scope around it that has a limit; empty without one.
             is_decided: Whether it has ended as far as the core knows, so that it holds the worker's slot alone.
         """
         request = Request(
@@ -114,9 +130,8 @@ class Permits:
             self._execution_id,
             attempt[0],
             node_type,
-            0,
-            0,
-            0,
+            _NOWHERE,
+            limit_path,
             trio.current_time(),
             self._on_grant,
         )
@@ -143,6 +158,20 @@ class Permits:
             self._forget_if_empty(attempt, grant)
 
     # Inside.
+
+    def _offer(self, offer: OfferNode) -> None:
+        self._allocator.offer(
+            Request(
+                self._namespace,
+                self._execution_id,
+                offer.node_path,
+                offer.type,
+                offer.places,
+                offer.scope_limits[-1] if offer.scope_limits else "",
+                trio.current_time(),
+                self._on_grant,
+            )
+        )
 
     def _on_grant(self, grant: Grant) -> None:
         worker = grant.worker

@@ -6,12 +6,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 
-from plait_server.runtime.waiting import Group, Rank, TypeQueue
+from plait_server.runtime.namespace_queues import TypeQueue
+from plait_server.runtime.waiting import Group, Rank
 from plait_server.runtime.worker_slots import WorkerPool, WorkerSlots
 
 
 class Reservations:
-    """The groups whose first requests may be kept permits, in R4's order.
+    """The groups whose first own requests may be kept permits, in R4's order.
 
     It is worked out once for many questions; it does not hold any more when something was granted, offered,
     withdrawn or given back.
@@ -20,7 +21,9 @@ class Reservations:
     __slots__ = ("_groups", "_ranks", "_slots")
 
     def __init__(self, groups: Iterable[Group | None]) -> None:
-        found = [(group.rank, group) for group in groups if group is not None and group.rank is not None]
+        found = [
+            (group.own_rank, group) for group in groups if group is not None and group.own_rank is not None
+        ]
         found.sort(key=lambda each: each[0])
         self._ranks: list[Rank] = [rank for rank, _ in found]
         self._groups = [group for _, group in found]

@@ -1,7 +1,12 @@
-"""What waits for capacity, in R4's order: queues of requests, by namespace, node type and execution.
+"""What waits for capacity, in R4's order: requests, in groups by node type and by the limits of an execution.
 
-Request -> Group (one execution and node type) -> TypeQueue (one namespace and node type) -> NamespaceQueue.
-Each level is a heap by rank that holds the level below; `allocator` says what each is for.
+Request -> Group (one limit of an execution, one node type) -> TypeQueue (one namespace and node type) ->
+NamespaceQueue, the latter two in `namespace_queues`. Each level is a heap by rank that holds the level below;
+`allocator` says what each is for.
+
+The limits of an execution are a tree: its own, and those of the scopes inside that have one. So are its groups of
+a node type: a group holds the requests that are under its limit and under none inside it, and the groups of the
+limits inside. Above the tree only the group of the execution is seen, ranked by the first request in it.
 
 An entry of a heap is not removed when what it stands for moves on: it is dropped when it comes to the top.
 Each heap is rebuilt when more than half of it is outdated, so none outgrows what waits.
@@ -10,26 +15,29 @@ Each heap is rebuilt when more than half of it is outdated, so none outgrows wha
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
-from plait_server.runtime.worker_slots import WorkerPool
+from plait_server.core.run.commands import Place
 
 if TYPE_CHECKING:
     from plait_server.runtime.grant import Grant
-    from plait_server.runtime.reservations import Reservations
+    from plait_server.runtime.namespace_queues import Item, NamespaceQueue, TypeQueue
 
 RESERVE_AFTER_S: Final = 10.0
 """Waiting longer than this, a request is kept each permit it lacks (R4)."""
-_SPARE_ENTRIES: Final = 16
+SPARE_ENTRIES: Final = 16
 """Outdated entries that are always allowed, so that a small heap is not rebuilt all the time."""
 
-Rank: TypeAlias = tuple[int, int, float, int, int, int]
-"""R4's order: priority, remaining path, submission (its time, then that of opening), graph order, arrival."""
+Rank: TypeAlias = tuple[float, ...]
+"""R4's order: priority, remaining path and submission (its time, then that of opening), graph order, arrival.
+
+Before the arrival stand the places of nodes in scopes inside. Ranks of different lengths differ before the shorter
+one ends, for two nodes are compared in the innermost scope that has both (N3).
+"""
 
 
 class Request(NamedTuple):
@@ -39,9 +47,10 @@ class Request(NamedTuple):
     execution_id: str
     node_path: str
     type: str
-    priority: int
-    remaining: int
-    order: int
+    places: tuple[Place, ...]
+    """Of the nodes that it is in, from the root's scope down to its own."""
+    limit_path: str
+    """The path of the innermost scope around it that has a limit; empty if only the execution has one."""
     ready_s: float
     """trio time at which it was ready."""
     on_grant: Callable[[Grant], None]
@@ -61,13 +70,13 @@ class Entry:
 
 
 class Limit:
-    """A limit of the engine: of the server, of a node type or of an execution."""
+    """A limit of the engine: of the server, of a node type, of an execution or of a scope in it."""
 
     __slots__ = ("exhausted_s", "limiter", "name")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
-        """The reason shown: SERVER_LIMIT, EXECUTION_LIMIT or NODE_TYPE_LIMIT."""
+        """The reason shown: SERVER_LIMIT, EXECUTION_LIMIT (of its scopes too) or NODE_TYPE_LIMIT."""
         self.limiter = trio.CapacityLimiter(limit)
         self.exhausted_s = float("-inf")
         """trio time up to which no permit was free, the last time that this was so."""
@@ -75,11 +84,12 @@ class Limit:
     @property
     def free(self) -> int:
         """How many permits are free; negative if more are out than the limit allows."""
-        return int(self.limiter.available_tokens)
+        limiter = self.limiter
+        return int(limiter.total_tokens) - limiter.borrowed_tokens
 
     def give_back(self, borrower: object) -> None:
-        """Return a permit back."""
-        if self.limiter.available_tokens <= 0:
+        """Take a permit back."""
+        if self.free <= 0:
             self.exhausted_s = trio.current_time()
         self.limiter.release_on_behalf_of(borrower)
 
@@ -96,65 +106,183 @@ class TypeLimit(Limit):
 
 
 class Group:
-    """Requests of one execution and node type: they need the same permits, so only the first is looked at."""
+    """Requests of one node type under one limit of an execution: they need the same permits.
 
-    __slots__ = ("entries", "execution", "is_blocked", "kind", "rank", "waiting")
+    So only the first is looked at, but for the permits of limits inside, which are those of `children`.
+    """
 
-    def __init__(self, execution: ExecutionQueue, kind: TypeQueue) -> None:
-        self.execution = execution
+    __slots__ = (
+        "child_count",
+        "children",
+        "engine",
+        "entries",
+        "is_blocked",
+        "kind",
+        "own_rank",
+        "parent",
+        "queue",
+        "rank",
+        "waiting",
+    )
+
+    def __init__(
+        self, queue: ScopeQueue, kind: TypeQueue, parent: Group | None, engine: tuple[Limit, ...]
+    ) -> None:
+        self.queue = queue
         self.kind = kind
+        self.parent = parent
+        """The group of the limit around; None of the execution's."""
+        self.engine = engine
+        """The limits that a grant of its own requests takes permits of."""
         self.entries: list[tuple[Rank, Entry]] = []
         self.waiting = 0
         """How many of the entries wait."""
+        self.own_rank: Rank | None = None
+        """The first entry's; None without one."""
+        self.children: GroupHeap | None = None
+        """The groups of the limits inside that are not blocked, once there are any."""
+        self.child_count = 0
+        """How many there are, blocked ones included."""
         self.rank: Rank | None = None
-        """The first request's; None if the group is empty."""
+        """That of the first request in it or in its children; None if nothing is left of them but what is blocked."""
         self.is_blocked = False
-        """Whether it is in its execution's heap of blocked groups, not in its type's queue."""
+        """Whether it is in its limit's heap of blocked groups, and not where it belongs otherwise."""
 
     @property
     def first(self) -> Request:
-        """The first request; there is one."""
+        """The first of its own requests; there is one."""
         return self.entries[0][1].request
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits in it or inside it."""
+        return not self.entries and not self.child_count
 
     def add(self, entry: Entry) -> None:
         """Take a request in."""
         heapq.heappush(self.entries, (entry.rank, entry))
         self.waiting += 1
 
+    def add_child(self, child: Group) -> None:
+        """Take in a group of a limit inside that is not blocked."""
+        if self.children is None:
+            self.children = GroupHeap(open_rank)
+        self.children.push(child, self.child_count)
+
     def trim(self) -> None:
         """Drop requests that do not wait any more from the top, and all of them if they are the most."""
         entries = self.entries
         while entries and not entries[0][1].is_waiting:
             heapq.heappop(entries)
-        if len(entries) > 2 * self.waiting + _SPARE_ENTRIES:
+        if len(entries) > 2 * self.waiting + SPARE_ENTRIES:
             self.entries = [each for each in entries if each[1].is_waiting]
             heapq.heapify(self.entries)
 
+    def holder(self) -> Group:
+        """Return the group that has the first request: itself, or one inside it."""
+        group = self
+        while group.children is not None and (child := group._first_child()) is not None:
+            group = child
+        return group
+
+    def lacking(self) -> Group | None:
+        """Return the outermost group around the first request whose limit has no permit for it; None without one."""
+        holder = group = self
+        if self.children is not None:
+            holder = self.holder()
+        while group.queue.has_permit_for(holder):
+            if group is holder:
+                return None
+            child = group._first_child()
+            assert child is not None  # the holder is inside
+            group = child
+        return group
+
+    def move(self) -> Item:
+        """Move it, and those around it, to where their first requests belong now; gives what is to be looked at."""
+        group = self
+        while True:
+            rank = group.own_rank if group.children is None else group._first_rank()
+            if rank == group.rank:
+                break
+            group.rank = rank
+            if group.is_blocked:
+                group.queue.keep_blocked(group)
+                return group.queue
+            if group.parent is None:
+                group.kind.add(group)
+                break
+            group.parent.add_child(group)
+            group = group.parent
+        return group.kind
+
+    def block(self) -> None:
+        """Keep it at its limit until that has a permit for its first request."""
+        self.is_blocked = True
+        self.queue.keep_blocked(self)
+        if self.parent is not None:
+            self.parent.move()
+
+    def unblock(self) -> Item:
+        """Put it back where it belongs; gives what is to be looked at."""
+        self.is_blocked = False
+        if self.parent is None:
+            self.kind.add(self)
+            return self.kind
+        self.parent.add_child(self)
+        return self.parent.move()
+
     def keeps(self, exhausted_s: float) -> bool:
-        """Whether its first request is kept a permit of what was exhausted until then.
+        """Whether its first own request is kept a permit of what was exhausted until then.
 
         It lacked the permit after it had waited long enough. One that no worker serves is kept nothing: it does
         not wait for permits.
         """
         return self.first.ready_s + RESERVE_AFTER_S <= exhausted_s and self.kind.pool.has_workers
 
+    def _first_child(self) -> Group | None:
+        """Return the child in which the first request is; None if it is one of its own."""
+        child = self.children.first() if self.children is not None else None
+        if child is None or child.rank is None or (self.own_rank is not None and self.own_rank < child.rank):
+            return None
+        return child
+
+    def _first_rank(self) -> Rank | None:
+        child = self._first_child()
+        return self.own_rank if child is None else child.rank
+
+
+def _own_rank(group: Group) -> Rank | None:
+    return group.own_rank
+
+
+def open_rank(group: Group) -> Rank | None:
+    """Return the rank of a group among those that are not blocked."""
+    return None if group.is_blocked else group.rank
+
+
+def _blocked_rank(group: Group) -> Rank | None:
+    return group.rank if group.is_blocked else None
+
 
 class GroupHeap:
-    """Groups by rank; those that `is_in` denies any more, or whose rank has changed, are outdated."""
+    """Groups by the rank that a function says they have here; those whose rank has changed since are outdated."""
 
-    __slots__ = ("_count", "_entries", "_is_in")
+    __slots__ = ("_count", "_entries", "_rank_of")
 
-    def __init__(self, is_in: Callable[[Group], bool]) -> None:
-        self._is_in = is_in
+    def __init__(self, rank_of: Callable[[Group], Rank | None]) -> None:
+        self._rank_of = rank_of
         self._entries: list[tuple[Rank, int, Group]] = []
         self._count = count()
 
     def push(self, group: Group, groups: int) -> None:
-        """Take a group in under its present rank; `groups` is a bound on how many there are."""
-        assert group.rank is not None  # an empty group is in no heap
-        heapq.heappush(self._entries, (group.rank, next(self._count), group))
-        if len(self._entries) > 2 * groups + _SPARE_ENTRIES:
-            self._entries = [each for each in self._entries if self._is_current(each[0], each[2])]
+        """Take a group in under its present rank, if it has one; `groups` is a bound on how many there are."""
+        rank = self._rank_of(group)
+        if rank is None:
+            return
+        heapq.heappush(self._entries, (rank, next(self._count), group))
+        if len(self._entries) > 2 * groups + SPARE_ENTRIES:
+            self._entries = [each for each in self._entries if self._rank_of(each[2]) == each[0]]
             heapq.heapify(self._entries)
 
     def first(self) -> Group | None:
@@ -162,52 +290,61 @@ class GroupHeap:
         entries = self._entries
         while entries:
             rank, _, group = entries[0]
-            if self._is_current(rank, group):
+            if self._rank_of(group) == rank:
                 return group
             heapq.heappop(entries)
         return None
 
-    def _is_current(self, rank: Rank, group: Group) -> bool:
-        return group.rank == rank and self._is_in(group)
 
-
-class ExecutionQueue(Limit):
-    """The limit of one execution, and the groups of it that wait."""
+class ScopeQueue(Limit):
+    """The limit of an execution or of a scope in it, and the groups under it that wait."""
 
     __slots__ = (
         "_all",
         "_blocked",
-        "execution_id",
+        "count",
+        "exhausted",
         "groups",
         "namespace",
-        "number",
+        "outer",
         "ready_rank",
-        "submitted_s",
     )
 
-    def __init__(
-        self, namespace: NamespaceQueue, execution_id: str, limit: int, submitted_s: float, number: int
-    ) -> None:
+    def __init__(self, namespace: NamespaceQueue, outer: tuple[ScopeQueue, ...], limit: int) -> None:
         super().__init__("EXECUTION_LIMIT", limit)
         self.namespace = namespace
-        self.execution_id = execution_id
-        self.submitted_s = submitted_s
-        self.number = number
+        self.outer = outer
+        """The limits around it, the execution's first; empty for that one."""
         self.groups: dict[str, Group] = {}
         """Node type -> the requests of that type; none is empty."""
-        self._all = GroupHeap(lambda _: True)
-        self._blocked = GroupHeap(lambda group: group.is_blocked)
+        self.count = 0
+        """How many groups there are, those of the limits inside included."""
+        self._all = GroupHeap(_own_rank)
+        """Those groups, by the first request of their own."""
+        self._blocked = GroupHeap(_blocked_rank)
+        self.exhausted: dict[ScopeQueue, None] = outer[0].exhausted if outer else {}
+        """Those limits of scopes in the execution under which something waits and that have no permit free."""
         self.ready_rank: Rank | None = None
 
-    def note(self, group: Group) -> None:
-        """Take note of a group's rank."""
-        self._all.push(group, len(self.groups))
-        if group.is_blocked:
-            self._blocked.push(group, len(self.groups))
+    @property
+    def chain(self) -> tuple[ScopeQueue, ...]:
+        """The limits around it and itself, the execution's first."""
+        return *self.outer, self
 
-    def block(self, group: Group) -> None:
-        """Keep a group here until the execution has a permit for it."""
-        group.is_blocked = True
+    def note(self, group: Group) -> None:
+        """Take note of the first request of a group of this limit or of one inside."""
+        self._all.push(group, self.count)
+
+    def note_exhausted(self) -> None:
+        """Take note of whether something that waits lacks a permit of this limit, and of those around it."""
+        if self.count and self.free <= 0:
+            self.exhausted[self] = None
+        else:
+            self.exhausted.pop(self, None)
+        self.outer[-1].note_exhausted()
+
+    def keep_blocked(self, group: Group) -> None:
+        """Keep a group of this limit under its present rank until there is a permit for it."""
         self._blocked.push(group, len(self.groups))
 
     def peek(self) -> Group | None:
@@ -215,7 +352,7 @@ class ExecutionQueue(Limit):
         return self._blocked.first()
 
     def has_permit_for(self, group: Group) -> bool:
-        """Whether a permit is free that is not kept for an earlier group."""
+        """Whether a permit is free for a group's own first request that is not kept for an earlier one."""
         free = self.free
         if free <= 0:
             return False
@@ -225,158 +362,44 @@ class ExecutionQueue(Limit):
         return free > 0
 
     def earliest(self) -> Group | None:
-        """Return the first group of all."""
+        """Return the group that has the first request of all, blocked or not."""
         return self._all.first()
 
 
-class TypeQueue:
-    """The groups of one namespace and node type."""
+class ExecutionQueue(ScopeQueue):
+    """The limit of an execution, all that waits in it, and the limits of the scopes in it."""
 
-    __slots__ = ("_groups", "count", "limit", "name", "namespace", "pool", "ready_rank")
+    __slots__ = ("number", "scopes", "submitted_s")
 
-    def __init__(
-        self, namespace: NamespaceQueue, name: str, limit: TypeLimit | None, pool: WorkerPool
-    ) -> None:
-        self.namespace = namespace
-        self.name = name
-        self.limit = limit
-        self.pool = pool
-        self.count = 0
-        """How many groups there are, blocked ones included."""
-        self._groups = GroupHeap(lambda group: not group.is_blocked)
-        self.ready_rank: Rank | None = None
-
-    def add(self, group: Group) -> None:
-        """Take in a group that its execution's limit does not block."""
-        group.is_blocked = False
-        self._groups.push(group, self.count)
-
-    def first(self) -> Group | None:
-        """Return the first group that its execution has a permit for, handing over to executions those it has not."""
-        while (group := self._groups.first()) is not None and not group.execution.has_permit_for(group):
-            group.execution.block(group)
-            if group.execution.free > 0:
-                self.namespace.hold(group.execution)
-        return group
-
-    def peek(self) -> Group | None:
-        """Return the first group, whatever its execution's limit is."""
-        return self._groups.first()
-
-
-Item: TypeAlias = "TypeQueue | ExecutionQueue"
-"""What is looked at: a type's queue may start its first group, an execution may let a blocked group go on."""
-
-
-class NamespaceQueue:
-    """All that waits in one namespace."""
-
-    __slots__ = (
-        "_arrivals",
-        "_count",
-        "_held",
-        "_holding",
-        "_ready",
-        "_ready_count",
-        "exhausted",
-        "is_queued",
-        "kinds",
-        "name",
-        "number",
-        "open",
-        "reservations",
-        "turn",
-        "waiting",
-    )
-
-    def __init__(self, name: str, number: int, holding: dict[NamespaceQueue, None]) -> None:
-        self.name = name
+    def __init__(self, namespace: NamespaceQueue, limit: int, submitted_s: float, number: int) -> None:
+        super().__init__(namespace, (), limit)
+        self.submitted_s = submitted_s
         self.number = number
-        self.turn = 0
-        self.is_queued = False
-        """Whether it is in the allocator's queue."""
-        self.open = 0
-        """Executions that are open."""
-        self.waiting = 0
-        """Requests that wait."""
-        self.reservations: tuple[int, Reservations] | None = None
-        """What is kept for whom, and when that was worked out."""
-        self.kinds: dict[str, TypeQueue] = {}
-        """The queues in which something waits."""
-        self.exhausted: dict[ExecutionQueue, None] = {}
-        """Executions in which something waits and no permit is free."""
-        self._held: dict[Item, None] = {}
-        self._holding = holding
-        self._arrivals: deque[Entry] = deque()
-        self._ready: list[tuple[Rank, int, Item]] = []
-        self._ready_count = 0
-        self._count = count()
+        self.scopes: dict[str, ScopeQueue] = {}
+        """Path of an open scope that has a limit -> that limit."""
 
-    def arrive(self, entry: Entry) -> None:
-        """Take note of a new request."""
-        self.waiting += 1
-        self._arrivals.append(entry)
-        self._trim_arrivals()
+    def note_exhausted(self) -> None:
+        """Take note of whether something that waits lacks a permit of the execution or of a scope in it."""
+        if self.count and (self.exhausted or self.free <= 0):
+            self.namespace.exhausted[self] = None
+        else:
+            self.namespace.exhausted.pop(self, None)
 
-    def leave(self) -> None:
-        """Take note that a request waits no more."""
-        self.waiting -= 1
-        self._trim_arrivals()
+    def has_first_that_lacks(self) -> bool:
+        """Whether its first request of all lacks a permit of the execution or of a scope."""
+        if self.free <= 0:
+            return True
+        earliest = self._all.first()
+        return earliest is not None and any(limit.free <= 0 for limit in earliest.queue.chain)
 
-    def _trim_arrivals(self) -> None:
-        if len(self._arrivals) > 2 * self.waiting + _SPARE_ENTRIES:
-            self._arrivals = deque(each for each in self._arrivals if each.is_waiting)
+    def limit_of(self, limit_path: str) -> ScopeQueue:
+        """Return the limit of a scope that has one; for the empty path the execution's own."""
+        return self.scopes[limit_path] if limit_path else self
 
-    def hold(self, item: Item) -> None:
-        """Have something looked at again at the next dispatch: it could not go on for permits kept for others."""
-        self._held[item] = None
-        self._holding[self] = None
-
-    def take_held(self) -> list[Item]:
-        """Take what is held."""
-        held, self._held = self._held, {}
-        return list(held)
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether anything is to be looked at."""
-        return bool(self._ready)
-
-    def make_ready(self, item: Item) -> None:
-        """Have something looked at."""
-        group = item.peek()
-        if group is None or group.rank is None:
-            return
-        if item.ready_rank is None:
-            self._ready_count += 1
-        elif item.ready_rank <= group.rank:
-            return
-        item.ready_rank = group.rank
-        heapq.heappush(self._ready, (group.rank, next(self._count), item))
-        if len(self._ready) > 2 * self._ready_count + _SPARE_ENTRIES:
-            self._ready = [each for each in self._ready if each[2].ready_rank == each[0]]
-            heapq.heapify(self._ready)
-
-    def take_ready(self) -> tuple[Rank, Item] | None:
-        """Take what is to be looked at first; None if nothing is."""
-        while self._ready:
-            rank, _, item = heapq.heappop(self._ready)
-            if item.ready_rank == rank:
-                item.ready_rank = None
-                self._ready_count -= 1
-                return rank, item
-        return None
-
-    def reservers(self, now_s: float) -> list[Group | None]:
-        """List the groups whose first requests may be kept permits, in no order.
-
-        Of those that need the same permits only the first: the first of each type, and of each execution that has
-        no permit free.
-        """
-        arrivals = self._arrivals
-        while arrivals and not arrivals[0].is_waiting:
-            arrivals.popleft()
-        if not arrivals or arrivals[0].request.ready_s + RESERVE_AFTER_S > now_s:
-            return []
-        firsts = [execution.earliest() for execution in self.exhausted]
-        return firsts + [kind.first() for kind in self.kinds.values() if kind.pool.has_workers]
+    def limit_around(self, scope_path: str) -> ScopeQueue:
+        """Return the innermost limit around a scope, without the scope's own."""
+        while scope_path:
+            scope_path = scope_path.rpartition("/")[0]
+            if scope_path in self.scopes:
+                break
+        return self.limit_of(scope_path)

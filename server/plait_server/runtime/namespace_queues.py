@@ -1,0 +1,271 @@
+"""The queues of the namespaces: by node type within each, and the turns that namespaces take."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from plait_server.runtime.waiting import (
+    RESERVE_AFTER_S,
+    SPARE_ENTRIES,
+    Entry,
+    ExecutionQueue,
+    Group,
+    GroupHeap,
+    Rank,
+    ScopeQueue,
+    TypeLimit,
+    open_rank,
+)
+from plait_server.runtime.worker_slots import WorkerPool
+
+if TYPE_CHECKING:
+    from plait_server.runtime.reservations import Reservations
+
+_NAMESPACES_MIN: Final = 64
+"""As many namespaces are always remembered; with more, those without executions are forgotten from time to time."""
+
+
+class TypeQueue:
+    """The groups of one namespace and node type."""
+
+    __slots__ = ("_groups", "count", "limit", "name", "namespace", "pool", "ready_rank")
+
+    def __init__(
+        self, namespace: NamespaceQueue, name: str, limit: TypeLimit | None, pool: WorkerPool
+    ) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.limit = limit
+        self.pool = pool
+        self.count = 0
+        """How many groups there are, blocked ones and those inside others included."""
+        self._groups = GroupHeap(open_rank)
+        self.ready_rank: Rank | None = None
+
+    def add(self, group: Group) -> None:
+        """Take in the group of an execution that is not blocked."""
+        self._groups.push(group, self.count)
+
+    def first(self) -> Group | None:
+        """Return the first group for whose first request each limit of its execution has a permit.
+
+        Groups before it are blocked: each is handed over to the limit that has none.
+        """
+        while (group := self._groups.first()) is not None:
+            lacking = group.lacking()
+            if lacking is None:
+                break
+            lacking.block()
+            if lacking.queue.free > 0:
+                self.namespace.hold(lacking.queue)
+        return group
+
+    def peek(self) -> Group | None:
+        """Return the first group that is not blocked, whatever it lacks."""
+        return self._groups.first()
+
+
+Item: TypeAlias = "TypeQueue | ScopeQueue"
+"""What is looked at: a type's queue may start its first request, a limit may let a blocked group go on."""
+
+
+class NamespaceQueue:
+    """All that waits in one namespace."""
+
+    __slots__ = (
+        "_arrivals",
+        "_count",
+        "_held",
+        "_holding",
+        "_ready",
+        "_ready_count",
+        "exhausted",
+        "is_queued",
+        "kinds",
+        "name",
+        "number",
+        "open",
+        "reservations",
+        "turn",
+        "waiting",
+    )
+
+    def __init__(self, name: str, number: int, holding: dict[NamespaceQueue, None]) -> None:
+        self.name = name
+        self.number = number
+        self.turn = 0
+        self.is_queued = False
+        """Whether it is in the allocator's queue."""
+        self.open = 0
+        """Executions that are open."""
+        self.waiting = 0
+        """Requests that wait."""
+        self.reservations: tuple[int, Reservations] | None = None
+        """What is kept for whom, and when that was worked out."""
+        self.kinds: dict[str, TypeQueue] = {}
+        """The queues in which something waits."""
+        self.exhausted: dict[ExecutionQueue, None] = {}
+        """Executions in which something waits that lacks a permit of the execution or of a scope in it."""
+        self._held: dict[Item, None] = {}
+        self._holding = holding
+        self._arrivals: deque[Entry] = deque()
+        self._ready: list[tuple[Rank, int, Item]] = []
+        self._ready_count = 0
+        self._count = count()
+
+    def arrive(self, entry: Entry) -> None:
+        """Take note of a new request."""
+        self.waiting += 1
+        self._arrivals.append(entry)
+        self._trim_arrivals()
+
+    def leave(self) -> None:
+        """Take note that a request waits no more."""
+        self.waiting -= 1
+        self._trim_arrivals()
+
+    def _trim_arrivals(self) -> None:
+        if len(self._arrivals) > 2 * self.waiting + SPARE_ENTRIES:
+            self._arrivals = deque(each for each in self._arrivals if each.is_waiting)
+
+    def hold(self, item: Item) -> None:
+        """Have something looked at again at the next dispatch: it could not go on for permits kept for others."""
+        self._held[item] = None
+        self._holding[self] = None
+
+    def take_held(self) -> list[Item]:
+        """Take what is held."""
+        held, self._held = self._held, {}
+        return list(held)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether anything is to be looked at."""
+        return bool(self._ready)
+
+    def make_ready(self, item: Item) -> None:
+        """Have something looked at."""
+        group = item.peek()
+        if group is None or group.rank is None:
+            return
+        if item.ready_rank is None:
+            self._ready_count += 1
+        elif item.ready_rank <= group.rank:
+            return
+        item.ready_rank = group.rank
+        heapq.heappush(self._ready, (group.rank, next(self._count), item))
+        if len(self._ready) > 2 * self._ready_count + SPARE_ENTRIES:
+            self._ready = [each for each in self._ready if each[2].ready_rank == each[0]]
+            heapq.heapify(self._ready)
+
+    def take_ready(self) -> tuple[Rank, Item] | None:
+        """Take what is to be looked at first; None if nothing is."""
+        while self._ready:
+            rank, _, item = heapq.heappop(self._ready)
+            if item.ready_rank == rank:
+                item.ready_rank = None
+                self._ready_count -= 1
+                return rank, item
+        return None
+
+    def has_waited_long(self, now_s: float) -> bool:
+        """Whether any request has waited long enough to be kept permits."""
+        arrivals = self._arrivals
+        while arrivals and not arrivals[0].is_waiting:
+            arrivals.popleft()
+        return bool(arrivals) and arrivals[0].request.ready_s + RESERVE_AFTER_S <= now_s
+
+    def reservers(self) -> list[Group | None]:
+        """List the groups whose first own requests may be kept permits, in no order.
+
+        Of those that need the same permits only the first: the first of each execution, if it lacks a permit of
+        that or of a scope in it, and of those that lack neither, the first of each type.
+        """
+        firsts = [each.earliest() for each in self.exhausted if each.has_first_that_lacks()]
+        starting = [kind.first() for kind in self.kinds.values() if kind.pool.has_workers]
+        return firsts + [group and group.holder() for group in starting]
+
+
+class Namespaces:
+    """All namespaces. Those in which something is ready take turns: the one that was granted least is first."""
+
+    def __init__(self) -> None:
+        self._namespaces: dict[str, NamespaceQueue] = {}
+        self._made = 0
+        self._most = _NAMESPACES_MIN
+        """At so many namespaces those without executions are forgotten."""
+        self._queue: list[tuple[int, int, NamespaceQueue]] = []
+        """A heap of the namespaces in which something is ready, by turn."""
+        self._holding: dict[NamespaceQueue, None] = {}
+        """Those in which something is held for permits that are kept for others."""
+        self._turn = 0
+        """The turn of the newest grant; no namespace in the queue is behind it."""
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether anything is to be looked at."""
+        return bool(self._queue)
+
+    @property
+    def has_held(self) -> bool:
+        """Whether anything is held for permits that are kept for others."""
+        return bool(self._holding)
+
+    def find(self, name: str) -> NamespaceQueue | None:
+        """Return a namespace if it is known."""
+        return self._namespaces.get(name)
+
+    def get(self, name: str) -> NamespaceQueue:
+        """Return a namespace, made if it is not known."""
+        namespace = self._namespaces.get(name)
+        if namespace is None:
+            if len(self._namespaces) >= self._most:
+                self._forget_some()
+            self._made += 1
+            namespace = NamespaceQueue(name, self._made, self._holding)
+            self._namespaces[name] = namespace
+        return namespace
+
+    def make_ready(self, item: Item) -> None:
+        """Have something looked at, in its namespace's turn."""
+        namespace = item.namespace
+        namespace.make_ready(item)
+        if namespace.has_ready and not namespace.is_queued:
+            self._enqueue(namespace)
+
+    def make_held_ready(self) -> None:
+        """Have everything that is held looked at."""
+        if self._holding:
+            holding = list(self._holding)
+            self._holding.clear()
+            for namespace in holding:
+                for item in namespace.take_held():
+                    self.make_ready(item)
+
+    def take_first(self) -> NamespaceQueue:
+        """Take out the namespace whose turn it is; `put_back` follows."""
+        return heapq.heappop(self._queue)[2]
+
+    def put_back(self, namespace: NamespaceQueue, *, was_granted: bool) -> None:
+        """Put a namespace back behind its turn, if it had it, as long as something is ready in it."""
+        if was_granted:
+            self._turn = namespace.turn
+            namespace.turn += 1
+        namespace.is_queued = False
+        if namespace.has_ready:
+            self._enqueue(namespace)
+
+    def _enqueue(self, namespace: NamespaceQueue) -> None:
+        namespace.is_queued = True
+        namespace.turn = max(namespace.turn, self._turn)
+        heapq.heappush(self._queue, (namespace.turn, namespace.number, namespace))
+
+    def _forget_some(self) -> None:
+        # One that has had its turn more recently than the others would gain one by being forgotten.
+        self._namespaces = {
+            name: each for name, each in self._namespaces.items() if each.open or each.turn > self._turn
+        }
+        self._most = max(_NAMESPACES_MIN, 2 * len(self._namespaces))
