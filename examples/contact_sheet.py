@@ -23,21 +23,21 @@ worker = Worker()
 
 
 class PromptInput(TypedDict):
-    """What a prompt is written from."""
+    """The input of a prompt node."""
 
     subject: str
     """What is to be seen."""
 
 
 class Prompt(TypedDict):
-    """What a prompt node gives."""
+    """The output of a prompt node."""
 
     prompt: str
     """What is to be drawn."""
 
 
 class GenerateInput(TypedDict):
-    """What a picture is made from."""
+    """The input of a generate node."""
 
     prompt: str
     """What is to be drawn."""
@@ -46,7 +46,7 @@ class GenerateInput(TypedDict):
 
 
 class Picture(TypedDict):
-    """What a generate node gives."""
+    """The output of a generate node."""
 
     path: str
     """The PNG."""
@@ -57,7 +57,7 @@ class Picture(TypedDict):
 
 
 class SheetInput(TypedDict):
-    """What a contact sheet is made from."""
+    """The input of the sheet node."""
 
     title: str
     """Stands above the pictures."""
@@ -68,7 +68,7 @@ class SheetInput(TypedDict):
 
 
 class Sheet(TypedDict):
-    """What the output node gives."""
+    """The output of the sheet node."""
 
     path: str
     """The PNG."""

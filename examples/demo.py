@@ -77,7 +77,7 @@ class Part:
 
 
 def main() -> int:
-    """Run the demonstration; gives the exit code."""
+    """Run the demonstration; return the exit code."""
     parser = argparse.ArgumentParser(description="Runs a graph on a server and a worker of its own.")
     parser.add_argument("--processes", type=int, default=2, help="how many processes the worker has [2]")
     parser.add_argument("--directory", type=Path, help="where everything goes [build/demo/ and the time]")
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def run(directory: Path, processes: int, *, keep: bool, is_traced: bool) -> int:
-    """Run everything in a folder; gives the exit code. Whatever happens, nothing is left running."""
+    """Run everything in a folder; return the exit code. Whatever happens, nothing is left running."""
     directory.mkdir(parents=True, exist_ok=True)
     store = directory / "plait.db"
     with ExitStack() as stack:
@@ -253,7 +253,7 @@ def running(
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """Give `plait ...` as it is run: with the Python that runs this."""
+    """Return the command line of `plait ...`, run by the Python that runs this."""
     name, *rest = arguments
     return [sys.executable, "-m", "plait_server", *rest] if name == "plait" else [name, *rest]
 

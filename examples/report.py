@@ -14,7 +14,7 @@ worker = Worker()
 
 
 class PlanInput(TypedDict):
-    """What a report is planned from."""
+    """The input of a plan."""
 
     topic: str
     """What it is about."""
@@ -23,7 +23,7 @@ class PlanInput(TypedDict):
 
 
 class SectionInput(TypedDict):
-    """What a section is written from."""
+    """The input of a section."""
 
     topic: str
     """What the report is about."""

@@ -45,7 +45,7 @@ def test_l4_an_inline_graph_runs_with_an_input_and_an_output_of_its_own(service:
 
 
 def test_l4_the_output_of_a_node_runs_as_a_graph(service: Service) -> None:
-    graph = {
+    graph: dict[str, Any] = {
         "nodes": [
             {"id": "a", "task": {"type": "echo"}},
             {
@@ -62,28 +62,27 @@ def test_l4_the_output_of_a_node_runs_as_a_graph(service: Service) -> None:
 
 
 def test_l4_a_large_graph_is_read_elsewhere_and_runs(service: Service) -> None:
-    nodes = [{"id": f"n{number}", "transform": {}, "input": number} for number in range(300)]
+    nodes: list[Any] = [{"id": f"n{number}", "transform": {}, "input": number} for number in range(300)]
     edges = [{"source": f"n{number}", "target": f"n{number + 1}"} for number in range(299)]
     execution = service.run(RUN_INPUT, {"graph": {"nodes": nodes, "edges": edges}, "data": None})
     assert outcome(execution) == "SUCCEEDED"
     assert service.value(execution.output) == 299
 
 
-@pytest.mark.parametrize(
-    ("graph", "violations"),
-    [
-        ("nothing", [("graph", 'expected an object, found the text "nothing"')]),
-        (
-            {"nodes": [{"id": "a", "transform": {}}], "edges": [{"source": "a", "target": "plan"}]},
-            [("graph.edges[0].target", 'there is no node "plan"; add it, or name another')],
-        ),
-        (
-            {"nodes": [{"id": "a b", "transform": {}}, {"id": "c", "tsk": {}}]},
-            [("graph.nodes[1]", 'unknown key "tsk"; did you mean "task"?')],
-        ),
-    ],
-    ids=["no object", "invalid", "unknown key"],
-)
+NO_GRAPHS: list[tuple[Any, list[tuple[str, str]]]] = [
+    ("nothing", [("graph", 'expected an object, found the text "nothing"')]),
+    (
+        {"nodes": [{"id": "a", "transform": {}}], "edges": [{"source": "a", "target": "plan"}]},
+        [("graph.edges[0].target", 'there is no node "plan"; add it, or name another')],
+    ),
+    (
+        {"nodes": [{"id": "a b", "transform": {}}, {"id": "c", "tsk": {}}]},
+        [("graph.nodes[1]", 'unknown key "tsk"; did you mean "task"?')],
+    ),
+]
+
+
+@pytest.mark.parametrize(("graph", "violations"), NO_GRAPHS, ids=["no object", "invalid", "unknown key"])
 def test_n7_what_is_no_valid_graph_fails_the_node_with_all_violations(
     service: Service, graph: object, violations: list[tuple[str, str]]
 ) -> None:
@@ -116,7 +115,7 @@ def test_f3_a_graph_of_an_absent_output_is_an_expression_that_fails(service: Ser
 
 
 def test_n7_a_graph_that_runs_itself_ends_16_deep(service: Service) -> None:
-    itself = {
+    itself: dict[str, Any] = {
         "nodes": [
             {"id": "plan", "transform": {}, "input": "{{ input.graph }}"},
             {"id": "all", "transform": {}},

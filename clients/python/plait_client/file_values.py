@@ -1,4 +1,4 @@
-"""The values in a YAML or JSON text, with the lines at which they stand, read so that both mean the same.
+"""Reads YAML and JSON into values with line numbers, so that both formats mean the same.
 
 YAML is read by the core schema of YAML 1.2, which is JSON's: `yes`, `no`, `on`, `off`, dates and `1_000` are
 texts, keys are texts whatever they look like, no key stands twice, and there are no tags and no merge keys.
@@ -26,7 +26,7 @@ ALIASED_VALUES_MAX: Final = 100_000
 """Values that aliases may stand for in all: a page of aliases of aliases could stand for billions."""
 
 QUOTED_CHARS_MAX: Final = 80
-"""Enough to find a text again by."""
+"""Enough to recognize a text by."""
 
 Content: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | None"
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
@@ -85,7 +85,7 @@ class FileProblem:
 
 
 class UnreadableError(ValueError):
-    """The text is no JSON or YAML of which anything can be said."""
+    """The text cannot be read as JSON or YAML at all."""
 
     def __init__(self, message: str, line: int = 0) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Graphs in Python: nodes one after the other, each naming what it comes after.
+"""Builds graphs in Python: nodes are added in order, each after those it follows.
 
     graph = GraphBuilder("contact-sheet")
     images = []
@@ -9,8 +9,8 @@
     graph.task("sheet", "image.sheet", after=images, join=collect(min_success_rate=0.5))
     message = graph.build()
 
-An id that is given twice and an edge from nowhere are refused here, on the line that adds them; all else is
-for the server to judge.
+Duplicate ids and edges from unknown nodes are refused here, on the line that adds them; everything else is
+checked by the server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OnError: TypeAlias = Literal["FAIL", "TOLERATE", "IGNORE"]
 OnTimeout: TypeAlias = Literal["ERROR", "CONTINUE", "CANCEL"]
 OnFailure: TypeAlias = Literal["FAIL_FAST", "STOP_DISPATCH", "CONTINUE"]
 
-# What CEL takes for a name after a dot; all other ids are written in brackets.
+# Ids that CEL accepts after a dot; all others are written in brackets.
 _CEL_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CEL_RESERVED: Final = frozenset(
     {
@@ -58,7 +58,7 @@ _CEL_RESERVED: Final = frozenset(
 
 
 class _NotGiven:
-    """Stands for an input that is not given, which differs from null."""
+    """Marks an input that is not given, as opposed to null."""
 
     def __repr__(self) -> str:
         return "NOT_GIVEN"
@@ -69,7 +69,7 @@ NOT_GIVEN: Final = _NotGiven()
 
 @dataclass(frozen=True, slots=True)
 class NodeRef:
-    """A node, and the way by which an edge is to leave it; what `after` takes."""
+    """A node and how an edge leaves it: its handle, condition and branch name. What `after` takes."""
 
     id: str
     """The node's id."""
@@ -94,7 +94,7 @@ class NodeRef:
         return replace(self, when=when)
 
     def named(self, branch_name: str) -> NodeRef:
-        """Return the branch that the edge opens a name for display."""
+        """Name the branch that the edge opens, for display."""
         return replace(self, branch_name=branch_name)
 
     @property
@@ -119,7 +119,7 @@ After: TypeAlias = NodeRef | str | Iterable[NodeRef | str]
 
 
 class GraphBuilder:
-    """Collects nodes and edges; `build` gives the graph, and may be called again after more were added."""
+    """Collects nodes and edges; `build` returns the graph, and may be called again after more were added."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class GraphBuilder:
 
         Args:
             name: The graph's name.
-            output: CEL that gives the execution's output.
+            output: CEL whose value is the execution's output.
             labels: Free labels.
             scheduling: When ready nodes may start.
             policy: What a failure does to the execution; see `policy`.
@@ -168,7 +168,7 @@ class GraphBuilder:
         Args:
             id: The node's id.
             type: The node type, such as `image.generate`.
-            input: A JSON value whose strings may hold `{{ CEL }}`. Not given: what the join gives.
+            input: A JSON value whose strings may hold `{{ CEL }}`. Not given: the object of its join.
             after: What leads to it.
             join: When it runs; see `any_of`, `quorum` and `collect`.
             retry: How failed attempts are repeated; see `retry`.
@@ -262,7 +262,7 @@ class GraphBuilder:
             id: The node's id.
             graph: The graph, as it is now.
             output_of: The node whose output is the graph, instead; it returns `graph_value` of one.
-            input: The input of the graph. Not given: what the join gives.
+            input: The input of the graph. Not given: the object of its join.
             after: What leads to it.
             join: When it runs; see `any_of`, `quorum` and `collect`.
             timeout: Bounds the run of the graph.
@@ -307,7 +307,7 @@ class GraphBuilder:
     ) -> None:
         """Add an edge between two nodes that were added before.
 
-        What is given here goes before what `source` says of its handle, its `when` and its name.
+        Arguments override the handle, condition and branch name of `source`.
 
         Raises:
             ValueError: A node is unknown.
@@ -325,7 +325,7 @@ class GraphBuilder:
         )
 
     def build(self) -> graph_pb2.Graph:
-        """Return the graph as it is now; it is the caller's, and the builder goes on with its own."""
+        """Return a copy of the graph as it is now."""
         graph = graph_pb2.Graph()
         graph.CopyFrom(self._graph)
         return graph
@@ -378,7 +378,7 @@ def retry(
     codes: Iterable[str] = (),
     max_lost_attempts: int | None = None,
 ) -> graph_pb2.RetryPolicy:
-    """Repeat failed attempts; what is not given has the server's default.
+    """Repeat failed attempts; arguments that are not given have the server's defaults.
 
     Args:
         max_attempts: How many attempts there are, the first included.
@@ -406,7 +406,7 @@ def policy(
     timeout: Seconds | None = None,
     max_concurrency: int | None = None,
 ) -> graph_pb2.Policy:
-    """Say what an unhandled failure does to the execution, and bound it.
+    """Return a policy: what an unhandled failure does to the execution, and its bounds.
 
     Args:
         on_failure: What an unhandled failure does.

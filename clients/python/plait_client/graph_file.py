@@ -7,8 +7,8 @@ A graph file is the proto JSON mapping of plait.v1.Graph, and more lenient:
 - enums may be short and in any case: `any` for `JOIN_MODE_ANY`;
 - durations may be `500ms`, `30s`, `2m`, `1h30m`, or a number of seconds.
 
-It is stricter in one: a key that is not known is an error, for it is a misspelt one. What the graph means,
-its ids and edges, is for the server to judge.
+It is stricter in one respect: an unknown key is an error, because it is probably misspelt. What the graph means,
+its ids and edges, is checked by the server.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from plait_client.file_values import FileProblem, UnreadableError, Value, quote,
 Format = Literal["json", "yaml"]
 
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A graph message is at most 16 MiB; as text, with indentation, it may be some times that."""
+"""A graph message is at most 16 MiB; as indented text it may be several times as large."""
 PROBLEMS_SHOWN_MAX: Final = 50
 """As many as the server reports of a graph."""
 GRAPHS_DEEP_MAX: Final = 16
-"""Graphs in one another inside a graph; the server takes no more, and a message could hold few more."""
+"""How deep graphs may be nested in a graph; the server takes no more, and protobuf could write few more."""
 
 _INT32_MAX: Final = 2**31 - 1
 _DURATION_S_MAX: Final = 315_576_000_000
@@ -53,7 +53,7 @@ _UNITS: Final[Mapping[str, Fraction]] = {
     "d": Fraction(86_400),
 }
 _YAML_1_1_BOOLEANS: Final = ("yes", "no", "on", "off", "y", "n")
-# Longer ones are no misspelt names and no durations; reading them would only take time.
+# Longer texts are neither misspelt names nor durations; reading them would only take time.
 _NAME_CHARS_MAX: Final = 100
 _DURATION_CHARS_MAX: Final = 100
 
@@ -126,7 +126,7 @@ def parse_graph(text: str, *, file_format: Format | None = None, name: str = "gr
 
 
 class _Mapper:
-    """Fills messages with values, and notes what does not fit."""
+    """Fills messages with values, and records what does not fit."""
 
     def __init__(self, problems: list[FileProblem]) -> None:
         self._problems = problems
@@ -179,7 +179,7 @@ class _Mapper:
         if not isinstance(value.content, list):
             self._expect("a list", value, path)
             return
-        # What a repeated field holds depends on the field, which types cannot say.
+        # The element type depends on the field, which static types cannot express.
         items: Any = getattr(message, field.name)
         for place, item in enumerate(value.content):
             inner = f"{path}[{place}]"
@@ -347,7 +347,7 @@ def _takes_null(field: FieldDescriptor) -> bool:
 
 
 def _is_marker(field: FieldDescriptor) -> bool:
-    """Tell whether a field says all by being there: a message without fields."""
+    """Tell whether the presence of a field is all it says: a message without fields."""
     return field.message_type is not None and not field.message_type.fields
 
 

@@ -29,7 +29,7 @@ class GraphServicer:
     async def validate_graph(
         self, request: graph_service_pb2.ValidateGraphRequest | bytes, call: Call
     ) -> bytes:
-        """Check a graph and report all its problems; an encoded ValidateGraphResponse."""
+        """Check a graph and report all its problems; return an encoded ValidateGraphResponse."""
         del call
         read = await self._graph_requests.read(Want.VALIDATE, request)
         assert isinstance(read.head, graph_service_pb2.ValidateGraphRequest)
@@ -37,7 +37,7 @@ class GraphServicer:
         return read.answer
 
     async def plan_graph(self, request: graph_service_pb2.PlanGraphRequest | bytes, call: Call) -> bytes:
-        """Show what a valid graph would do; an encoded PlanGraphResponse of at most 4 MiB."""
+        """Show what a valid graph would do; return an encoded PlanGraphResponse of at most 4 MiB."""
         del call
         read = await self._graph_requests.read(Want.PLAN, request)
         assert isinstance(read.head, graph_service_pb2.PlanGraphRequest)
@@ -57,5 +57,5 @@ def _check(namespace: str, *, is_given: bool) -> None:
     checks = Checks()
     checks.namespace(namespace)
     if not is_given:
-        checks.add("graph", "is missing; give the graph")
+        checks.add("graph", "is missing; send the graph")
     checks.finish()

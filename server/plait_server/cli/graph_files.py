@@ -1,4 +1,4 @@
-"""Graph files on the command line: where they come from, and how their problems are told."""
+"""Graph files on the command line: reading them, and reporting their problems."""
 
 from __future__ import annotations
 

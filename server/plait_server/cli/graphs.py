@@ -1,4 +1,4 @@
-"""`plait validate` and `plait plan`: by default here, with the same functions as the server has."""
+"""`plait validate` and `plait plan`: run locally by default, with the server's own functions."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _plan_lines(
 def _inner(
     path: str, graph: Graph, plan: graph_service_pb2.GraphPlan
 ) -> Iterator[tuple[str, Graph, graph_service_pb2.GraphPlan]]:
-    """Walk over the graphs inside a graph, each behind the one that it stands in, with the path of its node."""
+    """Yield the graphs inside a graph, outer before inner, each with the path of its node and its plan."""
     for position, inner in inner_graphs(graph):
         inner_path = f"{path}{graph.nodes[position].id}"
         inner_plan = plan.nodes[position].inner

@@ -1,8 +1,8 @@
-"""Bounds on how often a message repeats its fields, judged on its bytes before anything is made of them.
+"""Bounds on how often fields are repeated in a message, checked on its bytes before it is parsed.
 
-Two bytes on the wire are enough for an empty node or code, and a parser makes an object of 16 to 150 bytes of
-each: 16 MB become gigabytes. So each repeated field that a request with a graph can hold has a bound here, and
-`check_bounds` walks over the bytes and stops at the first field past its bound.
+An empty node or code takes two bytes on the wire and 16 to 150 bytes when parsed, so 16 MB would become
+gigabytes. So each repeated field of a request with a graph has a bound here, and `check_bounds` walks over the
+bytes and stops at the first field past its bound.
 
 Rules:
 
@@ -13,10 +13,10 @@ Rules:
    to 128 bytes cannot hold 65 codes. A shorter one is searched for the tag of a graph in it, which C does. So
    the walk over a legal graph is one step a node and edge, and some more for a node with a graph.
 3. Graphs are nested 16 deep at most; the walk goes no deeper, and so the parser does not either.
-4. What the contract does not know is stepped over, groups included, and counts as a field. All fields that are
-   walked over are bounded together.
-5. Malformed bytes end the walk: the parser refuses them in words of its own, and has been kept from nothing
-   that stands before them.
+4. Unknown fields, groups included, are skipped and counted as fields. The number of all fields that are walked
+   over is bounded too.
+5. Malformed bytes end the walk: the parser refuses them with an error of its own, and everything before them
+   has been counted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BOUNDS: Final[Mapping[str, tuple[int, str]]] = {
     "plait.v1.Switch.cases": (SWITCH_CASES_MAX, "cases"),
     "plait.v1.SubmitGraphRequest.labels": (LABELS_MAX, "labels"),
 }
-"""Full name of a repeated field -> how often it may stand in one message, and what its elements are called."""
+"""Full name of a repeated field -> how many elements it may have, and what they are called."""
 
 COUNTED_TOGETHER: Final = frozenset({"plait.v1.Graph.nodes", "plait.v1.Graph.edges"})
 """The fields whose bound is that of all graphs of a request together."""
@@ -57,7 +57,7 @@ FIELDS_MAX: Final = 3_000_000
 the time that unknown fields can take to a second."""
 
 _GRAPH: Final = "plait.v1.Graph"
-# The first byte of the tag of Node.subgraph: as it should be, or in more bytes than it needs, which parsers take.
+# The first byte of the tag of Node.subgraph, in its shortest form or in a longer one, which parsers accept.
 _SUBGRAPH_TAG: Final = re.compile(rb"[\x3a\xba]")
 _LENGTH_DELIMITED: Final = 2
 _START_GROUP: Final = 3
@@ -67,7 +67,7 @@ _VARINT_BYTES_MAX: Final = 10
 
 
 class TooManyElements(Exception):
-    """A field stands more often than it may."""
+    """A repeated field has more elements than it may, or graphs are nested too deep."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -81,7 +81,7 @@ def check_bounds(type_: type[Message], content: bytes) -> None:
     """Check an encoded message of a type against `BOUNDS` without parsing it.
 
     Raises:
-        TooManyElements: a field stands more often than it may, or graphs are nested too deep.
+        TooManyElements: a field has more elements than it may, or graphs are nested too deep.
     """
     try:
         _Walk(content).message(_plan_of(_descriptor_of(type_), {}), 0, len(content), "", {}, -1)
@@ -91,12 +91,12 @@ def check_bounds(type_: type[Message], content: bytes) -> None:
 
 @dataclass(slots=True)
 class _Rule:
-    """What to do with a field that holds bounded fields, or is one."""
+    """How to treat a field that is bounded or contains bounded fields."""
 
     name: str
     full_name: str
     limit: int
-    """How often it may stand in its message; 0: as often as it likes, for it is singular."""
+    """How many elements it may have; 0 if it is singular."""
     noun: str
     is_graph: bool
     """Whether it is a graph, in a request or in another graph."""

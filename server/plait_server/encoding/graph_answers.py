@@ -31,7 +31,7 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
 
 
 def _plan(definition: Definition, size: int) -> graph_service_pb2.GraphPlan:
-    """Write the plan of a graph and of those inside it, which are so many nodes and edges together."""
+    """Write the plan of a graph and of those inside it; `size` counts the nodes and edges of the whole request."""
     graph, analysis, branches = definition.graph, definition.analysis, definition.branches
     layout = _layout(definition, size)
     inner = {position: _plan(each, size) for position, each in definition.inner.items()}
@@ -70,7 +70,7 @@ def _size(definition: Definition) -> int:
 def _layout(definition: Definition, size: int) -> Layout:
     graph, adjacency = definition.graph, definition.adjacency
     lines = [
-        # What leaves a node by the same handle, and as surely, is drawn as one line that forks.
+        # Edges with the same source and handle, all with or all without a `when`, are drawn as one line that forks.
         (source, target, f"{edge.handle}{' if' if edge.when else ''}")
         for source, target, edge in zip(
             adjacency.edge_sources, adjacency.edge_targets, graph.edges, strict=True

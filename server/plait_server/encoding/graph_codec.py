@@ -38,12 +38,12 @@ from plait_server.encoding.graph_reading import GraphReader
 from plait_server.encoding.pieces import find_inner_graph, pieces_of
 
 EDGE_OBJECTS_MAX: Final = 10_000
-"""Edges up to which a graph that is read back keeps them as objects, which are quicker to look at."""
+"""Up to so many edges are kept as objects, which are faster to access."""
 _NANOS: Final = 1_000_000_000
 
 
 class InvalidGraphMessage(ValueError):
-    """The message says what no graph of this version can."""
+    """The message holds something that a graph of this version cannot."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(problems)
@@ -121,7 +121,7 @@ def _read_in_slices(reader: GraphReader, content: bytes, begin: int, end: int) -
 
 
 def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
-    """Write a graph; reading it gives an equal one.
+    """Write a graph; reading it back returns an equal one.
 
     Raises:
         ValueError: A number is beyond what its field can carry, which no valid graph's is.
@@ -149,7 +149,7 @@ def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
 
 
 def analysis_to_bytes(analysis: Analysis) -> bytes:
-    """Write an analysis as plait.journal.v1.GraphAnalysis; equal analyses give equal bytes."""
+    """Write an analysis as plait.journal.v1.GraphAnalysis; equal analyses have equal bytes."""
     return _analysis_to_proto(analysis).SerializeToString(deterministic=True)
 
 

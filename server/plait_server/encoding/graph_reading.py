@@ -1,9 +1,8 @@
 """Reading plait.v1.Graph into the core's values.
 
-A message can say what they cannot: an enum number of a later version, a duration whose parts have two signs, a
-digest where text belongs, graphs nested without end. Such fields are reported with the others (V5) and stand in
-the graph as if they were absent. All else, however odd, is carried over as it is: what it means is the
-validation's business.
+A message can hold what these cannot: an enum number of a later version, a duration whose parts differ in sign, a
+digest in place of a text, graphs nested too deep. Such fields are reported together with the other problems (V5)
+and read as absent. Everything else is copied as it is; validation judges it.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ _ON_TIMEOUTS: Final[Mapping[int, OnTimeout]] = {int(v): v for v in OnTimeout}
 
 
 class GraphReader:
-    """Reads one graph, and names a field only if there is something to say of it: names cost time."""
+    """Reads one graph. Builds the path of a field only to report a problem, because building paths is slow."""
 
     __slots__ = ("_depth", "_path", "_problems", "_tasks")
 
@@ -61,7 +60,7 @@ class GraphReader:
         self._path = "graph"
         self._depth = 0
         self._tasks: dict[str, Task] = {}
-        """One value for all nodes of a type."""
+        """One value is shared by all nodes of a type."""
 
     def whole(self, message: graph_pb2.Graph) -> Graph:
         """Read a message that is a whole graph."""

@@ -1,4 +1,4 @@
-"""Cutting an encoded message between its fields: every piece is such a message, and together they are the whole."""
+"""Cuts an encoded message between its fields: each piece is a message of the same type, and together they are it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plait_server.core.limits import KIB
 PIECE_FIELDS_MAX: Final = 500
 """Nodes of a graph in a piece: they take 3 us to 10 us each to read."""
 PIECE_BYTES_MAX: Final = 16 * KIB
-"""Nodes may hold graphs, whose nodes take seven bytes and more."""
+"""A node may hold a graph, whose nodes take only seven bytes each: 2,300 in a piece, 8 ms."""
 
 _GRAPH_NODES: Final = 2 << 3 | 2
 _NODE_SUBGRAPH: Final = 7 << 3 | 2
@@ -21,7 +21,7 @@ _SUBGRAPH_GRAPH: Final = 1 << 3 | 2
 
 
 def pieces_of(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut the message between two places: gives the begin and the end of each piece, in order.
+    """Cut the message between two positions; yield where each piece begins and ends, in order.
 
     A field that is alone with its number among others starts a piece of its own, so that a piece holds either
     the elements of one field or other fields. A field larger than a piece is one by itself.
@@ -84,7 +84,7 @@ def find_inner_graph(content: bytes, begin: int, end: int) -> InnerGraph | None:
 
 
 def _fields(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Walk over fields: gives where each one's value begins and ends, if it has a length, and where its tag stands."""
+    """Walk over fields; yield where the value of each begins and ends, and where its tag is."""
     position = begin
     while position < end:
         behind = _skip_field(content, position)
@@ -96,7 +96,7 @@ def _fields(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def _skip_field(content: bytes, position: int) -> int:
-    """Return the position behind a field."""
+    """Return the position after a field."""
     tag = content[position]
     wire_type = tag & 7
     if tag > 127:

@@ -1,8 +1,8 @@
-"""The port to whatever reads graphs that arrive, in a request or as an output: it counts, parses, checks and analyzes.
+"""The port that reads graphs from requests and outputs: it counts, parses, checks and analyzes.
 
-A graph of the largest legal size takes seconds to read, and a hostile one more, so this is done where it can be
-killed; small requests are read in place. What comes back is ready to be used: nothing in it has to be walked
-over on the loop, but for the values of a large graph, which `CheckedGraph` leaves to be made of its bytes.
+A graph of the largest legal size takes seconds to read, and a hostile one longer, so this happens in a process
+that can be killed; small requests are read in place. The result needs no further work on the loop, except that
+the values of a large graph are still to be read from the bytes in `CheckedGraph`.
 
 The contract:
 
@@ -49,7 +49,7 @@ class CheckedGraph:
     analysis_digest: str
     """SHA-256 of `analysis_content`, hexadecimal."""
     values: tuple[Graph, Analysis] | None = None
-    """The same as values; None of a large graph, whose values are made of the bytes in slices."""
+    """The same as values; None for a large graph, whose values are read from the bytes in slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class GraphRequest:
     head: Message
     """The request without its graph; its fields are unchecked but for the text of `input`."""
     has_graph: bool
-    """Whether there is a graph; without one nothing below says anything but `fingerprint`."""
+    """Whether there is a graph; without one only `fingerprint` and `input_problem` mean anything."""
     fingerprint: bytes
     """SHA-256 of the whole request, as parsed: protobuf bytes are not canonical."""
     input_problem: str = ""

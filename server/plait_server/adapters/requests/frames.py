@@ -1,7 +1,7 @@
-"""What the server and a helper process say to each other: a line of JSON, then the bytes it announces.
+"""The frames between the server and a helper process: a line of JSON, then the bytes that it announces.
 
-The server trusts a helper with an answer's content, which is that of a caller anyway, and with nothing else:
-lengths are bounded, and what arrives is parsed by readers that take hostile input.
+The server trusts a helper with the content of an answer, which comes from a caller anyway, and with nothing else:
+lengths are bounded, and answers are parsed by readers that accept hostile input.
 """
 
 from __future__ import annotations
@@ -89,15 +89,15 @@ def write_too_costly(why: str) -> list[bytes]:
 
 
 class BadAnswer(Exception):
-    """A helper said what no helper says."""
+    """The answer of a helper is malformed."""
 
 
 class TooCostlyAnswer(Exception):
-    """The helper could not read the content within its bounds; says why."""
+    """The helper could not read the content within its bounds; the message says why."""
 
 
 def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
-    """Read the line of an answer; gives it and the sizes of the parts that follow.
+    """Read the line of an answer; return it and the sizes of the parts that follow.
 
     Raises:
         BadAnswer: it is no such line.

@@ -1,8 +1,8 @@
-"""The helper process: reads requests that carry graphs, one after the other, until nobody asks any more.
+"""The helper process: reads requests that carry graphs, one after the other, until its input ends.
 
 It is started by `pool` as `python -m plait_server.adapters.requests.helper MEMORY_BYTES`, and speaks `frames`
-over standard input and output. At the end of its memory or its time it may die without a word; whoever
-started it knows what that means. It holds no secret, opens nothing and needs no network.
+over standard input and output. When it exceeds its memory or processor time it may die without an answer; the
+pool knows what that means. It holds no secret, opens no file and needs no network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from plait_server.errors import InvalidRequest
 from plait_server.ports.graph_requests import Want
 
 NICENESS: Final = 10
-"""The server's loop comes first: somebody waits for every turn of it."""
+"""The server's loop has precedence, because clients wait for it."""
 
 _NO_MEMORY: Final = "it needs more memory than a request may have"
 
@@ -40,12 +40,12 @@ _NO_MEMORY: Final = "it needs more memory than a request may have"
 def main() -> None:
     """Serve until standard input ends."""
     memory_bytes = int(sys.argv[1])
-    # macOS knows no limit of the address space; there the deadline alone must do.
+    # macOS has no limit on the address space; there only the deadline applies.
     with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(NICENESS)
-    # Nothing that reading makes is a cycle, and it makes millions of objects.
+    # Reading creates millions of objects and no cycles.
     gc.disable()
     evaluator = CelEvaluator()
     memory = _Memory(memory_bytes)
@@ -84,13 +84,13 @@ def _peak_bytes() -> int:
 def _answer_to(want: str, content: bytes, evaluator: CelEvaluator, memory: _Memory) -> list[bytes]:
     try:
         if want == TEXT:
-            # The reader of graph files comes with the client and so with gRPC: 0.1 s that few have need of.
+            # The reader of graph files imports the client and so gRPC, which takes 0.1 s that few helpers need.
             from plait_server.adapters.requests.texts import read_text  # noqa: PLC0415
 
             return write_text_answer(read_text(content.decode(), evaluator))
         return write_answer(read_bytes(Want[want], content, evaluator))
     except InvalidRequest as error:
-        # A parser without memory says no more than that it cannot parse.
+        # A parser that runs out of memory reports a parse error.
         if isinstance(error.__cause__, DecodeError) and memory.was_short():
             return write_too_costly(_NO_MEMORY)
         return write_refusal(error)

@@ -7,7 +7,7 @@ The flow of one request; that of a text differs in that it waits for its turn as
    when to come again. The namespace is looked for in the first fields alone.
 3. A helper gets the bytes and answers with what the port's `GraphRequest` says, the graph as bytes.
 4. A helper that read a large request is ended, and its memory is back; one that read small ones is kept for
-   some seconds, for to start one takes 0.3 s.
+   some seconds, because starting one takes 0.3 s.
 5. One that does not answer in time, dies or is cancelled is killed; nothing of it is kept.
 """
 
@@ -54,15 +54,15 @@ PROCESSES_MAX: Final = 2
 WAITING_MAX: Final = 64
 """Requests that wait for a helper."""
 WAITING_BYTES_MAX: Final = 128 * MIB
-"""What they weigh together."""
+"""Their total size."""
 DEADLINE_S: Final = 300.0
-"""A last resort: on a busy machine the helpers come after everything else, and legal graphs are not to be refused."""
+"""A last resort: on a busy machine the helpers run last, and legal graphs must not be refused."""
 CPU_S: Final = 60
 """The largest graphs take 5 s, 100,000 templates 12."""
 MEMORY_BYTES_MAX: Final = 2_048 * MIB
 """Address space; the largest legal graphs take 1.2 GiB of it."""
 KEPT_BYTES_MAX: Final = 256 * KIB
-"""A helper is kept after requests of up to this size: they leave nothing worth freeing."""
+"""A helper is kept after requests of up to this size: they leave little memory to free."""
 IDLE_S: Final = 10.0
 """How long a helper without work is kept."""
 _CHUNK_BYTES: Final = 256 * KIB
@@ -182,7 +182,7 @@ class PooledGraphRequests:
             [sys.executable, "-P", "-m", _MODULE, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # What a dying interpreter has to say is for nobody, and stderr is the service's own log.
+            # A dying interpreter's output helps nobody, and stderr is the server's own log.
             stderr=subprocess.DEVNULL,
             env=_environment(),
         )
@@ -219,7 +219,7 @@ async def _receive(stream: trio.abc.ReceiveStream, buffer: bytearray) -> None:
 
 
 async def _end(process: trio.Process) -> None:
-    """End a process at once: it has nothing to put in order."""
+    """Kill a process: it has nothing to clean up."""
     process.kill()
     with trio.CancelScope(shield=True):
         await process.wait()
@@ -277,6 +277,6 @@ def _namespace_of(content: bytes) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return the helper the way to the modules and nothing else: the service's environment may hold secrets."""
+    """Return a helper's environment: the module path alone, because the server's own may hold secrets."""
     paths = [entry for entry in sys.path if entry]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}

@@ -1,4 +1,4 @@
-"""What reading a request with a graph is, wherever it is done."""
+"""Reads requests that carry graphs; used in place and by the helper processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_graph(message: graph_pb2.Graph, evaluator: Evaluator) -> tuple[Graph, 
 
 
 def _unknown_fields(graph: graph_pb2.Graph) -> list[Problem]:
-    """Find where a graph says what this version does not know: it would mean less than its author wrote."""
+    """Find the unknown fields of a graph: ignoring them would change what its author meant."""
     known = graph_pb2.Graph()
     known.CopyFrom(graph)
     known.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
@@ -76,7 +76,7 @@ def _unknown_message(numbers: Sequence[int]) -> str:
 
 
 def _parts(path: str, part: Message, known_part: Message) -> Iterator[tuple[str, Message, Message]]:
-    """Walk over the messages in a message, beside the same ones without unknown fields."""
+    """Yield the path of each message in a message, the message itself, and its copy without unknown fields."""
     for field, known in known_part.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
@@ -107,7 +107,7 @@ def read_bytes(want: Want, content: bytes, evaluator: Evaluator) -> GraphRequest
 
 
 def refusal_of(violations: Sequence[FieldViolation]) -> InvalidRequest:
-    """Make the error for a request that was not parsed: INVALID_GRAPH if it is the graph that holds too much."""
+    """Return the error for a request that was not parsed: INVALID_GRAPH if its graph has too many elements."""
     if violations[0].field.startswith("graph"):
         return InvalidGraph(violations, len(violations))
     return InvalidRequest(violations)
@@ -125,7 +125,7 @@ def read_message(want: Want, message: Message, evaluator: Evaluator) -> GraphReq
 
 
 def checked_graph(message: graph_pb2.Graph, graph: Graph, analysis: Analysis) -> CheckedGraph:
-    """Put together what is kept of a valid graph."""
+    """Return what the store keeps of a valid graph."""
     content = message.SerializeToString(deterministic=True)
     analysis_content = analysis_to_bytes(analysis)
     return CheckedGraph(

@@ -1,11 +1,11 @@
 """What follows from the shape of a graph: cycles, levels, remaining paths, guarded nodes, a longest path.
 
-Nodes and edges stand here as positions in graph order, for lists of numbers are what Python is quick with.
-All is iterative and linear in nodes + edges (V8), and all order is taken from the graph: equal graphs give
-equal answers.
+Nodes and edges are represented by their positions in the graph, because Python is fast with lists of numbers.
+Everything is iterative and linear in nodes + edges (V8). All order is that of the graph, so equal graphs have
+equal analyses.
 
-"Plain" edges are those whose handle is not `error`. Levels and remaining paths count all edges, E3 the plain
-ones.
+"Plain" edges are those whose handle is not `error`. Levels and remaining paths count all edges, E3 only the
+plain ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GUARD_MODES: Final = (JoinMode.ANY, JoinMode.QUORUM, JoinMode.COLLECT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjacency:
-    """A graph's edges by position. Built once, shared, and changed by nobody."""
+    """A graph's edges by position. Built once and shared; never changed."""
 
     edge_sources: Sequence[int]
     """Position of the node that each edge leaves."""
@@ -76,7 +76,7 @@ def build_adjacency_in_slices(graph: Graph) -> Slices[Adjacency]:
             sources.append(source)
             targets.append(target)
         yield
-    # The garbage collector does not look into tuples of numbers, and half of all nodes' objects would be lists.
+    # The garbage collector does not track tuples of numbers; as lists they would be half of all objects of a graph.
     outgoing: list[tuple[int, ...]] = []
     incoming: list[tuple[int, ...]] = []
     for lists in batches(leaving):
@@ -113,7 +113,7 @@ def find_cycle(adjacency: Adjacency) -> list[int] | None:
     _, unresolved = _levels(adjacency)
     if not any(unresolved):
         return None
-    # Every node left over has a predecessor that is left over, so a walk backwards must come round.
+    # Every remaining node has a remaining predecessor, so walking backwards must reach a node twice.
     node = next(position for position, count in enumerate(unresolved) if count)
     walk: list[int] = []
     seen_at: dict[int, int] = {}
@@ -147,7 +147,7 @@ def analyze(graph: Graph, adjacency: Adjacency, inner: Mapping[int, Analysis] | 
     is_guard = [node.join is not None and node.join.mode in GUARD_MODES for node in graph.nodes]
     remaining = [0] * len(levels)
     is_guarded = [False] * len(levels)
-    # Levels rise along every edge, so the highest levels first is an order in which all targets come first.
+    # Levels rise along every edge, so descending levels visit every target before its sources.
     for node in sorted(range(len(levels)), key=levels.__getitem__, reverse=True):
         longest = 0
         has_plain = False
@@ -208,7 +208,7 @@ def sinks(graph: Graph, adjacency: Adjacency) -> list[int]:
 
 
 def _levels(adjacency: Adjacency) -> tuple[list[int], list[int]]:
-    """Return the level of each node, and for each how many incoming edges lead from a cycle or from behind one.
+    """Return each node's level, and how many of its incoming edges come from a cycle or from nodes after one.
 
     Without a cycle the latter are all zero. Source: A. B. Kahn, Topological sorting of large networks, 1962.
     """

@@ -106,7 +106,7 @@ class Branches:
     def path(self, branch: int) -> str:
         """Return the path for display: all of it up to 8 parts, else 4, an ellipsis, and the last 3.
 
-        Of `0-001-002-003-004-005-006-007-008-009` it gives `0-001-002-003-…-007-008-009`.
+        For example, `0-001-002-003-004-005-006-007-008-009` becomes `0-001-002-003-…-007-008-009`.
         """
         depth = self._depths[branch]
         if depth < PATH_PARTS_MAX:

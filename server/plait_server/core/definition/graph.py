@@ -104,7 +104,7 @@ Kind: TypeAlias = Task | Condition | Switch | Transform | Delay | Subgraph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """Says when a node with incoming edges runs."""
+    """When a node with incoming edges runs."""
 
     mode: JoinMode = JoinMode.ALL
     count: int | None = None
@@ -151,7 +151,7 @@ class Node:
     kind: Kind | None
     """None only in a graph that validation refuses."""
     input: str | None = None
-    """JSON text in which strings may hold `{{ CEL }}`; None when the node takes what its join gives."""
+    """JSON text in which strings may hold `{{ CEL }}`; None if the node takes the object of its join (J2)."""
     join: Join | None = None
     """None when the graph says nothing, which means ALL."""
     retry: RetryPolicy | None = None
@@ -166,7 +166,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """Leads from a node's handle to another node."""
+    """An edge from a node's handle to another node."""
 
     source: str
     target: str
@@ -176,16 +176,16 @@ class Edge:
 
 
 class EdgeColumns(Sequence[Edge]):  # noqa: PLW1641 # graphs have labels, and so no hash
-    """The edges of a large graph, a column for each field; an edge is made when it is looked at.
+    """The edges of a large graph, stored as one column a field; an `Edge` is created on access.
 
-    Half a million objects would be looked through by every full garbage collection, which takes 0.1 s, and
-    columns of texts are not. Equal to a tuple of equal edges.
+    Half a million edge objects would add 0.1 s to every full garbage collection; columns of strings add nothing.
+    Equal to a tuple of equal edges.
     """
 
     __slots__ = ("_columns",)
 
     def __init__(self, edges: Sequence[Sequence[str]]) -> None:
-        """Keep edges that are given by their five columns, in the order of Edge's fields."""
+        """Store edges from their five columns, in the order of Edge's fields."""
         sources, targets, handles, whens, branch_names = (tuple(column) for column in edges)
         self._columns = (sources, targets, handles, whens, branch_names)
 

@@ -1,6 +1,6 @@
-"""Names in messages: quoted so that they cannot mislead, and the one that was probably meant.
+"""Names in messages: quoting them safely, and finding the one that was probably meant.
 
-Both are bounded: what a caller wrote may be a megabyte long, and a graph may have 100,000 names.
+Both are bounded: a caller's text may be a megabyte long, and a graph may have 100,000 names.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ QUOTED_CHARS_MAX: Final = 80
 """Enough to recognize a name by, and 50 problems stay a message that is read."""
 QUOTED_NAMES_MAX: Final = 12
 
-# What bounds a search to some milliseconds: comparing two names of 128 characters takes 30 us, filtering 0.1
-# us.
+# These bound a search to a few milliseconds: comparing two names of 128 characters takes 30 us, filtering one
+# 0.1 us.
 _CANDIDATES_MAX: Final = 200
 _COMPARED_CHARS_MAX: Final = 128
 _LENGTH_DIFFERENCE_MAX: Final = 3

@@ -1,8 +1,8 @@
-"""What a node, its join, its retries and the graph's policy may say (V1, V6), each looked at by itself.
+"""Rules for single nodes, joins, retries and policies (V1, V6), each checked by itself.
 
-Expressions, templates among them, are the business of `validation.py`.
+Expressions and templates are checked by `expression_rules.py`.
 
-A setting that would have no effect where it stands is refused: it shows that something else was meant.
+A setting that would have no effect is refused, because the author must have meant something else.
 Comparisons are written so that NaN fails them.
 """
 

@@ -39,12 +39,12 @@ class Report:
         return self._count
 
     def add(self, field: str, message: str | Callable[[], str]) -> None:
-        """Add a problem, unless it is of a field that the report began with.
+        """Add a problem, unless the report began with one of the same field.
 
         Args:
             field: Path of the field.
-            message: What is wrong and what to do, or what puts that together: it is called only if the
-                problem is kept, and so may take its time.
+            message: What is wrong and what to do, or a function that returns it: it is called only if the
+                problem is kept, so it may be slow.
         """
         if field in self._settled:
             return

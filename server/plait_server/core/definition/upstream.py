@@ -1,4 +1,4 @@
-"""Which nodes are upstream of which: asked for the nodes that expressions name, and for no others (V6).
+"""Whether the nodes that expressions name are upstream of the nodes that name them (V6).
 
 Reachability between all pairs takes n^2 bits. What is asked is far less, and most of it is near:
 

@@ -3,10 +3,10 @@
 Rules:
 
 1. A problem names the field by its path, the cause, and the remedy. The first 50 are kept, all are counted.
-2. A problem hides no other, but for two: of a graph past the limits of size nothing else is said, and what is
-   upstream of what is asked only where ids, edges and order are sound, for the answers would mislead.
-3. Work is bounded by the size of the message. What takes long to put into words is so only for problems kept.
-4. What the caller wrote is quoted cut, its unprintable characters escaped.
+2. A problem hides no other, with two exceptions: a graph past the limits of size is not looked into, and whether
+   nodes are upstream is asked only where ids, edges and order are sound, because the answers would mislead.
+3. Work is bounded by the size of the message. Messages that are slow to build are built only for the problems kept.
+4. Quotations of the caller's text are cut, with unprintable characters escaped.
 5. A graph in a sub-graph node is checked as it would be alone (N1), the problems of its nodes after those of its
    node. Sizes are those of all graphs together; graphs nested deeper than the limit are not looked into, so that
    recursion over them is bounded.
@@ -132,7 +132,7 @@ class _Validator:
     def check(
         self, graph: Graph, path: str, around: Place | None = None, holder: str = ""
     ) -> Analysis | None:
-        """Check a graph; gives its analysis if ids, edges and order are sound."""
+        """Check a graph; return its analysis if ids, edges and order are sound, else None."""
         report = self._report
         check_graph(path, graph, report)
         structure = _Structure(graph, path, report)
