@@ -23,7 +23,7 @@ from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.encoding.execution_codec import describe_node
 from plait_server.errors import NodeNotFound
 from plait_server.runtime.closed_scopes import ClosedScopes
-from plait_server.runtime.slicing import SLICE_S
+from plait_server.runtime.slicing import SLICE_S, Pacing
 from plait_server.runtime.view import View
 
 NODES_PER_LOOK: Final = 64
@@ -107,6 +107,7 @@ class Nodes:
         self._closed_scopes = closed_scopes
         self._read: dict[str, Scope] = {}
         """Scopes that have ended and were read for this call, by path."""
+        self._pacing = Pacing()
 
     async def get(self, node_path: str) -> execution_pb2.ExecutionNode:
         """Show a node whole.
@@ -181,6 +182,7 @@ class Nodes:
     async def _read_scope(self, view: View, scope_path: str) -> None:
         scope = await self._closed_scopes.read(self._namespace, view.execution, scope_path)
         self._read[scope_path] = scope
+        await self._pacing.pause_if_due()
 
     def _find_scope(self, execution: Execution, scope_path: str) -> Scope | None:
         """Find a scope; None if none of this path was opened.

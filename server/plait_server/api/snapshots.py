@@ -28,7 +28,7 @@ from plait_server.core.run.execution import Execution
 from plait_server.core.run.scope import Scope
 from plait_server.encoding.execution_codec import describe
 from plait_server.runtime.closed_scopes import ClosedScopes
-from plait_server.runtime.slicing import SLICE_S
+from plait_server.runtime.slicing import SLICE_S, Pacing
 from plait_server.runtime.view import View
 
 LAST_NODES_MAX: Final = 500
@@ -77,8 +77,8 @@ async def write_snapshot(
     head = Pb.Snapshot(
         sequence=execution.sequence, execution=describe(namespace, execution, view.queued_counts())
     )
-    # A scope's path comes before those of the scopes inside it.
-    closed = sorted(execution.closed)
+    # Those around others come first.
+    closed = sorted(execution.closed, key=lambda path: path.count("/"))
     nodes = [node for path in execution.scopes for node in written[path]]
 
     async def read_closed(path: str) -> list[bytes]:
@@ -137,7 +137,9 @@ async def _frames(
     part = head
     gathered: list[bytes] = []
     size = head.ByteSize()
+    pacing = Pacing()
     for path in ("", *closed):
+        await pacing.pause_if_due()
         for node in await read_closed(path) if path else nodes:
             if size + len(node) + 8 > FRAME_BYTES_MAX - FRAME_ROOM:
                 yield _frame(part, gathered)

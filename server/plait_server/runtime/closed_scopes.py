@@ -1,7 +1,8 @@
 """Scopes that have ended, read back from their own events for those who look at their nodes (N2).
 
 What was read last is kept, since a page goes on where the one before ended, and a large scope takes seconds. What is
-kept is bounded by nodes and edges; the newest is kept whatever its size.
+kept is bounded by its number, for what lives longer costs the garbage collector more, and by nodes and edges; the
+newest is kept whatever its size.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from plait_server.runtime.slicing import Pacing, in_slices
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 1024 * 1024
+KEPT_MAX: Final = 64
 ELEMENTS_MAX: Final = 50_000
 """Nodes and edges of all that is kept but the newest: some 25 MB."""
 
@@ -121,7 +123,7 @@ class ClosedScopes:
         if before is None:
             self._elements += _elements_of(kept.scope)
         self._kept[key] = kept
-        while self._elements > ELEMENTS_MAX and len(self._kept) > 1:
+        while len(self._kept) > KEPT_MAX or (self._elements > ELEMENTS_MAX and len(self._kept) > 1):
             _, oldest = self._kept.popitem(last=False)
             self._elements -= _elements_of(oldest.scope)
 
