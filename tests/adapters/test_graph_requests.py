@@ -363,7 +363,7 @@ async def test_unknown_fields_of_a_graph_are_refused_where_they_stand(kind: str)
     """DESIGN 4: in graphs unknown fields are refused, elsewhere ignored."""
     message = (
         "this server does not know its field 99; "
-        "is the server older than the client? upgrade it, or leave them out"
+        "is the server older than the client? upgrade the server, or remove the field"
     )
     whole = graph()
     whole.MergeFromString(UNKNOWN[kind])
@@ -398,6 +398,19 @@ async def test_many_unknown_fields_are_told_by_message_and_number() -> None:
     assert first.message.startswith(
         "this server does not know its fields 100, 101, 102, 103, 104, 105, 106, 107, 108, 109 and 10 more"
     )
+
+
+async def test_unknown_fields_of_a_large_graph_are_refused_by_the_helper() -> None:
+    """Whatever the size, and at whatever depth: what is read in another process is read alike."""
+    large, outer = graph(pool.CHEAP_ELEMENTS_MAX + 1), graph(1)
+    large.nodes[2000].task.MergeFromString(UNKNOWN["varint"])
+    outer.nodes[0].subgraph.graph.CopyFrom(large)
+    for message, field in ((large, "graph"), (outer, "graph.nodes[0].subgraph.graph")):
+        async with pooled() as requests:
+            read = await requests.read(Want.SUBMIT, Submit(graph=message))
+            assert requests._idle, "it was read in place"
+        assert [violation.field for violation in read.violations] == [f"{field}.nodes[2000].task"]
+        assert "field 99" in read.violations[0].message
 
 
 async def test_groups_nested_without_end_are_refused() -> None:

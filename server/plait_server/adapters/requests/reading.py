@@ -69,9 +69,10 @@ def _unknown_message(numbers: Sequence[int]) -> str:
     shown = ", ".join(str(number) for number in numbers[:_NUMBERS_SHOWN_MAX])
     if len(numbers) > _NUMBERS_SHOWN_MAX:
         shown += f" and {len(numbers) - _NUMBERS_SHOWN_MAX:,} more"
+    fields = "field" if len(numbers) == 1 else "fields"
     return (
-        f"this server does not know its field{'s' if len(numbers) > 1 else ''} {shown}; "
-        "is the server older than the client? upgrade it, or leave them out"
+        f"this server does not know its {fields} {shown}; "
+        f"is the server older than the client? upgrade the server, or remove the {fields}"
     )
 
 
