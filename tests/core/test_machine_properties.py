@@ -164,7 +164,7 @@ FATES = st.sampled_from(
 OUTPUTS = st.sampled_from(["null", "1", '"x"', "true"])
 
 
-NESTED = graphs(size=5, depth=3, policies=(OnFailure.CONTINUE, OnFailure.STOP_DISPATCH))
+NESTED = graphs(size=5, depth=3)
 
 
 @COMMON

@@ -17,15 +17,9 @@ def stopped(driver: Driver) -> list[str]:
     return [stop.node_path for stop in driver.stopped]
 
 
-PUT_BACK_TWICE = pytest.mark.xfail(
-    strict=True,
-    reason="Scopes.end_if_over looks at scopes whose node FAIL_FAST has put back: it must be RUNNING (N2, E7)",
-)
-
 # E7.
 
 
-@PUT_BACK_TWICE
 @pytest.mark.parametrize("inner", ["CONTINUE", "STOP_DISPATCH", "FAIL_FAST"])
 def test_fail_fast_aborts_what_runs_inside(inner: str) -> None:
     """E7: a stop reaches the scopes inside, whatever their own policies; FAIL_FAST aborts what runs there.
@@ -132,7 +126,6 @@ def test_stop_puts_back_what_waits_or_backs_off_inside() -> None:
     assert d.ended == "FAILED"
 
 
-@PUT_BACK_TWICE
 def test_scope_that_was_stopping_is_put_back_by_fail_fast_and_does_not_end() -> None:
     """E7: FAIL_FAST aborts what runs there, so the scope has no end of its own, though a failure had stopped it."""
     d = run("sub x { a; b; policy STOP_DISPATCH }; y; policy FAIL_FAST")
@@ -143,7 +136,6 @@ def test_scope_that_was_stopping_is_put_back_by_fail_fast_and_does_not_end() -> 
     assert d.named == ("y", "SECOND")
 
 
-@PUT_BACK_TWICE
 def test_failure_inside_stops_the_scopes_inside_its_own_and_no_others() -> None:
     """E4, E7: the scope that the failure is of, and those in it."""
     d = run("sub x { sub y { a; policy CONTINUE }; b; c }; z; policy CONTINUE")

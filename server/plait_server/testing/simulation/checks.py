@@ -15,6 +15,9 @@ from plait_server.core.run.events import (
     ExecutionSubmitted,
     NodeEnded,
     NodeWaiting,
+    ScopeEnded,
+    ScopeOpened,
+    UsageReported,
 )
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.payload import Payload
@@ -29,6 +32,7 @@ from plait_server.testing.simulation.span_compare import problem_of
 from plait_server.testing.simulation.span_law import Pb, SpanLaw
 from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import SimulationFailure
+from plait_server.testing.slow_model import SlowModel
 from plait_server.testing.slow_model.nodes import ModelScope
 
 
@@ -119,14 +123,14 @@ class Checks:
                 raise fail(broken.args[0], f"event {number}: {broken.args[1]}") from broken
             if law is not None:
                 law.follow(event, judge.model)
-            replayed.apply(event)
-            problem = _compare(judge.model.root, replayed.root) if judge.is_caught_up else ""
+            self._records.replay(replayed, event)
+            problem = _compare(judge.model, replayed) if judge.is_caught_up else ""
             if problem:
                 raise fail("5, 6", f"after event {number}: {problem}")
         self.rows.update(judge.rows())
         if replayed.digest() != durable.replayed.digest():
             raise fail("A1", "a second replay ends in another state")
-        problem = self._usage_problem(replayed)
+        problem = self._usage_problem(durable)
         if problem:
             raise fail("U1", problem)
         if not isinstance(durable.events[-1].detail, ExecutionEnded):
@@ -164,18 +168,22 @@ class Checks:
             raise SimulationFailure("B2.1", problem, durable.execution_id)
         return expected
 
-    def _usage_problem(self, replayed: Execution) -> str:
+    def _usage_problem(self, durable: Durable) -> str:
         """U1: each attempt counts once, with all that it used if its own report ended it; totals are the sum."""
+        used: dict[tuple[str, int], Mapping[str, str]] = {}
+        for event in durable.events:
+            if isinstance(event.detail, AttemptEnded | UsageReported):
+                used[event.node_path, event.attempt] = event.detail.usage
         total = Decimal(0)
-        for record in replayed.root.records:
-            for attempt in record.attempts:
-                spent = self._spent.get((replayed.execution_id, record.path, attempt.number))
-                whole = {} if spent is None else {"tokens": spent}
-                if attempt.usage != whole and (attempt.outcome is AttemptOutcome.SUCCEEDED or attempt.usage):
-                    return f"{record.path} attempt {attempt.number} counts {attempt.usage}, and used {whole}"
-                total += Decimal(attempt.usage.get("tokens", "0"))
-        if total != replayed.usage.get("tokens", 0):
-            return f"the total is {replayed.usage}, and the sum of all attempts {total}"
+        for (path, attempt), usage in used.items():
+            spent = self._spent.get((durable.execution_id, path, attempt))
+            whole = {} if spent is None else {"tokens": spent}
+            is_whole = durable.outcome(path, attempt) is AttemptOutcome.SUCCEEDED
+            if usage != whole and (is_whole or usage):
+                return f"{path} attempt {attempt} counts {usage}, and used {whole}"
+            total += Decimal(usage.get("tokens", "0"))
+        if total != durable.replayed.usage.get("tokens", 0):
+            return f"the total is {durable.replayed.usage}, and the sum of all attempts {total}"
         return ""
 
 
@@ -183,15 +191,17 @@ def _digests(event: Event) -> Iterator[str]:
     """Find the contents that an event names in its payloads."""
     detail = event.detail
     payloads: list[Payload | None] = []
-    if isinstance(detail, ExecutionSubmitted | AttemptStarted | NodeWaiting):
+    if isinstance(detail, ExecutionSubmitted | AttemptStarted | NodeWaiting | ScopeOpened):
         payloads.append(detail.input)
-    elif isinstance(detail, AttemptEnded | NodeEnded | ExecutionEnded):
-        payloads.append(detail.output)
+    if isinstance(detail, ScopeOpened):
+        yield from filter(None, (detail.graph_digest, detail.analysis_digest))
+    elif isinstance(detail, AttemptEnded | NodeEnded | ExecutionEnded | ScopeEnded):
+        payloads.append(None if isinstance(detail, ScopeEnded) else detail.output)
         failures = [detail.failure] if detail.failure is not None else []
         for failure in failures:
             payloads.append(failure.details)
             failures.extend(failure.causes)
-    return (payload.digest for payload in payloads if payload is not None and payload.digest)
+    yield from (payload.digest for payload in payloads if payload is not None and payload.digest)
 
 
 def _receipt_problem(durable: Durable) -> str:
@@ -211,7 +221,21 @@ def _receipt_problem(durable: Durable) -> str:
     return ""
 
 
-def _compare(mine: ModelScope, scope: Scope) -> str:
+def _compare(model: SlowModel, replayed: Execution) -> str:
+    """Say where a replayed execution is not the model's; empty if nowhere."""
+    for path, scope in replayed.scopes.items():
+        problem = _compare_scope(model.scopes[path], scope)
+        if problem:
+            return problem
+    for path, closed in replayed.closed.items():
+        outcome = model.scopes[path].outcome
+        kept = closed.state, closed.failure and closed.failure.code
+        if outcome is not None and kept != (outcome.state, outcome.failure and outcome.failure.code):
+            return f"the scope {path} is kept as {closed!r}, not as {outcome.state.name}"
+    return ""
+
+
+def _compare_scope(mine: ModelScope, scope: Scope) -> str:
     """Say where a replayed scope is not the model's; empty if nowhere."""
     for place, (wanted, got) in enumerate(zip(mine.edges, scope.edge_states, strict=True)):
         if wanted is not got:

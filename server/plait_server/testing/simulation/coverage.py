@@ -23,6 +23,7 @@ from plait_server.core.run.states import (
 )
 from plait_server.testing.simulation.collector import Mood
 from plait_server.testing.simulation.faults import Fault
+from plait_server.testing.simulation.scope_rows import SCOPE_ROWS, open_over_starts
 from plait_server.testing.simulation.scripts import Act
 from plait_server.testing.simulation.store import Durable, Records
 
@@ -105,6 +106,7 @@ class Coverage:
         self.counts.update({f"fault: {what}": count for what, count in seen.items()})
         for durable in records.executions.values():
             self.counts.update(_rows_of(durable))
+            self.counts.update(open_over_starts(durable))
 
     def add(self, other: Coverage) -> None:
         """Add the counts of other seeds."""
@@ -148,6 +150,7 @@ def _all_rows() -> Iterator[str]:
     yield from (f"fault: {act.value}" for act in Act)
     yield from (f"fault: {what}" for what in (*_CLIENTS, *_COLLECTOR))
     yield from (f"span: {what}" for what in _SPANS)
+    yield from (f"scope: {what}" for what in SCOPE_ROWS)
 
 
 _ALL: Final = tuple(_all_rows())

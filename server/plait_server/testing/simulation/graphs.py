@@ -30,20 +30,27 @@ from plait_server.core.definition.graph import (
     Policy,
     RetryPolicy,
     Scheduling,
+    Subgraph,
     Switch,
     Task,
     Timeouts,
     Transform,
 )
 from plait_server.core.json_text import JsonValue
-from plait_server.encoding.graph_codec import graph_from_proto
+from plait_server.encoding.graph_codec import graph_from_proto, graph_to_proto
 
 TYPES: Final = ("work.a", "work.b", "work.rare")
 """Node types; the last is served by nobody until everything is healed, if chance says so."""
 NODES_MAX: Final = 9
 """Rows of the tables need few nodes; many seeds find more than large graphs."""
+DEPTH_MAX: Final = 3
+"""How deep scopes are nested; a sub-graph that an output is may lie one deeper."""
 LONG_S: Final = 95.0
 """A wait above the minute after which an execution is put to sleep."""
+
+MAKER: Final = "maker"
+"""The id of nodes whose outputs are graphs."""
+_RUNNER: Final = "runner"
 
 EXECUTION_INPUT: Final = '{"flag":true,"pick":"a","list":[3,1,2]}'
 
@@ -108,6 +115,8 @@ def make_graph(chance: Random, *, is_long: bool) -> Graph:
     """
     if is_long and chance.random() < 0.3:
         return _make_sleeper(chance)
+    if chance.random() < 0.3:
+        return make_nested(chance, is_long=is_long)
     if chance.random() < 0.35:
         return _make_wide(chance, is_long=is_long)
     count = 1 if chance.random() < 0.05 else chance.randint(2, NODES_MAX)
@@ -126,6 +135,112 @@ def make_graph(chance: Random, *, is_long: bool) -> Graph:
         scheduling=Scheduling.LEVELS if chance.random() < 0.2 else Scheduling.READY,
         output=_output(chance),
     )
+
+
+def make_nested(chance: Random, *, is_long: bool, depth: int = 0) -> Graph:
+    """Make a graph with sub-graphs, or what runs in one.
+
+    Args:
+        chance: Decides everything.
+        is_long: As in `make_graph`.
+        depth: How many scopes are around it.
+    """
+    if not depth and chance.random() < 0.45:
+        return _make_race(chance, is_long=is_long) if chance.random() < 0.3 else _make_stop(chance)
+    count = chance.randint(1, 3) if depth else chance.randint(2, 4)
+    kinds: list[Kind] = []
+    for index in range(count):
+        is_subgraph = depth < DEPTH_MAX and chance.random() < (0.3 if depth else 0.5)
+        inner = make_nested(chance, is_long=is_long, depth=depth + 1) if is_subgraph else None
+        kinds.append(Subgraph(graph=inner) if inner is not None else _kind(chance, index, is_long=is_long))
+    edges = _edges(chance, kinds)
+    upstream = _upstream(count, edges)
+    nodes = [
+        _node(chance, index, kinds[index], _incoming(index, edges), sorted(upstream[index]), is_long=is_long)
+        for index in range(count)
+    ]
+    if depth <= DEPTH_MAX and chance.random() < 0.35:
+        nodes += _make_output_of(chance, is_long=is_long)
+        # Of one that failed the output is absent (F3).
+        edges.append(Edge(source=MAKER, target=_RUNNER, handle="error" if chance.random() < 0.4 else ""))
+    policy = _policy(chance)
+    if depth:
+        timeout_s = chance.choice((1.0, 4.0, 12.0)) if chance.random() < 0.15 else 0.0
+        policy = replace(policy, max_concurrency=chance.choice((0, 0, 1, 2)), timeout_s=timeout_s)
+    return Graph(
+        name=f"nested-{count}",
+        nodes=tuple(nodes),
+        edges=tuple(edges),
+        policy=policy,
+        scheduling=Scheduling.LEVELS if chance.random() < 0.3 else Scheduling.READY,
+        output=_output(chance),
+    )
+
+
+def _make_race(chance: Random, *, is_long: bool) -> Graph:
+    """Make sub-graphs and a task that race each other (J1)."""
+    count = chance.randint(1, 2)
+    racers = [Subgraph(graph=make_nested(chance, is_long=is_long, depth=2)) for _ in range(count)]
+    kinds: list[Kind] = [*racers, Task(type=chance.choice(TYPES[:2])), Task(type=TYPES[0])]
+    target = f"n{len(kinds) - 1}"
+    joins = Join(mode=JoinMode.ANY), Join(mode=JoinMode.QUORUM, count=1)
+    return Graph(
+        name=f"race-{count}",
+        nodes=tuple(
+            Node(id=f"n{index}", kind=kind, join=chance.choice(joins) if f"n{index}" == target else None)
+            for index, kind in enumerate(kinds)
+        ),
+        edges=tuple(Edge(source=f"n{index}", target=target) for index in range(len(kinds) - 1)),
+        policy=_policy(chance),
+    )
+
+
+def _make_stop(chance: Random) -> Graph:
+    """Make scopes side by side with tasks, each of which may stop what is around it and in it (E4, E7)."""
+
+    def make_side(depth: int, policies: Sequence[OnFailure]) -> Graph:
+        kinds: list[Kind] = [Task(type=chance.choice(TYPES[:2])) for _ in range(chance.randint(1, 2))]
+        if depth < 2:
+            inner = [make_side(depth + 1, tuple(OnFailure)) for _ in range(chance.randint(1, 2))]
+            kinds += [Subgraph(graph=graph) for graph in inner]
+        chance.shuffle(kinds)
+        nodes = [
+            Node(id=f"n{index}", kind=kind, on_error=OnError.FAIL, timeouts=make_timeouts(kind))
+            for index, kind in enumerate(kinds)
+        ]
+        edges: tuple[Edge, ...] = ()
+        if not depth and chance.random() < 0.5:  # It is stopped for certain, and soon.
+            delay = Delay(duration_s=chance.choice((0.5, 2.0)))
+            nodes += [
+                Node(id="soon", kind=delay),
+                Node(id="fails", kind=Condition(expression="input.missing")),
+            ]
+            edges = (Edge(source="soon", target="fails"),)
+        policy = Policy(on_failure=chance.choice(policies), max_concurrency=0 if depth else 10)
+        return Graph(name=f"stop-{len(kinds)}", nodes=tuple(nodes), edges=edges, policy=policy)
+
+    def make_timeouts(kind: Kind) -> Timeouts | None:
+        is_hurried = isinstance(kind, Task) and chance.random() < 0.5
+        return Timeouts(attempt_s=chance.choice((1.0, 3.0))) if is_hurried else None
+
+    return make_side(0, (OnFailure.FAIL_FAST, OnFailure.STOP_DISPATCH, OnFailure.STOP_DISPATCH))
+
+
+def _make_output_of(chance: Random, *, is_long: bool) -> list[Node]:
+    """Make a task that makes a graph, and a node that runs it."""
+    maker, runner = Task(type=TYPES[0]), Subgraph(output_of=MAKER)
+    return [
+        replace(_node(chance, 0, maker, 0, (), is_long=is_long), id=MAKER, locked=False),
+        replace(_node(chance, 0, runner, 0, (), is_long=is_long), id=_RUNNER),
+    ]
+
+
+def make_output(chance: Random, depth: int) -> str:
+    """Make the output of a task that makes graphs, as JSON text: now and then none that is valid (N7)."""
+    if chance.random() < 0.2:
+        return json.dumps(chance.choice((None, 3, *INVALID_GRAPHS)))
+    graph = make_nested(chance, is_long=False, depth=max(depth, DEPTH_MAX - 1))
+    return json.dumps(json_format.MessageToDict(graph_to_proto(graph)))
 
 
 def read_graph(output: JsonValue) -> Graph | None:
@@ -261,6 +376,8 @@ def _node(
 ) -> Node:
     is_task = isinstance(kind, Task)
     timeouts = _timeouts(chance) if is_task else None
+    if isinstance(kind, Subgraph) and chance.random() < 0.15:
+        timeouts = Timeouts(node_s=chance.choice((2.0, 6.0)))
     return Node(
         id=f"n{index}",
         kind=kind,

@@ -32,6 +32,7 @@ from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState, Reason, Treatment
 from plait_server.testing.simulation.graphs import WHENS, read_graph
+from plait_server.testing.simulation.scope_rows import scope_rows
 from plait_server.testing.slow_model import Change, NoValue, ScopeEnd, SlowModel, without_words
 from plait_server.testing.slow_model.nodes import ModelNode
 
@@ -87,6 +88,7 @@ class Judge:
                 rows[f"join: {mode} {node.verdict.reason or 'RUN'}"] += 1
         for scope in self.model.scopes.values():
             rows.update(f"failure: {kept.treatment.name}" for kept in scope.failures)
+        rows.update(scope_rows(self.model))
         return rows
 
     def follow(self, event: Event) -> None:

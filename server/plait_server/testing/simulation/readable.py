@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plait_server.core.definition.graph import Edge, Graph, Node
+from plait_server.core.definition.graph import Edge, Graph, Node, Subgraph
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -48,13 +48,22 @@ def _graph_lines(graph: Graph) -> list[str]:
     head = f"  {graph.scheduling.name} {policy.on_failure.name} min_success_rate={policy.min_success_rate:g}"
     if policy.timeout_s:
         head += f" timeout={policy.timeout_s:g} s"
+    if policy.max_concurrency:
+        head += f" limit={policy.max_concurrency}"
     if graph.output:
         head += f" output={graph.output}"
-    return [head, *(_node_line(node) for node in graph.nodes), *(_edge_line(edge) for edge in graph.edges)]
+    nodes = [line for node in graph.nodes for line in _node_lines(node)]
+    return [head, *nodes, *(_edge_line(edge) for edge in graph.edges)]
+
+
+def _node_lines(node: Node) -> list[str]:
+    inner = node.kind.graph if isinstance(node.kind, Subgraph) else None
+    return [_node_line(node), *(f"    {line}" for line in (_graph_lines(inner) if inner is not None else ()))]
 
 
 def _node_line(node: Node) -> str:
-    parts = [f"  {node.id} {node.kind}"]
+    is_inline = isinstance(node.kind, Subgraph) and node.kind.graph is not None
+    parts = [f"  {node.id} {'Subgraph' if is_inline else node.kind}"]
     if node.join is not None:
         join = node.join
         amount = join.count if join.count is not None else join.rate if join.rate is not None else ""

@@ -7,6 +7,7 @@ import json
 from typing import Final, NamedTuple
 
 from plait.v1 import failure_pb2
+from plait_server.testing.simulation.graphs import MAKER, make_output
 from plait_server.testing.simulation.world import World
 
 
@@ -89,6 +90,8 @@ def choose_script(world: World, execution_id: str, node_path: str, attempt: int,
     if chance.random() < mishaps:
         act = chance.choices(list(Act), _RELUCTANT if world.is_reluctant else _WEIGHTS)[0]
     output = chance.choice(OUTPUTS) if chance.random() < 0.985 else _LARGE
+    if node_path.rpartition("/")[2] == MAKER:
+        output = make_output(chance, node_path.count("/") + 1)
     after_s = chance.choice((0.0, 0.01, 0.2, 1.0, 1.5, 3.0, 8.0)) if chance.random() < 0.98 else 30.0
     if act is Act.HAND_BACK:
         after_s = min(after_s, 0.01)  # Before others fail, that is: some do so while the node waits again.

@@ -17,8 +17,9 @@ import trio
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.core.definition.compiled import compile_graph
 from plait_server.core.definition.graph import Graph
-from plait_server.core.run.events import AttemptEnded, AttemptStarted, Event, ExecutionSubmitted
+from plait_server.core.run.events import AttemptEnded, AttemptStarted, Event, ExecutionSubmitted, ScopeOpened
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.states import AttemptOutcome, NodeState
 from plait_server.encoding.event_codec import decode_event
@@ -55,8 +56,9 @@ class Written(NamedTuple):
 class Durable:
     """What is durable of one execution, as events tell it, and its state by replay."""
 
-    def __init__(self, execution_id: str, graph: Graph, execution: Execution) -> None:
+    def __init__(self, execution_id: str, graph: Graph, execution: Execution, records: Records) -> None:
         self.execution_id: Final = execution_id
+        self._records = records
         self.graph: Final = graph
         self.contents: list[bytes] = []
         """The events as they are stored."""
@@ -83,7 +85,7 @@ class Durable:
         self.written.append(Written(start, trio.current_time()))
         self.contents.append(content)
         self.events.append(event)
-        self.replayed.apply(event)
+        self._records.replay(self.replayed, event)
         if event.node_state is not None:
             self.states[event.node_path] = event.node_state
         if event.execution_state is not None:
@@ -125,6 +127,15 @@ class Records:
         if item.request is not None:
             self.requests[item.request.method, item.request.request_id] = item.request
 
+    def replay(self, execution: Execution, event: Event) -> None:
+        """Apply an event, with the graph that it names if an output was one (N7)."""
+        detail = event.detail
+        if isinstance(detail, ScopeOpened) and detail.graph_digest:
+            graph = graph_from_bytes(self.contents[detail.graph_digest])
+            analysis = analysis_from_bytes(self.contents[detail.analysis_digest])
+            execution.definitions[detail.graph_digest] = compile_graph(graph, analysis)
+        execution.apply(event)
+
     def digest(self) -> str:
         """Return a hash over all events of all executions, in their order."""
         whole = hashlib.sha256()
@@ -140,7 +151,7 @@ class Records:
             raise TypeError(message)
         graph = graph_from_bytes(self.contents[detail.graph_digest])
         execution = Execution(graph, analysis_from_bytes(self.contents[detail.analysis_digest]))
-        return Durable(detail.execution_id, graph, execution)
+        return Durable(detail.execution_id, graph, execution, self)
 
 
 class BreakPoint(enum.Enum):
