@@ -35,15 +35,23 @@ class Kept(NamedTuple):
     events: list[bytes]
     audit: list[AuditRecord]
     request: RequestRecord | None
+    scope: list[bytes]
+    """The events of the scope `a`, if there is one."""
 
 
 def item_of(number: int) -> AppendItem:
-    """All of an execution: every third is open."""
+    """All of an execution: every third is open, every fourth has a scope inside."""
     execution_id = f"x{number}"
-    driver = Driver(build("a -> b; a -> c")).start()
+    is_nested = number % 4 == 3
+    driver = Driver(build("sub a { d -> e }; a -> b; a -> c" if is_nested else "a -> b; a -> c")).start()
+    if is_nested:
+        driver.succeed("a/d")
+        driver.succeed("a/e")
+    elif number % 3:
+        driver.succeed("a")
     if number % 3:
-        for node in ("a", "b", "c"):
-            driver.succeed(node)
+        driver.succeed("b")
+        driver.succeed("c")
     graph = graph_to_proto(driver.graph).SerializeToString(deterministic=True)
     analysis = analysis_to_bytes(driver.analysis)
     first = driver.events[0]
@@ -78,6 +86,7 @@ def item_of(number: int) -> AppendItem:
             )
             for index in range(2)
         ],
+        scope_entries=execution.scope_index.take(),
     )
 
 
@@ -100,11 +109,13 @@ async def read_everything(journal: SqliteJournal) -> dict[str, Kept]:
         assert isinstance(listed, ListedExecution)
         name = listed.execution_id
         page = await handle.read(name, after=0, events_max=1_000, bytes_max=1 << 30)
+        scope = await handle.read_scope(name, "a", after=0, events_max=1_000, bytes_max=1 << 30)
         kept[name] = Kept(
             listed.row,
             list(page.events),
             list(await handle.read_audit(name, limit=100)),
             await handle.find_request("SubmitGraph", f"r{name[1:]}"),
+            list(scope.events),
         )
     return kept
 

@@ -19,12 +19,11 @@ from plait_server.adapters.journals.sqlite_file import (
     require_ours,
     require_store,
 )
-from plait_server.adapters.journals.sqlite_image import Image, index_by_scope
+from plait_server.adapters.journals.sqlite_image import Image, decode_events, index_by_scope
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, LogState, judge_log, read_log
 from plait_server.adapters.journals.sqlite_rows import Stored, fetch
-from plait_server.core.run.events import ExecutionSubmitted
-from plait_server.encoding.event_codec import decode_event
+from plait_server.core.run.events import ExecutionSubmitted, ScopeOpened
 from plait_server.errors import EventDamaged, StoreDamaged
 from plait_server.ports.journal import DamagedRow
 
@@ -168,13 +167,19 @@ def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> s
     try:
         image.audit(stored)
         scopes: dict[str, list[int]] = {}
-        for entry in index_by_scope(events):
+        decoded = decode_events(events)
+        for entry in index_by_scope(decoded):
             scopes.setdefault(entry.scope_path, []).extend(entry.sequences)
         if image.scopes(stored) != scopes:
             return "its index by scope does not fit its events; `plait store salvage` makes it anew"
-        detail = decode_event(events[0].event).detail
     except EventDamaged as error:
         return error.message
-    needed = (detail.graph_digest, detail.analysis_digest) if isinstance(detail, ExecutionSubmitted) else ()
-    lost = next((digest for digest in needed if (stored.namespace, digest) not in digests), None)
+    details = (event.detail for event in decoded)
+    needed = (
+        digest
+        for detail in details
+        if isinstance(detail, ExecutionSubmitted | ScopeOpened)
+        for digest in (detail.graph_digest, detail.analysis_digest)
+    )
+    lost = next((each for each in needed if each and (stored.namespace, each) not in digests), None)
     return f"its graph, the content {lost}, is damaged or missing" if lost else ""

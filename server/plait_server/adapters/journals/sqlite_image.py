@@ -31,7 +31,7 @@ from plait_server.adapters.journals.verification import (
     verify_audit,
     verify_content,
 )
-from plait_server.core.run.events import ExecutionSubmitted
+from plait_server.core.run.events import Event, ExecutionSubmitted
 from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
@@ -237,18 +237,24 @@ def fitting(events: list[StoredEvent], identity: bytes) -> list[StoredEvent]:
     return events
 
 
-def index_by_scope(events: list[StoredEvent]) -> list[ScopeEntry]:
-    """Work the index by scope of an execution out of its events.
+def decode_events(events: list[StoredEvent]) -> list[Event]:
+    """Read the events of an execution that has nested scopes, of another one the first alone.
+
+    To read all events of a store takes minutes.
 
     Raises:
         EventDamaged: an event cannot be read.
     """
-    # To read all events of a store takes minutes; no node of a nested scope has a path without it.
-    if not any(b"/" in stored.event for stored in events):
-        return []
+    # The path of each node in a nested scope has a slash.
+    has_scopes = any(b"/" in stored.event for stored in events)
+    return [decode_event(stored.event) for stored in (events if has_scopes else events[:1])]
+
+
+def index_by_scope(events: list[Event]) -> list[ScopeEntry]:
+    """Work the index by scope of an execution out of what `decode_events` returned."""
     index = ScopeIndex()
-    for stored in events:
-        index.apply(decode_event(stored.event))
+    for event in events:
+        index.apply(event)
     return list(index.take())
 
 

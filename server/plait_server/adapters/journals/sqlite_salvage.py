@@ -21,7 +21,7 @@ from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_errors import translate_errors
 from plait_server.adapters.journals.sqlite_file import connect, refused, require_absent, require_store
-from plait_server.adapters.journals.sqlite_image import Image, StoredEvent, index_by_scope
+from plait_server.adapters.journals.sqlite_image import Image, StoredEvent, decode_events, index_by_scope
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, read_log
 from plait_server.adapters.journals.sqlite_rows import Row, Stored, fetch, store_of
@@ -237,6 +237,8 @@ class _Writer:
                 analysis = self._content(namespace, opened.analysis_digest)
                 execution.definitions[opened.graph_digest] = definition_from_bytes(graph, analysis)
             execution.apply(event)
+            execution.forget_closed()
+            execution.scope_index.take()
         return execution
 
     def _content(self, namespace: str, digest: str) -> bytes:
@@ -297,7 +299,7 @@ class _Writer:
 
     def _index(self, stored: Stored, events: list[StoredEvent]) -> None:
         try:
-            entries = index_by_scope(events)
+            entries = index_by_scope(decode_events(events))
         except EventDamaged as error:
             self._salvage.lost.append(
                 f"the index by scope of execution {stored.execution_id}: {error.message}"
