@@ -19,9 +19,10 @@ KINDS = {
     "attempt": "client",
     "handle": "server",
 }
+# The nodes and branches of a graph inside a node lie below that node.
 PARENTS = {
-    "branch": {"execution", "branch"},
-    "node": {"execution", "branch"},
+    "branch": {"execution", "branch", "node subgraph"},
+    "node": {"execution", "branch", "node subgraph"},
     "queue": {"node"},
     "attempt": {"node"},
     "handle": {"attempt"},
@@ -57,7 +58,7 @@ def _line(span: SeenSpan, by_id: Mapping[str, SeenSpan]) -> str:
         case "branch":
             words = [span.name, span.get("branch.id"), span.get("branch.name")]
         case "node":
-            words = [f"{span.name}:", span.get("node.id"), span.get("node.state"), span.get("reason")]
+            words = [f"{span.name}:", span.get("node.path"), span.get("node.state"), span.get("reason")]
         case "attempt":
             words = [f"{span.name}:", span.get("attempt.number"), span.get("attempt.outcome")]
         case _:
@@ -82,7 +83,7 @@ def check(spans: Sequence[SeenSpan], *, task_types: Iterable[str]) -> None:
     by_id = {span.span_id: span for span in spans}
     assert len(by_id) == len(spans), "two spans with one id"
     assert len({span.trace_id for span in spans}) == 1
-    types = {*task_types, "condition", "switch", "transform", "delay"}
+    types = {*task_types, "condition", "switch", "transform", "delay", "subgraph"}
     for span in spans:
         if span.service not in (SERVER, WORKER) or span.kind != KINDS.get(span.name.partition(" ")[0]):
             assert span.service != SERVER, span
@@ -90,7 +91,8 @@ def check(spans: Sequence[SeenSpan], *, task_types: Iterable[str]) -> None:
         _check_name(span, types)
         parent = by_id[span.parent_id]
         what = span.name.partition(" ")[0]
-        assert what == "execution" or parent.name.partition(" ")[0] in PARENTS[what], (span, parent)
+        names = {parent.name, parent.name.partition(" ")[0]}
+        assert what == "execution" or not names.isdisjoint(PARENTS[what]), (span, parent)
         is_stopped = what == "handle" and parent.get("attempt.outcome") in STOPPED
         _check_times(span, parent, may_end_later=is_stopped)
         # Where hosts have no address, Jaeger takes a handler that ends after its attempt for one with a skewed clock.
