@@ -47,7 +47,7 @@ from plait_server.ports.span_sender import SpanLimits
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 from plait_server.runtime.committer import Committer
-from plait_server.runtime.context import Context
+from plait_server.runtime.environment import Environment
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
 from plait_server.telemetry.logs import log_to
@@ -142,7 +142,7 @@ async def assemble(world: World) -> Server:
         ping_s=config.ping_s,
         grace_s=config.grace_s,
     )
-    context = Context(
+    environment = Environment(
         journal=world.journal,
         workers=workers,
         evaluator=world.evaluator,
@@ -155,7 +155,7 @@ async def assemble(world: World) -> Server:
         allocator=allocator,
         committer=committer,
     )
-    supervisor = Supervisor(context)
+    supervisor = Supervisor(environment)
     workers.deliver = supervisor.deliver
     workers.is_current = supervisor.is_current
     facts = ServerFacts(

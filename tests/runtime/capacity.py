@@ -9,7 +9,7 @@ import trio
 from plait_server.core.run.commands import Place
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
-from plait_server.runtime.waiting import Request
+from plait_server.runtime.waiting import PermitRequest
 
 NAMESPACE = "default"
 
@@ -64,12 +64,12 @@ class Desk:
 
     def request(
         self, path: str, *, execution: str = "x", type_: str = "t", namespace: str = NAMESPACE
-    ) -> Request:
+    ) -> PermitRequest:
         def on_grant(grant: Grant) -> None:
             self.grants[path] = grant
             self.order.append(path)
 
-        return Request(
+        return PermitRequest(
             namespace, execution, path, type_, (Place(0, 0, 0),), "", trio.current_time(), on_grant
         )
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from plait_server.core.run.commands import Place
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
-from plait_server.runtime.waiting import Request
+from plait_server.runtime.waiting import PermitRequest
 from tests.runtime.reference_allocator import Reference, Slots, Waiter
 
 NAMESPACES = ["one", "two"]
@@ -206,8 +206,8 @@ class Model:
         self.waiters[path] = waiter
         return waiter
 
-    def request(self, waiter: Waiter) -> Request:
-        return Request(
+    def request(self, waiter: Waiter) -> PermitRequest:
+        return PermitRequest(
             waiter.namespace,
             waiter.execution,
             waiter.path,

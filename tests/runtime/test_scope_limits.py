@@ -32,7 +32,7 @@ async def test_a_scope_limits_what_runs_in_it_and_inside(autojump_clock: MockClo
         await trio.sleep(10)
         assert taken(runtime, 5) == {"s/i/y"}
         await runtime.wait_ended()
-        assert runtime.context.allocator.statistics().running == 0
+        assert runtime.environment.allocator.statistics().running == 0
 
 
 async def test_what_runs_in_a_scope_holds_its_permits_after_a_restart(autojump_clock: MockClock) -> None:
@@ -48,4 +48,4 @@ async def test_what_runs_in_a_scope_holds_its_permits_after_a_restart(autojump_c
         assert view.queue_reason(view.execution.record("s/c")) == "EXECUTION_LIMIT"
         await again.cancel("x")
         await again.wait_ended()
-        assert again.context.allocator.statistics().running == 0
+        assert again.environment.allocator.statistics().running == 0

@@ -32,7 +32,7 @@ from plait_server.ports.sampler import FollowCaller
 from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
-from plait_server.runtime.context import Context
+from plait_server.runtime.environment import Environment
 from plait_server.runtime.intake import Submission
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.supervisor import Supervisor
@@ -240,7 +240,7 @@ class Runtime:
         self.allocator = Allocator(server_limit=1_000, type_limits={})
         self.committer = Committer(self.journal)
         evaluator = CelEvaluator()
-        self.context = Context(
+        self.environment = Environment(
             journal=self.journal,
             workers=workers,
             evaluator=evaluator,
@@ -253,7 +253,7 @@ class Runtime:
             allocator=self.allocator,
             committer=self.committer,
         )
-        self.supervisor = Supervisor(self.context)
+        self.supervisor = Supervisor(self.environment)
         self.scope = trio.CancelScope()
         self.has_crashed = False
 

@@ -54,8 +54,8 @@ from plait_server.runtime.waiting import (
     ExecutionQueue,
     Group,
     Limit,
+    PermitRequest,
     Rank,
-    Request,
     ScopeQueue,
     TypeLimit,
 )
@@ -170,7 +170,7 @@ class Allocator:
 
     # Requests.
 
-    def offer(self, request: Request) -> None:
+    def offer(self, request: PermitRequest) -> None:
         """Queue a request; `dispatch` grants it when it can."""
         execution = self._executions[request.namespace, request.execution_id]
         queue = execution.limit_of(request.limit_path)
@@ -207,7 +207,7 @@ class Allocator:
             if self._namespaces.has_held:
                 self.on_capacity()  # It may have been kept what another lacks.
 
-    def take_back(self, request: Request, worker_id: str, instance_id: str) -> Grant:
+    def take_back(self, request: PermitRequest, worker_id: str, instance_id: str) -> Grant:
         """Account for an attempt that already runs (after a restart), whatever the limits say."""
         worker = self._instances.get(instance_id)
         if worker is None:

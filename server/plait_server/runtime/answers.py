@@ -54,7 +54,7 @@ from plait_server.ports.evaluator import (
     OffloadNeeded,
     Work,
 )
-from plait_server.runtime.contents import Contents
+from plait_server.runtime.content_store import ContentStore
 
 
 class HelperNeeded(OffloadNeeded):
@@ -68,7 +68,7 @@ class HelperNeeded(OffloadNeeded):
 class Answers:
     """Answers the questions of one execution."""
 
-    def __init__(self, execution: Execution, evaluator: Evaluator, contents: Contents) -> None:
+    def __init__(self, execution: Execution, evaluator: Evaluator, contents: ContentStore) -> None:
         self._execution = execution
         self._evaluator = evaluator
         self._contents = contents

@@ -66,12 +66,13 @@ from plait_server.ports.journal import (
     RequestRecord,
 )
 from plait_server.runtime.answers import Answers, HelperNeeded
-from plait_server.runtime.attempts import Attempts
-from plait_server.runtime.contents import ContentMissing, Contents
-from plait_server.runtime.context import Context
+from plait_server.runtime.attempt_tasks import AttemptTasks
+from plait_server.runtime.content_store import ContentMissing, ContentStore
+from plait_server.runtime.environment import Environment
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.graph_finding import GraphFinder
 from plait_server.runtime.making import Making
+from plait_server.runtime.pending_call import PendingCall
 from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
 
@@ -96,23 +97,16 @@ class Exit(Enum):
     ASLEEP = "ASLEEP"
 
 
-class Call:
-    """Something a client waits for: done when all that its input led to is durable."""
-
-    __slots__ = ("done", "error", "request", "what")
-
-    def __init__(self, what: Input, request: RequestRecord | None) -> None:
-        self.what = what
-        self.request = request
-        self.done = trio.Event()
-        self.error: BaseException | None = None
-
-
 class Executor:
     """Runs one execution. `run` is started once, by the supervisor's nursery."""
 
     def __init__(
-        self, context: Context, namespace: str, execution: Execution, owner_epoch: int, making: Making | None
+        self,
+        environment: Environment,
+        namespace: str,
+        execution: Execution,
+        owner_epoch: int,
+        making: Making | None,
     ) -> None:
         self.namespace = namespace
         self.execution = execution
@@ -120,20 +114,20 @@ class Executor:
         self.feed = Feed(0 if making is not None else execution.sequence, is_ended=execution.is_ended)
         self.due_time_s: float | None = None
         """Wall time at which a sleeping execution has something to do."""
-        self._context = context
+        self._environment = environment
         self._epoch = owner_epoch
         self._making = making  # None once it is durable.
-        self._journal = context.journal.namespace(namespace)
-        self._contents = Contents(self._journal)
-        self._answers = Answers(execution, context.evaluator, self._contents)
-        self._inbox: deque[Input | Call] = deque()
+        self._journal = environment.journal.namespace(namespace)
+        self._contents = ContentStore(self._journal)
+        self._answers = Answers(execution, environment.evaluator, self._contents)
+        self._inbox: deque[Input | PendingCall] = deque()
         self._internal: deque[Input] = deque()
         self._wake = trio.Event()
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
-        self._permits = Permits(context.allocator, namespace, execution.execution_id, self.post)
-        self._attempts = Attempts(
-            context,
+        self._permits = Permits(environment.allocator, namespace, execution.execution_id, self.post)
+        self._attempts = AttemptTasks(
+            environment,
             namespace,
             self.machine,
             self._permits,
@@ -144,20 +138,20 @@ class Executor:
         )
         self._questions = Questions(
             (namespace, execution.execution_id),
-            context.offload,
+            environment.offload,
             self._contents,
             self._answers,
             self._on_answer,
         )
         self._graphs = GraphFinder(
-            context.graph_requests, namespace, execution, self._contents, self._on_answer
+            environment.graph_requests, namespace, execution, self._contents, self._on_answer
         )
         self._events: list[Event] = []
         self._acts: list[Act] = []
         self._audit: list[AuditRecord] = []
-        self._calls: list[Call] = []
+        self._calls: list[PendingCall] = []
         """Calls whose inputs this step has decided."""
-        self._settling: list[Call] = []
+        self._settling: list[PendingCall] = []
         """Calls whose inputs are durable, and led to more than is decided yet."""
         self._is_committing = False
         self._committed = trio.Event()
@@ -185,12 +179,10 @@ class Executor:
             ExecutionDropped: the execution must be read again; the input may not have taken effect.
             JournalUnavailable: likewise.
         """
-        call = Call(what, request)
+        call = PendingCall(what, request)
         self._inbox.append(call)
         self._wake.set()
-        await call.done.wait()
-        if call.error is not None:
-            raise call.error
+        await call.wait()
 
     async def wait_durable(self) -> None:
         """Wait until the state in memory is durable, so that it may be shown (A2), or this executor has stopped.
@@ -281,18 +273,18 @@ class Executor:
 
     def _decide_due(self) -> None:
         """Take what is due to the machine, to the fixpoint; synchronous."""
-        now_s = self._context.seams.now_s()
+        now_s = self._environment.seams.now_s()
         begun_s = trio.current_time()
         while self._timers and self._timers[0][0] <= begun_s:
             timer = heapq.heappop(self._timers)[2]
-            jitter = self._context.seams.random()
+            jitter = self._environment.seams.random()
             self._inbox.append(TimerDue(timer.kind, timer.node_path, timer.number, jitter))
         for _ in range(INPUTS_MAX):
             if self._internal:
                 what = self._internal.popleft()
             elif self._inbox:
                 entry = self._inbox.popleft()
-                if isinstance(entry, Call):
+                if isinstance(entry, PendingCall):
                     if entry.request is not None and (
                         self._events or self._acts or self._audit or self._calls
                     ):
@@ -345,7 +337,7 @@ class Executor:
             case StopAttempt() | TellTaken():
                 self._acts.append(command)
             case Audit():
-                now_s = self._context.seams.now_s()
+                now_s = self._environment.seams.now_s()
                 self._audit.append(
                     AuditRecord(
                         time_s=now_s,
@@ -377,7 +369,7 @@ class Executor:
         self._contents.saving, self._contents.unsaved = self._contents.unsaved, {}
         self._is_committing, self._committed = True, trio.Event()
         try:
-            append = self._context.committer.append_when_there_is_room
+            append = self._environment.committer.append_when_there_is_room
             if self._making is not None:
                 append, encoded = self._making.append, [*self._making.item.events, *encoded]
                 self._making = None
@@ -387,20 +379,20 @@ class Executor:
                 self._audit[:0] = audit
                 self._contents.unsaved = {**item.contents, **self._contents.unsaved}
                 for call in calls:
-                    call.error = ExecutionDropped(repr(result)) if call.request is not None else None
+                    if call.request is not None:
+                        call.note_error(ExecutionDropped(repr(result)))
             elif not isinstance(result, Appended):
                 raise ExecutionDropped(repr(result))
         except BaseException as error:
             for call in (*self._settling, *calls):
-                call.error = error if isinstance(error, Exception) else ExecutionDropped("shutting down")
-                call.done.set()
+                call.fail(error if isinstance(error, Exception) else ExecutionDropped("shutting down"))
             raise
         self._contents.saving = {}
         self._is_committing = False
         self._committed.set()
         if encoded:
             self.feed.publish(encoded, is_ended=self.execution.is_ended)
-            self._context.observer.events_durable(self.namespace, self.execution, events)
+            self._environment.observer.events_durable(self.namespace, self.execution, events)
             self.execution.forget_closed()
         self._settling += calls
 
@@ -439,7 +431,7 @@ class Executor:
                 self._attempts.stop(self._nursery, act.node_path, act.attempt, act.reason)
             case TellTaken():
                 key = self._attempts.key(act.node_path, act.attempt)
-                self._context.workers.acknowledge(key, act.taken, act.worker_id)
+                self._environment.workers.acknowledge(key, act.taken, act.worker_id)
             case _:
                 assert_never(act)
 
@@ -453,7 +445,7 @@ class Executor:
         for (node_path, attempt), stage in self.execution.receipts.items():
             if self.execution.is_cancelling and not stage.is_final:
                 self._attempts.take_back(node_path, attempt)
-        self._take(self.machine.resume(self._context.seams.now_s()))
+        self._take(self.machine.resume(self._environment.seams.now_s()))
 
     def _look_again(self) -> None:
         self._wake.set()
@@ -479,7 +471,7 @@ class Executor:
         return self._timers[0][0] - trio.current_time() > SLEEP_AFTER_S
 
     async def _fall_asleep(self) -> None:
-        self.due_time_s = self._context.seams.now_s() + self._timers[0][0] - trio.current_time()
+        self.due_time_s = self._environment.seams.now_s() + self._timers[0][0] - trio.current_time()
         item = AppendItem(
             namespace=self.namespace,
             execution_id=self.execution.execution_id,
@@ -487,12 +479,11 @@ class Executor:
             owner_epoch=self._epoch,
             row=self._new_row(self.due_time_s),
         )
-        result = await self._context.committer.append_when_there_is_room(item)
+        result = await self._environment.committer.append_when_there_is_room(item)
         if not isinstance(result, Appended):
             raise ExecutionDropped(repr(result))
 
     def _drop_calls(self) -> None:
-        calls = [entry for entry in self._inbox if isinstance(entry, Call)]
+        calls = [entry for entry in self._inbox if isinstance(entry, PendingCall)]
         for call in (*self._settling, *calls):
-            call.error = ExecutionDropped("the execution is read again")
-            call.done.set()
+            call.fail(ExecutionDropped("the execution is read again"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plait_server.runtime.waiting import Limit, Request
+from plait_server.runtime.waiting import Limit, PermitRequest
 from plait_server.runtime.worker_slots import WorkerSlots, take_permit
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Grant:
     def __init__(
         self,
         allocator: Allocator,
-        request: Request,
+        request: PermitRequest,
         worker: WorkerSlots,
         engine: tuple[Limit, ...],
         queue_s: float,

@@ -18,7 +18,7 @@ from plait_server.core.run.failures import EXPRESSION, Failure
 from plait_server.core.run.invalid_graph import invalid_graph
 from plait_server.ports.graph_requests import CheckedGraph, GraphRequests
 from plait_server.runtime.building import build_definition
-from plait_server.runtime.contents import ContentMissing, Contents
+from plait_server.runtime.content_store import ContentMissing, ContentStore
 from plait_server.runtime.slicing import in_slices
 
 FINDERS_MAX: Final = 2
@@ -33,7 +33,7 @@ class GraphFinder:
         requests: GraphRequests,
         namespace: str,
         execution: Execution,
-        contents: Contents,
+        contents: ContentStore,
         on_answer: Callable[[Input], None],
     ) -> None:
         self._requests = requests

@@ -19,8 +19,8 @@ from plait_server.errors import RequestIdReused
 from plait_server.ports.graph_requests import CheckedGraph
 from plait_server.ports.journal import AppendItem, ExecutionRow, NamespaceJournal, RequestRecord
 from plait_server.runtime.building import build_execution
-from plait_server.runtime.contents import Contents
-from plait_server.runtime.context import Context
+from plait_server.runtime.content_store import ContentStore
+from plait_server.runtime.environment import Environment
 from plait_server.runtime.slicing import in_slices
 
 
@@ -38,19 +38,19 @@ class Submission(NamedTuple):
     request: RequestRecord | None
 
 
-async def prepare(context: Context, submission: Submission) -> tuple[Execution, AppendItem]:
+async def prepare(environment: Environment, submission: Submission) -> tuple[Execution, AppendItem]:
     """Build the execution of a submission and the item that makes it durable.
 
     Returns:
         The execution as it is after its first event, and the item with that event.
     """
-    execution_id = submission.execution_id or context.seams.new_id()
+    execution_id = submission.execution_id or environment.seams.new_id()
     checked = submission.graph
     building = build_execution(checked.content, checked.analysis_content, checked.values)
     execution = await in_slices(building)
     graph = execution.root.graph
-    contents = Contents(context.journal.namespace(submission.namespace))
-    trace = _begin_trace(context, submission, execution_id, graph.name)
+    contents = ContentStore(environment.journal.namespace(submission.namespace))
+    trace = _begin_trace(environment, submission, execution_id, graph.name)
     detail = ExecutionSubmitted(
         execution_id,
         graph.name,
@@ -64,7 +64,7 @@ async def prepare(context: Context, submission: Submission) -> tuple[Execution, 
         submission.caller.span_id if submission.caller is not None else "",
         trace.tracestate,
     )
-    now_s = round(context.seams.now_s(), 6)
+    now_s = round(environment.seams.now_s(), 6)
     event = Event(1, now_s, 1, "", 0, ROOT_BRANCH, None, ExecutionState.QUEUED, "", detail)
     execution.apply(event)
     request = submission.request
@@ -116,12 +116,12 @@ def check_fingerprint(known: RequestRecord, request: RequestRecord | None) -> No
 
 
 def _begin_trace(
-    context: Context, submission: Submission, execution_id: str, graph_name: str
+    environment: Environment, submission: Submission, execution_id: str, graph_name: str
 ) -> TraceContext:
     """Return the trace context of a new execution's span, in the caller's trace if there is one (B2)."""
     namespace, caller = submission.namespace, submission.caller
     trace = caller or TraceContext(own_trace_id(namespace, execution_id), "", 0)
     attributes = {"plait.namespace": namespace, "plait.graph.name": graph_name}
-    sampling = context.sampler.sample(trace.trace_id, caller, attributes)
+    sampling = environment.sampler.sample(trace.trace_id, caller, attributes)
     span_id = SpanIds(namespace, execution_id, 1).execution().hex()
     return trace.child(span_id, is_sampled=sampling.is_sampled, tracestate=sampling.tracestate)

@@ -7,12 +7,14 @@ from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Machine
 from plait_server.ports.journal import AppendItem, AuditRecord
 from plait_server.ports.workers import AttemptKey
-from plait_server.runtime.context import Context
+from plait_server.runtime.environment import Environment
 
 
-async def refuse_late(context: Context, execution: Execution, key: AttemptKey, result: AttemptResult) -> None:
+async def refuse_late(
+    environment: Environment, execution: Execution, key: AttemptKey, result: AttemptResult
+) -> None:
     """Tell a worker what became of a result whose execution has ended; a stale one goes to the audit (A5)."""
-    now_s = context.seams.now_s()
+    now_s = environment.seams.now_s()
     audit: list[AuditRecord] = []
     told = None
     machine = Machine(execution)
@@ -32,7 +34,7 @@ async def refuse_late(context: Context, execution: Execution, key: AttemptKey, r
                     detail=command.detail,
                 )
             )
-    row = await context.journal.namespace(key.namespace).read_row(key.execution_id)
+    row = await environment.journal.namespace(key.namespace).read_row(key.execution_id)
     if audit and row is not None:
         item = AppendItem(
             namespace=key.namespace,
@@ -41,6 +43,6 @@ async def refuse_late(context: Context, execution: Execution, key: AttemptKey, r
             owner_epoch=row.owner_epoch,
             audit=audit,
         )
-        await context.committer.append_when_there_is_room(item)
+        await environment.committer.append_when_there_is_room(item)
     if told is not None:
-        context.workers.acknowledge(key, told, result.worker_id)
+        environment.workers.acknowledge(key, told, result.worker_id)

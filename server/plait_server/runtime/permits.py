@@ -24,7 +24,7 @@ from plait_server.core.run.commands import (
 from plait_server.core.run.execution import Execution
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
-from plait_server.runtime.waiting import Request
+from plait_server.runtime.waiting import PermitRequest
 
 AttemptId: TypeAlias = tuple[str, int]
 """Node path and attempt."""
@@ -125,7 +125,7 @@ class Permits:
             limit_path: The path of the innermost scope around it that has a limit; empty without one.
             is_decided: Whether it has ended as far as the core knows, so that it holds the worker's slot alone.
         """
-        request = Request(
+        request = PermitRequest(
             self._namespace,
             self._execution_id,
             attempt[0],
@@ -161,7 +161,7 @@ class Permits:
 
     def _offer(self, offer: OfferNode) -> None:
         self._allocator.offer(
-            Request(
+            PermitRequest(
                 self._namespace,
                 self._execution_id,
                 offer.node_path,

@@ -16,7 +16,7 @@ import trio
 from plait_server.core.run.commands import Input, Question
 from plait_server.ports.evaluator import ExpressionError, Helper, Offload
 from plait_server.runtime.answers import Answers, HelperNeeded, problem_with
-from plait_server.runtime.contents import ContentMissing, Contents
+from plait_server.runtime.content_store import ContentMissing, ContentStore
 
 READERS_MAX: Final = 4
 """Questions of an execution for which texts are read at once."""
@@ -52,7 +52,7 @@ class Questions:
         self,
         key: tuple[str, str],
         offload: Offload,
-        contents: Contents,
+        contents: ContentStore,
         answers: Answers,
         on_answer: Callable[[Input], None],
     ) -> None:

@@ -36,8 +36,8 @@ from plait_server.ports.journal import (
 )
 from plait_server.ports.log_fields import execution_fields
 from plait_server.ports.workers import AttemptKey
-from plait_server.runtime.context import Context
 from plait_server.runtime.dispatching import keep_dispatching
+from plait_server.runtime.environment import Environment
 from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
 from plait_server.runtime.intake import Submission, check_fingerprint, find_request, prepare
 from plait_server.runtime.late_reports import refuse_late
@@ -74,8 +74,8 @@ class SupervisorStatistics:
 class Supervisor:
     """Runs the executions of a server."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._nursery: trio.Nursery | None = None
         self._locations = Locations()
         self.quarantine: Final = Quarantine(self._locations)
@@ -112,20 +112,20 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                nursery.start_soon(keep_dispatching, self._context.allocator)
+                nursery.start_soon(keep_dispatching, self._environment.allocator)
                 nursery.start_soon(self._wake_sleepers)
                 nursery.start_soon(self._resting.run)
-                self._context.allocator.is_held = True
+                self._environment.allocator.is_held = True
                 await self._take_over()
                 self._ready.set()
                 await read_back(self._locations, self._read_unread)
-                self._context.allocator.is_held = False
-                self._context.allocator.on_capacity()
+                self._environment.allocator.is_held = False
+                self._environment.allocator.on_capacity()
                 self._whole.set()
-                nursery.start_soon(self.quarantine.verify_rows, self._context.journal)
-                if self._context.retelling is not None:
+                nursery.start_soon(self.quarantine.verify_rows, self._environment.journal)
+                if self._environment.retelling is not None:
                     claims, self._found_open = self._found_open, []
-                    await tell_again(self._context.journal, self._context.retelling, claims)
+                    await tell_again(self._environment.journal, self._environment.retelling, claims)
                 await trio.sleep_forever()
             finally:
                 # Streams of workers may outlive it by some steps, and start nothing any more.
@@ -153,12 +153,12 @@ class Supervisor:
             JournalUnavailable: it is unknown whether it was accepted; try again with the same request id.
         """
         namespace = submission.namespace
-        journal = self._context.journal.namespace(namespace)
+        journal = self._environment.journal.namespace(namespace)
         if submission.request is not None:
             known = await find_request(journal, submission.request)
             if known is not None:
                 return (await self.view(namespace, known.execution_id)).execution
-        execution, item = await prepare(self._context, submission)
+        execution, item = await prepare(self._environment, submission)
         result: AppendResult | None = None
         if not submission.execution_id:
             result = await self._make(namespace, execution, item)
@@ -166,7 +166,7 @@ class Supervisor:
             # The id may be taken, by an execution that holds permits under it: nothing is decided before it is known.
             # Once it is in the journal it must be started, even if the caller is gone.
             with trio.CancelScope(shield=True):
-                result = await self._context.committer.append(item)
+                result = await self._environment.committer.append(item)
                 if isinstance(result, Appended):
                     self._begin(namespace, execution, 1)
         if isinstance(result, Appended):
@@ -222,7 +222,7 @@ class Supervisor:
         while True:
             if request is not None:
                 # Again after each refusal: it may have been that of the same request, asked twice at once.
-                known = await find_request(self._context.journal.namespace(namespace), request)
+                known = await find_request(self._environment.journal.namespace(namespace), request)
                 if known is not None:
                     return
             view = await self.view(namespace, execution_id)
@@ -263,8 +263,8 @@ class Supervisor:
         if self._nursery is None:
             raise ShuttingDown
         key = namespace, execution.execution_id
-        making = Making(self._context.committer, item, lambda: self._locate(key, executor, 1))
-        executor = Executor(self._context, namespace, execution, 1, making)
+        making = Making(self._environment.committer, item, lambda: self._locate(key, executor, 1))
+        executor = Executor(self._environment, namespace, execution, 1, making)
         executor.post(Start())
         self._nursery.start_soon(self._run_made, key, executor, making)
         return await making.wait()
@@ -280,7 +280,7 @@ class Supervisor:
             raise ShuttingDown
         key = namespace, execution.execution_id
         self._resting.drop(key)
-        executor = Executor(self._context, namespace, execution, epoch, None)
+        executor = Executor(self._environment, namespace, execution, epoch, None)
         executor.post(Start())
         self._locate(key, executor, epoch)
         self._nursery.start_soon(self._run, key, executor, epoch)
@@ -350,18 +350,18 @@ class Supervisor:
         return execution
 
     async def _load(self, key: Key) -> Execution:
-        return await load_execution(self._context.journal.namespace(key[0]), key[1])
+        return await load_execution(self._environment.journal.namespace(key[0]), key[1])
 
     async def _take_over(self) -> None:
         """Claim what is open: rows and due times, which is quick."""
-        while claims := await self._context.journal.claim(limit=CLAIMS):
-            now_s = self._context.seams.now_s()
+        while claims := await self._environment.journal.claim(limit=CLAIMS):
+            now_s = self._environment.seams.now_s()
             for claim in claims:
                 if isinstance(claim, DamagedRow):
                     self.quarantine.add_row(claim)
                     continue
                 key = claim.namespace, claim.execution_id
-                if self._context.retelling is not None:
+                if self._environment.retelling is not None:
                     self._found_open.append(claim)
                 due_time_s = claim.row.due_time_s
                 if due_time_s is None or due_time_s <= now_s:
@@ -417,7 +417,7 @@ class Supervisor:
         try:
             view = await self.view(key.namespace, key.execution_id)
         except (ExecutionNotFound, EventDamaged):
-            self._context.workers.acknowledge(key, Taken.STALE, result.worker_id)
+            self._environment.workers.acknowledge(key, Taken.STALE, result.worker_id)
             return
         executor = view.executor
         if executor is None and not view.execution.is_ended:
@@ -429,7 +429,7 @@ class Supervisor:
             view = await self.view(key.namespace, key.execution_id)
         if not view.execution.is_ended:
             return  # The server stops. The worker keeps the result, and offers it to the next one.
-        await refuse_late(self._context, view.execution, key, result)
+        await refuse_late(self._environment, view.execution, key, result)
 
     # Background.
 
@@ -437,12 +437,12 @@ class Supervisor:
         """Wake executions whose due time has come."""
         while True:
             self._slept = trio.Event()
-            now_s = self._context.seams.now_s()
+            now_s = self._environment.seams.now_s()
             while (first := self._locations.first_due()) is not None and first[1] <= now_s:
                 await self._wake(first[0])
             # The wall clock may jump: look at it at least every minute.
             wait_s = 60.0
             if first is not None:
-                wait_s = min(wait_s, max(0.0, first[1] - self._context.seams.now_s()))
+                wait_s = min(wait_s, max(0.0, first[1] - self._environment.seams.now_s()))
             with trio.move_on_after(wait_s):
                 await self._slept.wait()

@@ -40,7 +40,7 @@ one ends, for two nodes are compared in the innermost scope that has both (N3).
 """
 
 
-class Request(NamedTuple):
+class PermitRequest(NamedTuple):
     """A ready node that waits for capacity."""
 
     namespace: str
@@ -62,7 +62,7 @@ class Entry:
 
     __slots__ = ("group", "is_waiting", "rank", "request")
 
-    def __init__(self, rank: Rank, request: Request, group: Group) -> None:
+    def __init__(self, rank: Rank, request: PermitRequest, group: Group) -> None:
         self.rank = rank
         self.request = request
         self.group = group
@@ -149,7 +149,7 @@ class Group:
         """Whether it is in its limit's heap of blocked groups, and not where it belongs otherwise."""
 
     @property
-    def first(self) -> Request:
+    def first(self) -> PermitRequest:
         """The first of its own requests; there is one."""
         return self.entries[0][1].request
 

@@ -24,8 +24,8 @@ from plait_server.core.run.trace import SpanIds, read_trace_context
 from plait_server.errors import InvariantViolated
 from plait_server.ports.workers import Assignment, AttemptKey
 from plait_server.runtime.answers import Answers
-from plait_server.runtime.contents import ContentMissing, Contents
-from plait_server.runtime.context import Context
+from plait_server.runtime.content_store import ContentMissing, ContentStore
+from plait_server.runtime.environment import Environment
 from plait_server.runtime.permits import Permits
 
 _BY_REPORT: Final = (
@@ -63,21 +63,21 @@ class _Running:
         self._machine.note_usage(self._node_path, self._attempt, unit, amount)
 
 
-class Attempts:
+class AttemptTasks:
     """The attempts of one execution. Its tasks live in the executor's nursery."""
 
     def __init__(
         self,
-        context: Context,
+        environment: Environment,
         namespace: str,
         machine: Machine,
         permits: Permits,
-        contents: Contents,
+        contents: ContentStore,
         answers: Answers,
         post: Callable[[Input], None],
         on_end: Callable[[], None],
     ) -> None:
-        self._context = context
+        self._environment = environment
         self._namespace = namespace
         self._machine = machine
         self._execution = machine.execution
@@ -94,7 +94,7 @@ class Attempts:
         """Joined inputs of nodes that are about to start."""
 
     def __repr__(self) -> str:
-        return f"<Attempts {len(self._running)} running>"
+        return f"<AttemptTasks {len(self._running)} running>"
 
     def let_go(self) -> None:
         """Drop the execution, once no attempt runs: tracebacks of cancelled attempts may keep this object."""
@@ -180,7 +180,7 @@ class Attempts:
             output = self._contents.keep(output.json)
         if failure is not None and failure.details is not None and not failure.details.digest:
             failure = replace(failure, details=self._contents.keep(failure.details.json))
-        jitter = self._context.seams.random()
+        jitter = self._environment.seams.random()
         self._post(result._replace(output=output, failure=failure, jitter=jitter))
 
     # Inside.
@@ -197,7 +197,7 @@ class Attempts:
         try:
             with running.scope:
                 assignment = await self._assignment(held, self.key(node_path, attempt), recovered=recovered)
-                self.post_result(await self._context.workers.execute(assignment, running))
+                self.post_result(await self._environment.workers.execute(assignment, running))
                 if running.reason:
                     # It was stopped between the result and this task's turn: the handler has ended, and nobody is told.
                     running.on_receipt(CancelStage.EXITED)
@@ -214,7 +214,9 @@ class Attempts:
         payload = await self._input(held)
         timeout_s = (node.timeouts or DEFAULT_TIMEOUTS).attempt_s
         # A worker that was given no time at all would take it for no bound.
-        left_s = max(0.001, attempt.started_s + timeout_s - self._context.seams.now_s()) if timeout_s else 0.0
+        left_s = (
+            max(0.001, attempt.started_s + timeout_s - self._environment.seams.now_s()) if timeout_s else 0.0
+        )
         return Assignment(
             key,
             attempt.worker_id,

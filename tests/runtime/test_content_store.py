@@ -1,4 +1,4 @@
-"""Contents: what is inline, what is stored by digest (DESIGN 4), and what is loaded again."""
+"""ContentStore: what is inline, what is stored by digest (DESIGN 4), and what is loaded again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.core.limits import INLINE_BYTES_MAX
 from plait_server.core.run.payload import Payload
 from plait_server.errors import EventDamaged
-from plait_server.runtime.contents import CACHE_BYTES_MAX, ContentMissing, Contents
+from plait_server.runtime.content_store import CACHE_BYTES_MAX, ContentMissing, ContentStore
 
 
 def a_text(size: int) -> str:
@@ -18,8 +18,8 @@ def a_text(size: int) -> str:
     return '"' + "x" * (size - 2) + '"'
 
 
-def contents_of(store: MemoryStore) -> Contents:
-    return Contents(MemoryJournal(store, owner="o").namespace("n"))
+def contents_of(store: MemoryStore) -> ContentStore:
+    return ContentStore(MemoryJournal(store, owner="o").namespace("n"))
 
 
 @pytest.mark.parametrize("wide", [False, True], ids=["ascii", "wide"])

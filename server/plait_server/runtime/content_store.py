@@ -25,7 +25,7 @@ class ContentMissing(Exception):
         super().__init__(digest)
 
 
-class Contents:
+class ContentStore:
     """The texts behind the payloads of one execution."""
 
     def __init__(self, journal: NamespaceJournal) -> None:

@@ -16,8 +16,8 @@ from plait_server.runtime.committer import Committer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """The world as the runtime sees it: ports and the two shared parts of its own."""
+class Environment:
+    """What the runtime works with: the ports, and its own two parts that are shared."""
 
     journal: Journal
     workers: Workers
