@@ -31,6 +31,19 @@ STREAMS = [
 FINE = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE}
 
 
+def _inside(graph: bytes) -> bytes:
+    """A node that holds a graph."""
+    return _field(2, _field(7, _field(1, graph)))
+
+
+def _nested(depth: int) -> bytes:
+    """A graph with others in one another inside it."""
+    graph = b""
+    for _ in range(depth):
+        graph = _inside(graph)
+    return graph
+
+
 def _field(number: int, content: bytes) -> bytes:
     """Write a length-delimited field with a number below 16."""
     size, length = len(content), bytearray()
@@ -335,8 +348,15 @@ def test_join_of_more_than_sixteen_mebibytes_fails_its_node(service: Service) ->
         ),
         (b"\x9a\x06\x00" * 5_000_000, "there are more than 3,000,000 fields"),
         (b"\x12\x00" * 30_000, "is already the id of"),
+        (_inside(b"\x12\x00") * 1_500_000, "more than 100,000 nodes in all graphs together"),
+        (_nested(20), "graphs are nested more than 16 deep"),
+        (_nested(30) + b"\x9a\x06\x00" * 30_000, "graphs are nested more than 16 deep"),
+        (_nested(20_000), "graphs are nested more than 16 deep"),
     ],
-    ids=["nodes", "edges", "codes in a node", "unknown fields", "30,000 nodes in 60 kB"],
+    ids=[
+        *("nodes", "edges", "codes in a node", "unknown fields", "30,000 nodes in 60 kB"),
+        *("graphs of a node", "20 deep", "30 deep in 90 kB", "20,000 deep"),
+    ],
 )
 def test_millions_of_elements_are_refused_by_name_and_leave_nothing(
     server: Server, service: Service, graph: bytes, text: str
