@@ -1,7 +1,17 @@
 """What every test may ask for."""
 
+import asyncio
+import importlib
+
 import pytest
 from hypothesis import settings
+
+# When it is imported, by whatever test, it takes asyncio's policy over. Tests that run asyncio alone are given a
+# loop of asyncio's own, as users have it: one of trio-asyncio's runs a loop within a loop when a channel of gRPC is
+# collected during a later test.
+importlib.import_module("trio_asyncio")
+# Deprecated from Python 3.14 on, with all policies; trio-asyncio 0.16 is one.
+asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())  # pyright: ignore[reportDeprecated]
 
 # Tests do not depend on speed: a slow machine is no reason to fail an example.
 current = settings.get_profile(settings.get_current_profile_name())

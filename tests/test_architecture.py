@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "server" / "plait_server"
 SOURCE_FOLDERS = ("server", "workers/python", "clients/python", "examples", "tests")
 
-ASYNCIO = frozenset({"asyncio"})
+ASYNCIO = frozenset({"asyncio", "trio_asyncio"})
 CONTRACT = frozenset({"google.protobuf", "plait.v1"})
 
 # What is not here is refused to core until someone has looked whether it reads a clock, makes random numbers,
@@ -125,7 +125,7 @@ LAYERS: Mapping[str, Layer] = {
 # The modules that may touch asyncio, each with its reason.
 DOORS: Mapping[str, str] = {
     "runtime/asyncio_bridge.py": "it is the crossing between trio and asyncio",
-    "runtime/hosted_loop.py": "it is the asyncio loop of the crossing",
+    "runtime/burst_loop.py": "it is the asyncio loop of the crossing",
     "api/grpc_server.py": "grpc.aio lives on an asyncio loop",
     "api/frame_reader.py": "it reads ahead on the loop of grpc.aio",
     "bench/echo.py": "the ceiling is grpc.aio on plain asyncio",
@@ -261,7 +261,7 @@ def test_functions_fit_a_screen() -> None:
         ("encoding/events.py", "from google.rpc import status_pb2"),
         ("ports/journal.py", "import plait_server.adapters.memory"),
         ("runtime/executor.py", "import asyncio"),
-        ("runtime/executor.py", "import asyncio.tasks"),
+        ("runtime/executor.py", "import trio_asyncio.util"),
         ("adapters/memory.py", "from plait_server.runtime.steps import Step"),
         ("api/graph_service.py", "from plait_server import adapters"),
     ],
@@ -280,7 +280,7 @@ def test_an_import_outward_is_found(path: str, source: str) -> None:
         ),
         ("core/run/machine.py", "from .states import NodeState"),
         ("encoding/events.py", "from google.protobuf import json_format\nfrom plait.v1 import event_pb2"),
-        ("runtime/asyncio_bridge.py", "import asyncio\nimport trio"),
+        ("runtime/asyncio_bridge.py", "import asyncio\nimport trio_asyncio"),
         ("api/grpc_server.py", "import grpc.aio\nfrom plait_server.errors import InvalidGraph"),
         ("bootstrap.py", "import asyncio\nimport plait_server.adapters.memory"),
     ],

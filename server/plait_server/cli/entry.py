@@ -23,6 +23,7 @@ _EXTRAS: Final[Mapping[str, str]] = {
     "grpc_health": "server",
     "grpc_reflection": "server",
     "trio": "server",
+    "trio_asyncio": "server",
 }
 """Package to the extra of this distribution that brings it."""
 

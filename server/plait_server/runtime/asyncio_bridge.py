@@ -10,51 +10,31 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
-import trio
+import trio_asyncio
 
-from plait_server.runtime.hosted_loop import HostedLoop
+from plait_server.runtime.burst_loop import BurstLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LOOP: Final[trio.lowlevel.RunVar[HostedLoop]] = trio.lowlevel.RunVar("plait_asyncio_loop")
-
 
 @asynccontextmanager
-async def open_loop() -> AsyncGenerator[HostedLoop]:
+async def open_loop() -> AsyncGenerator[asyncio.AbstractEventLoop]:
     """Run an asyncio loop within trio; everything below needs it around.
 
-    At the exit calls from asyncio are cancelled, then the tasks of asyncio.
+    At the exit calls from asyncio and the tasks of asyncio are cancelled, and waited for.
     """
-    loop = HostedLoop()
-    before = _LOOP.set(loop)
-    # grpc.aio's channels and servers take it when they are made, which may be outside of any callback.
-    asyncio.set_event_loop(loop)
-    try:
-        async with trio.open_nursery() as watching:
-            await watching.start(loop.watch)
-            try:
-                async with trio.open_nursery() as calls:
-                    loop.calls = calls
-                    try:
-                        yield loop
-                    finally:
-                        calls.cancel_scope.cancel()
-            finally:
-                await loop.finish()
-    finally:
-        loop.close()
-        asyncio.set_event_loop(None)
-        _LOOP.reset(before)
+    async with trio_asyncio.open_loop() as loop:
+        yield BurstLoop.adopt(loop)
 
 
 def callable_from_asyncio(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Make a trio function awaitable from asyncio."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        return _LOOP.get().call_trio(partial(function, *args, **kwargs))
+        return _loop().call_trio(partial(function, *args, **kwargs))
 
     return call
 
@@ -63,6 +43,10 @@ def callable_from_trio(function: Callable[P, Awaitable[T]]) -> Callable[P, Await
     """Make an asyncio function awaitable from trio."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        return _LOOP.get().call_asyncio(partial(function, *args, **kwargs))
+        return _loop().call_asyncio(partial(function, *args, **kwargs))
 
     return call
+
+
+def _loop() -> BurstLoop:
+    return cast("BurstLoop", trio_asyncio.current_loop.get())
