@@ -93,9 +93,14 @@ async def as_while_it_ran(runtime: Runtime) -> dict[str, execution_pb2.Execution
     shown: dict[str, execution_pb2.ExecutionNode] = {}
     for event in runtime.events():
         if isinstance(event.detail, NodeEnded | NodeIdled):
-            shown |= described(execution, event.node_path)
+            # Those inside were stopped before; they go with it.
+            for path in list(execution.scopes):
+                if path == event.node_path or path.startswith(f"{event.node_path}/"):
+                    shown |= described(execution, path)
         execution.apply(event)
-    return shown | described(execution, "")
+    for path in execution.scopes:
+        shown |= described(execution, path)
+    return shown
 
 
 def described(execution: Execution, scope_path: str) -> dict[str, execution_pb2.ExecutionNode]:
@@ -109,25 +114,47 @@ def described(execution: Execution, scope_path: str) -> dict[str, execution_pb2.
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize(
+    ("graph", "closed"),
+    [
+        (EVERYTHING, ["s/t/v", "s/t", "s"]),
+        # The scope times out with one inside; its nodes end after it.
+        (
+            "sub s { a -> b; sub t { hangs -> x }; policy timeout=5 }; node s on_error=IGNORE; s -> z",
+            ["s/t", "s"],
+        ),
+        (
+            "sub s { a -> b; sub t { hangs -> x } }; node s node_timeout=5 on_error=IGNORE; s -> z",
+            ["s/t", "s"],
+        ),
+        # One fails fast, with a scope inside that is stopped.
+        ("sub s { fails; sub t { hangs -> x } }; node s on_error=IGNORE; s -> z", ["s", "s/t"]),
+        # One is lost in a race.
+        ("sub s { sub t { hangs -> x } }; s, fast -> z; node z join=ANY", ["s/t", "s"]),
+        # The execution is stopped; what is inside stays open.
+        ("sub s { sub t { hangs -> x } }; fails", []),
+    ],
+)
 async def test_n2_nodes_of_a_scope_that_ended_are_shown_as_while_it_ran(
-    autojump_clock: MockClock, is_restarted: bool
+    autojump_clock: MockClock, graph: str, closed: list[str], is_restarted: bool
 ) -> None:
     store = MemoryStore()
-    async with running(store, scripts=SCRIPTS) as runtime:
-        await runtime.submit(build(EVERYTHING))
+    scripts = {**SCRIPTS, "s/t/hangs": hangs, "fails": fails(after_s=1.0), "s/fails": fails(after_s=1.0)}
+    async with running(store, scripts=scripts) as runtime:
+        await runtime.submit(build(graph))
         ended = await runtime.wait_ended()
-        assert list(ended.closed) == ["s/t/v", "s/t", "s"]
+        assert list(ended.closed) == closed
         if is_restarted:
             runtime.crash()
     async with running(store) as runtime:
         expected = await as_while_it_ran(runtime)
+        assert len(expected) == ended.totals.node_count
         lister = Lister(runtime)
         for path, node in expected.items():
             assert await lister.get(path) == node
         listed = await lister.all()
         assert set(paths(listed)) == set(expected)
         assert [node.state for node in listed] == [expected[node.path].state for node in listed]
-        assert expected["s/d"].branch != expected["s/r"].branch
 
 
 async def test_n2_scopes_are_listed_after_what_is_around_them_in_graph_order(
