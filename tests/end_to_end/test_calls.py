@@ -268,7 +268,8 @@ def test_get_server_info_tells_limits(service: Service) -> None:
     assert info.version
     assert info.instance_id
     assert info.limits["payload_bytes_max"] == 1024 * 1024
-    assert info.limits["nodes_max"] == 100_000
+    assert (info.limits["nodes_max"], info.limits["execution_nodes_max"]) == (100_000, 1_000_000)
+    assert info.limits["scopes_deep_max"] == 16
     assert (info.limits["frame_bytes_max"], info.limits["event_bytes_max"]) == (1024 * 1024, 256 * 1024)
 
 

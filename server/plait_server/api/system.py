@@ -53,6 +53,8 @@ class SystemServicer:
                 "joined_input_bytes_max": limits.JOINED_INPUT_BYTES_MAX,
                 "nodes_max": limits.NODES_MAX,
                 "edges_max": limits.EDGES_MAX,
+                "scopes_deep_max": limits.SCOPES_DEEP_MAX,
+                "execution_nodes_max": limits.EXECUTION_NODES_MAX,
                 "id_chars_max": limits.ID_CHARS_MAX,
                 "expression_bytes_max": limits.EXPRESSION_BYTES_MAX,
                 "value_depth_max": limits.VALUE_DEPTH_MAX,
