@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait_server.core.run.commands import Taken
 from plait_server.core.run.states import ExecutionState
+from plait_server.errors import EventDamaged
 from plait_server.ports.workers import AttemptKey
 from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, hangs, result_of, running
 
@@ -208,3 +210,19 @@ async def test_a_due_time_that_passed_while_the_server_was_down_is_met_at_once(
         await again.wait_ended()
         assert trio.current_time() == 2 * HOUR
         assert again.workers.paths == ["b"]
+
+
+async def test_an_execution_that_is_found_damaged_while_it_sleeps_is_not_woken(
+    autojump_clock: MockClock,
+) -> None:
+    """K4: it is shown as damaged from then on, also when its time has come."""
+    async with running() as runtime:
+        await fall_asleep(runtime)
+        runtime.store.damage_event(NAMESPACE, "x", 2)
+        with pytest.raises(EventDamaged):
+            await runtime.supervisor.view(NAMESPACE, "x")
+        statistics = runtime.supervisor.statistics()
+        assert (statistics.asleep, statistics.damaged) == (0, 1)
+        await trio.sleep(2 * HOUR)
+        assert (NAMESPACE, "x") in runtime.supervisor.quarantine
+        assert runtime.workers.paths == ["a"]

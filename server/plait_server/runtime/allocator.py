@@ -200,7 +200,7 @@ class Allocator:
             self._place(group)
 
     def withdraw(self, namespace: str, execution_id: str, node_path: str) -> None:
-        """Take a request back. Idempotent."""
+        """Withdraw a request. Idempotent."""
         entry = self._requests.get((namespace, execution_id, node_path))
         if entry is not None:
             self._remove(entry)
@@ -254,7 +254,7 @@ class Allocator:
     # For grants.
 
     def give_back(self, engine: tuple[Limit, ...], borrower: object) -> None:
-        """Take permits of the engine back, and have looked at what may have lacked them."""
+        """Return permits to the limits of the engine, and look at what may have lacked them."""
         for limit in engine:
             limit.give_back(borrower)
             if isinstance(limit, ScopeQueue):
@@ -266,7 +266,7 @@ class Allocator:
         self._tell()
 
     def change_worker(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
-        """Change what a worker has room for, and have looked at what may have lacked it."""
+        """Change what a worker has room for, and look at what may have lacked it."""
         is_known = self._instances.get(worker.instance_id) is worker
         names = list(worker.types) if is_known else []
         namespace = self._namespaces.find(worker.namespace)
@@ -285,7 +285,7 @@ class Allocator:
         self._tell()
 
     def statistics(self) -> AllocatorStatistics:
-        """Take a snapshot."""
+        """Return a snapshot of the counts."""
         limiter = self._server.limiter
         return AllocatorStatistics(
             waiting=len(self._requests),

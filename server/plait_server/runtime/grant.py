@@ -56,18 +56,18 @@ class Grant:
         return not self._engine and self._worker is None
 
     def release_engine(self) -> None:
-        """Return the engine's permits back. Idempotent."""
+        """Return the engine's permits. Idempotent."""
         engine, self._engine = self._engine, ()
         if engine:
             self._allocator.give_back(engine, self._borrower)
 
     def release_slot(self) -> None:
-        """Return the worker's slot back. Idempotent."""
+        """Return the worker's slot. Idempotent."""
         worker, self._worker = self._worker, None
         if worker is not None:
             self._allocator.change_worker(worker, lambda: worker.give_back(self._borrower))
 
     def release(self) -> None:
-        """Give everything back. Idempotent."""
+        """Return everything. Idempotent."""
         self.release_engine()
         self.release_slot()

@@ -1,4 +1,4 @@
-"""Where each execution is that the supervisor must know of; the one place where that is written down.
+"""Where each open or damaged execution is; no other object keeps that.
 
 An execution has at most one location. One that has none has ended or was never submitted: only the journal can
 tell which. Each location carries what it takes to go on from there, so moving an execution is one assignment and

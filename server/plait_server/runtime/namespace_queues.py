@@ -46,7 +46,7 @@ class TypeQueue:
         self.ready_rank: Rank | None = None
 
     def add(self, group: Group) -> None:
-        """Take in the group of an execution that is not blocked."""
+        """Add the group of an execution, which is not blocked."""
         self._groups.push(group, self.count)
 
     def first(self) -> Group | None:
@@ -117,13 +117,13 @@ class NamespaceQueue:
         self._count = count()
 
     def arrive(self, entry: Entry) -> None:
-        """Take note of a new request."""
+        """Record a new request."""
         self.waiting += 1
         self._arrivals.append(entry)
         self._trim_arrivals()
 
     def leave(self) -> None:
-        """Take note that a request waits no more."""
+        """Record that a request no longer waits."""
         self.waiting -= 1
         self._trim_arrivals()
 
@@ -132,22 +132,22 @@ class NamespaceQueue:
             self._arrivals = deque(each for each in self._arrivals if each.is_waiting)
 
     def hold(self, item: Item) -> None:
-        """Have something looked at again at the next dispatch: it could not go on for permits kept for others."""
+        """Look at an item again at the next dispatch: permits kept for others stopped it now."""
         self._held[item] = None
         self._holding[self] = None
 
     def take_held(self) -> list[Item]:
-        """Take what is held."""
+        """Remove and return what is held."""
         held, self._held = self._held, {}
         return list(held)
 
     @property
     def has_ready(self) -> bool:
-        """Whether anything is to be looked at."""
+        """Whether anything must be looked at."""
         return bool(self._ready)
 
     def make_ready(self, item: Item) -> None:
-        """Have something looked at."""
+        """Mark an item as one that must be looked at."""
         group = item.peek()
         if group is None or group.rank is None:
             return
@@ -162,7 +162,7 @@ class NamespaceQueue:
             heapq.heapify(self._ready)
 
     def take_ready(self) -> tuple[Rank, Item] | None:
-        """Take what is to be looked at first; None if nothing is."""
+        """Remove and return what must be looked at first; None if nothing must."""
         while self._ready:
             rank, _, item = heapq.heappop(self._ready)
             if item.ready_rank == rank:
@@ -206,7 +206,7 @@ class Namespaces:
 
     @property
     def has_ready(self) -> bool:
-        """Whether anything is to be looked at."""
+        """Whether anything must be looked at."""
         return bool(self._queue)
 
     @property
@@ -230,14 +230,14 @@ class Namespaces:
         return namespace
 
     def make_ready(self, item: Item) -> None:
-        """Have something looked at, in its namespace's turn."""
+        """Mark an item as one that must be looked at, when its namespace has its turn."""
         namespace = item.namespace
         namespace.make_ready(item)
         if namespace.has_ready and not namespace.is_queued:
             self._enqueue(namespace)
 
     def make_held_ready(self) -> None:
-        """Have everything that is held looked at."""
+        """Mark all held items as ones that must be looked at."""
         if self._holding:
             holding = list(self._holding)
             self._holding.clear()
@@ -246,7 +246,7 @@ class Namespaces:
                     self.make_ready(item)
 
     def take_first(self) -> NamespaceQueue:
-        """Take out the namespace whose turn it is; `put_back` follows."""
+        """Remove and return the namespace whose turn it is; the caller then calls `put_back`."""
         return heapq.heappop(self._queue)[2]
 
     def put_back(self, namespace: NamespaceQueue, *, was_granted: bool) -> None:

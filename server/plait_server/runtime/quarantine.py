@@ -58,12 +58,12 @@ class Quarantine:
         self.add((row.namespace, row.execution_id), EventDamaged(message, execution_id=row.execution_id))
 
     async def verify_rows(self, journal: Journal) -> None:
-        """Verify the whole journal once, for damage that nobody asks for.
+        """Verify the whole journal once, to find damage in executions that no call asks for.
 
         The recovery does not claim an execution whose row says that it ended.
 
         Raises:
-            StoreDamaged: a row is damaged that cannot be laid at one execution's door.
+            StoreDamaged: a row is damaged of which it is unknown whose it is.
         """
         is_done = False
         while not is_done:

@@ -1,4 +1,4 @@
-"""Tells telemetry again, after a start, what happened before it: what it had in memory died with the process.
+"""Sends telemetry, after a start, the events from before it: what it had in memory died with the process.
 
 Executions that were open are read a second time, in the background and one after the other, up to where their
 journals ended when the server started; later events are told as they happen. Rejected: telling the events when the
@@ -23,7 +23,7 @@ EVENTS_PER_SLICE: Final = 100
 
 
 async def tell_again(journal: Journal, retelling: Retelling, claims: Sequence[Claim]) -> None:
-    """Tell the events of executions that were open at a start, each up to the sequence of its claim.
+    """Send the events of executions that were open at a start, each up to the sequence of its claim.
 
     Raises:
         JournalUnavailable: the store does not answer.

@@ -91,7 +91,7 @@ class Supervisor:
         return f"<Supervisor of {self._locations!r}>"
 
     def statistics(self) -> SupervisorStatistics:
-        """Take a snapshot."""
+        """Return a snapshot of the counts."""
         return SupervisorStatistics(
             live=self._locations.count(Live),
             asleep=self._locations.count(Asleep),
@@ -140,7 +140,7 @@ class Supervisor:
         await self._whole.wait()
 
     async def wait_begun(self) -> None:
-        """Wait until any executor begins: for those who watch an execution that sleeps."""
+        """Wait until any executor starts: a watcher of a sleeping execution then looks again."""
         await self._begun.wait()
 
     async def submit(self, submission: Submission) -> Execution:

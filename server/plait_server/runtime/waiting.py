@@ -54,7 +54,7 @@ class PermitRequest(NamedTuple):
     ready_s: float
     """trio time at which it was ready."""
     on_grant: Callable[[Grant], None]
-    """Called with the grant, in the midst of `dispatch`: it may only take note."""
+    """Called with the grant during `dispatch`; it must not call the allocator."""
 
 
 class Entry:
@@ -88,7 +88,7 @@ class Limit:
         return int(limiter.total_tokens) - limiter.borrowed_tokens
 
     def give_back(self, borrower: object) -> None:
-        """Take a permit back."""
+        """Return a borrower's permit to the limit."""
         if self.free <= 0:
             self.exhausted_s = trio.current_time()
         self.limiter.release_on_behalf_of(borrower)
@@ -159,18 +159,18 @@ class Group:
         return not self.entries and not self.child_count
 
     def add(self, entry: Entry) -> None:
-        """Take a request in."""
+        """Add a request."""
         heapq.heappush(self.entries, (entry.rank, entry))
         self.waiting += 1
 
     def add_child(self, child: Group) -> None:
-        """Take in a group of a limit inside that is not blocked."""
+        """Add the group of a limit inside, which is not blocked."""
         if self.children is None:
             self.children = GroupHeap(open_rank)
         self.children.push(child, self.child_count)
 
     def trim(self) -> None:
-        """Drop requests that do not wait any more from the top, and all of them if they are the most."""
+        """Drop requests that no longer wait from the top, and all of them once they are the majority."""
         entries = self.entries
         while entries and not entries[0][1].is_waiting:
             heapq.heappop(entries)
@@ -199,7 +199,7 @@ class Group:
         return group
 
     def move(self) -> Item:
-        """Move it, and those around it, to where their first requests belong now; gives what is to be looked at."""
+        """Reorder it and the groups around it after its first request has changed; return what must be looked at."""
         group = self
         while True:
             rank = group.own_rank if group.children is None else group._first_rank()
@@ -224,7 +224,7 @@ class Group:
             self.parent.move()
 
     def unblock(self) -> Item:
-        """Put it back where it belongs; gives what is to be looked at."""
+        """Let it compete again; return what must be looked at."""
         self.is_blocked = False
         if self.parent is None:
             self.kind.add(self)
@@ -276,7 +276,7 @@ class GroupHeap:
         self._count = count()
 
     def push(self, group: Group, groups: int) -> None:
-        """Take a group in under its present rank, if it has one; `groups` is a bound on how many there are."""
+        """Add a group under its current rank, if it has one; `groups` is an upper bound on how many there are."""
         rank = self._rank_of(group)
         if rank is None:
             return
@@ -332,11 +332,11 @@ class ScopeQueue(Limit):
         return *self.outer, self
 
     def note(self, group: Group) -> None:
-        """Take note of the first request of a group of this limit or of one inside."""
+        """Record the first request of a group of this limit or of one inside."""
         self._all.push(group, self.count)
 
     def note_exhausted(self) -> None:
-        """Take note of whether something that waits lacks a permit of this limit, and of those around it."""
+        """Record whether a waiting request lacks a permit of this limit, and of the limits around it."""
         if self.count and self.free <= 0:
             self.exhausted[self] = None
         else:
@@ -379,7 +379,7 @@ class ExecutionQueue(ScopeQueue):
         """Path of an open scope that has a limit -> that limit."""
 
     def note_exhausted(self) -> None:
-        """Take note of whether something that waits lacks a permit of the execution or of a scope in it."""
+        """Record whether a waiting request lacks a permit of the execution or of a scope in it."""
         if self.count and (self.exhausted or self.free <= 0):
             self.namespace.exhausted[self] = None
         else:

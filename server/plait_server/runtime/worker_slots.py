@@ -33,7 +33,7 @@ class WorkerSlots:
         )
 
     def set_types(self, types: Mapping[str, int]) -> None:
-        """Learn the types it serves and how many attempts of each it takes at once; 0 is no limit of its own."""
+        """Set the types it serves and how many attempts of each it takes at once; 0 is no limit of its own."""
         for name, limit in types.items():
             limiter = self.types.get(name)
             if limiter is None:
@@ -66,7 +66,7 @@ class WorkerSlots:
             self._of_type[borrower] = limiter
 
     def give_back(self, borrower: object) -> None:
-        """Return a slot back."""
+        """Return a borrower's slot."""
         self.slots.release_on_behalf_of(borrower)
         # An attempt that was held before the worker was known took no permit of its type.
         limiter = self._of_type.pop(borrower, None)
@@ -105,14 +105,14 @@ class WorkerPool:
         return bool(self._workers)
 
     def add(self, worker: WorkerSlots) -> None:
-        """Take a worker in, or take note that it has more room."""
+        """Add a worker, or record that it has more room."""
         if worker not in self._workers:
             self._count += 1
             self._workers[worker] = self._count
         self._changed[worker] = None
 
     def remove(self, worker: WorkerSlots) -> None:
-        """Leave a worker out from now on. Idempotent."""
+        """Remove a worker. Idempotent."""
         self._workers.pop(worker, None)
 
     def best(self) -> WorkerSlots | None:
