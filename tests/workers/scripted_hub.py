@@ -75,6 +75,7 @@ class Stream:
 
     def __init__(self, context: "grpc.aio.ServicerContext[hub.AttachRequest, hub.AttachResponse]") -> None:
         self._context = context
+        self._pings = 0
         self._received: asyncio.Queue[hub.WorkerMessage | None] = asyncio.Queue()
         self._end: asyncio.Future[tuple[grpc.StatusCode, str, str]] = (
             asyncio.get_running_loop().create_future()
@@ -83,11 +84,17 @@ class Stream:
     async def send(self, *messages: hub.ServerMessage) -> None:
         await self._context.write(hub.AttachResponse(messages=messages))
 
+    async def tell(self, *messages: hub.ServerMessage) -> None:
+        """Send messages, and wait until the worker has acted on them."""
+        self._pings += 1
+        await self.send(*messages, hub.ServerMessage(ping=hub.Ping(number=self._pings)))
+        assert (await self.expect("pong")).number == self._pings
+
     async def next(self) -> hub.WorkerMessage | None:
         """Wait for the next message; None when the worker has ended its side."""
         return await self._received.get()
 
-    async def expect(self, kind: str, *, skipping: tuple[str, ...] = ("accept",)) -> Any:  # noqa: ANN401
+    async def expect(self, kind: str, *, skipping: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
         """Wait for a message of a kind, past those of the kinds to skip; anything else is wrong."""
         while True:
             message = await self.next()
@@ -105,7 +112,7 @@ class Stream:
         await self.send(welcome(**fields))
         return hello
 
-    async def expect_end(self, *, skipping: tuple[str, ...] = ("accept",)) -> None:
+    async def expect_end(self, *, skipping: tuple[str, ...] = ()) -> None:
         """Wait until the worker has ended its side, and end the other."""
         while (message := await self.next()) is not None:
             assert message.WhichOneof("message") in skipping, message

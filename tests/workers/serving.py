@@ -46,5 +46,5 @@ async def finish(worker: Worker, stream: Stream, task: asyncio.Task[None]) -> No
     """Drain a worker that holds nothing."""
     worker.drain()
     # A worker that has not read `welcome` yet has no one to tell.
-    await stream.expect_end(skipping=("accept", "drain"))
+    await stream.expect_end(skipping=("drain",))
     await task

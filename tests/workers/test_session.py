@@ -349,9 +349,9 @@ def test_state_is_shown() -> None:
     receive(session, assign("a"), assign("b"))
     session.complete("b", "1")
     session.drain()
-    assert repr(session) == "<WorkerSession w attached draining running=1/4 unrecorded=1 queued=4>"
+    assert repr(session) == "<WorkerSession w attached draining running=1/4 unrecorded=1 queued=2>"
     statistics = session.statistics()
-    assert (statistics.running, statistics.unrecorded, statistics.queued) == (1, 1, 4)
+    assert (statistics.running, statistics.unrecorded, statistics.queued) == (1, 1, 2)
     assert (statistics.is_draining, statistics.streams, statistics.assigned) == (True, 1, 2)
     assert session.running == ("a",)
 

@@ -97,7 +97,7 @@ def named(value: object) -> str:
 def test_attempt_goes_its_way(steps: list[Step], expected: list[str], is_idle: bool) -> None:
     session = attached()
     receive(session, assign("a"))
-    assert kinds(session) == ["accept"]
+    assert kinds(session) == []
     for step in steps:
         step(session)
     assert kinds(session) == expected
@@ -165,10 +165,10 @@ def test_duplicate_assign_starts_no_second_handler() -> None:
     """FAILURES 15: the SDK drops the same attempt token."""
     session = attached()
     assert len(receive(session, assign("a"), assign("a"))) == 1
-    assert kinds(session) == ["accept", "accept"]
+    assert kinds(session) == []
     session.complete("a", "1")
     assert receive(session, assign("a")) == []
-    assert kinds(session) == ["accept", "complete"]
+    assert kinds(session) == ["complete"]
     receive(session, recorded("a"))
     assert receive(session, assign("a")) == []
     assert [message.reject.code for message in said(session)] == [hub.REJECT_CODE_ALREADY_ENDED]
@@ -180,9 +180,9 @@ def test_result_that_was_written_is_sent_again_when_its_attempt_is_assigned_agai
     session = attached()
     receive(session, assign("a"))
     session.complete("a", "1")
-    assert kinds(session) == ["accept", "complete"]
+    assert kinds(session) == ["complete"]
     assert receive(session, assign("a")) == []
-    assert kinds(session) == ["accept", "complete"]
+    assert kinds(session) == ["complete"]
 
 
 def test_unrecorded_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_draining_session_takes_nothing_new() -> None:
     session.drain()
     session.drain()
     assert receive(session, assign("b")) == []
-    assert kinds(session) == ["accept", "drain", "reject"]
+    assert kinds(session) == ["drain", "reject"]
     session.complete("a", "1")
     receive(session, recorded("a"))
     said(session)
@@ -284,7 +284,7 @@ def test_credit_changes_the_slots() -> None:
     session.set_credit(2)
     session.set_credit(2)
     assert len(receive(session, assign("a"), assign("b"), assign("c"))) == 2
-    assert kinds(session) == ["credit", "accept", "accept", "reject"]
+    assert kinds(session) == ["credit", "reject"]
     session.set_credit(0)
     assert [message.credit.slots for message in said(session)] == [0]
     session.disconnected()

@@ -55,19 +55,16 @@ def run_attempts(
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(*attempts)
-            for message in cancels:
-                await accepted(stream)
-                await stream.send(message)
+            if cancels:
+                await stream.tell(*attempts)
+                await stream.send(*cancels)
+            else:
+                await stream.send(*attempts)
             for _ in attempts:
                 await ended(stream)
             await finish(worker, stream, task)
 
     run(test)
-
-
-async def accepted(stream: Stream) -> None:
-    await stream.expect("accept", skipping=())
 
 
 async def ended(stream: Stream) -> None:
@@ -317,7 +314,7 @@ def test_timeout_is_an_error(spans: Spans, by: str) -> None:
             )
             await (began if by == "server" else ended).wait()
             await stream.send(cancel("a", "TIMED_OUT"))
-            await stream.expect("exited", skipping=("accept", "cancel_ack"))
+            await stream.expect("exited", skipping=("cancel_ack",))
             await finish(worker, stream, task)
 
     run(test)
@@ -359,7 +356,7 @@ def test_handler_that_does_not_end_has_its_span_when_the_worker_leaves(
             await stream.send(assign("a", traceparent=TRACEPARENT))
             await asyncio.to_thread(has_begun.wait)
             worker.drain()
-            await stream.expect("reject", skipping=("accept", "drain"))
+            await stream.expect("reject", skipping=("drain",))
             await stream.expect_end()
             await task
             is_over.set()

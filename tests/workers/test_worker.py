@@ -27,7 +27,7 @@ from tests.workers.serving import finish, make_worker, serving
 
 T = TypeVar("T")
 
-REPORTS = ("accept", "progress", "log", "usage", "heartbeat")
+REPORTS = ("progress", "log", "usage", "heartbeat")
 
 
 # Doing the work of nodes.

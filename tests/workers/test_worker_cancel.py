@@ -19,7 +19,7 @@ from tests.workers.scripted_hub import (
 )
 from tests.workers.serving import finish, make_worker, serving
 
-REPORTS = ("accept", "progress", "log", "usage", "heartbeat")
+REPORTS = ("progress", "log", "usage", "heartbeat")
 
 
 # Cancels.
@@ -168,8 +168,7 @@ def test_stale_cancels_the_handler() -> None:
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a"))
-            await stream.expect("accept")
+            await stream.tell(assign("a"))
             await stream.send(recorded("a", hub.RECORDED_RESULT_STALE))
             await stream.expect("exited")
             await finish(worker, stream, task)
@@ -207,8 +206,7 @@ def test_handler_that_is_cancelled_and_goes_on_is_told_of_and_cancelled_again(
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a", execution_id="e", node_path="n"))
-            await stream.expect("accept")
+            await stream.tell(assign("a", execution_id="e", node_path="n"))
             await stream.send(cancel("a", grace_s=0.01))
             await stream.expect("cancel_ack")
             await stream.expect("exited")

@@ -36,8 +36,7 @@ def test_draining_worker_takes_nothing_new_and_finishes_what_runs() -> None:
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a"))
-            await stream.expect("accept")
+            await stream.tell(assign("a"))
             worker.drain()
             await stream.expect("drain")
             await stream.send(assign("b"))
@@ -64,8 +63,7 @@ def test_attempt_that_does_not_end_in_time_is_handed_back() -> None:
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a"))
-            await stream.expect("accept")
+            await stream.tell(assign("a"))
             worker.drain()
             await stream.expect("drain")
             assert (await stream.expect("reject")).code == hub.REJECT_CODE_DRAINING
@@ -124,8 +122,7 @@ def test_thread_that_looks_away_does_not_keep_the_worker(monkeypatch: pytest.Mon
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a"))
-            await stream.expect("accept")
+            await stream.tell(assign("a"))
             worker.drain()
             await stream.expect("drain")
             assert (await stream.expect("reject")).token == "a"
@@ -160,8 +157,7 @@ def test_coroutine_that_swallows_every_cancellation_does_not_keep_the_worker(
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a"))
-            await stream.expect("accept")
+            await stream.tell(assign("a"))
             match leaving:
                 case "drain":
                     worker.drain()
@@ -203,8 +199,7 @@ def test_draining_worker_does_not_wait_for_a_handler_that_ignores_its_cancel(
         async with ScriptedHub() as server, serving(worker, server) as task:
             stream = await server.next_stream()
             await stream.greet()
-            await stream.send(assign("a"))
-            await stream.expect("accept")
+            await stream.tell(assign("a"))
             await stream.send(cancel("a", grace_s=0.01))
             await stream.expect("cancel_ack")
             worker.drain()

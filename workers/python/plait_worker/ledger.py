@@ -145,14 +145,16 @@ class Ledger:
         return self.running.get(token) or self.unrecorded.get(token)
 
     def take(self, token: str, type_: str, slots: int, *, is_draining: bool) -> bool:
-        """Take an attempt, or turn it away; either answer is queued.
+        """Take an attempt, or turn it away, which is queued.
+
+        That it was taken is not said: nothing follows from an `accept`, and of an attempt that takes a while it would
+        be a frame of its own.
 
         Returns:
             Whether its handler is to be started now: it was taken, and is no duplicate.
         """
         if token in self.running or token in self.unrecorded:
             self.duplicates += 1
-            self._outbox.add_control(messages.accept(token))
             attempt = self.unrecorded.get(token)
             if attempt is not None and attempt.result is not None and not self._outbox.holds(attempt.result):
                 # Whoever assigns it again has not kept its result.
@@ -172,7 +174,6 @@ class Ledger:
         self.assigned += 1
         self.running[token] = HeldAttempt(token, type_)
         self._running_by_type[type_] += 1
-        self._outbox.add_control(messages.accept(token))
         return True
 
     def end(self, token: str, usage: Mapping[str, Decimal]) -> HeldAttempt:

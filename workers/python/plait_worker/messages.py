@@ -19,11 +19,6 @@ _CANCEL_REASONS: Final = {
 }
 
 
-def accept(token: str) -> hub.WorkerMessage:
-    """Say that an attempt was taken."""
-    return hub.WorkerMessage(accept=hub.Accept(token=token))
-
-
 def reject(token: str, code: str, message: str) -> hub.WorkerMessage:
     """Say that an attempt was not taken, or hand it back."""
     return hub.WorkerMessage(reject=hub.Reject(token=token, code=f"REJECT_CODE_{code}", message=message))
