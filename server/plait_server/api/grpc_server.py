@@ -1,8 +1,8 @@
 """The gRPC door: serves the methods over grpc.aio, whose asyncio loop runs within trio.
 
-Each call is a grpc.aio task that crosses into trio once; streams cross once a frame, with `context.read` and
-`context.write`, which cross as calls; an iterator over the request stream does not. Errors become statuses here and
-nowhere else: known ones by the table, a bug as INTERNAL with an id that the server's log explains.
+Each call is a grpc.aio task that crosses into trio once. Frames to a peer cross one by one, as calls of
+`context.write`; those from a peer are read in asyncio and only handed over (`frame_reader`). Errors become statuses
+here and nowhere else: known ones by the table, a bug as INTERNAL with an id that the server's log explains.
 """
 
 from __future__ import annotations
