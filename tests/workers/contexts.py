@@ -1,12 +1,12 @@
 """A context whose reports nobody hears."""
 
 from plait_worker import Context
-from plait_worker.reports import ReportTray
+from plait_worker.reports import ReportBuffer
 from plait_worker.session import Assigned
 
 
-class DeafRoom:
-    def ask(self, tray: ReportTray) -> None: ...
+class NeverFlushed:
+    def request_flush(self, buffer: ReportBuffer) -> None: ...
 
 
 def make_assigned() -> Assigned:
@@ -28,4 +28,6 @@ def make_assigned() -> Assigned:
 
 
 def make_context() -> Context:
-    return Context(make_assigned(), worker_id="w", tray=ReportTray("a", DeafRoom()), clock=lambda: 0.0)
+    return Context(
+        make_assigned(), worker_id="w", buffer=ReportBuffer("a", NeverFlushed()), clock=lambda: 0.0
+    )

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from plait_worker.reports import ReportTray
-from tests.workers.contexts import DeafRoom, make_context
+from plait_worker.reports import ReportBuffer
+from tests.workers.contexts import NeverFlushed, make_context
 from tests.workers.session_driver import assign, attached, receive, said
 
 
@@ -59,14 +59,14 @@ def test_tray_adds_up_and_keeps_the_newest() -> None:
     session = attached()
     receive(session, assign("a"))
     said(session)
-    tray = ReportTray("a", DeafRoom())
+    buffer = ReportBuffer("a", NeverFlushed())
     for number in range(1500):
-        tray.put_log("INFO", str(number), 1)
-        tray.put_progress(number / 1500, "")
-        tray.put_usage("tokens", Decimal("0.1"))
-        tray.put_heartbeat(None)
-    tray.empty_into(session)
-    tray.empty_into(session)
+        buffer.put_log("INFO", str(number), 1)
+        buffer.put_progress(number / 1500, "")
+        buffer.put_usage("tokens", Decimal("0.1"))
+        buffer.put_heartbeat(None)
+    buffer.flush_into(session)
+    buffer.flush_into(session)
     messages = said(session)
     kinds = [message.WhichOneof("message") for message in messages]
     assert kinds == ["heartbeat", "usage", "progress", *["log"] * 1000]

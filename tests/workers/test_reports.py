@@ -7,19 +7,19 @@ import pytest
 from plait.v1 import log_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import reports
-from plait_worker.reports import ReportRoom, ReportTray
+from plait_worker.reports import ReportBuffer, ReportBuffers
 from tests.workers.scripted_hub import HANG_S
 from tests.workers.session_driver import assign, attached, receive, said
 
 
 class IdleRoom:
-    def ask(self, tray: ReportTray) -> None: ...
+    def request_flush(self, buffer: ReportBuffer) -> None: ...
 
 
-def log_lines(tray: ReportTray) -> list[hub.LogLine]:
+def log_lines(buffer: ReportBuffer) -> list[hub.LogLine]:
     session = attached()
     receive(session, assign("a"))
-    tray.empty_into(session)
+    buffer.flush_into(session)
     return [message.log for message in said(session) if message.HasField("log")]
 
 
@@ -31,20 +31,20 @@ def test_first_report_goes_at_once_and_a_flood_waits(monkeypatch: pytest.MonkeyP
 
     async def test() -> None:
         first = asyncio.Event()
-        room = ReportRoom(session, first.set)
-        tray = room.tray("a")
-        tray.put_progress(0.1, "")
+        owner = ReportBuffers(session, first.set)
+        buffer = owner.buffer("a")
+        buffer.put_progress(0.1, "")
         await first.wait()
         heard.extend(said(session))
         first.clear()
         for number in range(1000):
-            tray.put_progress(number / 1000, "")
-            tray.put_log("INFO", str(number), 0)
+            buffer.put_progress(number / 1000, "")
+            buffer.put_log("INFO", str(number), 0)
             await asyncio.sleep(0)
         heard.extend(said(session))
         assert not first.is_set()
         # As at the end of an attempt: what waits goes ahead of its result.
-        tray.empty_into(session)
+        buffer.flush_into(session)
 
     asyncio.run(test())
     assert [message.progress.fraction for message in heard if message.HasField("progress")] == [0.1]
@@ -60,11 +60,11 @@ def test_every_report_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def test() -> list[str]:
         heard = asyncio.Event()
-        room = ReportRoom(session, heard.set)
-        trays = {"a": room.tray("a"), "b": room.tray("b")}
+        owner = ReportBuffers(session, heard.set)
+        buffers = {"a": owner.buffer("a"), "b": owner.buffer("b")}
         lines: list[str] = []
         for token in ("a", "a", "b", "a"):
-            trays[token].put_log("INFO", f"{token}{len(lines)}", 0)
+            buffers[token].put_log("INFO", f"{token}{len(lines)}", 0)
             await heard.wait()
             heard.clear()
             lines += [message.log.message for message in said(session) if message.HasField("log")]
@@ -78,21 +78,21 @@ def test_every_report_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flood_of_log_lines_keeps_the_last_and_says_how_many_were_dropped() -> None:
-    tray = ReportTray("a", IdleRoom())
+    buffer = ReportBuffer("a", IdleRoom())
     for number in range(1500):
-        tray.put_log("INFO", str(number), 1_000_000_000)
-    lines = log_lines(tray)
+        buffer.put_log("INFO", str(number), 1_000_000_000)
+    lines = log_lines(buffer)
     # The session drops one for the line that says so.
     assert [line.message for line in lines[-999:]] == [str(number) for number in range(501, 1500)]
-    tray.put_log("INFO", "one", 0)
-    assert [line.message for line in log_lines(tray)] == ["one"]
+    buffer.put_log("INFO", "one", 0)
+    assert [line.message for line in log_lines(buffer)] == ["one"]
 
 
 def test_large_log_lines_are_bounded_in_bytes() -> None:
-    tray = ReportTray("a", IdleRoom())
+    buffer = ReportBuffer("a", IdleRoom())
     for _ in range(100):
-        tray.put_log("INFO", "x" * 8192, 1_000_000_000)
-    lines = log_lines(tray)
+        buffer.put_log("INFO", "x" * 8192, 1_000_000_000)
+    lines = log_lines(buffer)
     assert lines[0].level == log_pb2.LOG_LEVEL_WARNING
     assert lines[0].message == "68 log lines were dropped here: they came faster than they can be sent"
     assert len(lines) == 33

@@ -24,7 +24,7 @@ from plait_worker.handlers import Handler
 from plait_worker.inputs import Inputs, InputUnavailable
 from plait_worker.limits import PAYLOAD_BYTES_MAX
 from plait_worker.logs import LogFields, attempt_fields, enter_attempt, one_line
-from plait_worker.reports import ReportRoom, ReportTray
+from plait_worker.reports import ReportBuffer, ReportBuffers
 from plait_worker.session import WorkerSession
 from plait_worker.session_events import (
     Assigned,
@@ -63,6 +63,7 @@ class CancelledBy(enum.Enum):
 class _Running:
     __slots__ = (
         "assigned",
+        "buffer",
         "cancel_reason",
         "cancelled_by",
         "context",
@@ -72,13 +73,12 @@ class _Running:
         "span",
         "task",
         "timer",
-        "tray",
     )
 
-    def __init__(self, assigned: Assigned, handler: Handler, tray: ReportTray, context: Context) -> None:
+    def __init__(self, assigned: Assigned, handler: Handler, buffer: ReportBuffer, context: Context) -> None:
         self.assigned = assigned
         self.handler = handler
-        self.tray = tray
+        self.buffer = buffer
         self.context = context
         self.cancelled_by: CancelledBy | None = None
         # The reason of the first cancel: the server's (CANCELLED, RACE_LOST, ...), or DEADLINE or DRAIN.
@@ -127,7 +127,7 @@ class Attempts:
         self._inputs = inputs
         self._on_queued = on_queued
         self._loop = asyncio.get_running_loop()
-        self._room = ReportRoom(session, on_queued)
+        self._reports = ReportBuffers(session, on_queued)
         self._running: dict[str, _Running] = {}
         self._ended = asyncio.Event()
         self._ended.set()
@@ -155,9 +155,9 @@ class Attempts:
 
     def _start(self, assigned: Assigned) -> None:
         token = assigned.token
-        tray = self._room.tray(token)
-        context = Context(assigned, worker_id=self._session.worker_id, tray=tray, clock=self._loop.time)
-        running = _Running(assigned, self._handlers[assigned.type], tray, context)
+        buffer = self._reports.buffer(token)
+        context = Context(assigned, worker_id=self._session.worker_id, buffer=buffer, clock=self._loop.time)
+        running = _Running(assigned, self._handlers[assigned.type], buffer, context)
         self._running[token] = running
         self._ended.clear()
         if assigned.time_left_s is not None:
@@ -234,7 +234,7 @@ class Attempts:
     def hand_back_all(self, code: str, message: str) -> None:
         """Hand back all attempts, though their handlers have not ended: the process is about to."""
         for token, running in list(self._running.items()):
-            running.tray.empty_into(self._session)
+            running.buffer.flush_into(self._session)
             self._forget(running)
             self._session.hand_back(token, code, message)
             self._end_span(running, None)
@@ -330,7 +330,7 @@ class Attempts:
         if token not in self._running:
             # It was handed back while its handler ran on.
             return
-        running.tray.empty_into(self._session)
+        running.buffer.flush_into(self._session)
         self._forget(running)
         match outcome:
             case str():

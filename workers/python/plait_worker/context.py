@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from plait_worker.failures import cut
 from plait_worker.limits import FAILURE_MESSAGE_BYTES_MAX, HEARTBEAT_BYTES_MAX, LOG_MESSAGE_BYTES_MAX
-from plait_worker.reports import ReportTray
+from plait_worker.reports import ReportBuffer
 from plait_worker.session_events import Assigned
 from plait_worker.usage import parse_amount
 from plait_worker.values import encode_value, size_of
@@ -30,14 +30,14 @@ class Context:
     lines and progress are kept at most once. Usage is not lost: it goes with the attempt's result.
     """
 
-    __slots__ = ("_assigned", "_clock", "_deadline_s", "_tray", "_worker_id", "cancelled")
+    __slots__ = ("_assigned", "_buffer", "_clock", "_deadline_s", "_worker_id", "cancelled")
 
     def __init__(
-        self, assigned: Assigned, *, worker_id: str, tray: ReportTray, clock: Callable[[], float]
+        self, assigned: Assigned, *, worker_id: str, buffer: ReportBuffer, clock: Callable[[], float]
     ) -> None:
         self._assigned = assigned
         self._worker_id = worker_id
-        self._tray = tray
+        self._buffer = buffer
         self._clock = clock
         left_s = assigned.time_left_s
         self._deadline_s = None if left_s is None else clock() + left_s
@@ -138,7 +138,7 @@ class Context:
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress must be within 0 to 1: {fraction}")
         # Numbers and texts of other kinds, such as Decimal and exceptions, would be refused when it is too late.
-        self._tray.put_progress(float(fraction), cut(str(message), FAILURE_MESSAGE_BYTES_MAX))
+        self._buffer.put_progress(float(fraction), cut(str(message), FAILURE_MESSAGE_BYTES_MAX))
 
     def log(self, message: str, level: LogLevel = "INFO") -> None:
         """Write a line to the execution's log; cut at 8 KiB.
@@ -148,7 +148,7 @@ class Context:
         """
         if level not in _LEVELS:
             raise ValueError(f"the level of a log line must be DEBUG, INFO, WARNING or ERROR: {level!r}")
-        self._tray.put_log(level, cut(str(message), LOG_MESSAGE_BYTES_MAX), time.time_ns())
+        self._buffer.put_log(level, cut(str(message), LOG_MESSAGE_BYTES_MAX), time.time_ns())
 
     def usage(self, unit: str, amount: Decimal | int | str) -> None:
         """Report what the attempt used since the last report, such as `usage("tokens", 812)`.
@@ -163,7 +163,7 @@ class Context:
             TypeError: if the amount is a float, which would not be exact.
             ValueError: if the amount is negative or out of bounds, or the unit is no name or one too many.
         """
-        self._tray.put_usage(unit, parse_amount(amount))
+        self._buffer.put_usage(unit, parse_amount(amount))
 
     def heartbeat(self, details: object = None) -> None:
         """Say that the attempt is alive; needed where the node has a heartbeat timeout. The newest is kept.
@@ -177,4 +177,4 @@ class Context:
         details_json = None if details is None else encode_value(details)
         if details_json is not None and size_of(details_json) > HEARTBEAT_BYTES_MAX:
             raise ValueError(f"the details of a heartbeat have at most {HEARTBEAT_BYTES_MAX} bytes")
-        self._tray.put_heartbeat(details_json)
+        self._buffer.put_heartbeat(details_json)

@@ -1,7 +1,7 @@
-"""What handlers say while they run, brought from any thread to the session's event loop, in batches.
+"""What handlers report while they run, brought from any thread to the session's event loop, in batches.
 
-Each attempt has a tray of its own, bounded by what it holds: the newest progress and heartbeat, usage added
-up, the last 1,000 log lines or 256 KiB of them. A tray that something was put into asks the loop, once, to be
+Each attempt has a buffer of its own, bounded by what it holds: the newest progress and heartbeat, usage added
+up, the last 1,000 log lines or 256 KiB of them. A buffer that something was put into asks the loop, once, to be
 emptied; that is done at once, but not more than 20 times a second. So a handler that reports a thousand times
 a millisecond costs the loop, the server and the other attempts next to nothing.
 """
@@ -20,16 +20,16 @@ from plait_worker.session import WorkerSession
 from plait_worker.usage import add_amount
 
 
-class AsksForEmptying(Protocol):
-    """Where a tray says that something was put into it."""
+class FlushesBuffers(Protocol):
+    """The owner of buffers, which flushes them on request."""
 
-    def ask(self, tray: ReportTray) -> None:
-        """Have a tray emptied soon. May be called from any thread."""
+    def request_flush(self, buffer: ReportBuffer) -> None:
+        """Have a buffer flushed soon. May be called from any thread."""
         ...
 
 
-class ReportTray:
-    """What one attempt has said and the session has not heard yet; open to every thread."""
+class ReportBuffer:
+    """The reports of one attempt that have not reached the session yet. Thread-safe."""
 
     __slots__ = (
         "_has_heartbeat",
@@ -39,16 +39,16 @@ class ReportTray:
         "_logs",
         "_logs_bytes",
         "_logs_dropped",
+        "_owner",
         "_progress",
-        "_room",
         "_token",
         "_totals",
         "_usage",
     )
 
-    def __init__(self, token: str, room: AsksForEmptying) -> None:
+    def __init__(self, token: str, owner: FlushesBuffers) -> None:
         self._token = token
-        self._room = room
+        self._owner = owner
         self._lock = threading.Lock()
         self._is_due = False
         self._progress: tuple[float, str] | None = None
@@ -65,21 +65,21 @@ class ReportTray:
         """Replace the progress."""
         with self._lock:
             self._progress = (fraction, message)
-        self._ask()
+        self._request_flush()
 
     def put_heartbeat(self, details_json: str | None) -> None:
         """Replace the heartbeat."""
         with self._lock:
             self._has_heartbeat = True
             self._heartbeat = details_json
-        self._ask()
+        self._request_flush()
 
     def put_usage(self, unit: str, amount: Decimal) -> None:
         """Add an amount."""
         with self._lock:
             add_amount(self._totals, unit, amount)
             add_amount(self._usage, unit, amount)
-        self._ask()
+        self._request_flush()
 
     def put_log(self, level: str, message: str, time_ns: int) -> None:
         """Add a log line."""
@@ -90,10 +90,10 @@ class ReportTray:
             while len(self._logs) > LOG_LINES_QUEUED_MAX or self._logs_bytes > LOG_TRAY_BYTES_MAX:
                 self._logs_bytes -= len(self._logs.popleft()[1])
                 self._logs_dropped += 1
-        self._ask()
+        self._request_flush()
 
-    def empty_into(self, session: WorkerSession) -> None:
-        """Tell the session everything. In the loop's thread only."""
+    def flush_into(self, session: WorkerSession) -> None:
+        """Pass everything to the session. In the loop's thread only."""
         with self._lock:
             self._is_due = False
             progress, self._progress = self._progress, None
@@ -117,16 +117,16 @@ class ReportTray:
         if progress is not None:
             session.progress(token, *progress)
 
-    def _ask(self) -> None:
+    def _request_flush(self) -> None:
         with self._lock:
             if self._is_due:
                 return
             self._is_due = True
-        self._room.ask(self)
+        self._owner.request_flush(self)
 
 
-class ReportRoom:
-    """The trays of one worker. It belongs to one event loop.
+class ReportBuffers:
+    """The buffers of one worker. It belongs to one event loop.
 
     Args:
         session: hears what is reported.
@@ -138,35 +138,35 @@ class ReportRoom:
         self._on_heard = on_heard
         self._loop = asyncio.get_running_loop()
         # Appending and popping are atomic; nothing else is done to it. At most one entry an attempt.
-        self._due: deque[ReportTray] = deque()
+        self._due: deque[ReportBuffer] = deque()
         self._is_asked = False
-        # When the trays may be emptied again; in the past: at once.
-        self._empty_time_s = self._loop.time()
+        # When the buffers may be emptied again; in the past: at once.
+        self._flush_time_s = self._loop.time()
 
-    def tray(self, token: str) -> ReportTray:
-        """Make the tray of an attempt."""
-        return ReportTray(token, self)
+    def buffer(self, token: str) -> ReportBuffer:
+        """Make the buffer of an attempt."""
+        return ReportBuffer(token, self)
 
-    def ask(self, tray: ReportTray) -> None:
-        """Have a tray emptied soon. May be called from any thread."""
-        self._due.append(tray)
-        # Two threads may both find it false: then it is done twice. No tray is left out: it turns false
+    def request_flush(self, buffer: ReportBuffer) -> None:
+        """Have a buffer flushed soon. May be called from any thread."""
+        self._due.append(buffer)
+        # Two threads may both find it false: then it is done twice. No buffer is left out: it turns false
         # before the first one is taken.
         if not self._is_asked:
             self._is_asked = True
             try:
-                self._loop.call_soon_threadsafe(self._empty_in_time)
+                self._loop.call_soon_threadsafe(self._flush_in_time)
             except RuntimeError:
                 # The loop is closed: a thread outlived its worker, and nobody listens any more.
                 return
 
-    def _empty_in_time(self) -> None:
-        """Empty the trays now, or when the interval since the last time is over."""
-        self._loop.call_at(self._empty_time_s, self._empty)
+    def _flush_in_time(self) -> None:
+        """Empty the buffers now, or when the interval since the last time is over."""
+        self._loop.call_at(self._flush_time_s, self._flush)
 
-    def _empty(self) -> None:
-        self._empty_time_s = self._loop.time() + REPORT_INTERVAL_S
+    def _flush(self) -> None:
+        self._flush_time_s = self._loop.time() + REPORT_INTERVAL_S
         self._is_asked = False
         while self._due:
-            self._due.popleft().empty_into(self._session)
+            self._due.popleft().flush_into(self._session)
         self._on_heard()
