@@ -1,8 +1,8 @@
-"""Executions that are not live, kept in memory for those who look at them: ended ones, and those that sleep.
+"""A cache of executions that no executor runs: ended ones, and those that sleep.
 
 What is kept is bounded by nodes and edges, for an execution takes from 20 kB to 300 MB. The newest is kept
 whatever its size, since reading it back for each of a hundred pages would cost more; a large one that nobody
-has looked at for a while is forgotten.
+has looked at for a while is dropped.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Resting:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Execution] = OrderedDict()
+        self._sizes: dict[Key, int] = {}
+        """Nodes and edges of each: to count them takes a millisecond where 10,000 scopes are open."""
         self._elements = 0
         self._large: OrderedDict[Key, float] = OrderedDict()
         """The large ones, and when each was looked at last."""
@@ -48,27 +50,27 @@ class Resting:
         execution = self._kept.get(key)
         if execution is not None:
             self._kept.move_to_end(key)
-            self._note_look(key, execution)
+            self._note_look(key)
         return execution
 
     def put(self, key: Key, execution: Execution) -> None:
         """Keep an execution that has ended, or sleeps and is dropped when it goes on."""
         self.drop(key)
         self._kept[key] = execution
-        self._elements += _elements_of(execution)
-        self._note_look(key, execution)
+        self._sizes[key] = _elements_of(execution)
+        self._elements += self._sizes[key]
+        self._note_look(key)
         while len(self._kept) > KEPT_MAX or (self._elements > ELEMENTS_MAX and len(self._kept) > 1):
             self.drop(next(iter(self._kept)))
 
     def drop(self, key: Key) -> None:
-        """Forget an execution. Idempotent."""
-        execution = self._kept.pop(key, None)
+        """Drop an execution. Idempotent."""
+        self._kept.pop(key, None)
         self._large.pop(key, None)
-        if execution is not None:
-            self._elements -= _elements_of(execution)
+        self._elements -= self._sizes.pop(key, 0)
 
     async def read(self, key: Key, load: Callable[[], Awaitable[Execution]]) -> Execution | None:
-        """Read an execution back, once for all who ask at the same time; the others get None, and look again.
+        """Read an execution back. Of concurrent callers one reads; the others wait, get None, and look again.
 
         Raises:
             ExecutionNotFound, EventDamaged, JournalUnavailable: from `load`.
@@ -84,7 +86,7 @@ class Resting:
             self._reading.pop(key).set()
 
     async def run(self) -> None:
-        """Forget large executions that nobody looks at, until cancelled."""
+        """Drop large executions that were not looked at for a while, until cancelled."""
         while True:
             await self._came.wait()
             self._came = trio.Event()
@@ -94,8 +96,8 @@ class Resting:
                 if self._large.get(key) == looked_s:
                     self.drop(key)
 
-    def _note_look(self, key: Key, execution: Execution) -> None:
-        if _elements_of(execution) > LARGE_ELEMENTS:
+    def _note_look(self, key: Key) -> None:
+        if self._sizes[key] > LARGE_ELEMENTS:
             self._large[key] = trio.current_time()
             self._large.move_to_end(key)
             self._came.set()
