@@ -70,7 +70,7 @@ class PageTokens:
 
 
 def fill(messages: Iterable[M], bytes_max: int) -> list[M]:
-    """Take messages as long as they fit into a page, at least one."""
+    """Return the messages that fit into a page, at least one."""
     page: list[M] = []
     left = bytes_max
     for message in messages:

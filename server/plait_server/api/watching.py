@@ -33,7 +33,7 @@ def join_field(tag: bytes, messages: Iterable[bytes]) -> bytes:
 
 
 def cut_frame(events: Sequence[bytes], events_max: int) -> Sequence[bytes]:
-    """Give as many events as go into one frame: at least one, else up to 1 MiB and `events_max`."""
+    """Return as many events as fit into one frame: at least one, else up to 1 MiB and `events_max`."""
     size = FRAME_ROOM
     for count, event in enumerate(events):
         size += len(event) + 8

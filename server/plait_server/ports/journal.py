@@ -12,22 +12,22 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
    the epoch of the item. The check and the write are one transaction: a former owner can never write
    (fencing). An open execution of another owner refuses every item until it is claimed, also one that guessed
    its epoch; an ended one belongs to nobody: its epoch is enough, and an item with a row makes the writer its
-   owner. Where several conflicts apply, the request's is told first, then the epoch's; but where an execution
-   is to be made and exists, or is to go on and is missing, only the request's goes before the sequence's.
+   owner. Where several conflicts apply, the request's is reported first, then the epoch's; but where an
+   execution is to be made and exists, or is to go on and is missing, only the request's comes before the sequence's.
    Within one call, earlier items count.
 4. If `append_many` raises `JournalUnavailable` or `JournalFull`, it is unknown whether anything became
    durable, unless the error says `nothing_written`; the caller must read back before it goes on.
 5. Events are opaque bytes to the journal, kept and returned unchanged. Each is stored with a checksum chained
    over the one before (`chain`), the first over the execution's namespace and id (`chain_start`); `read`
    verifies the chain and raises `EventDamaged` at the first event that does not fit.
-   The index by scope (`AppendItem.scope_entries`) is a way to events and no truth of its own: `read_scope` verifies
-   each event by the checksum of the one before it, and each entry of the index by a checksum; but an entry that is
-   lost is not missed here. Whoever reads a scope knows what it must have; `plait store salvage` makes the index anew.
+   The index by scope (`AppendItem.scope_entries`) is derived from the events: `read_scope` verifies
+   each event by the checksum of the one before it, and each entry of the index by its own checksum. The journal does
+   not notice that an entry is missing; the caller knows what a scope must contain. `plait store salvage` rebuilds it.
 6. Contents are kept by digest within a namespace; writing one twice is the same as once.
 7. Whatever is returned was verified against its key, so that damage never answers for another key. A damaged
-   row of an execution is told as that execution's damage: by id as `EventDamaged`, in lists and claims as a
-   `DamagedRow`, in an append as `ExecutionDamaged`. It is never claimed. Damage that cannot be laid at one
-   execution's door raises `StoreDamaged`, and the server must stop. `verify` finds damage that nobody asked for.
+   row of an execution is reported as that execution's damage: by id as `EventDamaged`, in lists and claims as a
+   `DamagedRow`, in an append as `ExecutionDamaged`. It is never claimed. Damage that cannot be attributed to one
+   execution raises `StoreDamaged`, and the server must stop. `verify` finds damage in rows that nobody reads.
 8. Every query is made through a handle bound to a namespace: no execution, request or content of another can
    be named, and an id that exists elsewhere looks as one that exists nowhere.
 9. A cancelled `append_many` has either happened whole or not at all; the caller shields it.
@@ -62,7 +62,7 @@ def chain(previous: bytes, event: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionRow:
-    """What lists and the recovery need of an execution, kept beside its events."""
+    """The part of an execution that lists and recovery need, kept beside its events."""
 
     summary: bytes
     """plait.v1.Execution in binary form, as lists show it."""
@@ -74,7 +74,7 @@ class ExecutionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """What a mutation with a request id answered (K3)."""
+    """The result of a mutation with a request id (K3)."""
 
     method: str
     """The gRPC method's short name, such as `SubmitGraph`."""
@@ -87,7 +87,7 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """Something that changed nothing and must not be forgotten: a stale result, a late receipt."""
+    """An input that changed nothing but is kept: a stale result, a late receipt."""
 
     time_s: float
     """Wall time, seconds since 1970."""
@@ -117,7 +117,7 @@ class AppendItem:
     request: RequestRecord | None = None
     audit: Sequence[AuditRecord] = ()
     scope_entries: Sequence[ScopeEntry] = ()
-    """Events, up to the last of these, that are about nested scopes; each is told once a scope."""
+    """Events, up to the last of these, that are about nested scopes; each stands in one entry of a scope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +257,8 @@ class NamespaceJournal(Protocol):
     ) -> ScopePage:
         """Read events of a nested scope after a sequence, by the index; bounds are those of `read`.
 
-        What the index was not told of is not read: a scope that has not ended may have none. The cost is that of
-        the events returned, however many the execution has.
+        Only events in the index are found, and a scope that has not ended may have none there. The cost depends on the
+        events returned, not on how many the execution has.
 
         Raises:
             ExecutionNotFound: no such execution in this namespace.
@@ -310,7 +310,7 @@ class Journal(Protocol):
 
     @property
     def owner(self) -> str:
-        """Who opened it: unique to each start of a server."""
+        """The id of the opening, unique to each start of a server."""
         ...
 
     def namespace(self, name: str) -> NamespaceJournal:
@@ -333,7 +333,7 @@ class Journal(Protocol):
     async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Take over open executions that belong to nobody alive: their epoch grows by one, oldest first.
 
-        A damaged one stays as it is, and is told once an opening. An empty answer means that there are no more.
+        A damaged one stays as it is, and is reported once per opening. An empty result means that there are no more.
         """
         ...
 
@@ -350,7 +350,7 @@ class Journal(Protocol):
         """Verify the next rows, at most `limit`, whether or not anyone asks for them.
 
         Raises:
-            StoreDamaged: a row is damaged that cannot be laid at one execution's door.
+            StoreDamaged: a row is damaged that cannot be attributed to one execution.
         """
         ...
 

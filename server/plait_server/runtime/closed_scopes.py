@@ -1,4 +1,4 @@
-"""Scopes that have ended, read back from their own events for those who look at their nodes (N2).
+"""Reads scopes that have ended back from their own events, for calls that show their nodes (N2).
 
 What was read last is kept, since a page goes on where the one before ended, and a large scope takes seconds. What is
 kept is bounded by its number, for what lives longer costs the garbage collector more, and by nodes and edges; the
@@ -104,7 +104,7 @@ class ClosedScopes:
         return outer.inner[outer.adjacency.index[node_id]]
 
     async def definition(self, namespace: str, execution: Execution, scope_path: str) -> Definition:
-        """Return the graph that a scope runs or ran; of a closed one read no more than is needed.
+        """Return the graph that a scope runs or ran; a closed scope is read only if its graph was an output.
 
         Raises:
             EventDamaged, JournalUnavailable: as `read` does.

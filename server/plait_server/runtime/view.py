@@ -1,4 +1,4 @@
-"""What is seen of an execution from outside: its durable state, and how to read on."""
+"""The durable state of an execution, as calls see it, and how to read on."""
 
 from __future__ import annotations
 

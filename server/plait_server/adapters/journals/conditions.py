@@ -38,7 +38,7 @@ class Head(NamedTuple):
 
 
 def require_well_formed(items: Sequence[AppendItem]) -> None:
-    """Check what no conflict can mend.
+    """Check what the caller must have got right.
 
     Raises:
         InvariantViolated: an execution stands twice in the items, one is made without a row or an event, or an entry
@@ -65,10 +65,10 @@ def require_well_formed(items: Sequence[AppendItem]) -> None:
 def find_conflict(
     item: AppendItem, *, head: Head | None, record: RequestRecord | None, owner: int
 ) -> RequestConflict | SequenceConflict | EpochConflict | None:
-    """Say why an item must be refused, if so.
+    """Return the conflict for which an item must be refused; None if it may be appended.
 
     A request that was answered before comes first, for its answer holds whoever owns the execution by now;
-    then ownership, for a writer that lost it knows nothing of the sequence either.
+    then ownership, for a writer that lost it cannot know the sequence either.
 
     Args:
         item: What is to be appended.

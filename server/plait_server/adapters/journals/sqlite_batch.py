@@ -28,7 +28,7 @@ from plait_server.ports.journal import (
 
 @dataclass(slots=True)
 class Batch:
-    """Gathered while items are decided, written at once, and remembered when it is durable."""
+    """The rows of one append, gathered while its items are checked and written in one transaction."""
 
     last_position: int
     """The highest position given so far."""
@@ -59,7 +59,7 @@ class Batch:
     event_bytes: int = 0
 
     def add(self, item: AppendItem, head: Head | None, *, owner: int) -> Appended:
-        """Add an item against which nothing speaks.
+        """Add an item that was not refused.
 
         Args:
             item: Well-formed, of an execution that has no other item here.

@@ -1,7 +1,7 @@
-"""Tells damage of a SQLite log from the end that a kill or a power cut left.
+"""Tells a damaged SQLite log from one that a kill or a power cut left unfinished.
 
-SQLite takes the frames of a log up to the last transaction whose checksums fit, and says nothing of what lies behind:
-after a crash that is a transaction nobody was told of, after a flipped bit it is all that was acknowledged since. The
+SQLite takes the frames of a log up to the last transaction whose checksums fit, and silently ignores the rest: after a
+crash that is a transaction that was never acknowledged, after a flipped bit it is everything acknowledged since. The
 headers of the frames tell one from the other, without the checksums of all frames (62 us each in Python, a header 0.4):
 
 - Each beginning of a log draws new salts, and each frame carries them, so frames of former uses are known. A frame of

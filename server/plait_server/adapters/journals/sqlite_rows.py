@@ -1,4 +1,4 @@
-"""Rows of the SQLite store, taken apart and verified.
+"""Parses and verifies rows of the SQLite store.
 
 Damage can put a value of any type anywhere, so each row is matched with a pattern that names the types, and texts
 are read as bytes where one that is no UTF-8 must not end the whole query.
@@ -34,10 +34,10 @@ from plait_server.ports.journal import (
 )
 
 Value: TypeAlias = str | bytes | int | float | None
-"""What SQLite keeps."""
+"""A value in a column."""
 
 Row: TypeAlias = tuple[Value, ...]
-"""What a query gives."""
+"""A row of a result."""
 
 
 class UnexpectedRow(Exception):
@@ -106,7 +106,7 @@ def fetch(connection: apsw.Connection, query: Query, *values: Value) -> list[Row
 
 
 def stored_of(row: Row) -> Stored | DamagedRow:
-    """Take a row of `executions` apart.
+    """Parse a row of `executions`.
 
     Raises:
         UnexpectedRow: its key is damaged.
@@ -132,7 +132,7 @@ def stored_of(row: Row) -> Stored | DamagedRow:
 def _stored_of(
     namespace: str, execution_id: str, identity: bytes, position: int, values: Sequence[Value]
 ) -> Stored | None:
-    """Take the rest of a row apart; None if its checksum does not fit the key."""
+    """Parse the rest of a row; None if its checksum does not fit the key."""
     match values:
         case [
             int(sequence),
@@ -204,7 +204,7 @@ def require_content_key(namespace: Value, digest: Value, checksum: Value) -> Non
 
 
 def store_of(rows: list[Row]) -> StoreRow:
-    """Take the row of `store` apart.
+    """Parse the row of `store`.
 
     Raises:
         UnexpectedRow: it is missing or damaged.
@@ -230,7 +230,7 @@ def store_of(rows: list[Row]) -> StoreRow:
 
 
 def audit_of(row: Row) -> tuple[int, AuditRecord, bytes]:
-    """Make a number, a record and its checksum of a row of `list_audit`; what is damaged has no checksum."""
+    """Make a number, a record and its checksum of a row of `list_audit`; a damaged row gets an empty checksum."""
     match row:
         case (
             int(number),

@@ -1,4 +1,4 @@
-"""Verifies the rows of a SQLite store that nobody asks for, a stretch at a time.
+"""Verifies the rows of a SQLite store in the background, some at a time.
 
 What is asked for is verified when it is read. But an execution whose `is_open` was flipped is never claimed, and one
 whose id was flipped is not found by it: only who reads every row finds those. Events, contents' bytes and audit

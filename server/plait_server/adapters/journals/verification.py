@@ -1,6 +1,6 @@
-"""What is read is verified: the chain of an execution's events, the digest of a content, the checksum of a row.
+"""Verifies what is read: the chain of an execution's events, the digest of a content, the checksum of a row.
 
-Each checksum is BLAKE2b of what a row says, with the row's key in it, so that a row is never taken for another's.
+Each checksum is BLAKE2b of a row's values and key, so that a row is never taken for another's.
 An execution's row has one checksum in two steps, because most appends change its end and leave the rest: the
 digest of what lists and the recovery need is part of what the checksum covers.
 """
@@ -158,7 +158,8 @@ def verify_scope_page(
 
     Args:
         sequences: Those of the scope behind `after`, ascending. No more is taken than the page needs.
-        find_event: Returns the checksum before an event, the event, and its own checksum, as damage left them.
+        find_event: Returns the checksum before an event, the event, and its own checksum. Damage may have made each
+            of them anything.
         execution_id: Named in errors.
         after: The page begins behind it.
         events_max: Bound of the page.

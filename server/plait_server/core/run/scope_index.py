@@ -1,11 +1,11 @@
-"""Which events are about which nested scope: a fold over the events, told to the journal in entries.
+"""Assigns events to the nested scopes that they are about: a fold over the events, whose entries the journal keeps.
 
 A scope that has ended is dropped from memory, and read back from its events alone; this finds them. An event belongs
 to the scope whose node it names; `ScopeOpened` belongs to the scope that it opens as well. Events of the root scope
 belong to none: of an execution without nested scopes nothing is kept.
 
-An entry is told once for each scope, when it ends, or for each `SEQUENCES_MAX` of its events. One for each event would
-be ten times as many, and with 10,000 scopes open at once each would change a page of its own.
+A scope gets an entry when it ends, and for each `SEQUENCES_MAX` of its events before. An entry for each event would be
+ten times as many, and with 10,000 scopes open at once each would change a page of its own.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class ScopeEntry(NamedTuple):
 
     scope_path: str
     sequences: Sequence[int]
-    """Ascending, at least one; none is told twice for a scope."""
+    """Ascending, at least one; each stands in one entry of a scope."""
 
 
 class ScopeIndex:
-    """The events of nested scopes that no entry has told of yet."""
+    """The events of nested scopes that are not in an entry yet."""
 
     __slots__ = ("_complete", "_ended", "_lists")
 
