@@ -23,7 +23,7 @@ def run(address: str) -> Run:
     """Run a command against the server."""
 
     def run_there(*arguments: str, stdin: str = "", **more: str) -> CompletedProcess[str]:
-        return live.plait(*arguments, stdin=stdin, env={"PLAIT_SERVER": address} | more)
+        return live.call(*arguments, stdin=stdin, env={"PLAIT_SERVER": address} | more)
 
     return run_there
 

@@ -244,6 +244,6 @@ def test_no_server_is_said_with_the_remedy() -> None:
         # Bound and not listening: nobody else gets the port, and nobody answers there.
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = live.plait("get", "x", "--server", address)
+        done = live.call("get", "x", "--server", address)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == f"plait: no Plait server at {address}; start one with `plait serve`\n"

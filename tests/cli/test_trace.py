@@ -192,8 +192,8 @@ def test_what_is_sent_again_is_what_was_sent_live(tmp_path: Path) -> None:
         with live.process(*serve, env=env) as server:
             address = live.first_line(server).split()[-1]
             with live.worker(address):
-                live.plait("submit", str(path), "--id", "x", "--wait", "--server", address)
-            live.plait("trace", "x", "--server", address, "--otlp", f"http://127.0.0.1:{again.port}")
+                live.call("submit", str(path), "--id", "x", "--wait", "--server", address)
+            live.call("trace", "x", "--server", address, "--otlp", f"http://127.0.0.1:{again.port}")
     assert len(spans_of(sent.requests)) > 10
     assert bytes_of(again.requests) == bytes_of(sent.requests)
     resources = {
