@@ -14,7 +14,7 @@ EVERYTHING = """
       - {id: flaky, task: {type: fail}, input: 2, retry: {max_attempts: 3, initial_backoff: 10ms}}
       - {id: risky, task: {type: raise}, input: broken}
       - {id: rescue, task: {type: echo}}
-      - {id: lazy, task: {type: staged}, timeouts: {attempt: 2s}, on_timeout: continue}
+      - {id: lazy, task: {type: staged}, timeouts: {attempt: 1s}, on_timeout: continue}
       - {id: choose, condition: {expression: "false"}}
       - {id: never, task: {type: echo}}
       - {id: chosen, task: {type: echo}}
