@@ -22,7 +22,7 @@ from plait_worker.session import (
 from tests.adapters.workers_streams import Hub, a_hub
 
 
-class Worker:
+class SessionDriver:
     """Drives the SDK's session over streams in memory."""
 
     def __init__(self, hub: Hub, *, slots: int = 4) -> None:
@@ -75,7 +75,7 @@ class Worker:
 async def test_an_attempt_from_its_assign_to_recorded(autojump_clock: MockClock) -> None:
     """A4."""
     async with a_hub() as hub:
-        worker = Worker(hub)
+        worker = SessionDriver(hub)
         await worker.attach()
         assert len(worker.of(Welcomed)) == 1
         attempt = hub.execute(input_json='{"n":1}')
@@ -97,7 +97,7 @@ async def test_an_attempt_from_its_assign_to_recorded(autojump_clock: MockClock)
 
 async def test_pings_keep_the_lease_for_ever(autojump_clock: MockClock) -> None:
     async with a_hub() as hub:
-        worker = Worker(hub)
+        worker = SessionDriver(hub)
         await worker.attach()
         attempt = hub.execute()
         await trio.sleep(10_000)
@@ -108,7 +108,7 @@ async def test_pings_keep_the_lease_for_ever(autojump_clock: MockClock) -> None:
 async def test_a_cancel_is_answered_in_full(autojump_clock: MockClock) -> None:
     """C1."""
     async with a_hub() as hub:
-        worker = Worker(hub)
+        worker = SessionDriver(hub)
         await worker.attach()
         attempt = hub.execute()
         await wait_all_tasks_blocked()
@@ -126,7 +126,7 @@ async def test_a_cancel_is_answered_in_full(autojump_clock: MockClock) -> None:
 async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockClock) -> None:
     """T2, A4: one runs on, one has a result, one never arrived, one is cancelled meanwhile."""
     async with a_hub() as hub:
-        worker = Worker(hub, slots=10)
+        worker = SessionDriver(hub, slots=10)
         await worker.attach()
         running, finished, stopped = hub.execute("running"), hub.execute("finished"), hub.execute("stopped")
         await wait_all_tasks_blocked()
@@ -160,7 +160,7 @@ async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockCl
 async def test_a_drain_ends_with_an_idle_session(autojump_clock: MockClock) -> None:
     """T3: what runs finishes or is RETURNED, and what comes anyway is turned away without spinning."""
     async with a_hub() as hub:
-        worker = Worker(hub)
+        worker = SessionDriver(hub)
         await worker.attach()
         one, two = hub.execute("one"), hub.execute("two")
         await wait_all_tasks_blocked()
@@ -181,7 +181,7 @@ async def test_a_drain_ends_with_an_idle_session(autojump_clock: MockClock) -> N
 async def test_a_stale_result_is_dropped_by_the_worker(autojump_clock: MockClock) -> None:
     """FAILURES 19."""
     async with a_hub() as hub:
-        worker = Worker(hub)
+        worker = SessionDriver(hub)
         await worker.attach()
         attempt = hub.execute()
         await wait_all_tasks_blocked()
@@ -202,7 +202,7 @@ async def test_an_attempt_that_was_cancelled_before_it_was_sent_starts_no_handle
 ) -> None:
     """C1: after EXITED nothing of the attempt runs, however much stood before it in the stream."""
     async with a_hub() as hub:
-        worker = Worker(hub)
+        worker = SessionDriver(hub)
         await worker.attach()
         worker.flow = trio.Event()
         hub.execute("in the transport")
