@@ -32,7 +32,7 @@ class Stage:
     async def _take(self, name: str) -> None:
         self.ends[name], self.scopes[name] = trio.Event(), trio.CancelScope()
         with self.scopes[name]:
-            async with self.turns.turn(name[0], 1):
+            async with self.turns.turn(name[0], 1, is_bounded=not name.endswith("!")):
                 self.begun.append(name)
                 await self.ends[name].wait()
 
@@ -71,6 +71,21 @@ async def test_what_waits_is_bounded_by_weight() -> None:
         with pytest.raises(NoTurn):
             await turns._take("b", 6)
         nursery.cancel_scope.cancel()
+
+
+async def test_those_who_cannot_be_refused_keep_nobody_from_waiting() -> None:
+    async with trio.open_nursery() as nursery:
+        turns = Turns(1, waiting_max=4, weight_max=4)
+        stage = Stage(turns, nursery)
+        await stage.ask("a1", "a2!", "a3!", "a4!", "a5!", "a6!", "b1", "a7", "a8")
+        assert (turns.statistics().waiting, turns.statistics().waiting_weight) == (8, 3)
+        with pytest.raises(NoTurn):
+            await turns._take("a", 1)
+        stage.scopes["a3!"].cancel()
+        for _ in range(8):
+            await stage.end(stage.begun[-1])
+        assert stage.begun == ["a1", "a2!", "b1", "a4!", "a5!", "a6!", "a7", "a8"]
+        assert (turns.statistics().waiting, turns.statistics().waiting_weight) == (0, 0)
 
 
 async def test_who_is_cancelled_leaves_no_trace() -> None:

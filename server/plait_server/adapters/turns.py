@@ -28,12 +28,14 @@ class TurnStatistics:
     waiting: int
     """Turns that wait for a place."""
     waiting_weight: int
-    """Their weight."""
+    """The weight of those that may be refused."""
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
     weight: int
+    """What it counts against the bounds; 0 if it may not be refused."""
+    is_bounded: bool
     granted: trio.Event
 
 
@@ -52,7 +54,7 @@ class Turns:
         self._waiting_max = waiting_max
         self._weight_max = weight_max
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
-        self._waiting = self._weight = 0
+        self._waiting = self._bounded = self._weight = 0
 
     def __repr__(self) -> str:
         return f"<Turns {self.statistics()}>"
@@ -70,7 +72,8 @@ class Turns:
         Args:
             key: Whose turn it is.
             weight: What it weighs while it waits.
-            is_bounded: Whether it may be refused; what waits on behalf of an execution is bounded elsewhere.
+            is_bounded: Whether it may be refused, and counts when others are. What waits on behalf of an execution is
+                bounded elsewhere.
 
         Raises:
             NoTurn: too many wait already.
@@ -86,19 +89,21 @@ class Turns:
             self._free -= 1
             return
         queue = self._queues.get(key, deque[_Waiter]())
-        own = sum(waiter.weight for waiter in queue)
-        if is_bounded and (
-            self._waiting >= self._waiting_max
-            or self._weight + weight > self._weight_max
-            or 2 * len(queue) >= self._waiting_max
-            or 2 * (own + weight) > self._weight_max
-        ):
-            raise NoTurn
+        if is_bounded:
+            own = [waiter.weight for waiter in queue if waiter.is_bounded]
+            if (
+                self._bounded >= self._waiting_max
+                or self._weight + weight > self._weight_max
+                or 2 * len(own) >= self._waiting_max
+                or 2 * (sum(own) + weight) > self._weight_max
+            ):
+                raise NoTurn
         self._queues.setdefault(key, queue)
-        waiter = _Waiter(weight, trio.Event())
+        waiter = _Waiter(weight if is_bounded else 0, is_bounded, trio.Event())
         queue.append(waiter)
         self._waiting += 1
-        self._weight += weight
+        self._bounded += is_bounded
+        self._weight += waiter.weight
         try:
             await waiter.granted.wait()
         except trio.Cancelled:
@@ -124,4 +129,5 @@ class Turns:
         if not queue:
             del self._queues[key]
         self._waiting -= 1
+        self._bounded -= waiter.is_bounded
         self._weight -= waiter.weight
