@@ -348,6 +348,8 @@ class Executor:
                         detail=command.detail,
                     )
                 )
+            case _:
+                assert_never(command)
 
     async def _commit(self) -> None:
         events, self._events = self._events, []
