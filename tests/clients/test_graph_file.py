@@ -95,18 +95,18 @@ def test_a_graph_in_yaml() -> None:
 
 
 def test_json_says_the_same() -> None:
-    """The proto JSON mapping of a graph without payloads is a graph file."""
+    """The proto JSON mapping of a graph is a graph file, its payloads included."""
     graph = parse_graph(GRAPH)
-    for node in graph.nodes:
-        node.ClearField("input")
-        node.ClearField("locked_output")
     assert parse_graph(json_format.MessageToJson(graph)) == graph
     assert parse_graph(json_format.MessageToJson(graph, preserving_proto_field_name=True)) == graph
     assert parse_graph(json_format.MessageToJson(graph), file_format="yaml") == graph
 
 
-def test_input_is_always_the_value_itself() -> None:
-    assert input_of("{json: '1'}") == {"json": "1"}
+def test_input_is_the_value_itself_or_the_message_that_holds_its_text() -> None:
+    assert input_of("{json: '1'}") == 1
+    assert input_of('{json: \'{"json":"1"}\'}') == {"json": "1"}
+    assert input_of("{json: one}") == {"json": "one"}
+    assert input_of("{json: '1', more: 2}") == {"json": "1", "more": 2}
     assert input_of("null") is None
     assert input_of("") is None
     assert input_of("text") == "text"

@@ -3,7 +3,8 @@
 A graph file is the proto JSON mapping of plait.v1.Graph, and more lenient:
 
 - keys may be written as in the contract (`branch_name`) or as in JSON (`branchName`);
-- `input` and `locked_output` are the value itself, not a message that holds its text;
+- `input` and `locked_output` may be the value itself. The message that holds its text, as proto JSON writes it, is
+  accepted too: an object whose only key is `json`, with a string of JSON;
 - enums may be short and in any case: `any` for `JOIN_MODE_ANY`;
 - durations may be `500ms`, `30s`, `2m`, `1h30m`, or a number of seconds.
 
@@ -98,6 +99,21 @@ def load_graph(path_or_text: str | os.PathLike[str]) -> graph_pb2.Graph:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise GraphFileError(str(path), [FileProblem(path="", message=reason)]) from error
     return parse_graph(text, file_format="json" if path.suffix.lower() == ".json" else None, name=str(path))
+
+
+def payload_text(value: object) -> str | None:
+    """Return the text in the JSON mapping of a `plait.v1.Payload`; None if a value is none."""
+    if not isinstance(value, dict):
+        return None
+    members = cast("dict[str, object]", value)
+    text = members.get("json")
+    if len(members) != 1 or not isinstance(text, str):
+        return None
+    try:
+        json.loads(text)
+    except ValueError:
+        return None
+    return text
 
 
 def parse_graph(text: str, *, file_format: Format | None = None, name: str = "graph") -> graph_pb2.Graph:
@@ -219,7 +235,10 @@ class _Mapper:
                 self._depth -= is_graph
 
     def _payload(self, message: payload_pb2.Payload, value: Value, path: str) -> None:
-        text = json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":"))
+        plain = value.plain()
+        text = payload_text(plain)
+        if text is None:
+            text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
         if self._is_utf8(text, value, path):
             message.json = text
 

@@ -9,6 +9,7 @@ from google.protobuf import json_format
 
 from plait.v1 import graph_pb2
 from plait_client.graph_builder import GraphBuilder
+from plait_client.graph_file import payload_text
 
 
 def graph_value(graph: GraphBuilder | graph_pb2.Graph) -> dict[str, Any]:
@@ -22,9 +23,9 @@ def graph_value(graph: GraphBuilder | graph_pb2.Graph) -> dict[str, Any]:
     while rest:
         for node in rest.pop().get("nodes", ()):
             for name in ("input", "locked_output"):
-                # A file holds the value itself, where the message holds its text.
-                if name in node:
-                    node[name] = json.loads(node[name]["json"])
+                # A file may hold the value itself, unless that could be taken for the message that holds its text.
+                if name in node and payload_text(plain := json.loads(node[name]["json"])) is None:
+                    node[name] = plain
             inner = node.get("subgraph", {}).get("graph")
             if inner is not None:
                 rest.append(inner)

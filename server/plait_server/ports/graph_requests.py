@@ -107,7 +107,7 @@ class GraphRequests(Protocol):
         """Read the output of a node as the graph that is to run (L4, N7).
 
         The text is the JSON of a graph file: the proto JSON mapping of plait.v1.Graph, where `input` and
-        `locked_output` are the values themselves. Whatever is wrong with it, the time and the memory that it takes
+        `locked_output` may be the values themselves. Whatever is wrong with it, the time and the memory that it takes
         included, is a violation.
 
         Args:
