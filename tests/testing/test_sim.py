@@ -13,6 +13,7 @@ import trio
 from plait_server.core.definition.graph import Join
 from plait_server.core.run import edges, joins
 from plait_server.core.run.edges import EdgeRow, Effect
+from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.core.run.states import EdgeState
 from plait_server.core.run.trace import SpanIds
 from plait_server.runtime import supervisor
@@ -129,6 +130,18 @@ def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Feed, "read", skip)
     assert "A3" in checks_that_fail(20)
+
+
+def test_an_index_by_scope_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = ScopeIndex.take
+
+    def forget(self: ScopeIndex) -> Sequence[ScopeEntry]:
+        entries = take(self)
+        self._lists.clear()
+        return entries
+
+    monkeypatch.setattr(ScopeIndex, "take", forget)
+    assert "N2" in checks_that_fail(10)
 
 
 def test_a_span_of_another_parent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

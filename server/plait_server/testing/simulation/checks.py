@@ -138,6 +138,9 @@ class Checks:
         problem = _receipt_problem(durable)
         if problem:
             raise fail("C1", problem)
+        problem = _index_problem(durable)
+        if problem:
+            raise fail("N2", problem)
 
     def _check_spans(self, durable: Durable, law: SpanLaw, client: Client) -> Iterable[bytes]:
         """Check the trace of an execution; return the ids of the spans that may have arrived."""
@@ -202,6 +205,25 @@ def _digests(event: Event) -> Iterator[str]:
             payloads.append(failure.details)
             failures.extend(failure.causes)
     yield from (payload.digest for payload in payloads if payload is not None and payload.digest)
+
+
+def _index_problem(durable: Durable) -> str:
+    """N2: the index names the events of each scope that has ended, and those of no other."""
+    expected: dict[str, list[int]] = {}
+    for event in durable.events:
+        if isinstance(event.detail, ScopeOpened):
+            expected.setdefault(event.detail.scope_path, []).append(event.sequence)
+        around = event.node_path.rpartition("/")[0]
+        if around:
+            expected[around].append(event.sequence)
+    for path in {**durable.scopes, **durable.replayed.closed}:
+        found = durable.scopes.get(path, [])
+        # One that was stopped with the execution may have events that are not indexed: it stays in memory.
+        if found != expected.get(path, [])[: len(found)]:
+            return f"the index names the events {found} for {path}, which has {expected.get(path)}"
+        if path in durable.replayed.closed and len(found) != len(expected[path]):
+            return f"the index of {path}, which has ended, lacks {expected[path][len(found) :]}"
+    return ""
 
 
 def _receipt_problem(durable: Durable) -> str:

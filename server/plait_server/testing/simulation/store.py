@@ -74,6 +74,8 @@ class Durable:
         self.ended: dict[tuple[str, int], AttemptEnded] = {}
         """(node path, attempt) -> its end."""
         self.audit: list[AuditRecord] = []
+        self.scopes: dict[str, list[int]] = {}
+        """Scope path -> the events that the index names for it."""
         self.is_ended = False
 
     def __repr__(self) -> str:
@@ -124,6 +126,8 @@ class Records:
             durable.take(content, start)
         if durable is not None:
             durable.audit.extend(item.audit)
+            for scope_path, sequences in item.scope_entries:
+                durable.scopes.setdefault(scope_path, []).extend(sequences)
         if item.request is not None:
             self.requests[item.request.method, item.request.request_id] = item.request
 
