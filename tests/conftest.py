@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Options, fixtures and settings of all tests."""
 
 import asyncio
 import importlib

@@ -65,7 +65,7 @@ IMPURE_METHODS = frozenset({"now", "today", "utcnow"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """What the modules of one layer may import, beside their own layer."""
+    """The imports that the modules of one layer may have, beside their own layer."""
 
     layers: frozenset[str] = frozenset()
     """Other layers of the server."""
@@ -306,7 +306,7 @@ class Import:
     """Absolute and dotted; of `from a.b import c` it is a.b.c, whether c is a module or not."""
 
     line: int
-    """Where it stands."""
+    """Its path and line."""
 
 
 def all_modules() -> list[Path]:

@@ -29,7 +29,7 @@ LARGE = b'"' + b"large " * 2_000 + b'"'
 
 
 class Kept(NamedTuple):
-    """What is kept of an execution."""
+    """The rows of an execution."""
 
     row: ExecutionRow
     events: list[bytes]

@@ -25,7 +25,7 @@ class Fault(Enum):
 
 @dataclass
 class Medium:
-    """What of a file would survive a power cut, and what might."""
+    """The parts of a file that survive a power cut, and those that may."""
 
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes | None]] = field(default_factory=list[tuple[int, bytes | None]])
@@ -37,7 +37,7 @@ class Medium:
         self.pending.clear()
 
     def after_cut(self, rng: random.Random) -> bytes:
-        """What a power cut leaves: what was flushed, and any part of what was not."""
+        """Return what a power cut leaves: all that was flushed, and any part of the rest."""
         image = bytearray(self.durable)
         for change in self.pending:
             if rng.random() < 0.5:

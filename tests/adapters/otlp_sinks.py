@@ -154,13 +154,13 @@ def open_http_sink(
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     class Server(http.server.ThreadingHTTPServer):
         block_on_close = False  # A handler may wait for an answer that never comes.
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """Say nothing: a client that leaves is a part of some tests."""
+            """Log nothing: clients that leave are part of some tests."""
 
     with Server(("127.0.0.1", port), Handler) as server:
         sink.port = server.server_port

@@ -268,7 +268,7 @@ def test_the_facts_are_what_the_expression_names(source: str, facts: ExpressionF
 
 
 def test_an_expression_sees_only_what_it_reads() -> None:
-    """What would be refused if it were looked at stands beside what is read."""
+    """A value that would be refused stands beside the one that is read, and is not looked at."""
     variables: dict[str, JsonValue] = {
         "input": {"a": 1, "bad": "\0", "deep": _nested(100), "big": "x" * 2_000_000},
         "nodes": {"x": {"output": {"y": 2, "bad": "\0"}}, "other": {"output": "\0"}},

@@ -9,7 +9,7 @@ from plait_server.adapters.expressions.places import Places
 
 
 class Line:
-    """Who asked for the only place, and in which order they had it."""
+    """Records who asked for the only place, and in which order they got it."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.places = Places(1)

@@ -401,7 +401,7 @@ async def test_many_unknown_fields_are_told_by_message_and_number() -> None:
 
 
 async def test_unknown_fields_of_a_large_graph_are_refused_by_the_helper() -> None:
-    """Whatever the size, and at whatever depth: what is read in another process is read alike."""
+    """Graphs of any size and depth are read alike in another process."""
     large, outer = graph(pool.CHEAP_ELEMENTS_MAX + 1), graph(1)
     large.nodes[2000].task.MergeFromString(UNKNOWN["varint"])
     outer.nodes[0].subgraph.graph.CopyFrom(large)

@@ -1,4 +1,4 @@
-"""What the journal in memory offers to simulations."""
+"""The hooks of the journal in memory for simulations."""
 
 from __future__ import annotations
 

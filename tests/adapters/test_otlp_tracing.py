@@ -1,4 +1,4 @@
-"""What comes from the SDK: samplers and the resource; and the entry, with and without the extra."""
+"""Samplers and resource from OpenTelemetry's SDK, and starting with and without the extra."""
 
 from __future__ import annotations
 

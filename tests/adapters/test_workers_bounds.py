@@ -1,4 +1,4 @@
-"""What a stream may cost: a worker that sends much, and does not read."""
+"""Bounds of a stream: a worker that sends much, or does not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.adapters.workers_streams import (
 
 
 async def test_a_worker_is_read_slowly_while_its_results_wait(autojump_clock: MockClock) -> None:
-    """What is not durable is bounded: 32 MiB, and then one frame a second until answers come."""
+    """With 32 MiB of results that are not durable, one frame a second is read."""
     async with a_hub() as hub:
         stream = await hub.dial(slots=100)
         attempts = [hub.execute(f"n{number}") for number in range(60)]

@@ -116,7 +116,7 @@ def test_a_result_of_the_largest_size_is_handed_on_whole() -> None:
 
 
 def test_a_result_of_many_fields_is_too_large_whatever_its_size() -> None:
-    """What parsing costs is objects, not bytes."""
+    """The cost of parsing grows with objects, not bytes."""
     output = payload_pb2.Payload(json="x" * 70_000)
     units = pb.UsageTotals(amounts={f"{number:0128}": "1" for number in range(200)})
     causes = [failure_pb2.Failure()] * 10_001
@@ -174,7 +174,7 @@ def test_a_hello_is_at_most_four_mebibytes() -> None:
     ids=["log", "progress", "usage", "heartbeat", "later protocol", "reject", "accept", "exited"],
 )
 def test_other_messages_are_small(message: pb.WorkerMessage, is_dropped: bool) -> None:
-    """What is kept at most once is dropped; of the rest, the worker hears."""
+    """Oversized reports are dropped; for anything else the worker is told."""
     pong = pb.WorkerMessage(pong=pb.Pong(number=1))
     if is_dropped:
         assert messages_of(frame(pong, message, pong)) == [pong, pong]

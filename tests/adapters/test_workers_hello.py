@@ -173,7 +173,7 @@ async def test_a_worker_may_begin_without_slots(autojump_clock: MockClock) -> No
 
 
 async def test_a_worker_that_ends_its_side_hears_nothing_more(autojump_clock: MockClock) -> None:
-    """What it holds stays its own for a lease, and a result is answered when it comes again."""
+    """The worker keeps its attempts for a lease, and a result is acknowledged when it attaches again."""
     async with a_hub() as hub:
         stream = await hub.dial()
         done, runs = hub.execute("a"), hub.execute("b")

@@ -1,4 +1,4 @@
-"""What workers say of their attempts is handed on within a quota, of each and of all."""
+"""Progress, log lines and heartbeats are passed on within a quota per worker and one for all."""
 
 from __future__ import annotations
 

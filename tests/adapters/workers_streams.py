@@ -241,7 +241,7 @@ class Stream:
         await self._send.send(pb.AttachRequest(messages=messages))
 
     async def tell(self, *messages: pb.WorkerMessage) -> None:
-        """Say something and wait until the server has taken it in."""
+        """Send a message and wait until the server has taken it in."""
         await self.say(*messages)
         await trio.testing.wait_all_tasks_blocked()
 

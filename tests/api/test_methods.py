@@ -14,7 +14,7 @@ from plait_server.errors import InvalidRequest, TooLarge
 
 
 class Servicer:
-    """Has whatever method is asked for."""
+    """Has every method that is asked for."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):

@@ -13,7 +13,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def address() -> Generator[str]:
-    """Where a server listens that has a worker."""
+    """The address of a server with a worker."""
     with live.server(":memory:") as listening, live.worker(listening):
         yield listening
 

@@ -84,7 +84,7 @@ def process(*arguments: str, env: Mapping[str, str] | None = None) -> Generator[
 
 @contextmanager
 def server(store: str, listen: str = "127.0.0.1:0") -> Generator[str]:
-    """Run a server; gives its address."""
+    """Run a server; yields its address."""
     with process("serve", "--listen", listen, "--store", store, "--create") as running:
         yield first_line(running).split()[-1]
 

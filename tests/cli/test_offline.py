@@ -1,4 +1,4 @@
-"""What the command line does without a server."""
+"""Commands that need no server."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What the command line shows of values that are newer than itself."""
+"""Values that are newer than the command line that shows them."""
 
 from plait.v1 import state_pb2
 from plait_server.cli.text import name_of

@@ -368,7 +368,7 @@ def test_a_watch_that_breaks_within_its_snapshot_asks_for_another() -> None:
 
 
 def test_the_client_stands_on_the_base_dependencies() -> None:
-    """Whoever installs it without extras can import it, and use it but for YAML."""
+    """Without extras it can be imported and used, except for YAML."""
     script = (
         "import sys, plait_client\n"
         "extras = ('apsw', 'cel_expr_python', 'click', 'google.rpc', 'plait_server', 'trio', 'yaml')\n"

@@ -14,7 +14,7 @@ from tests.end_to_end.stage import Stage
 
 @pytest.fixture(scope="session")
 def stage() -> Generator[Stage]:
-    """Where the handlers of all workers come on."""
+    """The stage that the handlers of all workers connect to."""
     stage = Stage()
     yield stage
     stage.close()
@@ -53,5 +53,5 @@ def alone(server: Server, request: pytest.FixtureRequest) -> Generator[Service]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Where the processes of a test write what they log."""
+    """The folder for the logs of a test's processes."""
     return tmp_path / "process.log"

@@ -59,13 +59,13 @@ async def raise_(context: Context, input: str) -> object:
 
 @worker.node("large")
 async def large(context: Context, input: int) -> str:
-    """Give text whose JSON has as many bytes as the input says."""
+    """Return text whose JSON has as many bytes as the input says."""
     return "x" * (input - 2)
 
 
 @worker.node("measure")
 async def measure(context: Context, input: object) -> dict[str, object]:
-    """Say how large the input is, written as JSON, and its SHA-256."""
+    """Return the size of the input as JSON, and its SHA-256."""
     text = json.dumps(input, separators=(",", ":"), ensure_ascii=False).encode()
     return {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
 
@@ -79,7 +79,7 @@ async def unfit(context: Context, input: str) -> object:
 
 @worker.node("know")
 async def know(context: Context, input: object) -> dict[str, object]:
-    """Say what the context knows."""
+    """Return the fields of the context."""
     left = context.time_left
     return {
         "execution_id": context.execution_id,

@@ -60,7 +60,7 @@ class Process:
             self.popen.stdout.close()
 
     def terminate(self) -> int:
-        """SIGTERM; gives the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(HANG_S)
 

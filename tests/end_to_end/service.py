@@ -97,7 +97,7 @@ class Service:
         wait_for_ready: bool = False,
         **fields: Any,  # noqa: ANN401 # Fields of the request.
     ) -> str:
-        """Submit; gives the execution's id."""
+        """Submit a graph and return the execution's id."""
         request = Pb.SubmitGraphRequest(
             namespace=self.namespace, graph=_graph(graph), input=payload(input), **fields
         )

@@ -66,7 +66,7 @@ class Actor:
 
 
 class Stage:
-    """Where the handlers come on."""
+    """Accepts the connections of handlers, which a test then directs."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1_000)

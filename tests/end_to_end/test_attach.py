@@ -350,7 +350,7 @@ def test_second_stream_of_an_instance_ends_the_first_with_a_reason(alone: Servic
 
 
 def test_stream_ends_with_ok_only_when_its_worker_has_ended_its_side(alone: Service) -> None:
-    """What it holds stays its own for a lease, as when the stream is cut."""
+    """The worker keeps its attempts for a lease, as when the stream is cut."""
     execution_id = alone.submit(ONE)
     first = Attached(alone, "hand")
     token = first.next_assign().token

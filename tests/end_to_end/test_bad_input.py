@@ -371,7 +371,7 @@ def test_millions_of_elements_are_refused_by_name_and_leave_nothing(
 
 
 def test_a_large_graph_runs_like_any_other(service: Service) -> None:
-    """What a helper reads and the server builds in slices is what a small graph is made of in place."""
+    """A graph that a helper reads, and the server builds in slices, equals one that is built in place."""
     graph = graph_pb2.Graph(output="nodes.last.output")
     for number in range(3_000):
         graph.nodes.add(id=f"n{number}").transform.SetInParent()

@@ -88,7 +88,7 @@ def test_damaged_rows_are_shown_as_corrupt_and_the_others_go_on(whole: Path, tmp
 
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_store_that_is_deleted_under_the_server_stops_it(tmp_path: Path, *, is_idle: bool) -> None:
-    """What is acknowledged is in files that are there: no submission goes into one that was deleted."""
+    """Nothing is acknowledged that was written to a deleted file."""
     store = tmp_path / "plait.db"
     server = Process(
         tmp_path / "log",

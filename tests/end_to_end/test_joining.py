@@ -1,4 +1,4 @@
-"""What joins make of their edges (SEMANTICS.md 6)."""
+"""Joins (SEMANTICS.md 6)."""
 
 from __future__ import annotations
 

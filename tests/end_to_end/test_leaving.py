@@ -1,4 +1,4 @@
-"""Who leaves in the middle of a write is no bug of the server, and its log says nothing of one."""
+"""A client or worker that leaves in the middle of a write is not logged as a bug of the server."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def serve_in_vain(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def plait_serve(log: Path, *arguments: str) -> Generator[tuple[Process, str]]:
-    """Run `plait serve`; gives the process and its address."""
+    """Run `plait serve`; return the process and its address."""
     with Process(log, "plait_server", "serve", "--create", *arguments) as process:
         line = process.first_line()
         assert line.startswith("Plait "), process.stderr()
@@ -179,7 +179,7 @@ def test_sigterm_tells_workers_why_their_streams_end(tmp_path: Path, log: Path) 
 
 
 def test_sigterm_in_the_middle_of_submissions_loses_none(tmp_path: Path, log: Path) -> None:
-    """What was acknowledged is there; what was not is told to be tried again."""
+    """Acknowledged executions are kept; other callers are told to try again."""
     arguments = ["--store", str(tmp_path / "plait.db")]
     acknowledged: list[str] = []
 

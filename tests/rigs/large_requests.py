@@ -192,7 +192,7 @@ def longest_ping(pipe: Connection) -> float:
 
 
 def answer_to(channel: grpc.Channel, path: str, content: bytes) -> str:
-    """Make a call; gives the answer in few words."""
+    """Make a call and return the answer in few words."""
     try:
         if path == WATCH:
             watch: Watcher = channel.unary_stream(path)

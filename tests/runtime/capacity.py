@@ -74,13 +74,13 @@ class Desk:
         )
 
     def dispatch(self) -> list[str]:
-        """Dispatch; gives the paths that were granted now, in order."""
+        """Dispatch and return the paths that were granted, in order."""
         before = len(self.order)
         self.allocator.dispatch()
         return self.order[before:]
 
     def end(self, path: str) -> list[str]:
-        """Give back all that a node holds, and dispatch."""
+        """Release all permits of a node, and dispatch."""
         self.grants.pop(path).release()
         return self.dispatch()
 

@@ -32,7 +32,7 @@ class Gate:
         self.waiting = 0
         """Appends that stand before the gate."""
         self.breaks: list[Exception | Callable[[AppendItem], AppendResult | None]] = []
-        """What becomes of the next appends: raised, or asked for each item (None lets it through)."""
+        """For the next appends: an error to raise, or a function asked for each item's result (None appends it)."""
         self.reads_yield = False
         """Whether reads let others run, as those of a store far away do."""
 

@@ -345,7 +345,7 @@ async def test_namespaces_take_turns() -> None:
 
 
 async def test_a_namespace_that_comes_late_takes_turns_too() -> None:
-    """What others were granted before it came gives it no head start."""
+    """Grants to others before it came give it no head start."""
     desk = Desk(server=1)
     for namespace in ("one", "two", "late"):
         desk.execution(namespace, namespace=namespace)

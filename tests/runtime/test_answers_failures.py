@@ -101,7 +101,7 @@ async def test_a_join_does_not_fail_for_what_failures_have_to_say(autojump_clock
 
 
 async def test_details_of_causes_are_left_out_where_they_are_too_much(autojump_clock: MockClock) -> None:
-    """What handles a failed join is not failed for the size of what it should handle."""
+    """The node that handles a failed join does not fail because that failure is large."""
     names = [f"n{number}" for number in range(17)]
     large = {name: fails(details_json=json.dumps(name + "x" * (1024 * 1024 - 6))) for name in names}
     async with running(scripts=large) as runtime:

@@ -1,4 +1,4 @@
-"""Section 6, J2, J4: what a join gives its node, to the letter."""
+"""Section 6, J2, J4: the exact input that each join makes."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ async def test_a_refused_request_id_drops_no_events_of_its_instant(autojump_cloc
 
 
 async def test_calls_behind_a_refused_append_are_made_again(autojump_clock: MockClock) -> None:
-    """Whoever waits hears, also of what was queued when the execution was dropped and read again."""
+    """Callers that wait are answered, even if the execution was dropped and read again meanwhile."""
     async with running(scripts={"a": hangs}) as runtime:
         await runtime.submit("a -> b")
         await trio.sleep(1)
@@ -107,7 +107,7 @@ async def test_calls_behind_a_refused_append_are_made_again(autojump_clock: Mock
 
 
 async def test_a_submission_whose_caller_left_is_started(autojump_clock: MockClock) -> None:
-    """What is in the journal runs, also when nobody is left to be told of it."""
+    """An execution that is in the journal runs, even if its caller has gone."""
     async with running() as runtime:
         runtime.gate.close()
         async with trio.open_nursery() as nursery:

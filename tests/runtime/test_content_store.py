@@ -14,7 +14,7 @@ from plait_server.runtime.content_store import CACHE_BYTES_MAX, ContentMissing, 
 
 
 def a_text(size: int) -> str:
-    """Give JSON text of so many bytes."""
+    """Return JSON text of so many bytes."""
     return '"' + "x" * (size - 2) + '"'
 
 

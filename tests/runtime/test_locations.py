@@ -1,4 +1,4 @@
-"""Where executions are: one location each, and what waits for it to change."""
+"""The location of each execution, and waiting for it to change."""
 
 from __future__ import annotations
 

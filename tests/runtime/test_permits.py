@@ -1,4 +1,4 @@
-"""What one execution waits for and holds at the allocator."""
+"""The offers and permits of one execution."""
 
 from __future__ import annotations
 

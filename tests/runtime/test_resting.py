@@ -99,7 +99,7 @@ async def test_a_sleeping_execution_is_read_once_until_it_goes_on(autojump_clock
 async def test_an_execution_that_ended_is_freed_without_the_garbage_collector(
     autojump_clock: MockClock,
 ) -> None:
-    """What a large one takes is given back at once, for a full collection may be hours away."""
+    """The memory of a large execution is freed at once; a full garbage collection may be hours away."""
     async with running(scripts={"b": hangs, "c": fails()}) as runtime:
         gc.collect()
         gc.disable()

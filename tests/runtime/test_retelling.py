@@ -1,4 +1,4 @@
-"""What telemetry is told again after a start (B2.1): all that was open, up to the start, once and in order."""
+"""After a start, telemetry is told the earlier events of open executions again, once and in order (B2.1)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def paths(runtime: Runtime) -> list[str]:
 
 
 def taken(runtime: Runtime, before: int) -> set[str]:
-    """What went to workers after the first so many."""
+    """Return the attempts that went to workers after the first so many."""
     return set(paths(runtime)[before:])
 
 

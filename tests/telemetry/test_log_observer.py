@@ -1,4 +1,4 @@
-"""What is logged of executions and of what workers say, and with which fields (B3)."""
+"""The log lines about executions and from workers, and their fields (B3)."""
 
 from __future__ import annotations
 

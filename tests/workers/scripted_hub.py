@@ -158,7 +158,7 @@ class ScriptedHub:
         self.port = 0
         self.payloads: dict[str, bytes] = {}
         self.payload_refusals: list[grpc.StatusCode] = []
-        """What the next requests for payloads are answered with, one by one."""
+        """The answers to the next requests for payloads, in order."""
         self.refusal = ""
         """When set, every stream is refused with PERMISSION_DENIED and this text."""
         self._streams: asyncio.Queue[Stream] = asyncio.Queue()

@@ -59,7 +59,7 @@ def cancel(token: str, reason: str = "CANCELLED") -> hub.ServerMessage:
 
 
 def recorded(token: str, result: int = 1) -> hub.ServerMessage:
-    """Say what became of a result: 1 RECORDED, 2 ALREADY_RECORDED, 3 STALE."""
+    """Acknowledge a result: 1 RECORDED, 2 ALREADY_RECORDED, 3 STALE."""
     value = cast("hub.RecordedResult", result)
     return hub.ServerMessage(recorded=hub.Recorded(token=token, result=value))
 

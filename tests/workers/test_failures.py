@@ -73,7 +73,7 @@ def test_failure_that_is_not_whole_does_no_harm() -> None:
 
 
 def test_failure_that_was_changed_does_no_harm() -> None:
-    """What cannot be sent would keep the attempt for ever."""
+    """A failure that cannot be sent would keep the attempt open for ever."""
     changed = NodeFailure("BUSY", "later", retryable="yes")  # type: ignore[arg-type] # the point of it
     assert raised(changed).retryable is True
     changed.code = "\ud800"

@@ -51,7 +51,7 @@ class Records(logging.Handler):
 
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Generator[Records]:
-    """What a program sees that has set up logging itself."""
+    """The records that a program gets that set up logging itself."""
     records = Records()
     records.addFilter(AttemptFilter())
     root = logging.getLogger()

@@ -241,7 +241,7 @@ def test_result_is_offered_on_every_stream_until_it_is_recorded(cuts: int, is_fa
                           st.builds(recorded, st.sampled_from(TOKENS), st.sampled_from([1, 2, 3])),
                           st.builds(ping, st.integers(0, 3))), max_size=50))  # fmt: skip
 def test_any_frame_is_answered(messages: list[hub.ServerMessage]) -> None:
-    """Whatever a server says, and when: each ping, assign and cancel gets its answer."""
+    """Each ping, assign and cancel is answered, in whatever order they come."""
     session = make_session(slots=2)
     session.connected()
     session.take_frame()

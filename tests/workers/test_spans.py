@@ -23,7 +23,7 @@ def test_handler_that_fails_after_its_time_ran_out_is_an_error(monkeypatch: pyte
 
 
 def test_span_ends_when_its_handler_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the worker does afterwards is not the handler's time."""
+    """The span ends with the handler, before the worker's own work."""
     spans = provide_spans(monkeypatch)
     span = HandlerSpan(
         trace.get_tracer(__name__).start_span("handle t", start_time=1), HandlerTracer("default", "w")

@@ -77,7 +77,7 @@ def app() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; gives the exit code."""
+    """Run a command line and return the exit code."""
     try:
         code: object = app.main(args=list(arguments), prog_name="plait", standalone_mode=False)
     except click.ClickException as error:

@@ -1,4 +1,4 @@
-"""What the commands that talk to a server have in common: their options, their client, their output."""
+"""Options, client and output of the commands that talk to a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, check_addre
 from plait_server.cli.text import echo
 
 CONNECT_S: Final = 2.0
-"""Whoever types a command is told soon that there is no server; one that was reached may take its time."""
+"""How long to look for a server. One that was reached may take longer to answer."""
 
 SERVER_VARIABLE: Final = "PLAIT_SERVER"
 NAMESPACE_VARIABLE: Final = "PLAIT_NAMESPACE"

@@ -25,7 +25,7 @@ from plait_server.layering.routes import Net, route
 DRAWN_NODES_MAX: Final = 60
 """With more, lines outweigh names, and a table says more."""
 WIDTH_MIN: Final = 60
-"""Whoever asks for less gets lines as long as this."""
+"""The smallest width; a smaller one is raised to it."""
 
 # What a drawing may hold beside its nodes: beyond it nobody follows a line, and the work grows with the
 # square.
@@ -53,7 +53,7 @@ class _Style:
     track: int
     """From one bar to the next."""
     lead: int
-    """What a line has at least before its first bar and behind its last."""
+    """The least length of a line before its first bar and behind its last."""
     gap: int
     """Between the items of a column."""
     step: int

@@ -1,4 +1,4 @@
-"""Where the command line begins, and where whatever goes wrong becomes a line or two and an exit code.
+"""The entry of the command line, which turns every error into a line or two and an exit code.
 
 Nothing beyond the standard library is imported here, so that a missing extra is named instead of shown as a
 traceback.
@@ -29,7 +29,7 @@ _EXTRAS: Final[Mapping[str, str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `plait`; gives the exit code.
+    """Run `plait` and return the exit code.
 
     Args:
         arguments: what stands behind `plait`; None: this process's own.

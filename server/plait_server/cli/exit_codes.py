@@ -1,4 +1,4 @@
-"""What `plait` ends with; scripts rely on it. And whether it shows how it came to that."""
+"""The exit codes of `plait`, which scripts rely on, and whether tracebacks are shown."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class ExitCode(enum.IntEnum):
 
 
 def is_debugging() -> bool:
-    """Tell whether PLAIT_DEBUG=1 asks for tracebacks."""
+    """Return whether PLAIT_DEBUG=1 asks for tracebacks."""
     return os.environ.get("PLAIT_DEBUG") == "1"

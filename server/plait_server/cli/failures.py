@@ -1,4 +1,4 @@
-"""What went wrong, in a line or two for whoever typed the command: the cause, then the remedy."""
+"""Errors as a line or two for the user: the cause, then the remedy."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from plait_server.cli.text import echo
 
 _PORT_MAX: Final = 65_535
 _WORKER_REFUSED: Final = 3
-"""What the SDK's own command ends with when the server will not have the worker."""
+"""The exit code of the SDK's own command if the server refuses the worker."""
 
 
 def _read_type_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:

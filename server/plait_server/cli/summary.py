@@ -35,7 +35,7 @@ def node_state_of(node: execution_pb2.ExecutionNode) -> str:
 
 
 def succeeded(execution: execution_pb2.Execution) -> bool:
-    """Tell whether an execution SUCCEEDED."""
+    """Return whether an execution SUCCEEDED."""
     return execution.state == state_pb2.EXECUTION_STATE_SUCCEEDED
 
 

@@ -33,7 +33,7 @@ _COLORS: Final = {
 
 
 def has_color() -> bool:
-    """Tell whether colors are wanted: on a terminal, unless NO_COLOR says no (no-color.org)."""
+    """Return whether colors are wanted: on a terminal, unless NO_COLOR says no (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -38,7 +38,7 @@ _AFTER_ATTEMPT: Final[Mapping[int, str]] = {
 
 
 class Timeline:
-    """Writes the events of one execution as lines; each line needs only what came before.
+    """Writes the events of one execution as lines, in order.
 
     Args:
         node_chars: how wide the column of the nodes is.
@@ -50,7 +50,7 @@ class Timeline:
         self._attempts: dict[str, tuple[Timestamp, str]] = {}
 
     def begin(self, start: Timestamp) -> None:
-        """Say when the execution began; otherwise the first event counts as its beginning."""
+        """Set when the execution began; without it, it began with the first event."""
         self._start = start
 
     def line(self, event: event_pb2.Event) -> str:

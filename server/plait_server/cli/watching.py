@@ -48,7 +48,7 @@ def follow(
     snapshot: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Write the events of an execution until it has ended; gives the exit code, also on Ctrl-C."""
+    """Write the events of an execution until it has ended or Ctrl-C is pressed; return the exit code."""
     last = after
     state: int | None = None
     try:

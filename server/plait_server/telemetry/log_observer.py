@@ -1,4 +1,4 @@
-"""Writes what happens to the server's log: forks, failed nodes, the ends of executions, and what workers say (B3).
+"""Logs forks, failed nodes, the ends of executions, and what workers report (B3).
 
 A graph may fork, or fail, at each of its 100,000 nodes. So only a few nodes of each batch of events are logged, with
 one line that counts the others; the journal has them all.

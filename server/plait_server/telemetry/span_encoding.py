@@ -54,7 +54,7 @@ class SpanEncoder:
         self._trace: Trace | None = None
         """The trace of the latest span."""
         self._trace_head = b""
-        """What its spans have in common, encoded."""
+        """The parts that all its spans share, encoded."""
         self._heads: dict[tuple[str, Attributes], bytes] = {}
         """The encoded heads of spans, by name and shared attributes; they hold nothing of a trace."""
 

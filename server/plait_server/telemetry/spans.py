@@ -75,7 +75,7 @@ class SpanEvent(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What all spans of one run of an execution have in common."""
+    """The parts that all spans of one run of an execution share."""
 
     trace_id: bytes
     flags: int
@@ -105,7 +105,7 @@ class Span(NamedTuple):
     links_dropped: int = 0
     events_dropped: int = 0
     error: str | None = None
-    """What went wrong; None if the span is not an error."""
+    """The error message; None if the span is not an error."""
     has_remote_parent: bool = False
 
 
