@@ -401,3 +401,20 @@ async def test_what_an_abandoned_handler_used_is_handed_on(autojump_clock: MockC
         assert [(key, result.outcome, result.usage) for key, result in hub.delivered] == [
             (attempt.key, AttemptOutcome.CANCELLED, {"u": "2"})
         ]
+
+
+async def test_an_answer_and_what_its_step_assigns_go_in_one_frame(autojump_clock: MockClock) -> None:
+    """A frame costs more than a message: trio runs the tasks of a round in any order, and the writer lets all run."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute("0")
+        await wait_all_tasks_blocked()
+        for number in range(1, 20):
+            await stream.complete(attempt)
+            count = len(stream.frames)
+            hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+            attempt = hub.execute(str(number))
+            await wait_all_tasks_blocked()
+            (frame,) = stream.frames[count:]
+            kinds = [message.WhichOneof("message") for message in frame.messages]
+            assert kinds == ["recorded", "assign"]
