@@ -53,7 +53,7 @@ class SideBySide:
 
     def __init__(self, graph: Graph) -> None:
         self.driver = Driver(graph, grants=False)
-        self.model = SlowModel(graph, Literals())
+        self.model = SlowModel(graph, Literals(), is_next=self._is_next)
         self._seen = len(self.driver.events)
         self._now_s = self.driver.now_s
 
@@ -149,6 +149,12 @@ class SideBySide:
             sum(path.startswith(f"{scope}/") for path in running) < self.driver.limits[scope]
             for scope in offer.scope_limits
         )
+
+    def _is_next(self, path: str) -> bool:
+        """Tell whether the machine's next event is of a node: N4 leaves the order of equally deep scopes open."""
+        told = [event for event in self.driver.events if _change(event) is not None]
+        count = self.model.change_count
+        return count < len(told) and told[count].node_path == path
 
     def _compare(self, wanted: list[Change | ScopeEnd]) -> None:
         driver, model = self.driver, self.model

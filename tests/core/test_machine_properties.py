@@ -10,6 +10,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
+from plait_server.core.definition.compiled import Definition, compile_graph
 from plait_server.core.definition.graph import (
     Condition,
     Delay,
@@ -31,16 +32,20 @@ from plait_server.core.definition.graph import (
     Timeouts,
     Transform,
 )
-from plait_server.core.run.events import ExecutionEnded
+from plait_server.core.run.events import Event, ExecutionEnded, ScopeOpened
+from plait_server.core.run.lone_scope import apply_alone, open_alone
 from plait_server.core.run.payload import Payload
+from plait_server.core.run.scope import AttemptRecord, Scope
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
+from plait_server.core.slices import finish
 from tests.core.against_model import SideBySide
 from tests.core.driver import Driver
+from tests.core.evaluator import analysis_of
 
 WHENS = st.sampled_from(["", "", "", "", "true", "false", "broken", "1"])
 ERROR_WHENS = st.sampled_from(["", "", "true", "false", "broken"])
 RATES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.67, 1.0])
-COMMON = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=500)
+COMMON = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=400)
 
 
 @st.composite
@@ -232,9 +237,11 @@ def without_clocks(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), policy=policy)
 
 
-def run_in_order(graph: Graph, fates: dict[str, list[str]], pick: Callable[[int], int]) -> Driver:
+def run_in_order(
+    graph: Graph, fates: dict[str, list[str]], pick: Callable[[int], int], driven_by: type[Driver] = Driver
+) -> Driver:
     """Run to the end: attempts have fixed fates, and `pick` says which running node comes next."""
-    driver = Driver(graph).start()
+    driver = driven_by(graph).start()
     followed: dict[str, int] = {}
     while not driver.execution.is_ended:
         running = driver.running()
@@ -397,3 +404,61 @@ def test_questions_and_grants_may_come_in_any_order_and_late(graph: Graph, data:
         else:
             assert driver.fire_next(), f"nothing can move: {driver.states()}"
     assert driver.execution.is_ended or driver.execution.is_cancelling
+
+
+@settings(COMMON, max_examples=100)
+@given(NESTED, st.data())
+def test_scope_folded_from_its_own_events_alone_is_the_live_one(graph: Graph, data: st.DataObject) -> None:
+    """N2: of a scope that ended its events are left; folded alone they show what was there, after every event."""
+    fates = {path: data.draw(st.lists(FATES, max_size=3)) for path in paths_of(graph)}
+
+    class Folding(Driver):
+        def _step(self, what: object) -> None:
+            super()._step(what)  # type: ignore[arg-type]  # What comes in goes out.
+            for path, scope in self.scopes.items():
+                if path:
+                    assert seen_of(folded(self.events, scope)) == seen_of(scope)
+
+    driver = run_in_order(graph, fates, lambda count: data.draw(st.integers(0, count - 1)), Folding)
+    for path, inner in driver.rules.graphs.items():
+        if path:
+            definition = compile_graph(inner, analysis_of(inner))
+            for record in fold(driver.events, path, definition).records:
+                assert record.state is driver.rules.states[record.path]
+                assert record.state is NodeState.QUEUED or record.reason == driver.rules.reasons[record.path]
+
+
+def folded(events: list[Event], live: Scope) -> Scope:
+    """The scope that the events of a live one make."""
+    return fold(events, live.path, live.definition)
+
+
+def fold(events: list[Event], path: str, definition: Definition) -> Scope:
+    """Fold the event that opened a scope and those of the nodes directly in it."""
+    own = [e for e in events if e.node_path.rpartition("/")[0] == path and e.node_path != path]
+    opening = next(e for e in events if isinstance(e.detail, ScopeOpened) and e.node_path == path)
+    scope = finish(open_alone(definition, opening))
+    for each in own:
+        apply_alone(scope, each)
+    return scope
+
+
+def seen_of(scope: Scope) -> list[object]:
+    """What lists and answers show of a scope's nodes."""
+    return [
+        scope.edge_states,
+        scope.input,
+        [failure.code for failure in scope.failures],
+        *(
+            (
+                *(record.path, record.state, record.reason, record.verdict, record.active_edges),
+                *(record.input, record.output, record.failure, record.started_s, record.sequence),
+                *(scope.branch(record.index), [_attempt_of(each) for each in record.attempts]),
+            )
+            for record in scope.records
+        ),
+    ]
+
+
+def _attempt_of(attempt: AttemptRecord) -> tuple[object, ...]:
+    return attempt.number, attempt.outcome, attempt.worker_id, dict(attempt.usage)

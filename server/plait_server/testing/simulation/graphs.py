@@ -162,7 +162,7 @@ def make_nested(chance: Random, *, is_long: bool, depth: int = 0) -> Graph:
     if depth <= DEPTH_MAX and chance.random() < 0.35:
         nodes += _make_output_of(chance, is_long=is_long)
         # Of one that failed the output is absent (F3).
-        edges.append(Edge(source=MAKER, target=_RUNNER, handle="error" if chance.random() < 0.4 else ""))
+        edges.append(Edge(source=MAKER, target=_RUNNER, handle="error" if chance.random() < 0.5 else ""))
     policy = _policy(chance)
     if depth:
         timeout_s = chance.choice((1.0, 4.0, 12.0)) if chance.random() < 0.15 else 0.0
@@ -240,7 +240,7 @@ def make_output(chance: Random, depth: int) -> str:
     if chance.random() < 0.2:
         return json.dumps(chance.choice((None, 3, *INVALID_GRAPHS)))
     graph = make_nested(chance, is_long=False, depth=max(depth, DEPTH_MAX - 1))
-    return json.dumps(json_format.MessageToDict(graph_to_proto(graph)))
+    return json.dumps(_each_value(json_format.MessageToDict(graph_to_proto(graph)), _out_of_payload))
 
 
 def read_graph(output: JsonValue) -> Graph | None:
@@ -248,9 +248,32 @@ def read_graph(output: JsonValue) -> Graph | None:
     if not isinstance(output, dict) or output in INVALID_GRAPHS:
         return None
     try:
-        return graph_from_proto(json_format.ParseDict(output, graph_pb2.Graph()))
+        return graph_from_proto(json_format.ParseDict(_each_value(output, _into_payload), graph_pb2.Graph()))
     except json_format.ParseError:
         return None
+
+
+def _each_value(graph: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
+    """Change the values in a graph, and in those inside it: an output is a graph as in a graph file."""
+    if isinstance(graph, list):
+        return [_each_value(each, change) for each in graph]
+    if isinstance(graph, dict):
+        values = "input", "lockedOutput"
+        return {
+            key: change(value) if key in values else _each_value(value, change)
+            for key, value in graph.items()
+        }
+    return graph
+
+
+def _out_of_payload(payload: JsonValue) -> JsonValue:
+    assert isinstance(payload, dict)
+    value: JsonValue = json.loads(str(payload["json"]))
+    return value
+
+
+def _into_payload(value: JsonValue) -> JsonValue:
+    return {"json": json.dumps(value)}
 
 
 def _make_sleeper(chance: Random) -> Graph:

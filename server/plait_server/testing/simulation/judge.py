@@ -64,6 +64,7 @@ class Judge:
             self.value_of(first.input),
             is_answered=self._is_answered,
             is_output_made=self._is_output_made,
+            is_next=self._is_next,
         )
         self._due: list[Change | ScopeEnd] = []
         """What the last input leads to, and the journal has not told yet."""
@@ -329,6 +330,10 @@ class Judge:
         # A task that begins has no event, unless its input cannot be rendered.
         first = self.beginning_of(path)
         return not (isinstance(first, NodeEnded) and first.failure is not None)
+
+    def _is_next(self, path: str) -> bool:
+        """Tell whether the next event is of a node."""
+        return self._next is not None and self._next.node_path == path
 
     def _is_output_made(self, scope_path: str) -> bool:
         """Tell whether the next event is the end of a scope: its output is there."""

@@ -47,9 +47,11 @@ from plait_server.testing.slow_model.outcome import finished_outcome, stopped_ou
 from plait_server.testing.slow_model.paths import edges_into, edges_out_of, join_of
 from plait_server.testing.slow_model.races import losers
 from plait_server.testing.slow_model.scopes import (
+    depth,
     inner_first,
     innermost_first,
     is_fail_fast,
+    is_over,
     is_running,
     is_stopped,
     is_swept,
@@ -74,6 +76,7 @@ class SlowModel:
             where they are not, the others go on, and `answer` says when.
         is_output_made: Tells whether the output of a scope whose nodes have all ended is there, by the scope's path;
             while it is not, the scope does not end.
+        is_next: Tells which of equally deep scopes that are over ends next, by path; else the first in graph order.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class SlowModel:
         *,
         is_answered: Callable[[str], bool] = lambda _: True,
         is_output_made: Callable[[str], bool] = lambda _: True,
+        is_next: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._branch_counts: dict[str, int] = {}
         """Branch -> how many were opened directly under it: ordinals are never reused (B1, N6)."""
@@ -96,6 +100,7 @@ class SlowModel:
         self._expressions = expressions
         self._is_answered = is_answered
         self._is_output_made = is_output_made
+        self._is_next = is_next
         self._decisions: list[ModelNode] = []
         """Nodes whose join was decided, in the order of the decisions, over all scopes (N4)."""
         self._late: list[ModelNode] = []
@@ -357,22 +362,21 @@ class SlowModel:
 
     def _end_scope_that_is_over(self) -> bool:
         """End a scope below the execution, the innermost first, and its node with it (N4, E4, E5, E7)."""
-        for scope in innermost_first(self.root):
-            assert scope.parent is not None
-            if scope.is_stopped:
-                if is_fail_fast(scope) or not is_running(scope):
-                    self._end_with_node(scope, scope.parent, stopped_outcome(scope))
-                    return True
-            elif all(node.state.is_ended for node in scope.nodes.values()):
-                if self._is_output_made(scope.path):
-                    self._end_with_node(
-                        scope, scope.parent, self._changes.with_output(scope, finished_outcome(scope))
-                    )
-                    return True
-            elif is_stopped(scope) and not is_running(scope):
-                self._changes.put_back(scope.parent)
-                return True
-        return False
+        over = [scope for scope in innermost_first(self.root) if is_over(scope, self._is_output_made)]
+        if not over:
+            return False
+        # N4 does not say which of equally deep ones is first.
+        deepest = [scope for scope in over if depth(scope) == depth(over[0])]
+        scope = next((each for each in deepest if self._is_next(each.path)), deepest[0])
+        assert scope.parent is not None
+        if scope.is_stopped:
+            self._end_with_node(scope, scope.parent, stopped_outcome(scope))
+        elif all(node.state.is_ended for node in scope.nodes.values()):
+            outcome = self._changes.with_output(scope, finished_outcome(scope))
+            self._end_with_node(scope, scope.parent, outcome)
+        else:
+            self._changes.put_back(scope.parent)
+        return True
 
     def _begin_one(self) -> bool:
         """Let one other node whose join was decided begin, or FAIL with its join, in the order of the decisions."""

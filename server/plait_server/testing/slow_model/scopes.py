@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from plait_server.core.definition.graph import Graph, OnFailure
@@ -69,6 +69,15 @@ def is_swept(node: ModelNode) -> bool:
     if node.state.is_ended or (node.state, node.reason) == (NodeState.IDLE, Reason.SIBLING_FAILED):
         return False
     return is_aborted(node.scope) or (is_stopped(node.scope) and node.state is not NodeState.RUNNING)
+
+
+def is_over(scope: ModelScope, is_output_made: Callable[[str], bool]) -> bool:
+    """Tell whether nothing more happens in a scope (E4, E5, E7), and its output, if it needs one, is there."""
+    if scope.is_stopped:
+        return is_fail_fast(scope) or not is_running(scope)
+    if all(node.state.is_ended for node in scope.nodes.values()):
+        return is_output_made(scope.path)
+    return is_stopped(scope) and not is_running(scope)
 
 
 def innermost_first(root: ModelScope) -> list[ModelScope]:
