@@ -94,10 +94,12 @@ def test_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 # Planted defects: each must be found within a few seeds, by the check that is there for it.
 
 
-def is_found(count: int, *checks: str) -> bool:
+def is_found(count: int, *checks: str, first: int = 1) -> bool:
     """Whether one of the checks fails within so many seeds; those after the first that fails so are not run."""
     with sim.silenced():
-        return any(result.failure and result.check in checks for result in map(simulate, range(1, count + 1)))
+        return any(
+            result.failure and result.check in checks for result in map(simulate, range(first, first + count))
+        )
 
 
 def test_a_wrong_row_of_the_edge_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +121,8 @@ def test_a_permit_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         """Give nothing back."""
 
     monkeypatch.setattr(Grant, "release_engine", keep)
-    assert is_found(5, "Q1", "ends in time")
+    # In seed 1 nothing ends any more, and it takes 5 s to say so.
+    assert is_found(3, "Q1", first=2)
 
 
 def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
