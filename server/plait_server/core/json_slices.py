@@ -1,8 +1,8 @@
-"""The check of a long JSON text in slices, each of a few milliseconds, for whoever must not be held up.
+"""Checks a long JSON text in slices of a few milliseconds, so that other work is not blocked.
 
-`json_text.check_json` reads a text at once: a mebibyte of empty lists takes it 0.2 s. This reads token by token
-and stops in between; it takes longer in all, so only texts of many values come here. What the two accept is
-the same; a test compares them.
+`json_text.check_json` reads a text in one go: a mebibyte of empty lists takes 0.2 s. This module reads token by
+token and pauses in between. It takes longer in total, so it is used only for texts with many values. Both accept
+the same texts; a test compares them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import VALUE_DEPTH_MAX
 
 MARKS_AT_ONCE_MAX: Final = 25_000
-"""Commas, brackets and escapes of a text that is checked at once: 10 ms."""
+"""The number of commas, brackets and escapes up to which a text is checked in one go, in about 10 ms."""
 TOKENS_A_SLICE: Final = 4_000
 _CHARS_A_TOKEN: Final = 30
-"""In a run the regular expression takes as long for so many characters as the loop takes for a token."""
+"""Characters that the regular expression skips in the time in which the loop reads one token."""
 
 _STRING: Final = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _SPACE: Final = r"[ \t\n\r]*+"
 _TOKEN: Final = re.compile(rf"{_SPACE}(?:({_STRING})|([\[\]{{}},:])|([^\s\"\[\]{{}},:]++))")
 _SIMPLE: Final = rf"(?:\[\]|\{{\}}|-?(?:0|[1-9][0-9]{{0,14}}+)|true|false|null|{_STRING})"
 _RUN: Final = re.compile(rf"(?:{_SPACE}{_SIMPLE}{_SPACE},){{1,2000}}")
-"""Elements of a list that need no further look, each with its comma."""
+"""A run of list elements that need no further check, each with its comma."""
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _REST: Final = re.compile(_SPACE)
 _INTEGER_DIGITS_MAX: Final = 4_300
-"""Python reads no longer ones."""
+"""The most digits that Python reads in an integer."""
 
 
 def check_json_in_slices(text: str, *, max_bytes: int, max_depth: int = VALUE_DEPTH_MAX) -> Iterator[None]:
-    """Check as `check_json` does; between two values that this gives, other work may be done.
+    """Check a text as `check_json` does, yielding in between so that other work may be done.
 
     Raises:
         InvalidJson: The text is no JSON, is too long or nests too deep.
@@ -64,9 +64,9 @@ def takes_long(text: str) -> bool:
 
 
 def _walk(text: str, max_depth: int) -> Iterator[int]:
-    """Go through the tokens as RFC 8259's grammar has them, and give what each step costs."""
+    """Read the tokens by the grammar of RFC 8259, and yield the cost of each step."""
     stack: list[set[str] | None] = []
-    """The containers around: the keys of an object, None for a list."""
+    """The open containers: an object's keys, None for a list."""
     expected = "value"
     position = 0
     while True:

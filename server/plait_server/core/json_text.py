@@ -1,12 +1,12 @@
-"""JSON text as RFC 8259 means it: the one validator, and ways to join texts without parsing them.
+"""JSON text as defined by RFC 8259: the only validator, and ways to join texts without parsing them.
 
-Payloads stay text until an expression names them, so most are checked once and never looked into again. What
+Payloads stay text until an expression names them, so most are checked once and never parsed. What
 passes here means the same to every reader: no NaN or Infinity, no number beyond a double's range, no key
 twice in an object, no lone surrogate (written out or as an escape), no nesting past `VALUE_DEPTH_MAX`,
 nothing that is not UTF-8.
 
-The reading is the standard library's C scanner, with a hook for each object and each number with a fraction.
-What the scanner does not check is looked for in the text with regular expressions that cannot backtrack.
+Texts are read by the standard library's C scanner, with a hook for each object and each number with a fraction.
+What the scanner does not check is checked with regular expressions that cannot backtrack.
 Nothing here recurses before the depth is known to be small.
 """
 
@@ -22,12 +22,12 @@ from typing import Final, NoReturn, TypeAlias, cast
 from plait_server.core.limits import VALUE_DEPTH_MAX
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
-"""A parsed JSON value. Whoever is handed one reads it and never changes it: values are shared."""
+"""A parsed JSON value. Values are shared, so nobody may change one."""
 
 _COMMON: Final = frozenset(
     form for text in ("null", "true", "false", "{}", "[]", '""', "0", "1") for form in (text, text.encode())
 )
-"""The texts that need no reading: most results of nodes that only act."""
+"""Texts that need no parsing: the most common results of nodes that only have side effects."""
 _STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS: Final = re.compile(r"[^\[\]{}]++")
 _ESCAPE: Final = re.compile(
@@ -35,7 +35,7 @@ _ESCAPE: Final = re.compile(
 )
 """A surrogate pair, half of one, or any other escape."""
 _LONG_INTEGER: Final = re.compile(r"\d{4301}")
-"""Python reads no integer of more than 4,300 digits, for the time that would take grows with their square."""
+"""Python reads no integer of more than 4,300 digits, because the time for that grows with their square."""
 _NUMBER_BEYOND_DOUBLE: Final = re.compile(r"\d[\d.]*[eE]\+?\d{3}|\d{309}")
 _BRACES_TO_BRACKETS: Final = str.maketrans("{}", "[]")
 
@@ -46,13 +46,13 @@ class InvalidJson(ValueError):
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(f"{reason} (at character {position})")
         self.reason = reason
-        """What is wrong, for the user; quotes nothing of the text but keys and numbers."""
+        """What is wrong, for the user; it quotes only keys and numbers of the text."""
         self.position = position
-        """Characters before the trouble, as exactly as it is known; bytes where the text is not UTF-8."""
+        """Characters before the error, as exactly as it is known; bytes if the text is not UTF-8."""
 
 
 def check_json(text: str | bytes, *, max_bytes: int, max_depth: int = VALUE_DEPTH_MAX) -> None:
-    """Check that a text is JSON, without keeping what it says.
+    """Check that a text is JSON, without returning its value.
 
     Args:
         text: The text; bytes are read as UTF-8.
@@ -100,9 +100,9 @@ def parse_json(text: str | bytes, *, max_depth: int = VALUE_DEPTH_MAX) -> JsonVa
 
 
 def exceeds_depth(text: str, max_depth: int) -> bool:
-    """Tell whether lists and objects of a JSON text nest deeper than `max_depth`.
+    """Return whether lists and objects of a JSON text nest deeper than `max_depth`.
 
-    Of a text that is no JSON it may say either, but it says so quickly and without recursion.
+    For a text that is not JSON the answer may be either, but it comes quickly and without recursion.
     """
     if text.count("[") + text.count("{") <= max_depth:
         return False
@@ -110,7 +110,7 @@ def exceeds_depth(text: str, max_depth: int) -> bool:
     for _ in range(max_depth):
         if not brackets:
             return False
-        # Takes away the innermost pairs, and with them exactly one level.
+        # Removes the innermost pairs, which is exactly one level.
         brackets = brackets.replace("[]", "")
     return "[]" in brackets or brackets.count("[") > max_depth
 
@@ -128,7 +128,7 @@ def dump_json(value: JsonValue) -> str:
 
 
 def splice_object(pairs: Iterable[tuple[str, str]]) -> str:
-    """Make an object's text of keys and the JSON texts of their values, which are trusted and not read.
+    """Build an object's text from keys and the JSON texts of their values, which are trusted and not parsed.
 
     The keys must differ; they are written in the order given.
     """
@@ -136,7 +136,7 @@ def splice_object(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def splice_array(texts: Iterable[str]) -> str:
-    """Make a list's text of the JSON texts of its items, which are trusted and not read."""
+    """Build a list's text from the JSON texts of its items, which are trusted and not parsed."""
     return "[" + ",".join(texts) + "]"
 
 
@@ -184,14 +184,14 @@ def _encode(text: str) -> bytes:
 
 
 def _refuse_lone_surrogates(text: str) -> None:
-    """Look through the escapes of a text that is otherwise JSON, where backslashes stand in strings only."""
+    """Check the escapes of a text that is otherwise JSON, so that backslashes occur only in strings."""
     for escape in _ESCAPE.finditer(text):
         if escape["lone"]:
             raise InvalidJson("half of a surrogate pair stands alone", escape.start())
 
 
 def _locate(error: InvalidJson, text: str) -> InvalidJson:
-    """Find in the text what a hook of the scanner refused, which does not know where it is."""
+    """Find the position of what a hook of the scanner refused; the hook itself does not know it."""
     if isinstance(error, _DuplicateKey):
         return InvalidJson(error.reason, _position_of_duplicate(text))
     if error.reason.startswith("the number"):
@@ -202,7 +202,7 @@ def _locate(error: InvalidJson, text: str) -> InvalidJson:
 
 
 def _position_of_duplicate(text: str) -> int:
-    """Give where the first key that stands twice in its object does so; up to there the text is JSON."""
+    """Return the position of the first duplicate key; the text is JSON up to there."""
     open_objects: list[set[str] | None] = []
     for token in re.finditer(rf"{_STRING.pattern}(\s*:)?|[\[\]{{}}]", text, re.DOTALL):
         match token[0]:

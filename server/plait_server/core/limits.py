@@ -12,7 +12,7 @@ GRAPH_MESSAGE_BYTES_MAX: Final = 16 * MIB
 MESSAGE_BYTES_MAX: Final = 4 * MIB
 """gRPC's own default, for every call that sends no graph."""
 PAYLOAD_BYTES_MAX: Final = 1 * MIB
-"""Larger results belong into a blob store, and their address into the payload."""
+"""Larger results belong in a blob store, with their address in the payload."""
 JOINED_INPUT_BYTES_MAX: Final = 16 * MIB
 """A join splices the outputs of its sources: sixteen of the largest."""
 INLINE_BYTES_MAX: Final = 32 * KIB
@@ -32,7 +32,7 @@ LABELS_MAX: Final = 64
 LABEL_CHARS_MAX: Final = 128
 """Keys and values of labels of executions and workers, which stand in lists."""
 LABEL_KEY_CHARS_MAX: Final = 128
-"""As an id's."""
+"""The same as for an id."""
 LABEL_VALUE_CHARS_MAX: Final = 1_024
 """All labels of a graph or an execution together stay well below a payload."""
 BRANCH_NAME_CHARS_MAX: Final = 128
@@ -40,16 +40,16 @@ BRANCH_NAME_CHARS_MAX: Final = 128
 RETRYABLE_CODES_MAX: Final = 64
 """Each is compared with the code of every failure."""
 SWITCH_CASES_MAX: Final = 10_000
-"""Each is a handle, looked for one by one; half a millisecond."""
+"""Each is a handle, searched linearly; half a millisecond."""
 WATCHERS_MAX: Final = 10_000
 WORKERS_MAX: Final = 5_000
 """Attached workers; each is pinged every few seconds."""
 SERVED_TYPES_MAX: Final = 1_000
 """Node types of one worker; the allocator looks at each when the worker's slots change."""
 HELD_ATTEMPTS_MAX: Final = 20_000
-"""What a worker may hold when it attaches again: all its slots, and as many results not recorded."""
+"""The attempts a worker may report when it re-attaches: one for each slot, and as many unrecorded results."""
 TOKEN_BYTES_MAX: Final = 4 * KIB
-"""An attempt's token holds ids of at most 128 characters and a node path; it is sent back as it came."""
+"""An attempt's token holds ids of at most 128 characters and a node path; workers send it back unchanged."""
 PROBLEMS_MAX: Final = 50
 """Problems of a graph that are reported; V5."""
 MAX_CONCURRENCY_MAX: Final = 10_000
@@ -57,14 +57,14 @@ ATTEMPTS_MAX: Final = 1_000
 LOST_ATTEMPTS_MAX: Final = 100
 PRIORITY_MAX: Final = 1_000
 DURATION_S_MAX: Final = 10 * 366 * 86_400.0
-"""Ten years: what a wall clock may be off by, and still far from an overflow of a timestamp."""
+"""Ten years: more than a wall clock is ever wrong by, and far from the overflow of a timestamp."""
 BACKOFF_S_MAX: Final = 86_400.0
 MULTIPLIER_MAX: Final = 100.0
 FAILURE_MESSAGE_BYTES_MAX: Final = 4 * KIB
 FAILURE_CAUSES_MAX: Final = 50
 """Causes of one failure."""
 FAILURE_CAUSES_BYTES_MAX: Final = 64 * KIB
-"""All causes of a failure together, with what is behind them: a screenful or two."""
+"""All causes of a failure together, with their own causes: one or two screens of text."""
 EDGES_NAMED_MAX: Final = 64
 """Edges that one event names: with the longest ids they take 17 KiB."""
 FAILURE_DEPTH_MAX: Final = 8

@@ -1,9 +1,9 @@
-"""Long computations in slices: generators that stop now and then, so that others may go on between.
+"""Long computations in slices: generators that pause regularly, so that other work can run in between.
 
-A graph of 100,000 nodes takes seconds to take over, and a server has one loop. What may take long is written
-as a generator that yields after every `ITEMS_PER_SLICE` items or so and returns its value; the runtime lets
-others run between its slices, and whoever does not care calls `finish`. What it builds belongs to it until it
-returns.
+A graph of 100,000 nodes takes seconds to accept, and a server has one event loop. A computation that may take
+long is therefore a generator that yields after about every `ITEMS_PER_SLICE` items and returns its value. The
+runtime lets other tasks run between its slices; callers that may block call `finish`. Whatever the generator
+builds is not to be used until it returns.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Slices: TypeAlias = Generator[None, None, T]
 """A computation in slices; its value is what the generator returns."""
 
 ITEMS_PER_SLICE: Final = 1_000
-"""Items that take 1 us to 3 us each make slices of some milliseconds."""
+"""At 1 us to 3 us an item, a slice takes some milliseconds."""
 
 
 def finish(work: Slices[T]) -> T:
-    """Do all of it at once."""
+    """Run all slices at once, and return the value."""
     while True:
         try:
             next(work)

@@ -21,7 +21,7 @@ ERROR_HANDLE: Final = "error"
 """The handle that every node has; its edges carry the failure."""
 
 GUARD_MODES: Final = (JoinMode.ANY, JoinMode.QUORUM, JoinMode.COLLECT)
-"""The joins that outlive a broken edge (E3)."""
+"""The joins that a broken edge does not end (E3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +29,13 @@ class Adjacency:
     """A graph's edges by position. Built once and shared; never changed."""
 
     edge_sources: Sequence[int]
-    """Position of the node that each edge leaves."""
+    """Position of each edge's source node."""
     edge_targets: Sequence[int]
-    """Position of the node that each edge enters."""
+    """Position of each edge's target node."""
     outgoing: Sequence[Sequence[int]]
-    """For each node the positions of the edges that leave it, ascending."""
+    """For each node, the positions of its outgoing edges, ascending."""
     incoming: Sequence[Sequence[int]]
-    """For each node the positions of the edges that enter it, ascending."""
+    """For each node, the positions of its incoming edges, ascending."""
     index: Mapping[str, int]
     """Position of each node by its id."""
 
@@ -93,7 +93,7 @@ def build_adjacency_in_slices(graph: Graph) -> Slices[Adjacency]:
 def connect(
     index: Mapping[str, int], node_count: int, edge_sources: Sequence[int], edge_targets: Sequence[int]
 ) -> Adjacency:
-    """Build the adjacency of edges that are given by the positions of their nodes."""
+    """Build an adjacency from edges given as positions of their nodes."""
     outgoing: list[list[int]] = [[] for _ in range(node_count)]
     incoming: list[list[int]] = [[] for _ in range(node_count)]
     for edge, (source, target) in enumerate(zip(edge_sources, edge_targets, strict=True)):
@@ -129,7 +129,7 @@ def find_cycle(adjacency: Adjacency) -> list[int] | None:
 
 
 def analyze(graph: Graph, adjacency: Adjacency, inner: Mapping[int, Analysis] | None = None) -> Analysis:
-    """Work out what an execution needs to know of a graph without cycles (V9).
+    """Analyze an acyclic graph for its executions (V9).
 
     Args:
         graph: The graph.
@@ -171,7 +171,7 @@ def analyze(graph: Graph, adjacency: Adjacency, inner: Mapping[int, Analysis] | 
 
 
 def inner_graphs(graph: Graph) -> list[tuple[int, Graph]]:
-    """Return the graphs that stand in sub-graph nodes, each with the position of its node, ascending."""
+    """Return the inline graphs of sub-graph nodes, each with its node's position, ascending."""
     return [
         (position, node.kind.graph)
         for position, node in enumerate(graph.nodes)
@@ -180,7 +180,7 @@ def inner_graphs(graph: Graph) -> list[tuple[int, Graph]]:
 
 
 def longest_path(adjacency: Adjacency, analysis: Analysis) -> list[int]:
-    """Return the nodes of a longest path in order; of several paths the one that is earliest in the graph."""
+    """Return the nodes of a longest path in order; of several, the one that is earliest in the graph."""
     if not analysis.remaining:
         return []
     left = max(analysis.remaining)

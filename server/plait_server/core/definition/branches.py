@@ -31,7 +31,7 @@ MAIN: Final = 0
 """The branch of the execution."""
 
 PATH_PARTS_MAX: Final = 8
-"""Parts of a path for display; ELLIPSIS, which stands for what is cut out of a longer one, counts."""
+"""The most parts that a path for display has; the ELLIPSIS in a shortened one counts as a part."""
 ELLIPSIS: Final = "…"
 _HEAD_PARTS: Final = 4
 _TAIL_PARTS: Final = 3
@@ -80,7 +80,7 @@ class Branches:
         return self._ordinals[branch]
 
     def depth(self, branch: int) -> int:
-        """Return how many branches this one is under; 0 for branch 0."""
+        """Return how many branches this one is nested in; 0 for branch 0."""
         return self._depths[branch]
 
     def opened_under(self, branch: int) -> int:
@@ -88,7 +88,7 @@ class Branches:
         return self._opened[branch]
 
     def ordinals(self, branch: int, count: int) -> list[int]:
-        """Return the numbers of the last `count` parts of a branch's path, its own the last."""
+        """Return the ordinals in the last `count` parts of a branch's path; the branch's own comes last."""
         ordinals: list[int] = []
         for _ in range(count):
             ordinals.append(self._ordinals[branch])
@@ -100,7 +100,7 @@ class Branches:
         return self._names.get(branch, "")
 
     def full_path(self, branch: int) -> str:
-        """Return all parts of the path, such as `0-001-002`; as long as the branch is deep."""
+        """Return all parts of the path, such as `0-001-002`; its length grows with the branch's depth."""
         return "-".join(self._parts(branch, self._depths[branch] + 1))
 
     def path(self, branch: int) -> str:
@@ -129,7 +129,7 @@ class Branches:
         return first
 
     def ancestor(self, branch: int, depth: int) -> int:
-        """Return the branch of a depth that a branch is under, or the branch itself."""
+        """Return a branch's ancestor at a depth; at its own depth, the branch itself."""
         depths, jumps, parents = self._depths, self._jumps, self._parents
         while depths[branch] > depth:
             jump = jumps[branch]
@@ -137,7 +137,7 @@ class Branches:
         return branch
 
     def _parts(self, branch: int, count: int) -> list[str]:
-        """Return the last parts of the path, the branch's own the last of them."""
+        """Return the last parts of the path; the branch's own comes last."""
         parts: list[str] = []
         for _ in range(count):
             parts.append(f"{self._ordinals[branch]:03}" if branch else "0")
@@ -157,7 +157,7 @@ class Branches:
         return branch
 
     def assign_in_slices(self, graph: Graph, adjacency: Adjacency, levels: Sequence[int]) -> Slices[None]:
-        """Open the branches of a graph; once, right after the making."""
+        """Open the branches of a graph. Call this once, right after construction."""
         node_branch = [MAIN] * len(graph.nodes)
         edge_branch = [MAIN] * len(graph.edges)
         opened = self._opened

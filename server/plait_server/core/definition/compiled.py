@@ -1,4 +1,4 @@
-"""A graph ready to run: what all scopes that run it share, worked out once and changed by nobody."""
+"""A graph ready to run: everything that the scopes running it share. Computed once, immutable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plait_server.core.slices import Slices, batches, finish
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Definition:
-    """A valid graph with what follows from it."""
+    """A valid graph, with everything derived from it."""
 
     graph: Graph
     analysis: Analysis
@@ -29,14 +29,14 @@ class Definition:
     level_sizes: Sequence[int]
     """How many nodes each level has."""
     inner: Mapping[int, Definition]
-    """The graphs that stand in sub-graph nodes, by the position of the node, ascending."""
+    """The compiled inline graphs of sub-graph nodes, by the position of the node, ascending."""
 
     def __repr__(self) -> str:
         return f"<Definition {self.graph.name!r}, {len(self.graph.nodes)} nodes>"
 
 
 def compile_graph(graph: Graph, analysis: Analysis) -> Definition:
-    """Work out what the scopes of a valid graph share."""
+    """Compute what the scopes of a valid graph share."""
     return finish(compile_in_slices(graph, analysis))
 
 

@@ -1,4 +1,4 @@
-"""What the expressions of a graph may name (V6): variables, and the nodes of their own graph (N5).
+"""Checks which names the expressions of a graph use (V6): variables, and the nodes of their own graph (N5).
 
 Expressions belong to an evaluator outside the core; `Answers` asks it once for each distinct source.
 """
@@ -29,12 +29,12 @@ from plait_server.core.json_text import InvalidJson, check_json
 VARIABLES: Final = ("input", "execution", "nodes")
 """What every expression may name."""
 OUTPUT_VARIABLE: Final = "output"
-"""What the edge would carry; a `when` may name it, and nothing else."""
+"""The value that the edge would carry; a `when` may name it, no other expression may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpressionNames:
-    """What an expression, or all expressions of a template together, name."""
+    """The names used by an expression, or by all expressions of a template together."""
 
     roots: tuple[str, ...] = ()
     """The variables, each once."""
@@ -43,41 +43,41 @@ class ExpressionNames:
 
 
 class ExpressionCheck(Protocol):
-    """Compiles an expression, or all expressions of a template, and says what they name."""
+    """Compiles an expression, or all expressions of a template, and reports which names they use."""
 
     def __call__(self, source: str, *, template: bool) -> ExpressionNames | str:
         """Check a source.
 
         Args:
-            source: An expression of at most 4 KiB. Of a template the JSON text in whose strings expressions
-                stand: it is JSON within its limits, but nobody has looked at its expressions, nor at how long
-                    they are.
-            template: Whether it is a template.
+            source: An expression of at most 4 KiB. For a template, a JSON text with expressions in
+                its strings. The JSON has been checked against its limits; the expressions and their lengths
+                have not.
+            template: Whether the source is a template.
 
         Returns:
-            What it names; or, as a string, what is wrong with it and what to do.
+            The names it uses; or, as a string, what is wrong with it and what to do.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A graph that is being checked, and the graphs around it."""
+    """A graph that is being checked, and the graphs it is nested in."""
 
     path: str
-    """The path of the graph's field: `graph`, or `graph.nodes[3].subgraph.graph` and the like."""
+    """The path of the graph's field, such as `graph` or `graph.nodes[3].subgraph.graph`."""
     index: Mapping[str, int]
     """Position of each of its nodes by its id."""
     around: Place | None = None
-    """The graph in whose sub-graph node it stands; None of the outermost."""
+    """The graph whose sub-graph node holds this one; None for the outermost."""
     holder: str = ""
-    """The id of that node."""
+    """The id of that sub-graph node."""
     depth: int = 0
-    """How many graphs are around it."""
+    """How many graphs this one is nested in."""
 
 
 class Answers:
-    """Asks of each distinct source, once, whether it compiles and what it names."""
+    """Checks each distinct source once: whether it compiles, and which names it uses."""
 
     __slots__ = ("_answers", "_check")
 
@@ -86,7 +86,7 @@ class Answers:
         self._answers: dict[tuple[str, bool], ExpressionNames | str] = {}
 
     def of(self, source: str, *, template: bool) -> ExpressionNames | str:
-        """Return what a source names, or what is wrong with it."""
+        """Return the names that a source uses, or what is wrong with it."""
         key = (source, template)
         answer = self._answers.get(key)
         if answer is None:
@@ -94,7 +94,7 @@ class Answers:
         return answer
 
     def names_output(self, when: str) -> bool:
-        """Tell whether a `when` of a valid graph looks at what its edge would carry."""
+        """Return whether a `when` of a valid graph refers to the value that its edge would carry."""
         answer = self._answers.get((when, False))
         return isinstance(answer, ExpressionNames) and OUTPUT_VARIABLE in answer.roots
 
@@ -119,10 +119,10 @@ class GraphExpressions:
         self._answers = answers
         self._report = report
         self.questions: list[UpstreamQuestion] = []
-        """Which nodes have to be upstream of which."""
+        """Pairs of nodes where one has to be upstream of the other."""
 
     def check_node(self, field: str, position: int, node: Node) -> None:
-        """Check what a node names: in its expressions, and as the node whose output is its graph."""
+        """Check the names that a node uses: in its expressions, and in `output_of`."""
         match node.kind:
             case Condition(expression=expression):
                 field, result = f"{field}.condition.expression", "a boolean"
@@ -161,7 +161,7 @@ class GraphExpressions:
         template: bool = False,
         may_name_itself: bool = False,
     ) -> None:
-        """Check one expression; `node` is the node whose ancestors it may name, None if it may name all."""
+        """Check one expression; it may name the ancestors of `node`, or all nodes if that is None."""
         answer = self._answers.of(source, template=template)
         if isinstance(answer, str):
             self._report.add(field, answer)

@@ -118,20 +118,20 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How failed attempts are repeated (T1, T2)."""
+    """How failed attempts are retried (T1, T2)."""
 
     max_attempts: int = 1
     initial_backoff_s: float = 1.0
     multiplier: float = 2.0
     max_backoff_s: float = 60.0
     retryable_codes: tuple[str, ...] = ()
-    """The codes that are retried, and no others; empty: all but those that another attempt cannot help."""
+    """If not empty, only these codes are retried; if empty, all except those that another attempt cannot help."""
     max_lost_attempts: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Bounds of a task node's time in seconds; 0 is no bound (T4)."""
+    """Time limits of a task node in seconds; 0 means no limit (T4)."""
 
     attempt_s: float = 0.0
     node_s: float = 0.0
@@ -151,9 +151,9 @@ class Node:
     kind: Kind | None
     """None only in a graph that validation refuses."""
     input: str | None = None
-    """JSON text in which strings may hold `{{ CEL }}`; None if the node takes the object of its join (J2)."""
+    """JSON text in which strings may hold `{{ CEL }}`; None if the input is the join's object (J2)."""
     join: Join | None = None
-    """None when the graph says nothing, which means ALL."""
+    """None if the graph does not set one, which means ALL."""
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     on_error: OnError = OnError.UNSPECIFIED
@@ -225,13 +225,13 @@ class Policy:
     min_success_rate: float = 0.0
     collect_errors: bool = False
     timeout_s: float = 0.0
-    """Seconds from the start; 0 is no bound."""
+    """Seconds from the start; 0 means no limit."""
     max_concurrency: int = 0
-    """Attempts at once; 0 means `DEFAULT_CONCURRENCY` for an execution, and no limit of its own for a graph inside."""
+    """Attempts at once; 0 means `DEFAULT_CONCURRENCY` for an execution, and no limit for an inner graph."""
 
     @property
     def execution_limit(self) -> int:
-        """How many attempts of an execution under this policy may run at once."""
+        """Return how many attempts of an execution may run at once under this policy."""
         return self.max_concurrency or DEFAULT_CONCURRENCY
 
 
@@ -241,7 +241,7 @@ class Graph:
 
     nodes: tuple[Node, ...]
     edges: Sequence[Edge] = ()
-    """A tuple, or of a large graph `EdgeColumns`."""
+    """A tuple, or `EdgeColumns` for a large graph."""
     name: str = ""
     policy: Policy = Policy()
     scheduling: Scheduling = Scheduling.READY
@@ -252,13 +252,13 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """What validation works out of a valid graph; kept in the first event (V9)."""
+    """The result of analyzing a valid graph; stored in the first event (V9)."""
 
     levels: tuple[int, ...]
     """Longest path to each node within its scope, in edges; error edges count."""
     remaining: tuple[int, ...]
     """Longest path from each node to a sink, in edges; error edges count."""
     guarded: frozenset[int]
-    """Positions of the nodes whose failure a later join takes care of (E3)."""
+    """Positions of the guarded nodes: a later join handles their failure (E3)."""
     inner: Mapping[int, Analysis] = field(default_factory=dict[int, "Analysis"])
-    """The analyses of the graphs that stand in sub-graph nodes, by the position of the node, ascending."""
+    """The analyses of the inline graphs of sub-graph nodes, by the position of the node, ascending."""

@@ -1,4 +1,4 @@
-"""What is allowed in a graph and rarely meant (V5). Few, so that they are read."""
+"""Warnings about settings that are allowed but rarely intended (V5). There are few, so that they are read."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def add_warnings(
 
     Args:
         path: The path of the graph's field.
-        graph: The graph; graphs inside it are not looked into.
+        graph: The graph; graphs inside it are not examined.
         adjacency: Its edges.
-        names_output: Tells whether a `when` looks at what its edge would carry, and so may turn a null away.
-        report: Takes the warnings.
+        names_output: Returns whether a `when` refers to the value that its edge would carry, and so may reject a null.
+        report: Collects the warnings.
     """
     for position, node in enumerate(graph.nodes):
         if node.retry is not None and _repeats_nothing(node.retry):

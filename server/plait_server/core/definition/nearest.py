@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 QUOTED_CHARS_MAX: Final = 80
-"""Enough to recognize a name by, and 50 problems stay a message that is read."""
+"""Long enough to recognize a name, and short enough that a message with 50 problems is readable."""
 QUOTED_NAMES_MAX: Final = 12
 
 # These bound a search to a few milliseconds: comparing two names of 128 characters takes 30 us, filtering one
@@ -23,13 +23,13 @@ _SIMILARITY_MIN: Final = 0.6
 
 
 def quote(name: str) -> str:
-    """Put a name in quotes: a long one cut, one with control or direction characters escaped."""
+    """Put a name in quotes; cut a long one, and escape control and direction characters."""
     cut = name if len(name) <= QUOTED_CHARS_MAX else f"{name[:QUOTED_CHARS_MAX]}…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 
 def quote_all(names: Sequence[str]) -> str:
-    """Put names in quotes, one after the other; of many the first 12 and how many more there are."""
+    """Put names in quotes, separated by commas: at most 12, then the number of the others."""
     shown = ", ".join(quote(name) for name in names[:QUOTED_NAMES_MAX])
     more = len(names) - QUOTED_NAMES_MAX
     return f"{shown} and {more:,} more" if more > 0 else shown
@@ -38,8 +38,8 @@ def quote_all(names: Sequence[str]) -> str:
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """Return the one of `names` that a misspelt name was probably meant to be; None if none is near.
 
-    Case does not count. Of many names those are compared that begin or end alike and are about as long;
-    earlier ones win.
+    Case is ignored. If there are many names, only those of similar length with the same beginning or end are
+    compared. Of equally near names the first wins.
     """
     if not name or len(name) > _COMPARED_CHARS_MAX:
         return None

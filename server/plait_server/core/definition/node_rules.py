@@ -35,7 +35,7 @@ from plait_server.core.json_text import InvalidJson, check_json
 TRUE_HANDLE: Final = "true"
 FALSE_HANDLE: Final = "false"
 DEFAULT_HANDLE: Final = "default"
-"""The handle of a switch whose value is none of its cases."""
+"""The handle that a switch selects if its value matches no case."""
 
 _ID: Final = re.compile(limits.ID_PATTERN)
 _ID_RULE: Final = f"1 to {limits.ID_CHARS_MAX} letters, digits, `_`, `.` or `-`"
@@ -43,7 +43,7 @@ _YEARS_MAX: Final = round(limits.DURATION_S_MAX / (366 * 86_400))
 
 
 def handles_of(kind: Kind | None) -> tuple[str, ...]:
-    """Return the handles of a node of this kind (section 5), `error` last; of an unknown kind `error` alone."""
+    """Return the handles of a node of this kind (section 5), `error` last; an unknown kind has `error` alone."""
     match kind:
         case Condition():
             return (TRUE_HANDLE, FALSE_HANDLE, ERROR_HANDLE)
@@ -58,7 +58,7 @@ def handles_of(kind: Kind | None) -> tuple[str, ...]:
 
 
 def check_graph(path: str, graph: Graph, report: Report) -> None:
-    """Check what a graph says beside its nodes and edges; `path` is that of the graph, such as `graph`."""
+    """Check a graph's settings, without its nodes and edges; `path` is that of the graph, such as `graph`."""
     if graph.name and not _ID.fullmatch(graph.name):
         report.add(f"{path}.name", f"{quote(graph.name)} is no name: write {_ID_RULE}, or leave it empty")
     if not graph.nodes:
@@ -256,12 +256,12 @@ def _check_bound(field: str, bound_s: float, report: Report) -> None:
 
 
 def too_many(count: int, what: str, most: int) -> str:
-    """Say that there are more of something than are allowed."""
+    """Return the message that there are more of something than are allowed."""
     return f"there are {count:,} {what}; at most {most:,} are allowed"
 
 
 def too_deep() -> str:
-    """Say that a graph stands in too many others."""
+    """Return the message that a graph is nested too deep."""
     most = limits.SCOPES_DEEP_MAX
     return f"graphs are nested more than {most} deep here; put its nodes into the graph around it"
 

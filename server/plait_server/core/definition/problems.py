@@ -1,4 +1,4 @@
-"""Problems of a graph, and the report that counts them all and keeps the first (V5)."""
+"""The problems of a graph, and a report that counts all of them and keeps the first (V5)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Report:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The problems that are kept."""
+        """The problems that were kept."""
         return tuple(self._problems)
 
     @property
@@ -39,7 +39,7 @@ class Report:
         return self._count
 
     def add(self, field: str, message: str | Callable[[], str]) -> None:
-        """Add a problem, unless the report began with one of the same field.
+        """Add a problem, unless its field has one among the decoding problems.
 
         Args:
             field: Path of the field.

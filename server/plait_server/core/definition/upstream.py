@@ -1,15 +1,16 @@
 """Whether the nodes that expressions name are upstream of the nodes that name them (V6).
 
-Reachability between all pairs takes n^2 bits. What is asked is far less, and most of it is near:
+Reachability between all pairs takes n^2 bits. Far fewer questions are asked, and most are about
+neighbors:
 
 1. A node whose level is not lower is not upstream.
 2. A direct predecessor is upstream. Nearly every question ends here.
 3. The rest is answered for 4,096 named nodes at a time: each gets one bit, and one sweep over the graph in
-   the order of levels hands the bits on along the edges. A sweep begins at the first of its named nodes and
-   ends at the last node that asks; a node's bits are dropped once they are handed on.
+   the order of levels passes the bits along the edges. A sweep begins at the first of its named nodes and
+   ends at the last node that asks; a node's bits are dropped once they have been passed on.
 
-So the work is linear for every 4,096 nodes that are named from afar: at most 25 sweeps over a graph of the
-largest size, some seconds and 60 MB for one made to hurt, and nothing to speak of otherwise. A search from
+So the work is linear for every 4,096 distant nodes that are named: at most 25 sweeps over a graph of the
+largest size. That is some seconds and 60 MB for a hostile graph, and negligible otherwise. A search from
 each named node would be quadratic; interval labels answer most questions in constant time, but leave the same
 worst case.
 """
@@ -22,11 +23,11 @@ from typing import Final, NamedTuple
 from plait_server.core.definition.analysis import Adjacency
 
 NODES_PER_SWEEP: Final = 4_096
-"""Bits of 512 bytes a node: wider ones make fewer sweeps that take as long in all, and more memory."""
+"""Bits of 512 bytes a node: wider ones mean fewer sweeps, but the same total time and more memory."""
 
 
 class UpstreamQuestion(NamedTuple):
-    """Asks whether a node may be named. A tuple, for a graph may hold a million of them."""
+    """Asks whether a node may be named. A tuple, because a graph may need a million of them."""
 
     asking: int
     """Position of the node whose ancestors may be named."""
@@ -41,7 +42,7 @@ class UpstreamQuestion(NamedTuple):
 def find_not_upstream(
     adjacency: Adjacency, levels: Sequence[int], questions: Sequence[UpstreamQuestion]
 ) -> list[UpstreamQuestion]:
-    """Return the questions whose answer is no, in their order. The graph has no cycle; error edges count."""
+    """Return the questions whose answer is no, in their order. The graph must be acyclic; error edges count."""
     answers = [True] * len(questions)
     far: list[int] = []
     direct_of: dict[int, frozenset[int]] = {}

@@ -1,15 +1,15 @@
-"""What is wrong with a graph, all of it at once (V1 to V6), and what is odd about it.
+"""Validates a graph: reports all of its problems at once (V1 to V6), and warnings.
 
 Rules:
 
 1. A problem names the field by its path, the cause, and the remedy. The first 50 are kept, all are counted.
-2. A problem hides no other, with two exceptions: a graph past the limits of size is not looked into, and whether
-   nodes are upstream is asked only where ids, edges and order are sound, because the answers would mislead.
-3. Work is bounded by the size of the message. Messages that are slow to build are built only for the problems kept.
-4. Quotations of the caller's text are cut, with unprintable characters escaped.
+2. A problem hides no other, with two exceptions: a graph over the size limits is not examined further, and whether
+   nodes are upstream is checked only if ids, edges and order are valid, because the answers would mislead.
+3. Work is bounded by the size of the message. Messages that are slow to build are built only if kept.
+4. Quoted text of the caller is shortened, and its unprintable characters are escaped.
 5. A graph in a sub-graph node is checked as it would be alone (N1), the problems of its nodes after those of its
-   node. Sizes are those of all graphs together; graphs nested deeper than the limit are not looked into, so that
-   recursion over them is bounded.
+   node. The size limits apply to all graphs together. Graphs nested deeper than the limit are not examined, so
+   that recursion is bounded.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class Validation:
     warnings: tuple[Problem, ...] = ()
     """The first warnings, at most 50; only a valid graph has any."""
     analysis: Analysis | None = None
-    """What follows from the graph; present if and only if the graph is valid."""
+    """The analysis; present if and only if the graph is valid."""
 
     @property
     def is_valid(self) -> bool:
-        """Whether there is no problem."""
+        """Whether there are no problems."""
         return not self.problem_count
 
 
@@ -84,10 +84,10 @@ def validate(graph: Graph, check: ExpressionCheck, decoding_problems: Sequence[P
     """Check a graph, and analyze it if it is valid.
 
     Args:
-        graph: The graph; whatever its message can say is allowed here.
+        graph: The graph; anything that its message can express is accepted here.
         check: Compiles expressions; asked once for each distinct source.
-        decoding_problems: What the message said that the graph cannot. They count, they come first, and
-            nothing more is said of their fields.
+        decoding_problems: Problems found while the message was decoded. They are counted, come first, and
+            suppress further problems of the same fields.
     """
     report = Report(decoding_problems)
     if not _has_legal_size(graph, report):
@@ -127,7 +127,7 @@ class _Validator:
         self._answers = Answers(check)
         self._report = report
         self.warnings = Report()
-        """Those of the graphs that were checked before the first problem, a graph's after those of the graphs in it."""
+        """The questions of the graphs checked before the first problem; those of inner graphs come first."""
 
     def check(
         self, graph: Graph, path: str, around: Place | None = None, holder: str = ""
@@ -180,7 +180,7 @@ class _Validator:
 
 
 class _Structure:
-    """The ids of a graph and the ends of its edges, as far as they can be resolved."""
+    """The ids of a graph and the endpoints of its edges, as far as they can be resolved."""
 
     __slots__ = (
         "_edge_sources",
@@ -205,7 +205,7 @@ class _Structure:
         self._first_edges: dict[str, dict[int, int]] = {}
         self._handles: dict[int, Mapping[str, None]] = {}
         self.index: dict[str, int] = {}
-        """Position of each node by its id; where several have it, of the first."""
+        """Position of each node by its id; of the first one if several share it."""
         for position, node in enumerate(graph.nodes):
             first = self.index.setdefault(node.id, position)
             if first != position:
@@ -215,7 +215,7 @@ class _Structure:
                 )
         self.has_unique_ids = len(self.index) == len(graph.nodes)
         self.is_sound = self.has_unique_ids
-        """Whether, so far, ids are unique and edges lead from one node to another."""
+        """Whether all ids so far are unique and all edges so far connect two different nodes."""
         self.incoming_counts = [0] * len(graph.nodes)
         """How many edges name each node as their target."""
         for edge in graph.edges:
@@ -224,7 +224,7 @@ class _Structure:
                 self.incoming_counts[target] += 1
 
     def adjacency(self) -> Adjacency:
-        """Build the adjacency of the edges that lead from one node to another: of all edges if `is_sound`."""
+        """Build the adjacency of the edges that connect two different nodes: all of them if `is_sound`."""
         return connect(self.index, len(self._nodes), self._edge_sources, self._edge_targets)
 
     def check_edge(self, position: int, edge: Edge, place: Place) -> None:
@@ -273,7 +273,7 @@ class _Structure:
 
 
 def _handle_message(node: Node, handle: str) -> str:
-    """Say which handles there are, the one that was probably meant first if it is far back."""
+    """Return the message for an unknown handle, with the nearest name and the list of handles."""
     handles = handles_of(node.kind)
     if handles == ("", ERROR_HANDLE):
         return (

@@ -1,16 +1,16 @@
-"""What is to be decided next in an execution: J5's order, over all its scopes (N4).
+"""The queue of decisions in an execution, in the order of J5 over all its scopes (N4).
 
-The first of these that has something goes on:
+The first of these that is not empty supplies the next step:
 
 - `skips`: nodes whose join says SKIPPED, in the order of the decisions;
-- `racing`: scopes in which nobody waits for some nodes any more (J1), to be cancelled together;
-- `sweeping`: scopes that an unhandled failure stopped (E4), whose other nodes have not been put back yet;
+- `racing`: scopes with losers, nodes whose output is no longer wanted (J1), to be cancelled together;
+- `sweeping`: scopes stopped by an unhandled failure (E4), whose other nodes have not been put back to IDLE yet;
 - scopes that may be over, the innermost first;
-- `decided`: the other nodes whose join was decided and of which no event has told since, in the order of the
+- `decided`: the other nodes whose join was decided and that have had no event since, in the order of the
   decisions.
 
-All of it follows from events and is filled by `Scope.apply_*` alone, the same live and on replay. An entry is not
-searched for when its scope is closed: it is dropped when its turn comes.
+All of it follows from events and is filled by `Scope.apply_*` alone, the same live and on replay. When a scope is
+closed, its entries are not searched for: each is dropped when its turn comes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Agenda:
-    """The work of one execution's scopes."""
+    """The pending decisions of one execution's scopes."""
 
     __slots__ = ("_arrivals", "_over", "decided", "leveled", "racing", "skips", "sweeping")
 
@@ -35,17 +35,17 @@ class Agenda:
         self.racing: dict[Scope, None] = {}
         self.sweeping: dict[Scope, None] = {}
         self.leveled: dict[Scope, None] = {}
-        """Scopes that have come to a higher level, in which nodes may be held by theirs (R2)."""
+        """Scopes whose lowest unfinished level has risen, so that held nodes may start (R2)."""
         self._over: list[tuple[int, int, Scope]] = []
         self._arrivals = 0
 
     def forget(self, record: NodeRecord) -> None:
-        """Take a node off: an event tells of it."""
+        """Remove a node, because an event has recorded what becomes of it."""
         self.skips.pop(record, None)
         self.decided.pop(record, None)
 
     def clear(self) -> None:
-        """Drop everything: nothing is decided any more."""
+        """Drop everything, because nothing more is decided."""
         self.skips.clear()
         self.decided.clear()
         self.racing.clear()
@@ -54,14 +54,14 @@ class Agenda:
         self._over.clear()
 
     def look_at(self, scope: Scope) -> None:
-        """Have a scope looked at: it may be over."""
+        """Queue a scope to be checked, because it may be over."""
         if not scope.is_looked_at:
             scope.is_looked_at = True
             self._arrivals += 1
             heapq.heappush(self._over, (-scope.depth, self._arrivals, scope))
 
     def next_skip(self) -> NodeRecord | None:
-        """Return the node that is skipped next; it stays until an event tells of it."""
+        """Return the next node to skip; it stays queued until its event."""
         while self.skips:
             record = next(iter(self.skips))
             if not record.scope.is_closed:
@@ -70,7 +70,7 @@ class Agenda:
         return None
 
     def take_race(self) -> Scope | None:
-        """Take a scope that has losers."""
+        """Remove and return a scope that has losers."""
         while self.racing:
             scope = next(iter(self.racing))
             del self.racing[scope]
@@ -79,7 +79,7 @@ class Agenda:
         return None
 
     def take_sweep(self) -> Scope | None:
-        """Take a scope whose nodes are to be put back."""
+        """Remove and return a scope whose nodes are to be put back to IDLE."""
         while self.sweeping:
             scope = next(iter(self.sweeping))
             del self.sweeping[scope]
@@ -88,7 +88,7 @@ class Agenda:
         return None
 
     def take_over(self) -> Scope | None:
-        """Take a scope that may be over."""
+        """Remove and return a scope that may be over."""
         while self._over:
             _, _, scope = heapq.heappop(self._over)
             scope.is_looked_at = False
@@ -97,7 +97,7 @@ class Agenda:
         return None
 
     def take_decided(self) -> NodeRecord | None:
-        """Take the node whose join was decided first."""
+        """Remove and return the node whose join was decided first."""
         while self.decided:
             record, _ = self.decided.popitem(last=False)
             if not record.scope.is_closed:

@@ -1,4 +1,4 @@
-"""What becomes of attempts: results, losses and timeouts; retries come before the node ends (E2, T1 to T6)."""
+"""Decides on results, losses and timeouts of attempts, and on the retries before a node ends (E2, T1 to T6)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from plait_server.core.run.states import AttemptOutcome, NodeState, Reason
 from plait_server.core.run.usage import add_amount, add_usage, beyond, usage_text
 
 _STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
-"""How attempts end from outside; their handlers are told, and may use more until they have ended."""
+"""The outcomes of attempts stopped from outside; their handlers are told, and may use more until they have exited."""
 
 
 class Attempts:
@@ -37,21 +37,21 @@ class Attempts:
         self._machine = machine
         self._endings = endings
         self._said: dict[tuple[str, int], dict[str, Decimal]] = {}
-        """(node path, attempt) -> what it used and no event tells yet."""
+        """(node path, attempt) -> the usage reported so far that no event has recorded yet."""
 
     def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
-        """Take note of what an attempt says to have used since it said so last; the event that ends it has the sum."""
+        """Add usage reported by an attempt since its last report; the event that ends the attempt has the sum."""
         said = self._said.setdefault((node_path, attempt), {})
         said[unit] = add_amount(said.get(unit), amount)
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
-        """Return what an attempt used in all: its final report if there is one, else what it said before (U1)."""
+        """Return an attempt's total usage: its final report if there is one, else the sum of its reports (U1)."""
         return self._used(record.path, record.attempts[number - 1], final)
 
     def on_usage(self, node_path: str, number: int, final: Mapping[str, str] | None) -> None:
-        """Take what an attempt used by the end of its handler, after its own end was decided (U1).
+        """Record an attempt's usage that was reported after its end was decided (U1).
 
-        It counts if the attempt was stopped and the run goes on; else it is kept beside what counts.
+        It counts if the attempt was stopped and the run goes on; else it is kept as late usage.
         """
         attempt = self._machine.execution.attempt(node_path, number)
         if attempt is None:
@@ -63,23 +63,23 @@ class Attempts:
             self._machine.emit_late(UsageReported(usage), node_path, number)
         else:
             late = beyond(usage, attempt.usage)
-            if late and late != attempt.late_usage:  # A worker may say it again and again.
+            if late and late != attempt.late_usage:  # A worker may repeat the report.
                 attempt.late_usage = late
                 self._machine.ask(Audit(LATE_USAGE, node_path, number, attempt.worker_id, json.dumps(late)))
 
     def on_result(self, result: AttemptResult) -> None:
-        """Take a result from the current attempt and its own worker; refuse any other (A4, T6)."""
+        """Accept a result of the current attempt from its own worker; refuse any other (A4, T6)."""
         record = self._machine.execution.find(result.node_path)
         attempt = self._machine.execution.attempt(result.node_path, result.attempt)
         if attempt is not None and result.worker_id not in ("", attempt.worker_id):
-            # An attempt's result is taken from its own worker alone.
+            # Only the attempt's own worker may send its result.
             self._machine.refuse(result, Taken.STALE)
             return
         if attempt is None or record is None or attempt.outcome is not None:
             self._on_late_result(result, attempt)
             return
         if result.usage is not None:
-            # It counts whatever ends the attempt: something may overtake the result while its edges are judged.
+            # The usage counts whatever ends the attempt: a timeout or cancel may win while the edges are judged.
             self._said[record.path, result.attempt] = {
                 unit: Decimal(each) for unit, each in result.usage.items()
             }
@@ -98,7 +98,7 @@ class Attempts:
                 self._machine.refuse(result, Taken.STALE)
 
     def on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
-        """End an attempt that took too long: a failed attempt like any other (T5)."""
+        """End an attempt that exceeded its timeout; it failed like any other (T5)."""
         number = len(record.attempts)
         if record.state is not NodeState.RUNNING or number != timer.number or self._endings.is_out(record):
             return
@@ -115,7 +115,7 @@ class Attempts:
         self._on_failed_attempt(record, result)
 
     def on_node_timeout(self, record: NodeRecord, number: int) -> None:
-        """End a node whose time is over; `number` is the attempt that the timer was set with (T4)."""
+        """End a node that exceeded its timeout; `number` is the attempt that the timer was set with (T4)."""
         if len(record.attempts) != number or self._endings.is_out(record):
             return
         if record.state is NodeState.RUNNING:
@@ -138,16 +138,16 @@ class Attempts:
         return usage_text(said)
 
     def _on_late_result(self, result: AttemptResult, attempt: AttemptRecord | None) -> None:
-        """Refuse a result of an attempt that has ended, in a scope that may be closed, or that never was."""
+        """Refuse a result of an attempt that has ended or never existed; its scope may be closed."""
         if attempt is not None:
             outcome = attempt.outcome
             self.on_usage(result.node_path, result.attempt, result.usage)
         else:
             outcome = self._machine.execution.closed_outcome(result.node_path, result.attempt)
         if outcome is not None and result.outcome in (AttemptOutcome.RETURNED, AttemptOutcome.CANCELLED):
-            # A late hand-back, or usage alone: nobody waits for an answer, and there is no result for the audit.
+            # A late return or a usage report: no worker waits for an answer, and there is no result to audit.
             return
-        # Only a worker's own result ends an attempt so; what it handed back has no result to be recorded.
+        # Only a worker's own result ends an attempt so; a returned attempt has no result to record.
         known = outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
         self._machine.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
 
@@ -173,7 +173,7 @@ class Attempts:
         self._machine.told(result, Taken.RECORDED)
 
     def _on_unfinished_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
-        """LOST or RETURNED: done again, without using up max_attempts (T2, T3)."""
+        """Redo an attempt that was LOST or RETURNED, without using up max_attempts (T2, T3)."""
         policy = record.node.retry or DEFAULT_RETRY
         lost = result.outcome is AttemptOutcome.LOST
         if lost and record.lost >= policy.max_lost_attempts:

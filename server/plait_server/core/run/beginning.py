@@ -1,7 +1,7 @@
-"""How a node begins: what its join decided is carried out, by way of the questions that its kind asks.
+"""How a node begins: carries out what its join decided, asking the questions that its kind needs.
 
-What stands here is not durable. It follows from durable state, and a replay makes it again: a node whose join
-was decided and of which no event has told since is on its scope's agenda.
+The state here is not durable. It follows from durable state, and a replay rebuilds it: a node whose join was
+decided, and that has had no event since, is on the agenda.
 """
 
 from __future__ import annotations
@@ -58,15 +58,17 @@ class Beginnings:
         self._endings = endings
         self._scopes = scopes
         self._questions: dict[str, int] = {}
-        """Node path -> ticket of the MakeInput or FindValue that is out."""
+        """Node path -> ticket of its unanswered MakeInput or FindValue."""
         self._turns = 0
         self._released: list[tuple[int, NodeRecord]] = []
-        """A heap of nodes whose level has come and not their turn, by the order of the decisions."""
+        """A heap of nodes whose level has come and whose turn has not, by the order of the decisions."""
         self._offered: dict[str, NodeRecord] = {}
         self._unsent: dict[str, OfferNode] = {}
-        """Offers of this instant: tasks are given out last (J5)."""
+        """Tasks to be offered at the end of this instant (J5)."""
         self._ranked: list[tuple[tuple[Place, ...], str]] = []
-        """A heap of the ranks of those offers and of some that are no more, while they are sent in parts."""
+        """A heap of the ranks of those tasks, while they are sent in parts; may hold ranks of tasks no longer offered.
+
+        """
         self._rendered: dict[str, Payload] = {}
         """Node path -> input rendered for the first attempt, until it starts."""
 
@@ -83,7 +85,7 @@ class Beginnings:
         return node_path in self._offered
 
     def queued_counts(self) -> Mapping[NodeState, int]:
-        """Count the nodes that wait for capacity or for their level (A1), by the states that events say they are in."""
+        """Count the nodes that wait for capacity or for their level (A1), by their recorded states."""
         counts = {NodeState.IDLE: 0, NodeState.BACKING_OFF: 0, NodeState.QUEUED: 0}
         for record in self._offered.values():
             counts[record.state] += 1
@@ -103,7 +105,7 @@ class Beginnings:
         """Begin a node whose join was decided, or let it fail with its join."""
         verdict, scope = record.verdict, record.scope
         if verdict is Verdict.MIN_SUCCESS_RATE:
-            self._ask_input(record)  # Its failure carries the object that the join made.
+            self._ask_input(record)  # The failure's details hold the object that the join made.
         elif verdict is not None and verdict.is_failure:
             self._fail_join(record, verdict, None)
         else:
@@ -117,7 +119,7 @@ class Beginnings:
     def take_next(self) -> NodeRecord | None:
         """Take the node that begins or fails with its join next, in the order of the decisions; None without one.
 
-        A node that its level held was decided before whatever is on the agenda when the level opens (J5, R2).
+        A node held by its level was decided before everything on the agenda when the level opens (J5, R2).
         """
         agenda = self._machine.execution.agenda
         for scope in agenda.leveled:
@@ -136,7 +138,7 @@ class Beginnings:
         return agenda.take_decided()
 
     def offer(self, record: NodeRecord) -> None:
-        """Let a task wait for capacity, unless nothing starts in its scope any more."""
+        """Offer a task for capacity, unless its scope has stopped."""
         kind, scope = record.node.kind, record.scope
         if not isinstance(kind, Task) or scope.is_closed:
             return
@@ -147,13 +149,13 @@ class Beginnings:
             heapq.heappush(self._ranked, _rank(offer))
 
     def send_offers(self, most: int) -> bool:
-        """Ask for capacity for at most so many of the offered tasks; whether there are more."""
+        """Ask for capacity for at most this many of the offered tasks; return whether there are more."""
         if not self._ranked and len(self._unsent) <= most:
             for offer in self._unsent.values():
                 self._machine.ask(offer)
             self._unsent.clear()
             return False
-        # In R4's order, for another's turn may come between two parts.
+        # In R4's order, because another execution may have its turn between two parts.
         if not self._ranked:
             self._ranked = sorted(_rank(offer) for offer in self._unsent.values())
         sent = 0
@@ -165,12 +167,12 @@ class Beginnings:
         return bool(self._unsent)
 
     def take(self, record: NodeRecord) -> Payload | None:
-        """Let an offered node start; gives the input to be kept with its first attempt, if it was rendered."""
+        """Start an offered node; return the input to store with its first attempt, if it was rendered."""
         del self._offered[record.path]
         return self._rendered.pop(record.path, None)
 
     def forget(self, record: NodeRecord) -> None:
-        """Drop what is out for a node that changes for another reason."""
+        """Drop a node's pending question or offer, because something else changes the node."""
         path = record.path
         self._questions.pop(path, None)
         self._rendered.pop(path, None)
@@ -180,7 +182,7 @@ class Beginnings:
                 self._machine.ask(WithdrawNode(path))
 
     def on_input_made(self, made: InputMade) -> None:
-        """Take the answer to MakeInput."""
+        """Handle the answer to MakeInput."""
         record = self._answered(made.node_path, made.ticket)
         if record is None:
             return
@@ -213,7 +215,7 @@ class Beginnings:
                 assert_never(record.node.kind)
 
     def on_value_found(self, found: ValueFound) -> None:
-        """Take the answer to FindValue."""
+        """Handle the answer to FindValue."""
         record = self._answered(found.node_path, found.ticket)
         if record is None:
             return
@@ -232,12 +234,12 @@ class Beginnings:
             elif is_inline(node.locked_output):
                 self._end_locked(record, Payload(node.locked_output))
             else:
-                self._ask_input(record)  # It is to be kept by digest.
+                self._ask_input(record)  # The shell may have to store it by digest.
             return
         match node.kind:
             case Task():
                 if record.attempts or (node.input is None and self._is_input_kept(record)):
-                    # Its input was made before, or is one value that is kept already.
+                    # The input was rendered before, or is one value that is stored already.
                     self.offer(record)
                 else:
                     self._ask_input(record)
@@ -257,7 +259,7 @@ class Beginnings:
         self._endings.begin(record, ending)
 
     def _is_input_kept(self, record: NodeRecord) -> bool:
-        """Whether what the node's join gives is an output or an input that is kept already (J2)."""
+        """Return whether the node's input is an output or an input that is stored already (J2)."""
         if record.total != 1 or (record.node.join or DEFAULT_JOIN).mode is not JoinMode.ALL:
             return record.total == 0
         scope = record.scope
@@ -278,7 +280,7 @@ class Beginnings:
         self._endings.begin_failure(record, failure, None)
 
     def _fail_join(self, record: NodeRecord, verdict: Verdict, details: Payload | None) -> None:
-        """FAIL a node by its join, with the failures behind its edges as causes (E1, J3)."""
+        """Fail a node by its join, with the failures behind its edges as causes (E1, J3)."""
         scope = record.scope
         origins: dict[int, None] = {}  # Each failure once, in the order of the edges.
         for edge in scope.adjacency.incoming[record.index]:
@@ -298,5 +300,5 @@ class Beginnings:
 
 
 def _rank(offer: OfferNode) -> tuple[tuple[Place, ...], str]:
-    """Return an offer's place in R4's order, within its execution; the path is the last of it."""
+    """Return an offer's rank in its execution by R4; the path comes last."""
     return offer.places, offer.node_path

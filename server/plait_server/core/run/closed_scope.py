@@ -1,4 +1,4 @@
-"""What stays in memory of a scope whose node has ended: enough to find its events, and to answer late results."""
+"""What stays in memory of a scope whose node has ended: enough to find its events and to answer late results."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
 from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState
 
 _LATE = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED, AttemptOutcome.LOST)
-"""The outcomes of attempts whose handlers may say something later: usage, receipts."""
+"""The outcomes of attempts whose handlers may still report usage or receipts."""
 
 
 class NodeAttempt(NamedTuple):
-    """An attempt with what is needed of its node, whose scope it may outlive."""
+    """An attempt with the facts about its node that are still needed once its scope is gone."""
 
     node_path: str
     node: Node
@@ -23,7 +23,7 @@ class NodeAttempt(NamedTuple):
 
 
 class ClosedScope:
-    """A scope that is over; of its nodes 300 bytes are left where a record takes 400 each."""
+    """A scope that is over; it keeps 300 bytes for its nodes, where each record took 400."""
 
     __slots__ = (
         "failure",
@@ -41,7 +41,7 @@ class ClosedScope:
         self.graph_name = scope.graph.name
         self.node_count = len(scope.records)
         self.state = scope.ended_as or _state_of(scope.parent)
-        """How it ended; one that was stopped from outside as its node."""
+        """How it ended; for a scope that was stopped from outside, the state of its node."""
         self.failure: Failure | None = scope.failure
         """The failure that its summary names."""
         self.first_sequence = scope.first_sequence
@@ -61,7 +61,7 @@ class ClosedScope:
 
 
 def outcomes_of(scope: Scope) -> bytes:
-    """Write for each node that had attempts a byte that is no text, its id, a slash, and a byte for each outcome."""
+    """Encode each node that had attempts: a byte that is not text, its id, a slash, and a byte for each outcome."""
     return b"".join(
         b"\xff%b/%b" % (record.node.id.encode(), bytes([each.outcome or 0 for each in record.attempts]))
         for record in scope.records
@@ -70,7 +70,7 @@ def outcomes_of(scope: Scope) -> bytes:
 
 
 def stopped_attempts(scope: Scope) -> list[NodeAttempt]:
-    """List the attempts of a scope whose handlers may say something later."""
+    """Return the attempts of a scope whose handlers may still report something."""
     return [
         NodeAttempt(record.path, record.node, scope.branch(record.index), attempt)
         for record in scope.records

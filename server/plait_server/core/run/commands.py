@@ -1,8 +1,7 @@
-"""Inputs and commands: what the shell tells the core, and what the core asks of the shell.
+"""Inputs and commands: the facts that the shell passes to the core, and what the core asks the shell to do.
 
-Inputs are facts from outside; commands are intentions, in the imperative. Those of `Ask` are answered within
-the same step wherever possible, for nothing of them leaves the server; the others are carried out only when
-the events decided with them are durable.
+The commands in `Ask` are answered within the same step wherever possible, because they have no effect outside
+the server. All other commands are carried out only after the events decided with them are durable.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class TimerKind(enum.Enum):
     ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
     NODE_TIMEOUT = "NODE_TIMEOUT"
     SCOPE_TIMEOUT = "SCOPE_TIMEOUT"
-    """That of the execution, or of the graph inside a node (N1)."""
+    """The timeout of the execution, or of the graph inside a node (N1)."""
 
 
 class Taken(enum.IntEnum):
@@ -44,7 +43,7 @@ class Start(NamedTuple):
 
 
 class Continue(NamedTuple):
-    """Go on with what a decision left to be settled: the question it asked is answered later, or there was none."""
+    """Continue settling after a decision that stopped early: it asked a question answered later, or none."""
 
 
 class Granted(NamedTuple):
@@ -52,14 +51,14 @@ class Granted(NamedTuple):
 
     node_path: str
     grant: int
-    """The number of the grant within its execution; the command that takes or refuses it names it."""
+    """The number of the grant within its execution; commands refer to the grant by it."""
     worker_id: str
     worker_instance_id: str
     queue_s: float
 
 
 class AttemptResult(NamedTuple):
-    """How an attempt ended, as its worker or the runtime says: SUCCEEDED, FAILED, TIMED_OUT, RETURNED or LOST."""
+    """How an attempt ended, as its worker or the runtime reports: SUCCEEDED, FAILED, TIMED_OUT, RETURNED or LOST."""
 
     node_path: str
     attempt: int
@@ -67,19 +66,19 @@ class AttemptResult(NamedTuple):
     output: Payload | None = None
     failure: Failure | None = None
     retryable: bool | None = None
-    """The worker's own word; None if it said nothing."""
+    """Whether the worker considers a retry useful; None if it did not say."""
     retry_after_s: float | None = None
     usage: Mapping[str, str] | None = None
-    """What the attempt used in all; None if the report says nothing, and what it said before counts (U1)."""
+    """The total usage of the attempt; None if the report has none, and the sum of earlier reports counts (U1)."""
     jitter: float = 0.0
     """In [0, 1), for the backoff."""
     worker_id: str = ""
     from_worker: bool = False
-    """Whether a worker waits for `recorded`."""
+    """Whether a worker waits for the acknowledgement."""
 
 
 class EdgesJudged(NamedTuple):
-    """Answers JudgeEdges: True, False, or why a `when` has no value, in the order asked."""
+    """Answers JudgeEdges: for each edge in the order asked True, False, or why its `when` has no value."""
 
     node_path: str
     ticket: int
@@ -114,20 +113,20 @@ class OutputMade(NamedTuple):
 
 
 class GraphFound(NamedTuple):
-    """Answers FindGraph: the graph, or why there is none."""
+    """Answers FindGraph: the graph, or why it has none."""
 
     node_path: str
     ticket: int
     definition: Definition | None
     graph_digest: str = ""
-    """SHA-256 of the graph's binary form, by which the shell keeps it with the step's events."""
+    """SHA-256 of the graph's binary form; the shell stores the graph by it, with the step's events."""
     analysis_digest: str = ""
     failure: Failure | None = None
     """What the node fails with; its path is added (N7)."""
 
 
 class TimerDue(NamedTuple):
-    """A timer ran out."""
+    """A timer has expired."""
 
     kind: TimerKind
     node_path: str
@@ -137,20 +136,20 @@ class TimerDue(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Someone wants the execution cancelled."""
+    """A request to cancel the execution."""
 
     message: str
 
 
 class Receipt(NamedTuple):
-    """The cancel of an attempt came a step further."""
+    """The cancel of an attempt advanced to its next stage."""
 
     node_path: str
     attempt: int
     stage: CancelStage
     worker_id: str
     usage: Mapping[str, str] | None = None
-    """As in AttemptResult."""
+    """The same as in AttemptResult."""
 
 
 Input: TypeAlias = (
@@ -169,50 +168,50 @@ Input: TypeAlias = (
 )
 
 
-# Asks: answered by an input, within the step if the shell can.
+# Asks: answered by an input, in the same step if the shell can.
 
 
 class JudgeEdges(NamedTuple):
-    """Evaluate the `when` of some edges of a node that is about to end; answer EdgesJudged."""
+    """Evaluate the `when` of some edges of a node that is about to end; answered by EdgesJudged."""
 
     node_path: str
     ticket: int
     edges: tuple[int, ...]
     """Positions among the node's outgoing edges."""
     output: Payload | Failure
-    """What the edges would carry, the variable `output`."""
+    """The value that the edges would carry, read as the variable `output`."""
 
 
 class MakeInput(NamedTuple):
-    """Render the node's `input`, put together what its join gives, or keep its locked output; answer InputMade."""
+    """Render the node's `input`, assemble the join's object, or store its locked output; answered by InputMade."""
 
     node_path: str
     ticket: int
 
 
 class FindValue(NamedTuple):
-    """Evaluate a condition or a switch; answer ValueFound."""
+    """Evaluate a condition or a switch; answered by ValueFound."""
 
     node_path: str
     ticket: int
 
 
 class MakeOutput(NamedTuple):
-    """Evaluate the output of a scope's graph, or put it together from the sinks; answer OutputMade."""
+    """Evaluate the output of a scope's graph, or assemble it from the sinks; answered by OutputMade."""
 
     scope_path: str
     ticket: int
 
 
 class FindGraph(NamedTuple):
-    """Read the graph that the output of an upstream node is; answer GraphFound."""
+    """Read the graph from the output of an upstream node; answered by GraphFound."""
 
     node_path: str
     ticket: int
 
 
 class Place(NamedTuple):
-    """Where a node stands in R4's order among the nodes of its scope; the lower goes first."""
+    """A node's place in R4's order among the nodes of its scope; the lowest goes first."""
 
     urgency: int
     """The node's priority, negated."""
@@ -223,19 +222,20 @@ class Place(NamedTuple):
 
 
 class OfferNode(NamedTuple):
-    """Queue a ready task for capacity; the allocator answers Granted."""
+    """Queue a ready task for capacity; answered by Granted."""
 
     node_path: str
     type: str
     places: tuple[Place, ...]
-    """Those of the nodes that the task is in, from the root's scope down to its own (N3). The first two parts of the
-    first place are compared across executions; then the submission decides, then the rest."""
+    """The places of the nodes around the task, from the root's scope down to its own (N3). The first two fields of the
+    first place are compared across executions; then the submission decides, then the rest.
+    """
     scope_limits: tuple[str, ...] = ()
-    """The paths of the scopes around it that limit their attempts, the outermost first (N1)."""
+    """The paths of the enclosing scopes that limit attempts, the outermost first (N1)."""
 
 
 class WithdrawNode(NamedTuple):
-    """Take back an offer."""
+    """Withdraw an offer."""
 
     node_path: str
 
@@ -261,25 +261,25 @@ class RefuseGrant(NamedTuple):
 
 
 class SetTimer(NamedTuple):
-    """Answer TimerDue after a delay."""
+    """Set a timer; answered by TimerDue."""
 
     kind: TimerKind
     node_path: str
-    """Of a SCOPE_TIMEOUT the node that the scope is in; empty for the execution."""
+    """For a SCOPE_TIMEOUT, the node that the scope is in; empty for the execution."""
     number: int
     delay_s: float
 
 
-# Acts: carried out when the events decided with them are durable.
+# Acts: carried out after the events decided with them are durable.
 
 
 class StartAttempt(NamedTuple):
-    """Give an attempt to the worker that was granted."""
+    """Send an attempt to the worker that was granted."""
 
     node_path: str
     attempt: int
     grant: int
-    """The grant that it holds."""
+    """The grant that the attempt holds."""
 
 
 class StopAttempt(NamedTuple):
@@ -288,7 +288,7 @@ class StopAttempt(NamedTuple):
     node_path: str
     attempt: int
     reason: str
-    """For the worker: CANCELLED, TIMED_OUT, SIBLING_FAILED, RACE_LOST or EXECUTION_TIMEOUT."""
+    """The reason for the worker: CANCELLED, TIMED_OUT, SIBLING_FAILED, RACE_LOST or EXECUTION_TIMEOUT."""
 
 
 class TellTaken(NamedTuple):
@@ -298,15 +298,15 @@ class TellTaken(NamedTuple):
     attempt: int
     taken: Taken
     worker_id: str
-    """The worker that sent the result; it need not be the attempt's."""
+    """The worker that sent the result, which may be another than the attempt's."""
 
 
 LATE_USAGE: Final = "LATE_USAGE"
-"""The kind of audit that keeps what an attempt used beyond what counts; its detail is unit -> amount."""
+"""The kind of the audit entry for usage reported too late to count; its detail maps unit to amount."""
 
 
 class Audit(NamedTuple):
-    """Keep something that changed nothing."""
+    """Record in the audit something that changed no state."""
 
     kind: str
     node_path: str
@@ -317,10 +317,10 @@ class Audit(NamedTuple):
 
 
 Question: TypeAlias = JudgeEdges | MakeInput | FindValue | MakeOutput
-"""What is answered by evaluating expressions and putting texts together."""
+"""Commands answered by evaluating expressions and assembling texts."""
 
 Act: TypeAlias = StartAttempt | StopAttempt | TellTaken
-"""What is carried out when the events decided with it are durable."""
+"""Commands carried out after the events decided with them are durable."""
 
 Command: TypeAlias = (
     Question

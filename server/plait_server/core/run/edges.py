@@ -1,4 +1,4 @@
-"""The table of section 5: what an ended node does to its outgoing edges."""
+"""The table of section 5: how the end of a node changes its outgoing edges."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _BY_TREATMENT: Final = {
 
 
 def row_of(node: Node, state: NodeState, reason: str, treatment: Treatment) -> EdgeRow:
-    """Find the row that applies to a node that ended."""
+    """Return the row that applies to a node that ended."""
     if treatment is not Treatment.NONE:
         return _BY_TREATMENT[treatment]
     if state is NodeState.SUCCEEDED:
@@ -81,7 +81,7 @@ def row_of(node: Node, state: NodeState, reason: str, treatment: Treatment) -> E
 
 
 def chosen_handle(node: Node, output: Payload) -> str:
-    """Name the plain handle that an output selects: '' but for conditions and switches."""
+    """Return the plain handle that an output selects: '' except for conditions and switches."""
     if isinstance(node.kind, Condition):
         return "true" if output.json == "true" else "false"
     if isinstance(node.kind, Switch):

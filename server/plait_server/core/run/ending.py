@@ -1,6 +1,6 @@
-"""How a node ends: its edges are judged first, and the verdicts decide what its ending is (section 5, F2).
+"""How a node ends: its edges are judged first, and the verdicts decide how it ends (section 5, F2).
 
-An ending goes through at most three questions before it becomes an event, for each question depends on the
+An ending asks at most three questions before it becomes an event, because each question depends on the
 answer to the one before: the `when` of plain edges (whose failure fails a SUCCEEDED node, F2), then of
 `error` edges (is the failure handled?), then of plain edges again (with null, if the failure is ignored).
 Edges without a `when` ask nothing, so in the plain case the ending becomes an event at once.
@@ -44,22 +44,22 @@ class _Phase(enum.Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
-    """A node's end in the making."""
+    """The end of a node while it is being decided."""
 
     state: NodeState
     reason: str = ""
     output: Payload | None = None
     failure: Failure | None = None
     result: AttemptResult | None = None
-    """The attempt's result that led to it; None when the node ends without an attempt."""
+    """The attempt's result that caused it; None if the node ends without an attempt."""
     phase: _Phase = _Phase.PLAIN
     asked: tuple[int, ...] = ()
     edges_false: list[int] = field(default_factory=list[int])
     ticket: int = 0
     late: list[AttemptResult] = field(default_factory=list[AttemptResult])
-    """Results that came while the edges of a timeout were judged."""
+    """Results that arrived while the edges of a timeout were judged."""
     scope_ended: ScopeEnded | None = None
-    """How the scope in the node ended, if no event has told yet."""
+    """How the scope in the node ended, if no event has recorded that yet."""
 
 
 NodeDetail: TypeAlias = (
@@ -73,24 +73,24 @@ NodeDetail: TypeAlias = (
     | ScopeOpened
     | UsageReported
 )
-"""What an event about a node tells."""
+"""The details of events about a node."""
 
 
 class Decider(Protocol):
-    """What an ending needs of the machine."""
+    """The part of the machine that endings use."""
 
     execution: Execution
 
     @property
     def now_s(self) -> float:
-        """Wall time of the present input."""
+        """Wall time of the current input."""
         ...
 
     def ask(self, command: Command) -> None:
-        """Put a command behind those already decided."""
+        """Append a command to those already decided."""
 
     def next_ticket(self) -> int:
-        """Return a number that no question has had."""
+        """Return a ticket that no question has had."""
         ...
 
     def emit(
@@ -107,17 +107,17 @@ class Decider(Protocol):
         """Decide an event about an attempt that has ended; its scope may be closed."""
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
-        """Return what an attempt used in all."""
+        """Return an attempt's total usage."""
         ...
 
     def told(self, result: AttemptResult, taken: Taken) -> None:
-        """Let the worker know what became of its result."""
+        """Acknowledge a worker's result, if it waits for that."""
 
     def refuse(self, result: AttemptResult, taken: Taken) -> None:
-        """Take a result that changes nothing."""
+        """Refuse a result that changes nothing."""
 
     def forget(self, record: NodeRecord) -> None:
-        """Drop what is out for a node that is about to change for another reason."""
+        """Drop a node's pending questions and offers, because the node is about to change for another reason."""
 
     def is_offered(self, node_path: str) -> bool:
         """Whether a node waits for capacity."""
@@ -136,7 +136,7 @@ class Endings:
         return record.path in self._out
 
     def forget(self, record: NodeRecord) -> None:
-        """Drop an ending that something else overtook; a worker that waits is told so."""
+        """Drop an ending that was overtaken by something else; a waiting worker is told."""
         ending = self._out.pop(record.path, None)
         if ending is None:
             return
@@ -145,7 +145,7 @@ class Endings:
                 self._machine.refuse(result, Taken.STALE)
 
     def keep_late(self, record: NodeRecord, result: AttemptResult) -> None:
-        """Take a result of an attempt that is ending: a duplicate, or one that its timeout overtook (T6)."""
+        """Keep a result of an attempt that is ending: a duplicate, or one overtaken by its timeout (T6)."""
         ending = self._out[record.path]
         if ending.result is None or not ending.result.from_worker:
             ending.late.append(result)
@@ -194,7 +194,7 @@ class Endings:
             self._conclude(record, ending, Treatment.NONE)
 
     def on_judged(self, judged: EdgesJudged) -> None:
-        """Take the verdicts on a node's edges."""
+        """Handle the verdicts on a node's edges."""
         ending = self._out.get(judged.node_path)
         if ending is None or ending.ticket != judged.ticket:
             return
@@ -254,7 +254,7 @@ class Endings:
             self._treat(record, ending)
 
     def _treat(self, record: NodeRecord, ending: Ending) -> None:
-        """Find what becomes of a failure: the first row of section 5 that applies."""
+        """Return how a failure is treated: the first row of section 5 that applies."""
         scope = record.scope
         edges_false = frozenset(ending.edges_false)  # A node may have half a million edges.
         handled = any(

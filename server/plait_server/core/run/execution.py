@@ -51,15 +51,15 @@ ROOT_BRANCH = "0"
 
 
 class Execution:
-    """The state of one execution: the root scope, those below it, and what is said of the whole."""
+    """The state of one execution: the root scope, the scopes below it, and the facts about the whole."""
 
     def __init__(self, graph: Graph, analysis: Analysis, *, definition: Definition | None = None) -> None:
-        """Make an execution to which nothing has happened.
+        """Create an execution without events.
 
         Args:
             graph: A valid graph.
             analysis: Its analysis.
-            definition: What follows from both, if it is known; `execution_in_slices` then puts in the nodes.
+            definition: The compiled graph, if there is one already; `execution_in_slices` then adds the nodes.
         """
         self.agenda = Agenda()
         self.totals = Totals()
@@ -69,16 +69,15 @@ class Execution:
         if definition is None:
             finish(self.root.fill_in_slices())
         self.scopes: dict[str, Scope] = {"": self.root}
-        """Those that are open, by scope path, and those that were stopped with what is around them; the root's path
-        is empty."""
+        """The open scopes by path, and stopped ones with the scopes around them; the root's path is empty."""
         self.closed: dict[str, ClosedScope] = {}
-        """Those whose node has ended, by scope path."""
+        """The scopes whose node has ended, by scope path."""
         self.just_closed: dict[str, Scope] = {}
-        """Those that were closed since `forget_closed`, whole: for whoever is told of the events that closed them."""
+        """The scopes closed since `forget_closed`, with their nodes: for observers of the events that closed them."""
         self.stopped: dict[tuple[str, int], NodeAttempt] = {}
-        """(node path, attempt) -> attempts of closed scopes whose handlers may say something later."""
+        """(node path, attempt) -> attempts in closed scopes whose handlers may still report something."""
         self.definitions: dict[str, Definition] = {}
-        """Digest -> a graph that an output was, put here by the shell before the event that opens its scope (N7)."""
+        """Digest -> a graph taken from an output, added by the shell before the event that opens its scope (N7)."""
         self.state: ExecutionState | None = None
         """None before the first event."""
         self.reason = ""
@@ -96,9 +95,9 @@ class Execution:
         self.tracestate = ""
         self.created_s = self.started_s = self.ended_s = 0.0
         self.receipts: dict[tuple[str, int], CancelStage] = {}
-        """(node path, attempt) -> how far its cancel has come (C1)."""
+        """(node path, attempt) -> the stage that its cancel has reached (C1)."""
         self.open_receipts = 0
-        """Cancels of which a further receipt follows."""
+        """Cancels that expect a further receipt."""
         self.usage: dict[str, Decimal] = {}
         self.scope_index = ScopeIndex()
 
@@ -116,12 +115,12 @@ class Execution:
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether a cancel waits for its receipts."""
+        """Whether a cancel still expects receipts."""
         return self.state is ExecutionState.CANCELLING
 
     @property
     def has_timed_out(self) -> bool:
-        """Whether the end of its nodes by its own timeout has begun (T5)."""
+        """Whether its nodes are being ended by its own timeout (T5)."""
         return self.root.is_closed and self.root.stopped_by is Treatment.NONE and not self.is_cancelling
 
     def find(self, node_path: str) -> NodeRecord | None:
@@ -137,7 +136,7 @@ class Execution:
         return scope.find(node_id) if scope is not None else None
 
     def forget_closed(self) -> None:
-        """Let go of the scopes that were closed: whoever had to be told of their events was."""
+        """Drop the closed scopes, once all observers have seen the events that closed them."""
         if self.just_closed:
             self.just_closed = {}
 
@@ -145,7 +144,7 @@ class Execution:
         """Return the node of a path that an event or command names.
 
         Raises:
-            InvariantViolated: there is none; a bug.
+            InvariantViolated: There is none; a bug.
         """
         record = self.find(node_path)
         if record is None:
@@ -154,7 +153,7 @@ class Execution:
         return record
 
     def closed_outcome(self, node_path: str, attempt: int) -> AttemptOutcome | None:
-        """Return how an attempt ended whose scope is closed; None if there was none."""
+        """Return how an attempt in a closed scope ended; None if there was none."""
         scope_path, _, node_id = node_path.rpartition("/")
         closed = self.closed.get(scope_path)
         return closed.outcome(node_id, attempt) if closed is not None else None
@@ -164,14 +163,14 @@ class Execution:
         return self.scopes[node_path.rpartition("/")[0]]
 
     def input_of(self, scope: Scope) -> Payload:
-        """Return the input of a scope: what its nodes without incoming edges get (J2)."""
+        """Return the input of a scope, which its nodes without incoming edges receive (J2)."""
         return self.input if scope.parent is None else scope.input
 
     def apply(self, event: Event) -> None:
         """Fold one event into the state.
 
         Raises:
-            InvariantViolated: it does not follow the newest one, or the table of transitions lacks it.
+            InvariantViolated: The event does not follow the newest one, or the table of transitions does not allow it.
         """
         if event.sequence != self.sequence + 1:
             message = f"event {event.sequence} follows {self.sequence}; please report this"
@@ -253,7 +252,7 @@ class Execution:
                 assert_never(detail)
 
     def _apply_late(self, event: Event, detail: CancelReceipt | UsageReported) -> None:
-        """Take in what came of an attempt after its end; its scope may be closed."""
+        """Apply an event about an attempt that has ended; its scope may be closed."""
         record = self.find(event.node_path)
         if record is not None:
             record.sequence = record.scope.sequence = event.sequence
@@ -264,19 +263,19 @@ class Execution:
             return
         attempt = self.attempt(event.node_path, event.attempt)
         if attempt is None:
-            message = f"event {event.sequence} is about an attempt that never was; please report this"
+            message = f"event {event.sequence} is about an attempt that never existed; please report this"
             raise InvariantViolated(message)
         take_usage(self.usage, attempt.usage)
         add_usage(self.usage, detail.usage)
         attempt.usage = detail.usage
 
     def attempt(self, node_path: str, number: int) -> AttemptRecord | None:
-        """Find an attempt of an open scope, or one of a closed scope whose handler may say something later."""
+        """Return an attempt of an open scope, or one of a closed scope whose handler may still report something."""
         found = self.node_attempt(node_path, number)
         return found.attempt if found is not None else None
 
     def node_attempt(self, node_path: str, number: int) -> NodeAttempt | None:
-        """Find an attempt, as `attempt` does, with what is needed of its node."""
+        """Return an attempt, as `attempt` does, with the facts needed about its node."""
         record = self.find(node_path)
         if record is None:
             return self.stopped.get((node_path, number))
@@ -301,7 +300,7 @@ class Execution:
         scope.open_sources()
 
     def _close(self, scope: Scope, sequence: int) -> None:
-        """Let a scope go whose node has ended, and those inside that were stopped with it."""
+        """Drop a scope whose node has ended, and the scopes inside it that were stopped with it."""
         closing = (scope, *scope.inside())
         for each in reversed(closing):
             if each.parent is not None:
@@ -365,7 +364,7 @@ class Execution:
 
 
 def execution_in_slices(definition: Definition) -> Slices[Execution]:
-    """Make an execution to which nothing has happened, in slices."""
+    """Create an execution without events, in slices."""
     execution = Execution(definition.graph, definition.analysis, definition=definition)
     yield from execution.root.fill_in_slices()
     return execution
@@ -374,7 +373,7 @@ def execution_in_slices(definition: Definition) -> Slices[Execution]:
 def open_inside(
     execution: Execution, record: NodeRecord, definition: Definition, detail: ScopeOpened, branch: str
 ) -> Scope:
-    """Make the scope of a node, with its nodes; nothing has happened in it."""
+    """Create the scope of a node, with its nodes and without events."""
     outer = record.scope
     branches = ScopeBranches(
         definition.branches,

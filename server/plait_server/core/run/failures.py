@@ -29,7 +29,7 @@ INVALID_RESULT: Final = "INVALID_RESULT"
 TOO_LARGE: Final = "TOO_LARGE"
 """A result is over the payload's limit."""
 WORKER_LOST: Final = "WORKER_LOST"
-"""Of an attempt alone: its node is done again, or fails with POISON (T2)."""
+"""The code of an attempt only: its node is redone, or fails with POISON (T2)."""
 POISON: Final = "POISON"
 ALL_BRANCHES_FAILED: Final = "ALL_BRANCHES_FAILED"
 QUORUM_UNREACHABLE: Final = "QUORUM_UNREACHABLE"
@@ -50,54 +50,58 @@ ENGINE_CODES: Final = frozenset(
         *REASONS,
     }
 )
-"""What only the engine may say (S2.1): its codes that are not gRPC's, and its reasons."""
+"""Codes that only the engine may use (S2.1): its own ones, which are not gRPC's, and its reasons."""
 _CODE: Final = re.compile(ID_PATTERN)
 _OVERHEAD: Final = 64
 """Bytes of a failure in binary form besides its texts, at most."""
 
 
 def is_free_to_workers(code: str) -> bool:
-    """Say whether a worker may give this code: it is well-formed, and not one of the engine's (S2.1)."""
+    """Return whether a worker may use this code: it is well-formed and not one of the engine's (S2.1)."""
     return code not in ENGINE_CODES and _CODE.fullmatch(code) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why something failed; `plait.v1.Failure` says the same on the wire."""
+    """Why something failed; `plait.v1.Failure` is its wire form."""
 
     code: str
     message: str = ""
     details: Payload | None = None
     causes: tuple[Failure, ...] = ()
-    """Within the limits that `caused_by` sees to."""
+    """Within the limits that `caused_by` enforces."""
     retryable: bool = False
     node_path: str = ""
     attempt: int = 0
     causes_omitted: int = 0
-    """How many causes were left out of `causes`, those below them not counted."""
+    """How many causes were left out of `causes`, not counting their own causes."""
     details_omitted: bool = False
-    """Whether the details were left out: of a cause, of a failure in a list, or since a join's object was too large."""
+    """Whether the details were left out: of a cause, of a failure in a list, or because a join's object was too large.
+
+    """
 
 
 def caused_by(failure: Failure, causes: Sequence[Failure]) -> Failure:
-    """Return a failure its causes, as many as the limits allow: a chain of failed joins would grow with the graph.
+    """Return a failure with as many causes as the limits allow; else a chain of failed joins would grow with the graph.
 
     Args:
         failure: One without causes.
-        causes: In the order in which they are wanted.
+        causes: The causes, the most important first.
     """
     kept, omitted, _ = _fit(causes, FAILURE_CAUSES_BYTES_MAX, FAILURE_DEPTH_MAX - 1)
     return replace(failure, causes=kept, causes_omitted=failure.causes_omitted + omitted)
 
 
 def cut_failure(failure: Failure, room: int) -> Failure:
-    """Cut a failure's details and causes to so many bytes; its code and its message stay."""
+    """Cut a failure's details and causes to a number of bytes; its code and its message stay."""
     return _cut(failure, room, FAILURE_DEPTH_MAX)[0]
 
 
 def bounded_message(message: str) -> str:
-    """Cut a message to its limit in bytes, at a character's end."""
-    if len(message) <= FAILURE_MESSAGE_BYTES_MAX // 4:  # Not even in the widest characters is it too long.
+    """Cut a message to its limit in bytes, at a character boundary."""
+    if (
+        len(message) <= FAILURE_MESSAGE_BYTES_MAX // 4
+    ):  # Short enough even if every character takes the most bytes.
         return message
     data = message[:FAILURE_MESSAGE_BYTES_MAX].encode("utf-8", "replace")
     if len(message) <= FAILURE_MESSAGE_BYTES_MAX and len(data) <= FAILURE_MESSAGE_BYTES_MAX:
@@ -116,7 +120,7 @@ def failure_to_json(
 
     Args:
         failure: The failure.
-        text_of: Gives the text of details; if not given, those that are kept by digest are named by it.
+        text_of: Returns the text of details; without it, details stored by digest are written as the digest.
         bytes_max: If it would be longer than this, the details of its causes are left out.
     """
     with_details = bytes_max is None or _spliced_size(failure, with_details=True) <= bytes_max
@@ -165,7 +169,7 @@ def _spliced_size(failure: Failure, *, with_details: bool, is_cause: bool = Fals
 
 
 def _fit(causes: Sequence[Failure], room: int, depth: int) -> tuple[tuple[Failure, ...], int, int]:
-    """Choose the causes that fit, themselves before what is behind them; also how many do not, and the bytes taken."""
+    """Choose the causes that fit, before any of their own causes; also return how many do not, and the bytes taken."""
     if depth <= 0:
         return (), len(causes), 0
     taken, count = 0, 0
@@ -184,7 +188,7 @@ def _fit(causes: Sequence[Failure], room: int, depth: int) -> tuple[tuple[Failur
 
 
 def _cut(failure: Failure, room: int, depth: int) -> tuple[Failure, int]:
-    """Cut what a failure has besides itself; also the bytes that the rest takes."""
+    """Cut a failure's details and causes; also return the bytes that the rest takes."""
     details, taken = failure.details, 0
     if details is not None:
         taken = _OVERHEAD + len(details.digest) + _bytes(details.json)

@@ -19,12 +19,12 @@ _OVERHEAD_BYTES: Final = 64
 def invalid_graph(output_of: str, violations: Sequence[FieldViolation], violation_count: int) -> Failure:
     """Make the failure of a node whose graph is invalid.
 
-    Its message says the first violation and how many there are; its details are
-    `{"violations": [{"field", "message"}], "violation_count"}`, as many of the violations as fit into a payload that
-    is kept inline.
+    Its message has the first violation and the number of the others; its details are
+    `{"violations": [{"field", "message"}], "violation_count"}`, with as many violations as fit into an inline
+    payload.
 
     Args:
-        output_of: The id of the node whose output the graph is.
+        output_of: The id of the node whose output is the graph.
         violations: What is wrong with it, at least one.
         violation_count: How many violations there are, kept or not.
     """

@@ -1,4 +1,4 @@
-"""The table of joins (section 6): when a node with incoming edges runs, and what becomes of it otherwise."""
+"""The table of joins (section 6): when a node with incoming edges runs, and how it ends otherwise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Verdict(enum.Enum):
     UPSTREAM_FAILED = "UPSTREAM_FAILED"
     """SKIPPED: an ALL join met a BROKEN edge."""
     ALL_BRANCHES_FAILED = "ALL_BRANCHES_FAILED"
-    """FAILED: no edge of an ANY join turned ACTIVE, and one is BROKEN."""
+    """FAILED: an ANY join has no ACTIVE edge and at least one BROKEN edge."""
     QUORUM_UNREACHABLE = "QUORUM_UNREACHABLE"
     """FAILED: too few edges are left for the quorum."""
     MIN_SUCCESS_RATE = "MIN_SUCCESS_RATE"
@@ -43,7 +43,7 @@ def judge(
 ) -> Verdict | None:
     """Decide a join by its counts of edges; None while it is open.
 
-    `total` counts all incoming edges, `active_error` those ACTIVE edges that leave an `error` handle (J4).
+    `total` counts all incoming edges, `active_error` the ACTIVE edges from an `error` handle (J4).
     Constant time, so that resolving all edges of an execution stays linear in them.
     """
     unresolved = total - active - dead - broken
@@ -70,12 +70,12 @@ def judge(
 
 
 def quorum_needed(join: Join, not_dead: int) -> int:
-    """Count the ACTIVE edges that a quorum needs when `not_dead` edges are not DEAD; at least 1."""
+    """Return the number of ACTIVE edges that a quorum needs when `not_dead` edges are not DEAD; at least 1."""
     if join.count is not None:
         return join.count
     return max(1, math.ceil(exact(join.rate or 0.0) * not_dead))
 
 
 def exact(rate: float) -> Fraction:
-    """Read a rate as the decimal that the user wrote: 0.1 of 30 edges is 3, not 4."""
+    """Return a rate as the decimal that the user wrote: 0.1 of 30 edges is 3, not 4."""
     return Fraction(repr(rate))

@@ -1,7 +1,7 @@
-"""A scope read by itself: one that has ended, of which its execution keeps no nodes, folded from its own events (N2).
+"""A scope rebuilt by itself: a scope that has ended, whose nodes its execution dropped, folded from its events (N2).
 
-What lies in it looks as it did when it ended. What the scope is in is not there: nothing is decided here, and the
-scopes inside are known by the events of their nodes alone.
+Its nodes look as they did when it ended. The scope around it is absent, nothing is decided here, and the scopes
+inside it are known only from the events of their nodes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from plait_server.errors import InvariantViolated
 
 
 def open_alone(definition: Definition, event: Event) -> Slices[Scope]:
-    """Make a scope of the event that opened it, in slices.
+    """Build a scope from the event that opened it, in slices.
 
     Raises:
-        InvariantViolated: the event opened none.
+        InvariantViolated: The event opened none.
     """
     opened = event.detail
     if not isinstance(opened, ScopeOpened):
@@ -57,10 +57,10 @@ def open_alone(definition: Definition, event: Event) -> Slices[Scope]:
 
 
 def apply_alone(scope: Scope, event: Event) -> None:
-    """Fold an event about a node of the scope into it.
+    """Apply an event about one of the scope's nodes.
 
     Raises:
-        InvariantViolated: it does not follow from what came before.
+        InvariantViolated: The event does not follow from those before it.
     """
     scope_path, _, node_id = event.node_path.rpartition("/")
     record = scope.find(node_id)

@@ -1,27 +1,27 @@
-"""The state machine of an execution: inputs in, events and commands out; no I/O, clock, chance, evaluation.
+"""The state machine of an execution: inputs in, events and commands out; no I/O, clock, randomness or evaluation.
 
 Rules
 1. Only `Execution.apply` changes durable state, live and on replay alike; `decide` applies each event as it
    decides it.
-2. What is not durable (offers, questions that are out, nodes held by their level) follows from durable state:
-   `resume` makes it again after a replay. Losing it loses nothing.
+2. What is not durable (offers, unanswered questions, nodes held by their level) follows from durable state:
+   `resume` rebuilds it after a replay.
 3. A question (`JudgeEdges`, `MakeInput`, ...) carries a ticket. An answer whose ticket is gone, because the
-   node was cancelled meanwhile, is dropped. Verdicts and rendered inputs stand in events, so replay asks
+   node was cancelled in the meantime, is dropped. Verdicts and rendered inputs stand in events, so replay asks
    nothing (A1).
-4. After each input the machine settles, step by step in J5's order over all scopes (N4): after each step the first
-   of these goes on that has something to do: a skip, the losers, a failure's sweep, a scope that is over, one node
-   whose join was decided. When nothing is left, tasks are offered, and the machine looks whether the run is over.
-5. A node that begins may ask a question, or one that ends (`when`). The answer belongs to the same step, so
-   settling stops until the next input: the answer, or `Continue` if it comes later.
-6. Work is linear in nodes and edges over the whole execution; no step searches the graph, or looks at scopes in
-   which nothing happens. A decision settles at
-   most `STEPS_MAX` steps and leaves the rest to `Continue`: the shell has others to serve.
+4. After each input the machine settles, step by step in J5's order over all scopes (N4). Each step takes the first of
+   these that there is: a skip, the losers of a race, a failure's sweep, a scope that is over, a node whose join was
+   decided. When nothing is left, tasks are offered, and the machine checks whether the run is over.
+5. A node that begins may ask a question, and so may one that ends (`when`). The answer belongs to the same step,
+   so settling stops until the next input: the answer, or `Continue` if the answer comes later.
+6. Work is linear in nodes and edges over the whole execution; no step searches the graph or visits
+   idle scopes. A decision settles at most `STEPS_MAX` steps and leaves the rest to `Continue`, because the shell
+   serves other executions too.
 
 The driver's obligations (after etcd/raft's Ready)
-a. The events of a decision are durable before any of its acts is carried out or anyone outside sees them.
+a. The events of a decision are durable before any of its acts is carried out or they are visible outside.
 b. Questions are answered through `decide`. A decision that is not settled is followed, before any other input, by
-   the answer to its question, or by `Continue`; an answer that came later is an input like any other.
-c. If the events cannot be made durable, the machine is thrown away and replayed from the journal.
+   the answer to its question, or by `Continue`; an answer that comes later is an input like any other.
+c. If the events cannot be made durable, the machine is discarded and rebuilt by a replay from the journal.
 """
 
 from __future__ import annotations
@@ -91,24 +91,24 @@ from plait_server.core.run.timers import node_timers, resumed_timers, scope_time
 from plait_server.errors import InvariantViolated
 
 SEMANTICS_VERSION = 1
-"""Version of SEMANTICS under which new executions run; an execution keeps the one of its first event (V9)."""
+"""The version of SEMANTICS for new executions; an execution keeps the one in its first event (V9)."""
 
 _DONE: Final = object()
 
 STEPS_MAX: Final = 256
-"""Steps of one decision, about 3 ms: a graph of 100,000 nodes is cancelled in 400 parts."""
+"""Steps of one decision, about 3 ms; so a graph of 100,000 nodes is cancelled in 400 parts."""
 
 _STOPPED = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
-"""How attempts end over the head of a worker that has to be told."""
+"""The outcomes of attempts ended from outside, whose worker has to be told."""
 
 
 class Decision(NamedTuple):
-    """What an input led to. See the driver's obligations above."""
+    """The outcome of an input. See the driver's obligations above."""
 
     events: list[Event]  # applied already; in order
     commands: list[Command]
     is_settled: bool = True
-    """Whether the instant is over; if not, see obligation b."""
+    """Whether settling is complete; if not, see obligation b."""
 
 
 class Machine:
@@ -126,9 +126,9 @@ class Machine:
         self._attempts = Attempts(self, self._endings)
         self._timers = Timers(self, self._beginnings, self._endings, self._attempts)
         self._awaits_answer = False
-        """Whether the step at hand has asked a question."""
+        """Whether the current step has asked a question."""
         self._ending: Iterator[None] | None = None
-        """The rest of a race, a sweep, a cancel or a timeout, a node a step."""
+        """The rest of a race, a sweep, a cancel or a timeout; yields once a node."""
 
     def __repr__(self) -> str:
         return f"<Machine {self.execution!r}, {self._beginnings!r}>"
@@ -136,7 +136,7 @@ class Machine:
     # The driver's side.
 
     def let_go(self) -> None:
-        """Drop the parts that refer back to it; it decides nothing more."""
+        """Break the reference cycles with its parts; the machine cannot decide anything afterwards."""
         del self._endings, self._scopes, self._beginnings, self._attempts, self._timers
 
     def apply(self, event: Event) -> None:
@@ -144,7 +144,7 @@ class Machine:
         self.execution.apply(event)
 
     def decide(self, what: Input, now_s: float) -> Decision:
-        """Decide what an input leads to, at a wall time."""
+        """Decide what an input leads to, at the given wall time."""
         self._begin(now_s)
         match what:
             case Start():
@@ -176,9 +176,9 @@ class Machine:
         return self._settled()
 
     def resume(self, now_s: float) -> Decision:
-        """Go on after a replay: set the timers, tell workers of cancels again, decide what is due.
+        """Continue after a replay: set the timers, send pending cancels to workers again, decide what is due.
 
-        Attempts that run and limits of scopes are the driver's: it knows them from the state.
+        Running attempts and limits of scopes are the driver's to restore, from the state.
         """
         self._begin(now_s)
         execution = self.execution
@@ -205,7 +205,7 @@ class Machine:
         return self._settled()
 
     def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
-        """Take note of what an attempt says to have used since it said so last; its next event has the sum (U1)."""
+        """Add usage that an attempt has reported since its last report; its next event has the sum (U1)."""
         self._attempts.note_usage(node_path, attempt, unit, amount)
 
     @property
@@ -214,7 +214,7 @@ class Machine:
         return self._beginnings.has_offers
 
     def queued_counts(self) -> Mapping[NodeState, int]:
-        """Count the nodes that wait for capacity or for their level (A1), by the states that events say they are in."""
+        """Count the nodes that wait for capacity or for their level (A1), by their recorded states."""
         return self._beginnings.queued_counts()
 
     def is_offered(self, node_path: str) -> bool:
@@ -228,21 +228,21 @@ class Machine:
             scope.graph.scheduling is Scheduling.LEVELS and scope.analysis.levels[record.index] > scope.level
         )
 
-    # What endings and questions use.
+    # Used by endings and questions.
 
     @property
     def now_s(self) -> float:
-        """Wall time of the present input."""
+        """Wall time of the current input."""
         return self._now_s
 
     def ask(self, command: Command) -> None:
-        """Put a command behind those already decided."""
+        """Append a command to those already decided."""
         self._commands.append(command)
         if isinstance(command, Question | FindGraph):
             self._awaits_answer = True
 
     def next_ticket(self) -> int:
-        """Return a number that no question has had."""
+        """Return a ticket that no question has had."""
         self._tickets += 1
         return self._tickets
 
@@ -273,7 +273,7 @@ class Machine:
         """Decide an event about an attempt that has ended; its scope may be closed."""
         found = self.execution.node_attempt(node_path, attempt)
         if found is None:
-            message = f"attempt {attempt} of {node_path!r} never was; please report this"
+            message = f"attempt {attempt} of {node_path!r} never existed; please report this"
             raise InvariantViolated(message)
         self._emit(detail, node_path, found.branch, None, "", attempt)
 
@@ -303,7 +303,7 @@ class Machine:
         self._events.append(event)
 
     def forget(self, record: NodeRecord) -> None:
-        """Drop what is out for a node that is about to change for another reason."""
+        """Drop a node's pending questions and offers, because the node is about to change for another reason."""
         self._beginnings.forget(record)
         self._endings.forget(record)
         self._scopes.forget(record)
@@ -311,7 +311,7 @@ class Machine:
     # Inputs.
 
     def _begin(self, now_s: float) -> None:
-        # Microseconds are what an event keeps; live and replayed state must not differ by less.
+        # Events keep microseconds; live and replayed state must not differ by less.
         self._now_s = round(now_s, 6)
         self._events = []
         self._commands = []
@@ -359,16 +359,16 @@ class Machine:
         self._commands.append(StartAttempt(record.path, number, granted.grant))
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
-        """Return what an attempt used in all."""
+        """Return an attempt's total usage."""
         return self._attempts.used(record, number, final)
 
     def told(self, result: AttemptResult, taken: Taken) -> None:
-        """Let the worker know what became of its result, if it waits for that."""
+        """Acknowledge a worker's result, if it waits for that."""
         if result.from_worker:
             self._commands.append(TellTaken(result.node_path, result.attempt, taken, result.worker_id))
 
     def refuse(self, result: AttemptResult, taken: Taken) -> None:
-        """Take a result that changes nothing; a stale one goes to the audit."""
+        """Refuse a result that changes nothing; a stale one goes to the audit."""
         self.told(result, taken)
         if taken is Taken.STALE:
             detail = f'{{"outcome":"{result.outcome.name}"}}'
@@ -403,7 +403,7 @@ class Machine:
         execution = self.execution
         key = (receipt.node_path, receipt.attempt)
         if receipt.stage.is_final:
-            # Before the receipt: it may be what the end of the run waits for.
+            # Before the receipt, which may be the last thing that the end of the run waits for.
             self._attempts.on_usage(receipt.node_path, receipt.attempt, receipt.usage)
         before = execution.receipts.get(key)
         if execution.is_cancelling and before is not None:
@@ -434,7 +434,7 @@ class Machine:
         return Decision(self._events, self._commands)
 
     def _settle_step(self) -> bool:
-        """Take the next step of J5; False if there is none."""
+        """Take the next step of J5; return False if there is none."""
         if self._ending is not None:
             if next(self._ending, _DONE) is _DONE:
                 self._ending = None

@@ -1,4 +1,4 @@
-"""How a scope ends: E5's counting of sinks, E1's choice of the failure to name, S2.3's output."""
+"""How a scope ends: E5 counts its sinks, E1 chooses the failure to name, S2.3 defines its output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Sink(enum.Enum):
 
 
 def conclude(scope: Scope) -> Outcome:
-    """Decide how a scope ended that was stopped, or all of whose nodes have ended (E5)."""
+    """Return how a scope ended, which was stopped or whose nodes have all ended (E5)."""
     if scope.stopped_by is Treatment.UNHANDLED:
         return Outcome(ExecutionState.FAILED, _named_failure(scope, ()))
     sinks = [(record, _count(record)) for record in scope.records if record.plain_total == 0]
@@ -63,7 +63,7 @@ def _count(record: NodeRecord) -> _Sink:
 
 
 def _named_failure(scope: Scope, broken: list[NodeRecord] | tuple[()]) -> Failure | None:
-    """Name the earliest failure left to the policy, else the earliest that broke a counted sink (E1)."""
+    """Return the earliest failure left to the policy, else the earliest that broke a counted sink (E1)."""
     for failure, treatment in zip(scope.failures, scope.treatments, strict=True):
         if treatment is Treatment.UNHANDLED:
             return failure

@@ -1,4 +1,4 @@
-"""What the end of a node does to its edges, and the joins that they decide (section 5, J1, J5)."""
+"""How the end of a node changes its edges, and which joins that decides (section 5, J1, J5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BY_SINGLE_EDGE: Final = {
     )
     for state in (EdgeState.ACTIVE, EdgeState.DEAD, EdgeState.BROKEN)
 }
-"""What the default join decides by the state of its only edge."""
+"""How the default join decides by the state of its only edge."""
 
 
 def resolve_edges(scope: Scope, record: NodeRecord, edges_false: frozenset[int]) -> None:
@@ -60,7 +60,7 @@ def _settle(scope: Scope, position: int, edge: Edge, state: EdgeState) -> None:
         return
     join = target.node.join
     if join is None and target.total == 1:
-        # The plain case, without the rest: a node may have 100,000 such edges, and they are one step.
+        # The plain case, without the rest: a node may have 100,000 such edges, all resolved in one step.
         target.verdict = verdict = _BY_SINGLE_EDGE[state]
         target.active_edges = (position,) if state is EdgeState.ACTIVE else ()
         (scope.agenda.decided if verdict is Verdict.RUN else scope.agenda.skips)[target] = None
@@ -91,7 +91,7 @@ def _settle(scope: Scope, position: int, edge: Edge, state: EdgeState) -> None:
 
 
 def _release(scope: Scope, decided: NodeRecord) -> None:
-    """Stop wanting what leads to a decided join, and find the losers (J1)."""
+    """Stop wanting the edges into a decided join, and find the losers (J1)."""
     stack = [decided]
     while stack:
         target = stack.pop()

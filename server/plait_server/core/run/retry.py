@@ -1,7 +1,7 @@
-"""Whether a failed attempt is done again, and when (T1).
+"""Whether and when a failed attempt is retried (T1).
 
 Full jitter after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): the delay is uniform between
-nothing and the exponential bound, which spreads a herd best.
+zero and the exponential bound, which spreads simultaneous retries best.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NOT_RETRIED: Final = frozenset(
         "EXPRESSION",
     },
 )
-"""The codes that another attempt cannot help: what a policy that lists none does not retry."""
+"""The codes that another attempt cannot help: a policy that lists no codes does not retry them."""
 
 
 def is_retried(policy: RetryPolicy, *, used: int, code: str, retryable: bool | None) -> bool:
-    """Say whether an attempt that failed is followed by another.
+    """Return whether a failed attempt is followed by another.
 
-    `used` counts the attempts used up in this run, this one included; `retryable` is the worker's own word,
-    which wins over the policy's codes; None if it said nothing.
+    `used` counts the attempts used up in this run, this one included; `retryable` is what the worker
+    reported, which wins over the policy's codes; None if it reported nothing.
     """
     if used >= policy.max_attempts:
         return False
@@ -44,7 +44,7 @@ def is_retried(policy: RetryPolicy, *, used: int, code: str, retryable: bool | N
 
 
 def backoff_s(policy: RetryPolicy, *, used: int, jitter: float) -> float:
-    """Compute the delay in seconds before the next attempt; `jitter` is in [0, 1)."""
+    """Return the delay in seconds before the next attempt; `jitter` is in [0, 1)."""
     # The exponent is bounded: 2.0 ** 1100 would overflow, and max_backoff cuts it long before.
     bound = policy.initial_backoff_s * policy.multiplier ** min(used - 1, 150)
     return min(policy.max_backoff_s, bound) * jitter

@@ -1,8 +1,8 @@
 """A scope: one running instance of a graph, with the state of its nodes and edges.
 
 Everything here follows from events: `NodeRecord` and the counters change in `Scope.apply_*` alone, the same live and
-on replay, and by events about its own nodes alone, so that a scope that has ended can be read again by itself. What is
-to be decided next is put on the execution's agenda.
+on replay, and by events about its own nodes alone, so that a scope that has ended can be read again by itself. Pending
+decisions go to the execution's agenda.
 
 Losers are counted, not searched: each node knows how many of its plain edges are still wanted. An edge stops
 being wanted once, when its target's join is decided or its target loses, so the work is linear in the edges
@@ -74,12 +74,12 @@ class AttemptRecord:
         self.started_s = started_s
         self.ended_s = 0.0
         self.retry_time_s = 0.0
-        """When the backoff after it ends; 0 if none follows."""
+        """When the backoff after it ends; 0 if there is none."""
         self.outcome: AttemptOutcome | None = None
         self.failure: Failure | None = None
         self.usage: Mapping[str, str] = NO_USAGE
         self.late_usage: Mapping[str, str] = NO_USAGE
-        """What was audited as late usage since the execution was read; not durable state."""
+        """Late usage audited since the execution was read; not durable state."""
 
 
 class NodeRecord:
@@ -123,9 +123,9 @@ class NodeRecord:
         self.node = node
         self.path = path
         self.total = total
-        """Incoming edges."""
+        """How many incoming edges it has."""
         self.plain_total = plain_total
-        """Outgoing plain edges; 0 makes it a sink."""
+        """How many outgoing plain edges it has; a sink has 0."""
         self.state = NodeState.IDLE
         self.reason = ""
         self.active = self.active_error = self.dead = self.broken = 0
@@ -140,18 +140,18 @@ class NodeRecord:
         self.lost = 0
         self.input: Payload | None = None
         self.output: Payload | None = None
-        """Absent (None) as F3 says."""
+        """The output; None if it is absent, as F3 defines."""
         self.failure: Failure | None = None
         self.treatment = Treatment.NONE
         self.origin = -1
-        """Position among the scope's failures of the earliest that FAILED it or broke it; -1 if none did."""
+        """Position in the scope's failures of the earliest that FAILED or broke the node; -1 if none did."""
         self.started_s = self.ended_s = self.due_s = 0.0
         self.idled_s = 0.0
-        """When it was put back to idle."""
+        """When it was put back to IDLE."""
         self.sequence = 0
-        """That of the newest event about it."""
+        """When its newest event was decided."""
         self.inside = b""
-        """The times of the scope that ran in it, packed, once that is closed."""
+        """The times of the scope that ran in it, packed, once that scope is closed."""
 
     def __repr__(self) -> str:
         reason = f"/{self.reason}" if self.reason else ""
@@ -159,12 +159,12 @@ class NodeRecord:
 
     @property
     def is_at_worker(self) -> bool:
-        """Whether an attempt of it runs; a node with a scope is RUNNING without one."""
+        """Whether an attempt of it runs; a node with a scope is RUNNING without an attempt."""
         return self.state is NodeState.RUNNING and bool(self.attempts)
 
     @property
     def place(self) -> Place:
-        """Where the node stands in R4's order among those of its scope."""
+        """Its place in R4's order among the nodes of its scope."""
         return Place(-self.node.priority, -self.scope.definition.analysis.remaining[self.index], self.index)
 
 
@@ -181,15 +181,15 @@ class Scope:
         path: str = "",
         parent: NodeRecord | None = None,
     ) -> None:
-        """Make a scope without its nodes; `fill_in_slices` puts them in.
+        """Create a scope without its nodes; `fill_in_slices` adds them.
 
         Args:
-            definition: What it runs.
-            agenda: The execution's; takes what is to be decided next.
-            totals: The execution's.
+            definition: The compiled graph that it runs.
+            agenda: The execution's pending decisions.
+            totals: The execution's counts.
             branches: Its branches.
             path: Empty for the execution itself; `loop[3]` for an iteration.
-            parent: The node that it runs in; None for the execution, or for a scope that is read by itself.
+            parent: The node that it runs in; None for the execution, or for a scope that is rebuilt by itself.
         """
         self.definition = definition
         self.graph = definition.graph
@@ -201,9 +201,9 @@ class Scope:
         outer = parent.scope if parent is not None else None
         self.depth: int = outer.depth + 1 if outer is not None else 0
         self.places_around: tuple[Place, ...] = ()
-        """The places of the nodes that it is in (N3)."""
+        """The places of the nodes that the scope is in (N3)."""
         self.limits: tuple[str, ...] = ()
-        """The paths of the scopes from the outermost to this one that limit their attempts (N1)."""
+        """The paths of the limiting scopes from the outermost to this one (N1)."""
         if outer is not None and parent is not None:
             self.places_around = (*outer.places_around, parent.place)
             self.limits = (*outer.limits, path) if self.graph.policy.max_concurrency else outer.limits
@@ -211,35 +211,35 @@ class Scope:
         self._totals = totals
         self.input: Payload = NULL
         self.started_s = 0.0
-        """When it was opened; 0 of the execution's own, which has a start of its own."""
+        """When it was opened; 0 for the root scope, because the execution has its own start."""
         self.first_sequence = 0
-        """The event that opened it."""
+        """The sequence of the event that opened it."""
         self.sequence = 0
-        """That of the newest event about one of its nodes."""
+        """The sequence of the newest event about one of its nodes."""
         self.ended_as: ExecutionState | None = None
-        """How it ended, from its own event on: before its nodes, if its time was over; else its node ends next."""
+        """How it ended, from its ScopeEnded on; after a timeout its nodes end next, else the node that it is in."""
         self.failure: Failure | None = None
-        """The failure that its summary names."""
+        """The failure named by its summary."""
         self.children: dict[int, Scope] = {}
-        """The scopes inside that have not ended, by the position of their node."""
+        """The unfinished scopes directly inside, by the position of their node."""
         self.held: dict[int, list[tuple[int, NodeRecord]]] = {}
-        """Level -> nodes that wait for it (R2) with the numbers of their turns; not durable state."""
+        """Level -> held nodes (R2) with the numbers of their turns; not durable state."""
         self.is_looked_at = False
         """Whether it is on the agenda because it may be over."""
         self.is_dropped = False
-        """Whether its node has ended, so that nothing here counts any more."""
+        """Whether its node has ended, so that nothing in it matters any more."""
         self.records: list[NodeRecord] = []
         self.edge_states = [EdgeState.UNRESOLVED] * len(definition.graph.edges)
         self.unwanted = bytearray(len(definition.graph.edges))
-        """Whether each edge has stopped being wanted (J1)."""
+        """For each edge, whether it is no longer wanted (J1)."""
         self.failures: list[Failure] = []
         self.treatments: list[Treatment] = []
-        """What became of each failure, in the order of `failures`."""
+        """How each failure was treated, in the order of `failures`."""
         self.open_count = len(definition.graph.nodes)
-        """Nodes not ended."""
+        """How many nodes have not ended."""
         self.running_count = 0
         self.in_flight_count = 0
-        """Nodes that run, back off or wait."""
+        """How many nodes run, back off or wait."""
         self.level_open = list(definition.level_sizes)
         self.level = 0
         """The lowest level with a node that has not ended (R2)."""
@@ -247,7 +247,7 @@ class Scope:
         self.stopped_by = Treatment.NONE
         """UNHANDLED once an unhandled failure stopped it (E4)."""
         self.losers: dict[int, None] = {}
-        """Nodes that nobody waits for any more (J1), to be cancelled together, in graph order."""
+        """Nodes whose output is no longer wanted (J1), to be cancelled together, in graph order."""
         totals.node_count += self.open_count
         totals.state_counts[NodeState.IDLE] += self.open_count
 
@@ -256,7 +256,7 @@ class Scope:
         return f"<Scope {self.path or '/'} {ended}/{len(self.records)} nodes, {self.running_count} running>"
 
     def fill_in_slices(self) -> Slices[None]:
-        """Put in the nodes, in slices; once, right after the making."""
+        """Add the nodes, in slices. Call this once, right after construction."""
         prefix = f"{self.path}/" if self.path else ""
         incoming, plain_totals = self.adjacency.incoming, self.definition.plain_totals
         records = self.records
@@ -269,7 +269,7 @@ class Scope:
 
     @property
     def is_closed(self) -> bool:
-        """Whether no join is decided any more: stopped by a failure, cancelled, timed out, or lost with its node."""
+        """Whether it decides no more joins: stopped by a failure, cancelled, timed out, or its node has ended."""
         if self._is_closed:
             return True
         parent = self.parent
@@ -277,7 +277,7 @@ class Scope:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether an unhandled failure stopped it or a scope around it (E4, E7)."""
+        """Whether an unhandled failure stopped it or an enclosing scope (E4, E7)."""
         if self.stopped_by is Treatment.UNHANDLED:
             return True
         return self.parent is not None and self.parent.scope.is_stopped
@@ -292,11 +292,11 @@ class Scope:
         return self.graph.edges[position]
 
     def source(self, edge: int) -> NodeRecord:
-        """Return the record of the node an edge leaves."""
+        """Return the record of the edge's source node."""
         return self.records[self.adjacency.edge_sources[edge]]
 
     def inside(self) -> list[Scope]:
-        """Return the scopes inside that have not ended, at any depth; those around others come first."""
+        """Return the unfinished scopes inside, at any depth; a scope comes before those inside it."""
         found = list(self.children.values())
         for scope in found:
             found += scope.children.values()
@@ -311,27 +311,27 @@ class Scope:
         return tuple(self.graph.edges[edge] for edge in self.adjacency.outgoing[index])
 
     def in_flight(self) -> list[NodeRecord]:
-        """Return the nodes that run, back off or wait, in graph order; soon, if there are none."""
+        """Return the nodes that run, back off or wait, in graph order; quick if there are none."""
         if not self.in_flight_count:
             return []
         return [record for record in self.records if record.state in _IN_FLIGHT]
 
-    # What events do.
+    # The effects of events.
 
     def open_sources(self) -> None:
-        """Decide the nodes without incoming edges: they start together (R5)."""
+        """Decide the nodes without incoming edges, which start together (R5)."""
         for index in self.definition.sources:
             record = self.records[index]
             record.verdict = Verdict.RUN
             self.agenda.decided[record] = None
 
     def close(self) -> None:
-        """Let no join be decided and nothing start any more."""
+        """Let no more joins be decided and no more nodes start."""
         self._is_closed = True
         self.losers.clear()
 
     def apply_started(self, record: NodeRecord, time_s: float, run: int, detail: AttemptStarted) -> None:
-        """Take in that an attempt was given to a worker."""
+        """Apply the start of an attempt."""
         self._change(record, NodeState.RUNNING, "", time_s)
         if not record.attempts:
             record.started_s = time_s
@@ -347,7 +347,7 @@ class Scope:
         time_s: float,
         detail: AttemptEnded,
     ) -> None:
-        """Take in that an attempt ended; the node goes to `state`."""
+        """Apply the end of an attempt; the node goes to `state`."""
         attempt = record.attempts[-1]
         attempt.outcome = detail.outcome
         attempt.ended_s = time_s
@@ -367,27 +367,27 @@ class Scope:
             self.agenda.decided[record] = None
 
     def apply_waiting(self, record: NodeRecord, time_s: float, detail: NodeWaiting) -> None:
-        """Take in that a node waits for a timer."""
+        """Apply that a node waits for a timer."""
         self._change(record, NodeState.WAITING, "", time_s)
         record.started_s = time_s
         record.due_s = detail.due_time_s
         record.input = detail.input
 
     def apply_scope_opened(self, record: NodeRecord, time_s: float, given: Payload) -> None:
-        """Take in that a graph began to run inside a node."""
+        """Apply that a graph started inside a node."""
         self._change(record, NodeState.RUNNING, "", time_s)
         record.started_s = time_s
         if record.node.input is not None:
             record.input = given
 
     def apply_scope_ended(self, detail: ScopeEnded) -> None:
-        """Take in how this scope ended; its nodes end next, if its time was over, and then its own."""
+        """Apply the end of this scope; after a timeout its nodes end next, and then the node that it is in."""
         self.ended_as, self.failure = detail.state, detail.failure
         if detail.state is ExecutionState.TIMED_OUT:
             self.close()
 
     def apply_idled(self, record: NodeRecord, reason: str, time_s: float) -> None:
-        """Take in that a node was put back to idle."""
+        """Apply that a node was put back to IDLE."""
         self._change(record, NodeState.IDLE, reason, time_s)
         record.idled_s = time_s
 
@@ -399,7 +399,7 @@ class Scope:
         time_s: float,
         detail: NodeEnded,
     ) -> None:
-        """Take in that a node ended without an attempt."""
+        """Apply the end of a node without an attempt."""
         self._end(record, state, reason, time_s, detail)
 
     def _change(self, record: NodeRecord, state: NodeState, reason: str, time_s: float) -> None:
@@ -456,7 +456,7 @@ class Scope:
         resolve_edges(self, record, frozenset(detail.edges_false))  # A node may have half a million edges.
 
     def _close_what_timed_out(self) -> None:
-        """Close the execution at the first node that its timeout ended; that of a scope has closed the scope before."""
+        """Close the execution when its timeout ends the first node; a nested scope was closed before."""
         scope = self
         while scope.ended_as is None and scope.parent is not None:
             scope = scope.parent.scope
@@ -464,7 +464,7 @@ class Scope:
             scope.close()
 
     def _output(self, record: NodeRecord, detail: AttemptEnded | NodeEnded) -> Payload | None:
-        """Return the output as others see it (F3)."""
+        """Return the output as other nodes read it (F3)."""
         if record.treatment is Treatment.IGNORED:
             return NULL
         if record.state is NodeState.TIMED_OUT and record.treatment is Treatment.NONE:

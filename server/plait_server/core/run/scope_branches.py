@@ -1,7 +1,7 @@
 """The branches of a scope: those of its graph, under the branch of the node that the scope is in (B1, N6).
 
-A scope goes on in the branch of its node, so its graph's branch 0 is that branch, and the forks that lie directly
-under it are numbered after those that were opened there before. All other numbers are the graph's own.
+A scope continues the branch of its node, so branch 0 of its graph is that branch, and the branches opened directly
+under it are numbered after those that were opened there before. All other ordinals are the graph's own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TAIL_PARTS: Final = 3
 
 
 class ScopeBranches:
-    """The branches of one scope; a branch is a number, 0 that of the scope."""
+    """The branches of one scope; a branch is a number, and 0 is the branch that the scope continues."""
 
     __slots__ = ("_before", "_extra", "_graph", "_is_cut", "_outer", "_outer_branch", "_parts")
 
@@ -28,14 +28,14 @@ class ScopeBranches:
         outer: ScopeBranches | None = None,
         outer_branch: int = MAIN,
     ) -> None:
-        """Put the branches of a graph under a branch.
+        """Place the branches of a graph under a branch.
 
         Args:
             graph: The graph's branches.
-            path: The path for display of the branch that the scope goes on in.
+            path: The display path of the branch that the scope continues.
             before: How many branches were opened under that branch before.
-            outer: The branches of the scope around it; None for the execution, or for a scope that is looked at alone.
-            outer_branch: The branch there.
+            outer: The branches of the scope around it; None for the execution, or for a scope rebuilt by itself.
+            outer_branch: The continued branch, as a number in `outer`.
         """
         self._graph = graph
         self._parts = path.split("-")
@@ -59,7 +59,7 @@ class ScopeBranches:
         return self._graph.edge_branch
 
     def parent(self, branch: int) -> int | None:
-        """Return the branch of this scope under which another was opened; None for branch 0."""
+        """Return the parent of a branch within this scope; None for branch 0."""
         return self._graph.parent(branch)
 
     def name(self, branch: int) -> str:
@@ -80,26 +80,26 @@ class ScopeBranches:
         return "-".join([*head, ELLIPSIS, *tail])
 
     def full_path(self, branch: int) -> str:
-        """Return all parts of the path; the scopes around this one are open."""
+        """Return all parts of the path; requires that the enclosing scopes are open."""
         depth = self._graph.depth(branch)
         around = "-".join(self._parts) if self._outer is None else self._outer.full_path(self._outer_branch)
         return "-".join([around, *self._own(branch, depth, depth)])
 
     def opened_under(self, branch: int) -> int:
-        """Count the branches that have been opened under a branch, by this scope and by others (B1)."""
+        """Return how many branches have been opened under a branch, by this scope and by others (B1)."""
         if branch == MAIN and self._outer is not None:
             return self._outer.opened_under(self._outer_branch)
         return self._graph.opened_under(branch) + self._extra.get(branch, 0)
 
     def take_numbers(self, branch: int, count: int) -> None:
-        """Let the numbers of branches that another scope opens under a branch be used up."""
+        """Reserve the ordinals of branches that another scope opens under a branch."""
         if branch == MAIN and self._outer is not None:
             self._outer.take_numbers(self._outer_branch, count)
         else:
             self._extra[branch] = self._extra.get(branch, 0) + count
 
     def _own(self, branch: int, depth: int, count: int) -> list[str]:
-        """Return the last `count` of the `depth` parts that a branch has below the scope's."""
+        """Return the last `count` of the `depth` parts that a branch has below the scope's branch."""
         ordinals = self._graph.ordinals(branch, count)
         if count == depth and ordinals:
             ordinals[0] += self._before

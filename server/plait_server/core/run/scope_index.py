@@ -1,11 +1,11 @@
-"""Assigns events to the nested scopes that they are about: a fold over the events, whose entries the journal keeps.
+"""Which events are about which nested scope: a fold over the events, written to the journal as entries.
 
-A scope that has ended is dropped from memory, and read back from its events alone; this finds them. An event belongs
-to the scope whose node it names; `ScopeOpened` belongs to the scope that it opens as well. Events of the root scope
-belong to none: of an execution without nested scopes nothing is kept.
+A scope that has ended is dropped from memory, and rebuilt from its events when needed; this index finds them. An event
+belongs to the scope whose node it names; `ScopeOpened` also belongs to the scope that it opens. Events of the root
+scope are not indexed, so an execution without nested scopes has no entries.
 
-A scope gets an entry when it ends, and for each `SEQUENCES_MAX` of its events before. An entry for each event would be
-ten times as many, and with 10,000 scopes open at once each would change a page of its own.
+A scope's entry is written when it ends, or after `SEQUENCES_MAX` of its events. An entry for each event would be ten
+times as many, and with 10,000 open scopes each would change a different page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from plait_server.core.run.events import Event, ScopeEnded, ScopeOpened
 from plait_server.core.run.states import NodeState
 
 SEQUENCES_MAX: Final = 500
-"""Events of one entry: 2 KiB in the store."""
+"""Events in one entry: 2 KiB in the store."""
 
 
 class ScopeEntry(NamedTuple):
@@ -26,11 +26,11 @@ class ScopeEntry(NamedTuple):
 
     scope_path: str
     sequences: Sequence[int]
-    """Ascending, at least one; each stands in one entry of a scope."""
+    """Ascending, not empty; no sequence is in two entries of a scope."""
 
 
 class ScopeIndex:
-    """The events of nested scopes that are not in an entry yet."""
+    """The events of nested scopes that are in no entry yet."""
 
     __slots__ = ("_complete", "_ended", "_lists")
 
@@ -38,14 +38,14 @@ class ScopeIndex:
         self._lists: dict[str, array[int]] = {}
         """Scope path -> sequences."""
         self._ended: dict[str, None] = {}
-        """Scopes of which the list is due, however short."""
+        """Scopes whose entry is due, however few events it has."""
         self._complete: list[ScopeEntry] = []
 
     def __repr__(self) -> str:
         return f"<ScopeIndex of {len(self._lists)} scopes>"
 
     def apply(self, event: Event) -> None:
-        """Take in an event; the next one of its execution."""
+        """Add the next event of the execution."""
         detail = event.detail
         if not self._lists and "/" not in event.node_path and not isinstance(detail, ScopeOpened):
             return  # The rest takes 0.2 us, and most executions have no scopes inside.
@@ -58,11 +58,11 @@ class ScopeIndex:
             if isinstance(detail, ScopeEnded):
                 self._end(detail.scope_path)
             elif event.node_state is not None and event.node_state is not NodeState.RUNNING:
-                # What ends a node from outside leaves its scope without a ScopeEnded.
+                # A node ended from outside has a scope without a ScopeEnded.
                 self._end(event.node_path)
 
     def take(self) -> Sequence[ScopeEntry]:
-        """Return the entries that go with the events since the last call, and forget them."""
+        """Return the entries due since the last call, and forget them."""
         if not self._ended and not self._complete:
             return ()
         entries, self._complete = self._complete, []
@@ -76,7 +76,7 @@ class ScopeIndex:
     def _add(self, scope_path: str, sequence: int) -> None:
         sequences = self._lists.get(scope_path)
         if sequences is None:
-            # The scope has ended: a receipt, for instance.
+            # A receipt, for instance, after the scope has ended.
             sequences = self._lists[scope_path] = array("q")
             self._ended[scope_path] = None
         sequences.append(sequence)

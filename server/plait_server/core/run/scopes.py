@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 class Scopes:
-    """The scopes that are about to open or to end; what stands here is not durable, and a replay makes it again."""
+    """The scopes that are opening or ending. This state is not durable; a replay rebuilds it."""
 
     def __init__(self, machine: Decider, endings: Endings) -> None:
         self._machine = machine
         self._endings = endings
         self._inputs: dict[str, tuple[int, Payload]] = {}
-        """Node path -> the ticket of the FindGraph that is out, and the input of the scope."""
+        """Node path -> the ticket of its unanswered FindGraph, and the input of the scope."""
         self._outputs: dict[str, int] = {}
-        """Scope path -> the ticket of the MakeOutput that is out."""
+        """Scope path -> the ticket of its unanswered MakeOutput."""
 
     def __repr__(self) -> str:
         return f"<Scopes {len(self._inputs)} opening, {len(self._outputs)} ending>"
@@ -45,7 +45,7 @@ class Scopes:
     # Opening.
 
     def begin(self, record: NodeRecord, given: Payload) -> None:
-        """Open the scope of a sub-graph node whose input was made, or look for its graph first."""
+        """Open the scope of a sub-graph node whose input is ready, or ask for its graph first."""
         definition = record.scope.definition.inner.get(record.index)
         if definition is not None:
             self._open(record, given, definition)
@@ -55,7 +55,7 @@ class Scopes:
         self._machine.ask(FindGraph(record.path, ticket))
 
     def on_graph_found(self, found: GraphFound) -> None:
-        """Take the answer to FindGraph."""
+        """Handle the answer to FindGraph."""
         ticket, given = self._inputs.get(found.node_path, (0, None))
         if given is None or ticket != found.ticket:
             return
@@ -68,7 +68,7 @@ class Scopes:
             self._open(record, given, found.definition, found.graph_digest, found.analysis_digest)
 
     def forget(self, record: NodeRecord) -> None:
-        """Drop what is out for a node that changes for another reason."""
+        """Drop a node's pending question, because something else changes the node."""
         self._inputs.pop(record.path, None)
         scope = record.scope.children.get(record.index)
         if scope is not None:
@@ -109,12 +109,12 @@ class Scopes:
     # Ending.
 
     def end_if_over(self, scope: Scope) -> None:
-        """End a scope inside the execution, and its node with it, if nothing more happens in it (E5, E7, N4)."""
+        """End a nested scope, and its node with it, if nothing more can happen in it (E5, E7, N4)."""
         record = scope.parent
         if record is None or record.state is not NodeState.RUNNING or self._endings.is_out(record):
             return
         if scope.ended_as is ExecutionState.TIMED_OUT:
-            return  # `time_out` ends its nodes and then this one.
+            return  # `time_out` ends the scope's nodes and then the node that it is in.
         if scope.stopped_by is Treatment.UNHANDLED:
             fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
             if fail_fast or not scope.running_count:
@@ -129,23 +129,23 @@ class Scopes:
             put_back(self._machine, record)
 
     def ask_output(self, scope: Scope) -> None:
-        """Have the output of a scope made that succeeded, at least in part; once."""
+        """Ask for the output of a scope that succeeded, at least partially; once."""
         if scope.path not in self._outputs:
             ticket = self._outputs[scope.path] = self._machine.next_ticket()
             self._machine.ask(MakeOutput(scope.path, ticket))
 
     def is_answer(self, made: OutputMade) -> bool:
-        """Take note of an answer to MakeOutput; whether anyone still waits for it."""
+        """Remove the ticket that an answer to MakeOutput has; return whether the answer is still wanted."""
         if self._outputs.get(made.scope_path) != made.ticket:
             return False
         del self._outputs[made.scope_path]
         return True
 
     def on_output_made(self, made: OutputMade) -> None:
-        """Take the output of a scope inside the execution."""
+        """Handle the output of a nested scope."""
         scope = self._machine.execution.scopes[made.scope_path]
         record = scope.parent
-        assert record is not None  # the execution's own output is the machine's business
+        assert record is not None  # The machine handles the execution's own output.
         if made.payload is None:
             failure = Failure(code=EXPRESSION, message=made.problem, node_path=record.path)
             ended = ScopeEnded(scope.path, ExecutionState.FAILED, failure)
@@ -157,9 +157,9 @@ class Scopes:
         self._endings.begin(record, ending)
 
     def time_out(self, scope: Scope) -> Iterator[None]:
-        """End a scope whose time is over, a node a step: its nodes first, then the node it is in (N1, N4)."""
+        """End a scope that timed out, a node a step: its nodes first, then the node that it is in (N1, N4)."""
         record = scope.parent
-        assert record is not None  # the execution's own timeout is the machine's business
+        assert record is not None  # The machine handles the execution's own timeout.
         if scope.ended_as is None:
             self._machine.forget(record)
             self._machine.emit(ScopeEnded(scope.path, ExecutionState.TIMED_OUT), record, None)
@@ -173,8 +173,8 @@ class Scopes:
         self._endings.begin_timeout(record, None, failure)
 
     def _fail(self, scope: Scope, record: NodeRecord, summary: Failure | None) -> None:
-        """FAIL a node with the failure that its scope's summary names (E6)."""
-        assert summary is not None  # a scope that FAILED has a failure to name
+        """Fail a node with the failure named by its scope's summary (E6)."""
+        assert summary is not None  # A scope that FAILED has a failure to name.
         message = f"the graph inside failed: {summary.code} of {summary.node_path or scope.path}"
         failure = Failure(code=summary.code, message=message, node_path=record.path)
         ended = ScopeEnded(scope.path, ExecutionState.FAILED, summary)

@@ -13,7 +13,7 @@ from typing import Final
 from plait_server.errors import InvariantViolated
 
 _ENDED_FROM: Final = 32
-"""Where the numbers of the states begin in which something has ended: clients know those of later versions by that."""
+"""The number from which states are terminal; clients recognize terminal states of later versions by it."""
 _QUARANTINED_FROM: Final = 64
 
 
@@ -69,7 +69,7 @@ class AttemptOutcome(enum.IntEnum):
 
 
 class CancelStage(enum.IntEnum):
-    """Steps of a cancel at a worker (C1). Values are those of plait.v1.CancelStage."""
+    """The stages of a cancel at a worker (C1). Values are those of plait.v1.CancelStage."""
 
     REQUESTED = 1
     DELIVERED = 2
@@ -84,7 +84,7 @@ class CancelStage(enum.IntEnum):
 
 
 class Treatment(enum.IntEnum):
-    """What becomes of a node's failure. Values are those of plait.v1.FailureTreatment."""
+    """How a node's failure was treated. Values are those of plait.v1.FailureTreatment."""
 
     NONE = 0
     HANDLED = 1
@@ -94,7 +94,7 @@ class Treatment(enum.IntEnum):
 
 
 class EdgeState(enum.IntEnum):
-    """What an ended node made of an outgoing edge (section 5)."""
+    """The state that an ended node gave an outgoing edge (section 5)."""
 
     UNRESOLVED = 0
     ACTIVE = 1
@@ -103,7 +103,7 @@ class EdgeState(enum.IntEnum):
 
 
 class Reason:
-    """The reasons of states that the engine gives (S2.1); failures add their codes."""
+    """The engine's reasons for states (S2.1); failures add their codes."""
 
     DEAD_PATH: Final = "DEAD_PATH"
     UPSTREAM_FAILED: Final = "UPSTREAM_FAILED"
@@ -129,7 +129,7 @@ REASONS: Final = frozenset(
         Reason.NO_WORKER,
     }
 )
-"""All of them."""
+"""All of the engine's reasons."""
 
 
 _E = ExecutionState
@@ -154,13 +154,13 @@ _FROM_QUEUED = frozenset(
 )
 
 NODE_TRANSITIONS: Final[dict[NodeState, frozenset[NodeState]]] = {
-    # IDLE stands for QUEUED too; IDLE -> IDLE gives an untouched node its reason when a sibling failed (E4).
+    # IDLE includes QUEUED; IDLE -> IDLE gives an untouched node its reason when a sibling failed (E4).
     _N.IDLE: _FROM_QUEUED,
     _N.QUEUED: _FROM_QUEUED,
     _N.RUNNING: frozenset(
         {_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.BACKING_OFF, _N.QUEUED, _N.IDLE, _N.CANCELLED},
     ),
-    # RUNNING and FAILED by way of QUEUED, when the backoff is over.
+    # RUNNING and FAILED are reached through QUEUED, when the backoff is over.
     _N.BACKING_OFF: frozenset({_N.RUNNING, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED}),
     _N.WAITING: frozenset({_N.SUCCEEDED, _N.FAILED, _N.TIMED_OUT, _N.IDLE, _N.CANCELLED}),
     _N.SUCCEEDED: frozenset(),
@@ -172,10 +172,10 @@ NODE_TRANSITIONS: Final[dict[NodeState, frozenset[NodeState]]] = {
 
 
 def check_node_transition(path: str, before: NodeState, after: NodeState) -> None:
-    """Refuse a transition that the table lacks.
+    """Refuse a transition that is not in the table.
 
     Raises:
-        InvariantViolated: it is not in the table; a bug, to be reported.
+        InvariantViolated: The transition is not in the table; a bug.
     """
     if after not in NODE_TRANSITIONS[before]:
         message = f"node {path!r} cannot go from {before.name} to {after.name}; please report this"
@@ -183,10 +183,10 @@ def check_node_transition(path: str, before: NodeState, after: NodeState) -> Non
 
 
 def check_execution_transition(before: ExecutionState, after: ExecutionState) -> None:
-    """Refuse a transition that the table lacks.
+    """Refuse a transition that is not in the table.
 
     Raises:
-        InvariantViolated: it is not in the table; a bug, to be reported.
+        InvariantViolated: The transition is not in the table; a bug.
     """
     if after not in EXECUTION_TRANSITIONS[before]:
         message = f"an execution cannot go from {before.name} to {after.name}; please report this"

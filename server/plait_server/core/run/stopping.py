@@ -1,8 +1,8 @@
 """Ends nodes from outside: lost races (J1), failed siblings (E4, E7), cancels (C1), timeouts (T5, N1).
 
-What may concern all nodes of a large graph is an iterator that the machine works off a bounded number of steps at a
-time. A crash between two parts loses nothing: the rest follows from the state, and `Machine.resume` goes on with it.
-What ends a node with a scope ends the nodes in it first, in graph order (N4).
+Whatever may affect all nodes of a large graph is an iterator, which the machine advances by a bounded number of steps
+at a time. A crash in between loses nothing: the rest follows from the state, and `Machine.resume` continues with it.
+Ending a node with a scope ends the nodes in it first, in graph order (N4).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState,
 
 
 def cancel_losers(machine: Decider, scope: Scope) -> Iterator[None]:
-    """Cancel the nodes that nobody waits for any more (J1), in graph order, a node a step.
+    """Cancel the losers of a race (J1), in graph order; yield after each node.
 
-    They are one step of J5: a loser whose upstream has just lost is CANCELLED too, not skipped as a dead path. Those
-    that are found meanwhile are the next race's.
+    Together they are one step of J5: a loser whose upstream has just lost is CANCELLED too, not skipped as a dead path.
+    Losers found in the meantime belong to the next race.
     """
     for index in sorted(scope.losers):
         if index not in scope.losers:
@@ -31,9 +31,9 @@ def cancel_losers(machine: Decider, scope: Scope) -> Iterator[None]:
 
 
 def sweep(machine: Decider, scope: Scope, *, fail_fast: bool) -> Iterator[None]:
-    """Put back what did not run, and under FAIL_FAST what did, a node a step (E4); in the scopes inside too (E7).
+    """Put back to IDLE the nodes that do not run, and under FAIL_FAST those that do (E4), nested scopes included (E7).
 
-    What was put back before stays.
+    Yield after each node. Nodes that were put back before are left alone.
     """
     for record in scope.records:
         if record.state.is_ended:
@@ -56,7 +56,7 @@ def sweep(machine: Decider, scope: Scope, *, fail_fast: bool) -> Iterator[None]:
 
 
 def put_back(machine: Decider, record: NodeRecord) -> None:
-    """Put a node without a running attempt back to idle."""
+    """Put a node without a running attempt back to IDLE."""
     machine.forget(record)
     machine.emit(NodeIdled(), record, NodeState.IDLE, Reason.SIBLING_FAILED)
 
@@ -64,7 +64,7 @@ def put_back(machine: Decider, record: NodeRecord) -> None:
 def cancel_open_nodes(
     machine: Decider, scope: Scope, reason: str, *, receipts: bool = False
 ) -> Iterator[None]:
-    """Cancel every node of a scope that has not ended, a node a step.
+    """Cancel every unfinished node of a scope; yield after each node.
 
     With `receipts` the first receipt of each attempt becomes an event now (C1).
     """

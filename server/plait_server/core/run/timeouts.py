@@ -1,4 +1,4 @@
-"""What timers do when they are due: backoffs and delays end, and what took too long ends too (T4, T5)."""
+"""Handles expired timers: backoffs and delays end, and so does whatever exceeded its timeout (T4, T5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plait_server.core.run.states import NodeState
 
 
 class Timers:
-    """Takes timers that are due to whom they concern."""
+    """Dispatches expired timers to the parts that handle them."""
 
     def __init__(
         self, machine: Decider, beginnings: Beginnings, endings: Endings, attempts: Attempts
@@ -24,7 +24,7 @@ class Timers:
         self._attempts = attempts
 
     def on_timer(self, timer: TimerDue) -> Scope | None:
-        """Take a timer that is due; return the scope whose time is over, if it is that of a scope."""
+        """Handle an expired timer; if it was a scope's timeout, return the scope."""
         execution = self._machine.execution
         if timer.kind is TimerKind.SCOPE_TIMEOUT:
             scope = execution.scopes.get(timer.node_path)
@@ -51,7 +51,7 @@ class Timers:
         return None
 
     def _may_time_out(self, scope: Scope) -> bool:
-        """Whether the time of a scope matters: it runs, and its node is not just ending (T6)."""
+        """Return whether a scope's timeout still matters: it runs, and its node is not just ending (T6)."""
         record = scope.parent
         if record is None:
             return True

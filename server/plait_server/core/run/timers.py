@@ -1,6 +1,6 @@
-"""The timers that follow from an execution's state: made when something starts, and again after a replay.
+"""The timers that follow from an execution's state: set when something starts, and again after a replay.
 
-A timer that is no longer meant is not taken back; when it is due, the machine sees that its attempt is over.
+An obsolete timer is not cancelled; when it expires, the machine sees that its attempt is over.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _left_s(due_s: float, now_s: float) -> float:
 
 
 def _spent_s(execution: Execution, record: NodeRecord) -> float:
-    """Add up the seconds that a node was RUNNING or BACKING_OFF in this run, before its newest attempt."""
+    """Return the seconds that a node was RUNNING or BACKING_OFF in this run before its newest attempt."""
     return sum(
         max(attempt.ended_s, attempt.retry_time_s) - attempt.started_s
         for attempt in record.attempts[:-1]

@@ -1,7 +1,7 @@
 """When attempts, nodes and scopes began and ended, and the critical path of a scope.
 
-Bounds are in ns since 1970. Something encloses what is in it, even if the wall clock jumped: it begins no later, and
-ends no earlier. Everything lasts at least 1 ns: Jaeger considers a duration of 0 negative.
+Bounds are in ns since 1970. Outer bounds enclose inner ones, even if the wall clock jumped: they begin no later and
+end no earlier. Everything lasts at least 1 ns: Jaeger considers a duration of 0 negative.
 
 The critical path is the chain of nodes, each fed by the one before, with the most work. The work of a node is the time
 that it would take if it ran alone: its attempts and the backoffs between them, or its delay, but not its waits for
@@ -36,19 +36,19 @@ class CriticalPath(NamedTuple):
 
 
 class ScopeTimes(NamedTuple):
-    """The times of a scope that is over: what its node keeps of it."""
+    """The times of a scope that is over, stored in its node."""
 
     start_ns: int
     """When the first thing in it began."""
     end_ns: int
     """When the last thing in it ended."""
     length_s: float
-    """As in CriticalPath."""
+    """The same as in CriticalPath."""
     work_s: float
-    """As in CriticalPath."""
+    """The same as in CriticalPath."""
 
     def packed(self) -> bytes:
-        """Return the times as 32 bytes: an execution may have 100,000 scopes, and the tuple takes 190 each."""
+        """Return the times as 32 bytes, because an execution may have 100,000 scopes, and a tuple takes 190 each."""
         return _TIMES.pack(*self)
 
 
@@ -69,7 +69,7 @@ class Bounds(NamedTuple):
 
 
 def to_ns(time_s: float) -> int:
-    """Return a time in ns. Events have microseconds, and a float with the present date is no more precise."""
+    """Return a time in ns. Events keep microseconds, and a float is no more precise at the present date."""
     return round(time_s * 1e6) * 1_000
 
 
@@ -101,7 +101,7 @@ def has_times(record: NodeRecord, run: int) -> bool:
 
 
 def node_bounds(record: NodeRecord, run: int, started_s: float, inside: ScopeTimes | None) -> Bounds:
-    """Return the bounds of a node that has begun or ended, and does not go on.
+    """Return the bounds of a node that has begun or ended, and is not active.
 
     Args:
         record: The node; its scope still has its nodes.
@@ -127,7 +127,7 @@ def node_bounds(record: NodeRecord, run: int, started_s: float, inside: ScopeTim
 
 
 def inside_times_in_slices(record: NodeRecord, run: int) -> Slices[ScopeTimes | None]:
-    """Find the times of the scope in a node, if one was opened, once nothing goes on in it."""
+    """Find the times of the scope in a node, if one was opened, once nothing in it is active."""
     if record.inside:
         return unpack_times(record.inside)
     inner = record.scope.children.get(record.index)
@@ -135,7 +135,7 @@ def inside_times_in_slices(record: NodeRecord, run: int) -> Slices[ScopeTimes | 
 
 
 def scope_times_in_slices(scope: Scope, run: int) -> Slices[ScopeTimes]:
-    """Find the times of a scope inside an execution, once nothing goes on in it."""
+    """Find the times of a nested scope, once nothing in it is active."""
     begun = to_ns(scope.started_s)
     whole = Bounds(begun, begun)
     for records in batches(scope.records):
@@ -149,7 +149,7 @@ def scope_times_in_slices(scope: Scope, run: int) -> Slices[ScopeTimes]:
 
 
 def critical_path_in_slices(scope: Scope, run: int) -> Slices[CriticalPath]:
-    """Find the critical path of a run of a scope; through a node with a scope it is that of the scope."""
+    """Find the critical path of a run of a scope; a nested scope contributes its own critical path."""
     levels = scope.analysis.levels
     order = sorted(range(len(levels)), key=levels.__getitem__)
     yield
@@ -184,7 +184,7 @@ def node_work_s(record: NodeRecord, run: int) -> float:
 
 
 def _ready_s(record: NodeRecord, started_s: float) -> float | None:
-    """Return when a task that ended before it began had become ready, in seconds; None if it never did."""
+    """Return when a task that ended without having started became ready, in seconds; None if it never did."""
     if (
         record.verdict is not Verdict.RUN
         or not isinstance(record.node.kind, Task)

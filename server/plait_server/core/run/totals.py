@@ -1,4 +1,4 @@
-"""What the scopes of an execution add up to, kept as events come: nobody counts 100,000 nodes to show an execution."""
+"""Counts over all scopes of an execution, kept up to date with each event, so that nothing counts 100,000 nodes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Totals:
         self.node_count = 0
         """Nodes of all scopes that have been opened."""
         self.state_counts = dict.fromkeys(NodeState, 0)
-        """How many nodes are in each state, by what events say of them."""
+        """How many nodes are in each state, by their recorded states."""
         self.failures: list[tuple[str, Failure]] = []
-        """(scope path, failure) of every node that failed, in the order in which they happened (E1, E6)."""
+        """(scope path, failure) of every node that failed, in the order in which they failed (E1, E6)."""
 
     def failures_in(self, scope_path: str) -> list[Failure]:
         """Return the failures of a scope and of those inside it."""

@@ -1,6 +1,6 @@
-"""Trace context by W3C (https://www.w3.org/TR/trace-context/), and the ids of spans.
+"""The W3C trace context (https://www.w3.org/TR/trace-context/), and the ids of spans.
 
-A span's id is computed from what the span is of, so that a trace can be written again from the journal, equal to the
+A span's id is computed from what the span represents, so that a trace can be rebuilt from the journal, bit for
 bit (B2): it is the first 8 bytes of a SHA-256 over namespace, execution, run and the rest. The trace id is the
 caller's; if the caller has none, it is computed from the execution's id.
 """
@@ -18,9 +18,9 @@ _SAMPLED: Final = 1
 _KNOWN_FLAGS: Final = 3
 """The sampled flag and the random-trace-id flag (W3C level 2); other bits are not passed on."""
 TRACESTATE_CHARS_MAX: Final = 512
-"""The recommendation asks to pass on at least this many."""
+"""The recommendation requires that at least this many characters are passed on."""
 TRACESTATE_MEMBERS_MAX: Final = 32
-"""The recommendation allows no more."""
+"""The recommendation allows no more members."""
 
 
 class TraceContext(NamedTuple):
@@ -50,7 +50,7 @@ class TraceContext(NamedTuple):
 
 
 def read_trace_context(traceparent: str, tracestate: str = "") -> TraceContext | None:
-    """Read a caller's headers; None if `traceparent` is not valid. A `tracestate` that is not valid is dropped."""
+    """Read a caller's headers; return None if `traceparent` is invalid. An invalid `tracestate` is dropped."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None

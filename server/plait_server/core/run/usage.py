@@ -16,7 +16,7 @@ _AMOUNT: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{0,40})?")
 def is_amount(text: str) -> bool:
     """Whether a text is an exact decimal, at least 0, of at most 40 digits on each side of the point.
 
-    Not what `Decimal` takes: that allows `1_0`, spaces and digits of every script.
+    Stricter than `Decimal`, which allows `1_0`, spaces and digits of every script.
     """
     return _AMOUNT.fullmatch(text) is not None
 
@@ -27,13 +27,13 @@ def add_amount(total: Decimal | None, amount: str) -> Decimal:
 
 
 def add_usage(totals: dict[str, Decimal], usage: Mapping[str, str]) -> None:
-    """Add what an attempt used to totals, unit by unit."""
+    """Add an attempt's usage to totals, unit by unit."""
     for unit, amount in usage.items():
         totals[unit] = add_amount(totals.get(unit), amount)
 
 
 def take_usage(totals: dict[str, Decimal], usage: Mapping[str, str]) -> None:
-    """Take what an attempt used out of totals that it was added to; a unit of which nothing is left goes."""
+    """Subtract an attempt's usage from totals that include it; a unit at zero is removed."""
     for unit, amount in usage.items():
         left = _EXACT.subtract(totals[unit], Decimal(amount))
         if left:
@@ -48,7 +48,7 @@ def usage_text(totals: Mapping[str, Decimal]) -> dict[str, str]:
 
 
 def beyond(usage: Mapping[str, str], counted: Mapping[str, str]) -> dict[str, str]:
-    """Return what `usage` has more than what was counted, unit by unit."""
+    """Return what `usage` has in excess of what was counted, unit by unit."""
     more: dict[str, Decimal] = {}
     for unit, amount in usage.items():
         left = _EXACT.subtract(Decimal(amount), Decimal(counted.get(unit, "0")))
