@@ -1,5 +1,7 @@
 """Graphs for Hypothesis: few nodes, many shapes, and nothing in them that a valid graph could not have."""
 
+from functools import lru_cache
+
 from hypothesis import strategies as st
 
 from plait_server.core.definition.graph import Edge, Graph, Join, JoinMode, Node, Task
@@ -45,6 +47,7 @@ def digraphs(draw: st.DrawFn, nodes_max: int = 7) -> Graph:
     )
 
 
+@lru_cache(maxsize=2)
 def chain(count: int) -> Graph:
     """A chain n0 -> n1 -> ..."""
     return Graph(
