@@ -151,6 +151,7 @@ class AttemptTasks:
         """Start the task of an attempt."""
         held = self._held(node_path, attempt)
         running = self._running[node_path, attempt] = _Running(held, self._machine, self._post)
+        self._environment.committer.gathering.attempts += 1
         nursery.start_soon(partial(self._carry_out, held, running, recovered=recovered))
 
     def stop(self, nursery: trio.Nursery, node_path: str, attempt: int, reason: str) -> None:
@@ -181,6 +182,7 @@ class AttemptTasks:
         if failure is not None and failure.details is not None and not failure.details.digest:
             failure = replace(failure, details=self._contents.keep(failure.details.json))
         jitter = self._environment.seams.random()
+        self._environment.committer.gathering.note_result()
         self._post(result._replace(output=output, failure=failure, jitter=jitter))
 
     # Inside.
@@ -204,6 +206,7 @@ class AttemptTasks:
         finally:
             key = node_path, attempt
             del self._running[key]
+            self._environment.committer.gathering.attempts -= 1
             self._permits.release_slot(key)
             self._on_end()
 

@@ -14,6 +14,7 @@ import trio
 from plait_server.errors import JournalFull, JournalUnavailable, ShuttingDown
 from plait_server.ports.journal import AppendItem, AppendResult, Journal
 from plait_server.runtime.durations import Durations
+from plait_server.runtime.gathering import Gathering
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Committer:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self.gathering: Final = Gathering()
+        """Asked by the executions before each step."""
         self._queue: list[_Pending] = []
         self._wake = trio.Event()
         self._is_closed = False

@@ -240,6 +240,7 @@ class Executor:
 
     async def _loop(self) -> Exit:
         while True:
+            await self._environment.committer.gathering.wait(len(self._inbox))
             await self._step()
             if self._is_over():
                 return Exit.ENDED
