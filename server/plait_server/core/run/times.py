@@ -112,8 +112,8 @@ def node_bounds(record: NodeRecord, run: int, started_s: float, inside: ScopeTim
     attempts = attempts_in(record, run)
     left_s = record.ended_s if record.state.is_ended else record.idled_s
     if inside is not None:
-        own = bounds_of(to_ns(record.started_s), to_ns(left_s))
-        return own.around(Bounds(inside.start_ns, inside.end_ns))
+        start = min(to_ns(record.started_s), inside.start_ns)
+        return Bounds(start, max(bounds_of(start, to_ns(left_s)).end, inside.end_ns))
     if not attempts:
         end = to_ns(left_s)
         start_s = record.started_s or _ready_s(record, started_s)
@@ -136,15 +136,18 @@ def inside_times_in_slices(record: NodeRecord, run: int) -> Slices[ScopeTimes | 
 
 def scope_times_in_slices(scope: Scope, run: int) -> Slices[ScopeTimes]:
     """Find the times of a nested scope, once nothing in it is active."""
-    begun = to_ns(scope.started_s)
-    whole = Bounds(begun, begun)
+    whole: Bounds | None = None
     for records in batches(scope.records):
         for record in records:
             if has_times(record, run):
                 inside = yield from inside_times_in_slices(record, run)
-                whole = whole.around(node_bounds(record, run, scope.started_s, inside))
+                of_node = node_bounds(record, run, scope.started_s, inside)
+                whole = whole.around(of_node) if whole is not None else of_node
         yield
     path = yield from critical_path_in_slices(scope, run)
+    if whole is None:
+        begun = to_ns(scope.started_s)
+        whole = Bounds(begun, begun)
     return ScopeTimes(whole.start, whole.end, path.length_s, path.work_s)
 
 
