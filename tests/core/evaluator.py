@@ -40,8 +40,12 @@ def read_graph(output: str) -> Graph | str:
         graph = graph_from_proto(json_format.Parse(output, graph_pb2.Graph()))
     except json_format.ParseError as error:
         return str(error)
-    found = validate(graph, lambda _, *, template: ExpressionNames())
+    found = validate(graph, _names_nothing)
     return graph if found.is_valid else str(found.problems)
+
+
+def _names_nothing(source: str, *, template: bool) -> ExpressionNames:
+    return ExpressionNames()
 
 
 def find_graph(record: NodeRecord, ticket: int) -> GraphFound:
