@@ -71,7 +71,7 @@ RENEW_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Platform:
     """What a server is put together from; the simulator gives its own."""
 
     journal: Journal
@@ -124,34 +124,34 @@ class Server:
         raise StoreLost
 
 
-async def assemble(world: World) -> Server:
+async def assemble(platform: Platform) -> Server:
     """Put the parts of a server together."""
-    config = world.config
-    version, instance_id = version_of_plait(), world.seams.new_id()
-    key = await world.journal.key()
+    config = platform.config
+    version, instance_id = version_of_plait(), platform.seams.new_id()
+    key = await platform.journal.key()
     page_tokens = PageTokens(key)
     allocator = Allocator(server_limit=config.server_limit, type_limits=config.type_limits)
-    committer = Committer(world.journal)
+    committer = Committer(platform.journal)
     workers = AttachedWorkers(
         capacity=allocator,
         tokens=Tokens(key),
-        seams=world.seams,
-        observer=world.observer,
+        seams=platform.seams,
+        observer=platform.observer,
         server_version=version,
         server_instance_id=instance_id,
         ping_s=config.ping_s,
         grace_s=config.grace_s,
     )
     environment = Environment(
-        journal=world.journal,
+        journal=platform.journal,
         workers=workers,
-        evaluator=world.evaluator,
-        offload=world.offload,
-        graph_requests=world.graph_requests,
-        seams=world.seams,
-        observer=world.observer,
-        sampler=world.sampler,
-        retelling=world.retelling,
+        evaluator=platform.evaluator,
+        offload=platform.offload,
+        graph_requests=platform.graph_requests,
+        seams=platform.seams,
+        observer=platform.observer,
+        sampler=platform.sampler,
+        retelling=platform.retelling,
         allocator=allocator,
         committer=committer,
     )
@@ -161,25 +161,25 @@ async def assemble(world: World) -> Server:
     facts = ServerFacts(
         version=version,
         instance_id=instance_id,
-        start_time_s=world.seams.now_s(),
-        store=world.journal.kind,
+        start_time_s=platform.seams.now_s(),
+        store=platform.journal.kind,
         insecure=True,
         attempts_max=config.server_limit,
     )
-    executions = ExecutionServicer(supervisor, world.journal, world.graph_requests, page_tokens)
+    executions = ExecutionServicer(supervisor, platform.journal, platform.graph_requests, page_tokens)
     insight = InsightServicer(
-        supervisor, world.journal, lambda: SpanEncoder(world.resource, version, world.span_limits)
+        supervisor, platform.journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
     )
     worker_hub = WorkerHubServicer(workers, page_tokens)
     servicers = {
-        "graph": GraphServicer(world.graph_requests),
+        "graph": GraphServicer(platform.graph_requests),
         "execution": executions,
         "insight": insight,
         "worker_hub": worker_hub,
         "system": SystemServicer(facts),
     }
     return Server(
-        journal=world.journal,
+        journal=platform.journal,
         allocator=allocator,
         committer=committer,
         workers=workers,
@@ -231,7 +231,7 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
         await stack.enter_async_context(open_loop())
         evaluator = CelEvaluator()
         graph_requests = PooledGraphRequests(evaluator)
-        world = World(
+        platform = Platform(
             journal=journal,
             evaluator=evaluator,
             offload=ProcessOffload(evaluator),
@@ -242,8 +242,8 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
             config=config,
         )
         if tracing is not None:
-            world = await stack.enter_async_context(_traced(world, tracing))
-        server = await assemble(world)
+            platform = await stack.enter_async_context(_traced(platform, tracing))
+        server = await assemble(platform)
         health = HealthServicer()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(graph_requests.run)
@@ -277,15 +277,15 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
 
 
 @asynccontextmanager
-async def _traced(world: World, tracing: Tracing) -> AsyncGenerator[World]:
-    """Add the sending of spans to a world. It runs until the server has ended, and then flushes, for FLUSH_S."""
+async def _traced(platform: Platform, tracing: Tracing) -> AsyncGenerator[Platform]:
+    """Add the sending of spans to a platform. It runs until the server has ended, and then flushes, for FLUSH_S."""
     settings = tracing.settings
     # The same after a restart: collectors take a span that is sent twice for one only if the resource is equal, too.
-    instance_id = hashlib.sha256(b"service.instance.id\0" + await world.journal.key()).digest()
+    instance_id = hashlib.sha256(b"service.instance.id\0" + await platform.journal.key()).digest()
     resource = {"service.instance.id": str(uuid.UUID(bytes=instance_id[:16], version=5)), **tracing.resource}
     exporter = SpanExporter(
         tracing.open_sender(callable_from_trio),
-        world.seams.random,
+        platform.seams.random,
         spans_max=settings.queue_spans_max,
         bytes_max=settings.queue_bytes_max,
         timeout_s=settings.timeout_s,
@@ -300,8 +300,8 @@ async def _traced(world: World, tracing: Tracing) -> AsyncGenerator[World]:
         await nursery.start(exporter.run)
         nursery.start_soon(spans.run)
         yield replace(
-            world,
-            observer=Observers(world.observer, spans),
+            platform,
+            observer=Observers(platform.observer, spans),
             retelling=spans,
             sampler=tracing.sampler,
             resource=resource,

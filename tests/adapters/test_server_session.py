@@ -22,7 +22,7 @@ from plait_server.adapters.workers.session_events import (
     Used,
 )
 from plait_server.core.limits import HELD_ATTEMPTS_MAX, MIB, TOKEN_BYTES_MAX
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
@@ -334,7 +334,7 @@ def test_a_large_frame_comes_in_pieces_in_order() -> None:
 def test_nothing_is_sent_before_welcome_and_it_is_first() -> None:
     session = ServerSession()
     receive(session, pb.WorkerMessage(hello=HELLO))
-    session.recorded("a", Taken.STALE)
+    session.recorded("a", Disposition.STALE)
     session.assign("b", assignment(), "key")
     assert session.take_frame() is None
     session.welcome(server_version="1", server_instance_id="s", ping_s=5.0, lease_s=15.0, reject_pause_s=1.0)
@@ -366,15 +366,15 @@ def test_an_assign_says_all_that_a_handler_may_ask_for() -> None:
     assert not two.HasField("time_left")
 
 
-@pytest.mark.parametrize("taken", list(Taken))
-def test_each_answer_has_its_name_on_the_wire(taken: Taken) -> None:
+@pytest.mark.parametrize("taken", list(Disposition))
+def test_each_answer_has_its_name_on_the_wire(disposition: Disposition) -> None:
     session = attached()
-    session.recorded("a", taken)
+    session.recorded("a", disposition)
     frame = session.take_frame()
     assert frame is not None
     recorded = frame.messages[0].recorded
     assert recorded.token == "a"
-    assert pb.RecordedResult.Name(recorded.result) == f"RECORDED_RESULT_{taken.name}"
+    assert pb.RecordedResult.Name(recorded.result) == f"RECORDED_RESULT_{disposition.name}"
 
 
 def test_control_messages_overtake_assigns() -> None:
@@ -383,7 +383,7 @@ def test_control_messages_overtake_assigns() -> None:
         session.assign(path, assignment(path), "key")
     session.cancel("x", "CANCELLED", 10.0)
     session.ping(1)
-    session.recorded("y", Taken.RECORDED)
+    session.recorded("y", Disposition.RECORDED)
     assert kinds(session) == ["cancel", "ping", "recorded", "assign", "assign", "assign"]
 
 
@@ -416,7 +416,7 @@ def test_what_waits_for_a_worker_that_does_not_read_is_counted() -> None:
     session = attached()
     token = "x" * TOKEN_BYTES_MAX
     for _ in range(CONTROL_BYTES_MAX // (TOKEN_BYTES_MAX + 64)):
-        session.recorded(token, Taken.STALE)
+        session.recorded(token, Disposition.STALE)
     assert not session.is_overfull
     for _ in range(100):
         session.cancel(token, "STALE", 10.0)
@@ -426,7 +426,7 @@ def test_what_waits_for_a_worker_that_does_not_read_is_counted() -> None:
         pass
     for _ in range(3):
         for _ in range(CONTROL_BYTES_MAX // (TOKEN_BYTES_MAX + 64)):
-            session.recorded(token, Taken.STALE)
+            session.recorded(token, Disposition.STALE)
         assert not session.is_overfull
         while session.take_frame() is not None:
             pass

@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.ports.workers import AttemptKey
@@ -50,10 +50,10 @@ async def test_a_result_is_recorded_when_the_runtime_says_so(autojump_clock: Moc
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
         assert stream.recorded == []
-        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
-        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
-        assert stream.recorded == [(attempt.token, Taken.RECORDED)]
+        assert stream.recorded == [(attempt.token, Disposition.RECORDED)]
 
 
 async def test_a_result_that_is_no_json_fails_its_attempt_and_not_the_stream(
@@ -85,7 +85,7 @@ async def test_a_forged_token_is_stale(autojump_clock: MockClock) -> None:
         forged = attempt.token[:-1] + ("b" if attempt.token[-1] != "b" else "c")
         for token in (forged, "", "/", "x/y/z", "0" * 32 + "/default/x/1/1/a"):
             await stream.tell(complete(token))
-        assert [result for _, result in stream.recorded] == [Taken.STALE] * 5
+        assert [result for _, result in stream.recorded] == [Disposition.STALE] * 5
         assert attempt.result is None
         assert hub.delivered == []
 
@@ -96,7 +96,7 @@ async def test_a_token_of_another_namespace_is_stale(autojump_clock: MockClock) 
         attempt = hub.execute()
         thief = await hub.dial(worker="thief", instance="thief.1", namespace="other")
         await thief.complete(attempt)
-        assert thief.recorded == [(attempt.token, Taken.STALE)]
+        assert thief.recorded == [(attempt.token, Disposition.STALE)]
         assert attempt.result is None
         assert hub.delivered == []
 
@@ -111,10 +111,10 @@ async def test_a_token_of_another_worker_does_not_end_its_attempt(autojump_clock
         await thief.complete(attempt, '"forged"')
         assert attempt.result is None
         assert [(key, result.worker_id) for key, result in hub.delivered] == [(attempt.key, "thief")]
-        hub.workers.acknowledge(attempt.key, Taken.STALE, "thief")
+        hub.workers.acknowledge(attempt.key, Disposition.STALE, "thief")
         await wait_all_tasks_blocked()
         assert stream.recorded == []
-        assert thief.recorded == [(attempt.token, Taken.STALE)]
+        assert thief.recorded == [(attempt.token, Disposition.STALE)]
         await stream.complete(attempt)
         assert attempt.result is not None
 
@@ -126,14 +126,14 @@ async def test_a_duplicate_result_is_looked_up(autojump_clock: MockClock) -> Non
         attempt = hub.execute()
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
-        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         await stream.complete(attempt)
         assert [key for key, _ in hub.delivered] == [attempt.key]
-        hub.workers.acknowledge(attempt.key, Taken.ALREADY_RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == [
-            (attempt.token, Taken.RECORDED),
-            (attempt.token, Taken.ALREADY_RECORDED),
+            (attempt.token, Disposition.RECORDED),
+            (attempt.token, Disposition.ALREADY_RECORDED),
         ]
 
 
@@ -266,9 +266,9 @@ async def test_a_result_sent_again_while_it_is_looked_up_is_answered_once(autoju
             await stream.complete(attempt)
         assert len(hub.delivered) == 1
         for _ in range(3):
-            hub.workers.acknowledge(attempt.key, Taken.STALE, "w")
+            hub.workers.acknowledge(attempt.key, Disposition.STALE, "w")
         await wait_all_tasks_blocked()
-        assert stream.recorded == [(attempt.token, Taken.STALE)]
+        assert stream.recorded == [(attempt.token, Disposition.STALE)]
         # Once it was answered, it is a new question; so it is on a new stream, answered or not.
         await stream.complete(attempt)
         assert len(hub.delivered) == 2
@@ -412,7 +412,7 @@ async def test_an_answer_and_what_its_step_assigns_go_in_one_frame(autojump_cloc
         for number in range(1, 20):
             await stream.complete(attempt)
             count = len(stream.frames)
-            hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+            hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
             attempt = hub.execute(str(number))
             await wait_all_tasks_blocked()
             (frame,) = stream.frames[count:]

@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_worker.session import (
@@ -89,7 +89,7 @@ async def test_an_attempt_from_its_assign_to_recorded(autojump_clock: MockClock)
         assert attempt.result is not None
         assert attempt.result.output == Payload("2")
         assert attempt.result.usage == {"tokens": "0.5"}
-        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=assigned.token, result=RecordedResult.RECORDED)]
         assert worker.session.is_idle
@@ -152,7 +152,7 @@ async def test_over_a_cut_stream_everything_finds_its_end(autojump_clock: MockCl
         assert lacking.result is not None
         assert lacking.result.outcome is AttemptOutcome.FAILED
         for attempt in (running, finished, lacking):
-            hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+            hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert worker.session.is_idle
 
@@ -170,7 +170,7 @@ async def test_a_drain_ends_with_an_idle_session(autojump_clock: MockClock) -> N
         await worker.do()
         worker.session.complete(one.token, "1")
         await worker.do()
-        hub.workers.acknowledge(one.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(one.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
         outcomes = [each.result and each.result.outcome for each in (one, two, late)]
         assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.RETURNED, AttemptOutcome.RETURNED]
@@ -191,7 +191,7 @@ async def test_a_stale_result_is_dropped_by_the_worker(autojump_clock: MockClock
         assert attempt.result.outcome is AttemptOutcome.LOST
         worker.session.complete(attempt.token, "1")
         await worker.attach()
-        hub.workers.acknowledge(attempt.key, Taken.STALE, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.STALE, "w")
         await wait_all_tasks_blocked()
         assert worker.of(Recorded) == [Recorded(token=attempt.token, result=RecordedResult.STALE)]
         assert worker.session.is_idle

@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.errors import SlowConsumer
 from tests.adapters.workers_streams import (
     NAMESPACE,
@@ -31,7 +31,7 @@ async def test_a_worker_is_read_slowly_while_its_results_wait(autojump_clock: Mo
         ended = [attempt for attempt in attempts if attempt.result is not None]
         assert len(ended) == 37
         for attempt in ended:
-            hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+            hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert all(attempt.result is not None for attempt in attempts)
         assert trio.current_time() == 3.5

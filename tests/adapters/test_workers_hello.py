@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.errors import InvalidRequest, Overloaded, ProtocolViolation
 from tests.adapters.workers_streams import (
     NAMESPACE,
@@ -181,14 +181,14 @@ async def test_a_worker_that_ends_its_side_hears_nothing_more(autojump_clock: Mo
         await stream.complete(done)
         await stream.close()
         assert stream.is_over
-        hub.workers.acknowledge(done.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(done.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
         assert stream.recorded == []
         again = await hub.dial(running=[runs], finished=[done])
         await again.complete(done)
-        hub.workers.acknowledge(done.key, Taken.ALREADY_RECORDED, "w")
+        hub.workers.acknowledge(done.key, Disposition.ALREADY_RECORDED, "w")
         await again.complete(runs)
-        assert again.recorded == [(done.token, Taken.ALREADY_RECORDED)]
+        assert again.recorded == [(done.token, Disposition.ALREADY_RECORDED)]
         assert runs.result is not None
         assert again.assigned == []
 

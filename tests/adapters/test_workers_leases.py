@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import worker_hub_service_pb2 as pb
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.states import AttemptOutcome
 from plait_server.errors import InstanceReplaced, LeaseExpired, StreamReplaced, WorkerIdInUse
 from plait_server.ports.workers import AttemptKey
@@ -182,9 +182,9 @@ async def test_a_result_of_a_former_life_finds_its_execution(autojump_clock: Moc
         stream = await hub.dial(finished=[attempt])
         await stream.complete(attempt)
         assert [(key, result.worker_id) for key, result in hub.delivered] == [(attempt.key, "w")]
-        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         await wait_all_tasks_blocked()
-        assert stream.recorded == [(attempt.token, Taken.RECORDED)]
+        assert stream.recorded == [(attempt.token, Disposition.RECORDED)]
 
 
 async def test_a_new_instance_of_a_worker_that_is_gone_loses_at_once(autojump_clock: MockClock) -> None:
@@ -333,13 +333,13 @@ async def test_a_result_that_its_stream_lost_is_told_on_the_next(autojump_clock:
         await wait_all_tasks_blocked()
         await stream.complete(attempt)
         await stream.cut()
-        hub.workers.acknowledge(attempt.key, Taken.RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.RECORDED, "w")
         again = await hub.dial(finished=[attempt])
         await again.complete(attempt)
         assert [key for key, _ in hub.delivered] == [attempt.key]
-        hub.workers.acknowledge(attempt.key, Taken.ALREADY_RECORDED, "w")
+        hub.workers.acknowledge(attempt.key, Disposition.ALREADY_RECORDED, "w")
         await wait_all_tasks_blocked()
-        assert again.recorded == [(attempt.token, Taken.ALREADY_RECORDED)]
+        assert again.recorded == [(attempt.token, Disposition.ALREADY_RECORDED)]
 
 
 async def test_a_late_word_of_a_lost_attempt_is_looked_up(autojump_clock: MockClock) -> None:

@@ -14,6 +14,7 @@ from plait_server.core.definition.compiled import Definition
 from plait_server.core.definition.graph import Graph, Task
 from plait_server.core.definition.validation import ExpressionNames, validate
 from plait_server.core.run.commands import (
+    AcknowledgeResult,
     AttemptResult,
     Audit,
     Cancel,
@@ -37,7 +38,6 @@ from plait_server.core.run.commands import (
     Start,
     StartAttempt,
     StopAttempt,
-    TellTaken,
     TimerDue,
     TimerKind,
     UnlimitScope,
@@ -104,7 +104,7 @@ class Driver:
         """Scope path -> how many attempts may run in it (N1)."""
         self.questions: list[Question] = []
         self.audits: list[Audit] = []
-        self.told: list[TellTaken] = []
+        self.told: list[AcknowledgeResult] = []
         self.stopped: list[StopAttempt] = []
         self.refused: list[str] = []
         self.inputs: dict[str, Payload] = {}
@@ -468,7 +468,7 @@ class Driver:
                 self.inputs.setdefault(path, joined(record.scope, record))
             case StopAttempt(node_path=path, attempt=attempt):
                 self.stopped.append(command)
-            case TellTaken():
+            case AcknowledgeResult():
                 self.told.append(command)
             case LimitScope(scope_path=path, limit=limit):
                 assert path not in self.limits, f"{path} is limited twice"

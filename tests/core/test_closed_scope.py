@@ -2,7 +2,7 @@
 
 import sys
 
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from tests.core.driver import Driver
 from tests.core.graph_text import build
@@ -45,10 +45,10 @@ def test_a_result_that_comes_again_is_known_after_its_scope_was_closed() -> None
     """A worker that was not told sends its result again (A4)."""
     driver = run("sub s { a -> b }; s -> after")
     driver.succeed("s/a", "s/b")
-    for attempt, taken in ((1, Taken.ALREADY_RECORDED), (2, Taken.STALE)):
+    for attempt, disposition in ((1, Disposition.ALREADY_RECORDED), (2, Disposition.STALE)):
         outcome = AttemptOutcome.SUCCEEDED
         driver.do(AttemptResult("s/b", attempt, outcome, worker_id="worker-s/b", from_worker=True))
-        assert (driver.told[-1].node_path, driver.told[-1].taken) == ("s/b", taken)
+        assert (driver.told[-1].node_path, driver.told[-1].disposition) == ("s/b", disposition)
 
 
 def test_what_an_aborted_attempt_used_counts_after_its_scope_failed() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait_server.core.run.commands import Taken, TimerKind
+from plait_server.core.run.commands import Disposition, TimerKind
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from tests.core.driver import Driver
 from tests.core.graph_text import build
@@ -19,12 +19,12 @@ def test_result_that_comes_again_is_known_whether_it_succeeded_or_failed() -> No
     d.succeed("b")
     d.result("a", AttemptOutcome.FAILED)
     d.result("b", AttemptOutcome.SUCCEEDED)
-    told = [(each.node_path, each.taken) for each in d.told]
+    told = [(each.node_path, each.disposition) for each in d.told]
     assert told == [
-        ("a", Taken.RECORDED),
-        ("b", Taken.RECORDED),
-        ("a", Taken.ALREADY_RECORDED),
-        ("b", Taken.ALREADY_RECORDED),
+        ("a", Disposition.RECORDED),
+        ("b", Disposition.RECORDED),
+        ("a", Disposition.ALREADY_RECORDED),
+        ("b", Disposition.ALREADY_RECORDED),
     ]
     assert not d.audits
 
@@ -35,7 +35,7 @@ def test_result_of_an_attempt_that_never_was_is_stale(attempt: int) -> None:
     d = run("a -> b")
     d.result("a", AttemptOutcome.SUCCEEDED, attempt=attempt)
     assert d.state("a") == "RUNNING"
-    assert [each.taken for each in d.told] == [Taken.STALE]
+    assert [each.disposition for each in d.told] == [Disposition.STALE]
 
 
 def test_retry_after_nothing_is_a_retry_at_once() -> None:
@@ -84,7 +84,7 @@ def test_timeout_after_the_result_changes_nothing_while_its_edges_are_judged(kin
     assert len(d.questions) == 1
     d.answer()
     assert d.state("a") == "SUCCEEDED"
-    assert [told.taken for told in d.told] == [Taken.RECORDED]
+    assert [told.disposition for told in d.told] == [Disposition.RECORDED]
 
 
 def test_result_that_a_cancel_overtook_is_answered_once() -> None:
@@ -95,7 +95,7 @@ def test_result_that_a_cancel_overtook_is_answered_once() -> None:
     d.cancel()
     d.answer()
     assert d.state("a") == "CANCELLED"
-    assert [told.taken for told in d.told] == [Taken.STALE]
+    assert [told.disposition for told in d.told] == [Disposition.STALE]
     assert [audit.kind for audit in d.audits] == ["STALE_RESULT"]
 
 
@@ -105,7 +105,7 @@ def test_result_that_comes_twice_while_its_edges_are_judged_is_answered_once() -
     d.succeed("a")
     d.succeed("a")
     d.answer()
-    assert [told.taken for told in d.told] == [Taken.RECORDED]
+    assert [told.disposition for told in d.told] == [Disposition.RECORDED]
 
 
 def test_output_that_is_made_after_a_cancel_changes_nothing() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait_server.core.run.commands import Taken, TimerKind
+from plait_server.core.run.commands import Disposition, TimerKind
 from plait_server.core.run.events import CancelReceipt
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from tests.core.driver import Driver
@@ -161,7 +161,7 @@ def test_late_result_is_stale_and_changes_nothing() -> None:
     count = len(d.events)
     d.succeed("a")
     assert len(d.events) == count
-    assert d.told[-1].taken is Taken.STALE
+    assert d.told[-1].disposition is Disposition.STALE
     assert d.audits[-1].kind == "STALE_RESULT"
 
 
@@ -171,10 +171,10 @@ def test_result_of_an_earlier_attempt_is_stale() -> None:
     d.lose("a")
     count = len(d.events)
     d.result("a", AttemptOutcome.SUCCEEDED, attempt=1)
-    assert (len(d.events), d.told[-1].taken) == (count, Taken.STALE)
+    assert (len(d.events), d.told[-1].disposition) == (count, Disposition.STALE)
     d.succeed("a")
     d.result("a", AttemptOutcome.SUCCEEDED, attempt=2)
-    assert d.told[-1].taken is Taken.ALREADY_RECORDED
+    assert d.told[-1].disposition is Disposition.ALREADY_RECORDED
     assert d.starts("b") == 1
 
 
@@ -184,7 +184,7 @@ def test_result_of_an_attempt_that_was_handed_back_is_stale() -> None:
     d.hand_back("a")
     count = len(d.events)
     d.result("a", AttemptOutcome.SUCCEEDED, attempt=1)
-    assert (len(d.events), d.told[-1].taken) == (count, Taken.STALE)
+    assert (len(d.events), d.told[-1].disposition) == (count, Disposition.STALE)
     assert [audit.kind for audit in d.audits] == ["STALE_RESULT"]
     d.result("a", AttemptOutcome.RETURNED, attempt=1)
     assert (len(d.events), len(d.audits)) == (count, 1)
@@ -355,5 +355,5 @@ def test_result_that_a_timeout_overtook_is_answered() -> None:
     d.succeed("a")
     d.answer()
     assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
-    assert [told.taken for told in d.told] == [Taken.STALE]
+    assert [told.disposition for told in d.told] == [Disposition.STALE]
     assert [audit.kind for audit in d.audits] == ["STALE_RESULT"]

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Cancel, Receipt, Taken
+from plait_server.core.run.commands import Cancel, Disposition, Receipt
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.errors import RequestIdReused
 from plait_server.ports.journal import AppendItem, EpochConflict, RequestConflict, RequestRecord
@@ -86,7 +86,7 @@ async def test_a_refused_request_id_drops_no_events_of_its_instant(autojump_cloc
         with trio.fail_after(5), pytest.raises(ExecutionDropped):
             await executor.call(Cancel("again"), cancel_request("r"))
         await wait_all_tasks_blocked()
-        assert ("a", 1, Taken.STALE) in runtime.workers.told
+        assert ("a", 1, Disposition.STALE) in runtime.workers.told
         assert (await runtime.supervisor.view(NAMESPACE, "x")).executor is executor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.states import ExecutionState
 from plait_server.errors import JournalFull
 from tests.runtime.world import NAMESPACE, Runtime, returns, running
@@ -61,7 +61,7 @@ async def test_a_result_is_told_and_published_when_it_is_durable(autojump_clock:
         assert len(runtime.observer.events) == published - 1
         runtime.gate.open()
         await runtime.wait_ended()
-        assert runtime.workers.told[0] == ("a", 1, Taken.RECORDED)
+        assert runtime.workers.told[0] == ("a", 1, Disposition.RECORDED)
 
 
 async def test_a_worker_is_told_to_stop_when_the_cancel_is_durable(autojump_clock: MockClock) -> None:

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AppendItem, AppendResult, EpochConflict
@@ -176,7 +176,7 @@ async def test_a_result_that_comes_right_after_a_restart_is_taken(autojump_clock
         execution = await again.wait_ended()
         assert execution.output is not None
         assert execution.output.json == "7"
-        assert ("a", 1, Taken.RECORDED) in again.workers.told
+        assert ("a", 1, Disposition.RECORDED) in again.workers.told
         again.assert_nothing_is_held()
 
 
@@ -385,7 +385,7 @@ async def test_a_damaged_event_quarantines_its_execution_alone(autojump_clock: M
         key = AttemptKey(NAMESPACE, "x", 1, "b", 1)
         again.supervisor.deliver(key, result_of(key, worker_id="w"))
         await wait_all_tasks_blocked()
-        assert again.workers.told[-1] == ("b", 1, Taken.STALE)
+        assert again.workers.told[-1] == ("b", 1, Disposition.STALE)
 
 
 async def test_a_damaged_row_quarantines_its_execution_alone(autojump_clock: MockClock) -> None:

@@ -7,7 +7,7 @@ import json
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.events import AttemptStarted
 from plait_server.core.run.states import ExecutionState, NodeState
 from tests.runtime.world import NAMESPACE, fails, hangs, returns, running, with_limit
@@ -118,7 +118,10 @@ async def test_every_result_is_answered_once(autojump_clock: MockClock) -> None:
     async with running(scripts={"b": fails()}) as runtime:
         await runtime.submit("policy CONTINUE; a -> c; b -> c")
         await runtime.wait_ended()
-        assert sorted(runtime.workers.told) == [("a", 1, Taken.RECORDED), ("b", 1, Taken.RECORDED)]
+        assert sorted(runtime.workers.told) == [
+            ("a", 1, Disposition.RECORDED),
+            ("b", 1, Disposition.RECORDED),
+        ]
 
 
 async def test_the_events_of_one_step_are_one_append(autojump_clock: MockClock) -> None:

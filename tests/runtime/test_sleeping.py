@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.states import ExecutionState
 from plait_server.errors import EventDamaged
 from plait_server.ports.workers import AttemptKey
@@ -110,7 +110,7 @@ async def test_a_late_result_in_any_moment_of_falling_asleep_is_answered(autojum
             key = AttemptKey(NAMESPACE, "x", 1, "nap", 1)
             runtime.supervisor.deliver(key, result_of(key, worker_id="w"))
             await trio.sleep(1)
-            assert ("nap", 1, Taken.STALE) in runtime.workers.told
+            assert ("nap", 1, Disposition.STALE) in runtime.workers.told
 
 
 async def test_many_sleep_and_wake_in_their_order(autojump_clock: MockClock) -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.events import CancelReceipt, CancelRequested, Event
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.ports.workers import Assignment, AttemptKey
@@ -107,7 +107,7 @@ async def test_a_result_in_the_instant_of_the_cancel_ends_the_wait_for_its_handl
         execution = await runtime.wait_ended()
         assert execution.state is ExecutionState.CANCELLED
         assert receipts(runtime, "a") == [CancelStage.REQUESTED, CancelStage.EXITED]
-        assert runtime.workers.told == [("a", 1, Taken.STALE)]
+        assert runtime.workers.told == [("a", 1, Disposition.STALE)]
         runtime.assert_nothing_is_held()
 
 
@@ -152,10 +152,10 @@ async def test_of_a_result_and_a_cancel_in_the_same_instant_one_wins(autojump_cl
         outcome = execution.record("a").attempts[0].outcome
         told = [taken for path, _, taken in runtime.workers.told if path == "a"]
         if outcome is AttemptOutcome.SUCCEEDED:
-            assert told == [Taken.RECORDED]
+            assert told == [Disposition.RECORDED]
         else:
             assert outcome is AttemptOutcome.CANCELLED
-            assert told in ([], [Taken.STALE])
+            assert told in ([], [Disposition.STALE])
 
 
 async def test_an_attempt_that_takes_too_long_is_stopped_and_retried_if_the_policy_says(
@@ -196,11 +196,11 @@ async def test_a_result_and_its_timeout_in_the_same_instant_end_the_attempt_once
             assert runtime.names(f"x{number}").count("AttemptEnded") == len(set(runtime.workers.paths))
             told = [taken for path, _, taken in runtime.workers.told if path == "a"]
             if execution.record("a").state is NodeState.SUCCEEDED:
-                assert told == [Taken.RECORDED]
+                assert told == [Disposition.RECORDED]
                 assert runtime.workers.stopped == []
             else:
                 assert execution.record("a").state is NodeState.TIMED_OUT
-                assert Taken.RECORDED not in told
+                assert Disposition.RECORDED not in told
             runtime.assert_nothing_is_held()
 
 
@@ -243,7 +243,7 @@ async def test_a_late_result_of_an_ended_execution_is_stale_and_audited(autojump
         key = AttemptKey(NAMESPACE, "x", 1, "a", 1)
         runtime.supervisor.deliver(key, result_of(key, output_json="1", worker_id="w"))
         await wait_all_tasks_blocked()
-        assert runtime.workers.told == [("a", 1, Taken.STALE)]
+        assert runtime.workers.told == [("a", 1, Disposition.STALE)]
         assert runtime.audit()[-1] == ("STALE_RESULT", "a", 1)
         assert len(runtime.events()) == last
 
@@ -261,9 +261,9 @@ async def test_a_result_that_comes_again_is_already_recorded(autojump_clock: Moc
         runtime.supervisor.deliver(key, again)
         await wait_all_tasks_blocked()
         assert [taken for path, _, taken in runtime.workers.told if path == "a"] == [
-            Taken.RECORDED,
-            Taken.ALREADY_RECORDED,
-            Taken.ALREADY_RECORDED,
+            Disposition.RECORDED,
+            Disposition.ALREADY_RECORDED,
+            Disposition.ALREADY_RECORDED,
         ]
         assert runtime.names().count("AttemptEnded") == 2
         assert runtime.audit() == []
@@ -278,7 +278,7 @@ async def test_a_result_of_another_worker_is_stale(autojump_clock: MockClock) ->
         forged = result_of(key, output_json='"forged"', worker_id="thief")
         runtime.supervisor.deliver(key, forged)
         await wait_all_tasks_blocked()
-        assert runtime.workers.told == [("a", 1, Taken.STALE)]
+        assert runtime.workers.told == [("a", 1, Disposition.STALE)]
         assert runtime.audit() == [("STALE_RESULT", "a", 1)]
         execution = await runtime.wait_ended()
         assert execution.output is not None
@@ -295,9 +295,9 @@ async def test_results_of_what_is_not_known_are_stale(autojump_clock: MockClock)
             runtime.supervisor.deliver(key, result_of(key, worker_id="w"))
         await wait_all_tasks_blocked()
         assert sorted(runtime.workers.told) == [
-            ("a", 1, Taken.STALE),
-            ("a", 9, Taken.STALE),
-            ("nobody", 1, Taken.STALE),
+            ("a", 1, Disposition.STALE),
+            ("a", 9, Disposition.STALE),
+            ("nobody", 1, Disposition.STALE),
         ]
 
 

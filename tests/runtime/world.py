@@ -16,7 +16,7 @@ from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.adapters.requests.reading import checked_graph
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.graph import Graph
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure
@@ -178,7 +178,7 @@ class ScriptedWorkers:
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
         self.scripts = dict(scripts or {})
         self.assigned: list[Assignment] = []
-        self.told: list[tuple[str, int, Taken]] = []
+        self.told: list[tuple[str, int, Disposition]] = []
         self.stopped: list[tuple[str, int, str]] = []
         self.exit_s: dict[str, float] = {}
         """Node -> how long its handler takes to end when it is cancelled; at once if not said."""
@@ -186,7 +186,7 @@ class ScriptedWorkers:
         """Node -> what its handler says to have used in all when it is cancelled."""
         self.listeners: dict[str, AttemptListener] = {}
         self.on_assign: Callable[[Assignment], None] = lambda _: None
-        self.on_tell: Callable[[AttemptKey, Taken], None] = lambda _, __: None
+        self.on_tell: Callable[[AttemptKey, Disposition], None] = lambda _, __: None
 
     @property
     def paths(self) -> list[str]:
@@ -205,9 +205,9 @@ class ScriptedWorkers:
                     await self._stop(assignment.key, reason, listener)
             raise
 
-    def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
-        self.told.append((key.node_path, key.attempt, taken))
-        self.on_tell(key, taken)
+    def acknowledge(self, key: AttemptKey, disposition: Disposition, worker_id: str) -> None:
+        self.told.append((key.node_path, key.attempt, disposition))
+        self.on_tell(key, disposition)
 
     async def _stop(self, key: AttemptKey, reason: str, listener: AttemptListener) -> None:
         self.stopped.append((key.node_path, key.attempt, reason))

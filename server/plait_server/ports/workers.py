@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 from plait.v1 import worker_hub_service_pb2
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.states import CancelStage
 
 
@@ -80,7 +80,7 @@ class Workers(Protocol):
         """
         ...
 
-    def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
+    def acknowledge(self, key: AttemptKey, disposition: Disposition, worker_id: str) -> None:
         """Tell a worker what became of its result. Does nothing if the worker is not attached: it asks again."""
         ...
 

@@ -27,6 +27,7 @@ from typing import Final, assert_never
 import trio
 
 from plait_server.core.run.commands import (
+    AcknowledgeResult,
     Act,
     AttemptResult,
     Audit,
@@ -46,7 +47,6 @@ from plait_server.core.run.commands import (
     SetTimer,
     StartAttempt,
     StopAttempt,
-    TellTaken,
     TimerDue,
     UnlimitScope,
     WithdrawNode,
@@ -335,7 +335,7 @@ class Executor:
             case StartAttempt():
                 self._permits.hold(command.grant, (command.node_path, command.attempt))
                 self._acts.append(command)
-            case StopAttempt() | TellTaken():
+            case StopAttempt() | AcknowledgeResult():
                 self._acts.append(command)
             case Audit():
                 now_s = self._environment.seams.now_s()
@@ -432,9 +432,9 @@ class Executor:
                 self._attempts.start(self._nursery, act.node_path, act.attempt, recovered=False)
             case StopAttempt():
                 self._attempts.stop(self._nursery, act.node_path, act.attempt, act.reason)
-            case TellTaken():
+            case AcknowledgeResult():
                 key = self._attempts.key(act.node_path, act.attempt)
-                self._environment.workers.acknowledge(key, act.taken, act.worker_id)
+                self._environment.workers.acknowledge(key, act.disposition, act.worker_id)
             case _:
                 assert_never(act)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plait_server.core.run.commands import AttemptResult, Audit, TellTaken
+from plait_server.core.run.commands import AcknowledgeResult, AttemptResult, Audit
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Machine
 from plait_server.ports.journal import AppendItem, AuditRecord
@@ -21,8 +21,8 @@ async def refuse_late(
     decision = machine.decide(result, now_s)
     machine.let_go()
     for command in decision.commands:
-        if isinstance(command, TellTaken):
-            told = command.taken
+        if isinstance(command, AcknowledgeResult):
+            told = command.disposition
         elif isinstance(command, Audit):
             audit.append(
                 AuditRecord(

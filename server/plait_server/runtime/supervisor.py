@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 import trio
 
-from plait_server.core.run.commands import AttemptResult, Cancel, Start, Taken
+from plait_server.core.run.commands import AttemptResult, Cancel, Disposition, Start
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.states import NodeState
 from plait_server.errors import (
@@ -417,7 +417,7 @@ class Supervisor:
         try:
             view = await self.view(key.namespace, key.execution_id)
         except (ExecutionNotFound, EventDamaged):
-            self._environment.workers.acknowledge(key, Taken.STALE, result.worker_id)
+            self._environment.workers.acknowledge(key, Disposition.STALE, result.worker_id)
             return
         executor = view.executor
         if executor is None and not view.execution.is_ended:

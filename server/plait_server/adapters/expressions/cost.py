@@ -21,9 +21,9 @@ from typing import Final, NamedTuple
 
 from plait_server.adapters.expressions.reading import Path, read_of
 from plait_server.adapters.expressions.syntax import (
-    Call,
     Comprehension,
     Constant,
+    FunctionCall,
     Identifier,
     ListLiteral,
     MapLiteral,
@@ -153,7 +153,7 @@ class _Estimator:
                 return _container([self.extent(part, scope) for part in parts], len(parts))
             case MapLiteral(entries=parts):
                 return _container([self.extent(part, scope) for part in parts], len(parts) / 2)
-            case Call():
+            case FunctionCall():
                 return self._call(node, [self.extent(part, scope) for part in node.arguments])
             case Comprehension():
                 return self._loop(node, scope)
@@ -166,7 +166,7 @@ class _Estimator:
                 self._extents[path] = _SCALAR
         return self._extents[path]
 
-    def _call(self, node: Call, operands: list[Extent]) -> Extent:
+    def _call(self, node: FunctionCall, operands: list[Extent]) -> Extent:
         match node.function, operands:
             case "_[_]", [container, _]:
                 return container.item()

@@ -14,9 +14,9 @@ from typing import Final, TypeAlias
 
 from plait_server.adapters.expressions.library import VARIABLES
 from plait_server.adapters.expressions.syntax import (
-    Call,
     Comprehension,
     Constant,
+    FunctionCall,
     Identifier,
     MapLiteral,
     Node,
@@ -93,7 +93,7 @@ def parse_plain_path(source: str) -> Node | None:
             node = Selection(operand=node, field=field, is_test=False)
         else:
             constant = Constant(value=int(index) if index else key)
-            node = Call(function="_[_]", arguments=(node, constant))
+            node = FunctionCall(function="_[_]", arguments=(node, constant))
     return node
 
 
@@ -111,7 +111,7 @@ def read_of(node: Node, scope: Sequence[str] = ()) -> Read | None:
             case Selection(operand=operand, field=field, is_test=test) if not test or not keys:
                 keys.append(field)
                 node = operand
-            case Call(
+            case FunctionCall(
                 function="_[_]", arguments=(operand, Constant(value=str() | int() as key, is_unsigned=False))
             ) if not isinstance(key, bool):
                 keys.append(key)
@@ -166,7 +166,7 @@ def _walk(node: Node, scope: tuple[str, ...], reads: list[Read], functions: dict
             for part in (node.condition, node.step, node.result):
                 _walk(part, inside, reads, functions)
             return True
-        case Call(function=function):
+        case FunctionCall(function=function):
             functions[function] = None
         case _:
             pass

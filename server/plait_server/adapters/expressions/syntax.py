@@ -50,7 +50,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class FunctionCall:
     """An operator, function or method."""
 
     function: str
@@ -101,7 +101,7 @@ class Comprehension:
     """The value of the whole; sees the accumulator."""
 
 
-Node: TypeAlias = Constant | Identifier | Selection | Call | ListLiteral | MapLiteral | Comprehension
+Node: TypeAlias = Constant | Identifier | Selection | FunctionCall | ListLiteral | MapLiteral | Comprehension
 
 
 class TooDeep(Exception):
@@ -125,7 +125,7 @@ def children(node: Node) -> Sequence[Node]:
             return ()
         case Selection():
             return (node.operand,)
-        case Call():
+        case FunctionCall():
             return node.arguments
         case ListLiteral():
             return node.elements
@@ -157,7 +157,7 @@ def _node(data: bytes, depth: int) -> Node:
                 )
             case 6, bytes():
                 arguments = (*_all(value, 1), *_all(value, 3))
-                return Call(
+                return FunctionCall(
                     function=_text(value, 2), arguments=tuple(_node(each, depth + 1) for each in arguments)
                 )
             case 7, bytes():

@@ -39,7 +39,7 @@ from plait_server.adapters.workers.session_events import (
 from plait_server.adapters.workers.streams import Stream
 from plait_server.adapters.workers.tokens import Tokens, idempotency_key
 from plait_server.core.limits import WORKERS_MAX
-from plait_server.core.run.commands import AttemptResult, Taken
+from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.states import AttemptOutcome, CancelStage
 from plait_server.errors import Overloaded
 from plait_server.ports.capacity import Capacity
@@ -135,11 +135,11 @@ class AttachedWorkers:
         assert held.result is not None  # set together with `done`
         return held.result
 
-    def acknowledge(self, key: AttemptKey, taken: Taken, worker_id: str) -> None:
+    def acknowledge(self, key: AttemptKey, disposition: Disposition, worker_id: str) -> None:
         """Say `recorded` to the worker that delivered a result."""
         worker = self._leases.attached(key.namespace, worker_id)
         if worker is not None and worker.stream is not None:
-            worker.stream.answer(key, taken)
+            worker.stream.answer(key, disposition)
 
     # The stream's side.
 
@@ -245,7 +245,7 @@ class AttachedWorkers:
         held = worker.held.get(token)
         key = held.assignment.key if held is not None else self._key_of(worker, token)
         if key is None:
-            stream.session.recorded(token, Taken.STALE)
+            stream.session.recorded(token, Disposition.STALE)
             stream.queue()
             return
         result = _of_attempt(ended.result, key, worker)

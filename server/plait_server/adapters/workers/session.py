@@ -46,7 +46,7 @@ from plait_server.core.limits import (
     PAYLOAD_BYTES_MAX,
     TOKEN_BYTES_MAX,
 )
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.encoding.event_codec import duration
 from plait_server.errors import (
     ProtocolViolation,
@@ -173,11 +173,11 @@ class ServerSession:
         """Take back an assign that was not taken out yet; whether there was one."""
         return self._assigns.pop(token, None) is not None
 
-    def recorded(self, token: str, taken: Taken) -> None:
+    def recorded(self, token: str, disposition: Disposition) -> None:
         """Say what became of a result."""
         message = worker_hub_service_pb2.ServerMessage()
         message.recorded.token = token
-        message.recorded.result = int(taken)  # type: ignore[assignment] # an IntEnum of the same numbers
+        message.recorded.result = int(disposition)  # type: ignore[assignment] # an IntEnum of the same numbers
         self._say(message)
 
     def cancel(self, token: str, reason: str, grace_s: float) -> None:

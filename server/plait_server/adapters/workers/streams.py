@@ -18,7 +18,7 @@ import trio
 from plait.v1 import worker_hub_service_pb2
 from plait_server.adapters.workers.session import UNRECORDED_BYTES_MAX, ServerSession
 from plait_server.adapters.workers.session_events import Hello, Ponged, SessionEvent
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.errors import PlaitError, ProtocolViolation, SlowConsumer
 from plait_server.ports.workers import AttemptKey, ReceiveFrame, SendFrame
 
@@ -168,12 +168,12 @@ class Stream:
         self._unanswered_bytes += size
         return True
 
-    def answer(self, key: AttemptKey, taken: Taken) -> None:
+    def answer(self, key: AttemptKey, disposition: Disposition) -> None:
         """Say what became of a result; does nothing if the worker does not wait for it."""
         token, size = self._unanswered.pop(key, ("", 0))
         if token:
             self._unanswered_bytes -= size
             answered, self._answered = self._answered, trio.Event()
             answered.set()
-            self.session.recorded(token, taken)
+            self.session.recorded(token, disposition)
             self.queue()

@@ -12,8 +12,8 @@ from plait_server.core.run.commands import (
     LATE_USAGE,
     AttemptResult,
     Audit,
+    Disposition,
     SetTimer,
-    Taken,
     TimerDue,
     TimerKind,
 )
@@ -73,7 +73,7 @@ class Attempts:
         attempt = self._machine.execution.attempt(result.node_path, result.attempt)
         if attempt is not None and result.worker_id not in ("", attempt.worker_id):
             # Only the attempt's own worker may send its result.
-            self._machine.refuse(result, Taken.STALE)
+            self._machine.refuse(result, Disposition.STALE)
             return
         if attempt is None or record is None or attempt.outcome is not None:
             self._on_late_result(result, attempt)
@@ -95,7 +95,7 @@ class Attempts:
             case AttemptOutcome.LOST | AttemptOutcome.RETURNED:
                 self._on_unfinished_attempt(record, result)
             case AttemptOutcome.CANCELLED | AttemptOutcome.ABORTED:
-                self._machine.refuse(result, Taken.STALE)
+                self._machine.refuse(result, Disposition.STALE)
 
     def on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
         """End an attempt that exceeded its timeout; it failed like any other (T5)."""
@@ -149,7 +149,7 @@ class Attempts:
             return
         # Only a worker's own result ends an attempt so; a returned attempt has no result to record.
         known = outcome in (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)
-        self._machine.refuse(result, Taken.ALREADY_RECORDED if known else Taken.STALE)
+        self._machine.refuse(result, Disposition.ALREADY_RECORDED if known else Disposition.STALE)
 
     def _on_failed_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
         policy = record.node.retry or DEFAULT_RETRY
@@ -170,7 +170,7 @@ class Attempts:
             detail = AttemptEnded(result.outcome, failure=failure, usage=usage, retry_time_s=due_s)
             self._machine.emit(detail, record, NodeState.BACKING_OFF, failure.code, result.attempt)
             self._machine.ask(SetTimer(TimerKind.BACKOFF, record.path, result.attempt, delay_s))
-        self._machine.told(result, Taken.RECORDED)
+        self._machine.acknowledge(result, Disposition.RECORDED)
 
     def _on_unfinished_attempt(self, record: NodeRecord, result: AttemptResult) -> None:
         """Redo an attempt that was LOST or RETURNED, without using up max_attempts (T2, T3)."""

@@ -27,7 +27,7 @@ class TimerKind(enum.Enum):
     """The timeout of the execution, or of the graph inside a node (N1)."""
 
 
-class Taken(enum.IntEnum):
+class Disposition(enum.IntEnum):
     """What became of a result. Values are those of plait.v1.RecordedResult."""
 
     RECORDED = 1
@@ -291,12 +291,12 @@ class StopAttempt(NamedTuple):
     """The reason for the worker: CANCELLED, TIMED_OUT, SIBLING_FAILED, RACE_LOST or EXECUTION_TIMEOUT."""
 
 
-class TellTaken(NamedTuple):
+class AcknowledgeResult(NamedTuple):
     """Tell the worker what became of a result."""
 
     node_path: str
     attempt: int
-    taken: Taken
+    disposition: Disposition
     worker_id: str
     """The worker that sent the result, which may be another than the attempt's."""
 
@@ -319,7 +319,7 @@ class Audit(NamedTuple):
 Question: TypeAlias = JudgeEdges | MakeInput | FindValue | MakeOutput
 """Commands answered by evaluating expressions and assembling texts."""
 
-Act: TypeAlias = StartAttempt | StopAttempt | TellTaken
+Act: TypeAlias = StartAttempt | StopAttempt | AcknowledgeResult
 """Commands carried out after the events decided with them are durable."""
 
 Command: TypeAlias = (

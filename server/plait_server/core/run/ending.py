@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 from plait_server.core.definition.graph import OnError, OnTimeout
 from plait_server.core.limits import EDGES_NAMED_MAX
-from plait_server.core.run.commands import AttemptResult, Command, EdgesJudged, JudgeEdges, Taken
+from plait_server.core.run.commands import AttemptResult, Command, Disposition, EdgesJudged, JudgeEdges
 from plait_server.core.run.edges import ERROR_HANDLE, chosen_handle
 from plait_server.core.run.events import (
     AttemptEnded,
@@ -110,10 +110,10 @@ class Decider(Protocol):
         """Return an attempt's total usage."""
         ...
 
-    def told(self, result: AttemptResult, taken: Taken) -> None:
+    def acknowledge(self, result: AttemptResult, disposition: Disposition) -> None:
         """Acknowledge a worker's result, if it waits for that."""
 
-    def refuse(self, result: AttemptResult, taken: Taken) -> None:
+    def refuse(self, result: AttemptResult, disposition: Disposition) -> None:
         """Refuse a result that changes nothing."""
 
     def forget(self, record: NodeRecord) -> None:
@@ -142,7 +142,7 @@ class Endings:
             return
         for result in (ending.result, *ending.late):
             if result is not None:
-                self._machine.refuse(result, Taken.STALE)
+                self._machine.refuse(result, Disposition.STALE)
 
     def keep_late(self, record: NodeRecord, result: AttemptResult) -> None:
         """Keep a result of an attempt that is ending: a duplicate, or one overtaken by its timeout (T6)."""
@@ -310,7 +310,7 @@ class Endings:
             edges_not_taken=named,
         )
         self._machine.emit(ended, record, ending.state, ending.reason, result.attempt)
-        self._machine.told(result, Taken.RECORDED)
+        self._machine.acknowledge(result, Disposition.RECORDED)
         self._refuse_late(ending)
 
     def _names(self, record: NodeRecord, places: Iterable[int]) -> tuple[EdgeName, ...]:
@@ -321,4 +321,4 @@ class Endings:
 
     def _refuse_late(self, ending: Ending) -> None:
         for result in ending.late:
-            self._machine.refuse(result, Taken.STALE)
+            self._machine.refuse(result, Disposition.STALE)

@@ -37,11 +37,13 @@ from plait_server.core.definition.graph import (
 from plait_server.core.run.attempts import Attempts
 from plait_server.core.run.beginning import Beginnings
 from plait_server.core.run.commands import (
+    AcknowledgeResult,
     AttemptResult,
     Audit,
     Cancel,
     Command,
     Continue,
+    Disposition,
     EdgesJudged,
     FindGraph,
     Granted,
@@ -55,8 +57,6 @@ from plait_server.core.run.commands import (
     Start,
     StartAttempt,
     StopAttempt,
-    Taken,
-    TellTaken,
     TimerDue,
     UnlimitScope,
     ValueFound,
@@ -362,15 +362,17 @@ class Machine:
         """Return an attempt's total usage."""
         return self._attempts.used(record, number, final)
 
-    def told(self, result: AttemptResult, taken: Taken) -> None:
+    def acknowledge(self, result: AttemptResult, disposition: Disposition) -> None:
         """Acknowledge a worker's result, if it waits for that."""
         if result.from_worker:
-            self._commands.append(TellTaken(result.node_path, result.attempt, taken, result.worker_id))
+            self._commands.append(
+                AcknowledgeResult(result.node_path, result.attempt, disposition, result.worker_id)
+            )
 
-    def refuse(self, result: AttemptResult, taken: Taken) -> None:
+    def refuse(self, result: AttemptResult, disposition: Disposition) -> None:
         """Refuse a result that changes nothing; a stale one goes to the audit."""
-        self.told(result, taken)
-        if taken is Taken.STALE:
+        self.acknowledge(result, disposition)
+        if disposition is Disposition.STALE:
             detail = f'{{"outcome":"{result.outcome.name}"}}'
             audit = Audit("STALE_RESULT", result.node_path, result.attempt, result.worker_id, detail)
             self._commands.append(audit)

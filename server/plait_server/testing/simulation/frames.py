@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_server.core.run.commands import Taken
+from plait_server.core.run.commands import Disposition
 from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.core.run.states import AttemptOutcome, NodeState
 from plait_server.core.run.trace import SpanIds
@@ -65,8 +65,8 @@ class FrameChecks:
             return
         durable, node_path, attempt = found
         outcome = durable.outcome(node_path, attempt)
-        where = f"recorded({Taken(recorded.result).name}) of {node_path} attempt {attempt}"
-        if Taken(recorded.result) is Taken.STALE:
+        where = f"recorded({Disposition(recorded.result).name}) of {node_path} attempt {attempt}"
+        if Disposition(recorded.result) is Disposition.STALE:
             if (node_path, attempt) in durable.started and outcome is None and not durable.is_ended:
                 self._fail(durable, f"{where} left, but the attempt is the current one")
         elif outcome not in _BY_WORKER:

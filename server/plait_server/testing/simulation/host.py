@@ -16,8 +16,7 @@ from google.protobuf.message import Message
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.api.call import Call, Send
-from plait_server.bootstrap import Server, assemble
-from plait_server.bootstrap import World as ServerWorld
+from plait_server.bootstrap import Platform, Server, assemble
 from plait_server.config import ServerConfig
 from plait_server.errors import (
     CallerError,
@@ -200,7 +199,7 @@ class Host:
     async def _run_server(self, generation: Generation) -> None:
         tracing = generation.tracing
         server = await assemble(
-            ServerWorld(
+            Platform(
                 journal=generation.journal,
                 evaluator=self._evaluator,
                 offload=self._offload,
