@@ -86,9 +86,9 @@ class SeenNode:
         """Return its start and end: it encloses its attempts, its waits for capacity, and the nodes in it."""
         end = to_ns(self.left_s)
         if self.opened_s is not None:
-            start = to_ns(self.opened_s)
-            whole = [(start, after(start, end)), *(node.bounds() for node in self.inside if node.has_span)]
-            return min(start for start, _ in whole), max(end for _, end in whole)
+            inside = [node.bounds() for node in self.inside if node.has_span]
+            start = min([to_ns(self.opened_s), *(start for start, _ in inside)])
+            return start, max([after(start, end), *(end for _, end in inside)])
         if self.attempts:
             ends = [attempt.bounds()[1] for attempt in self.attempts]
             return min(attempt.queue_start() for attempt in self.attempts), max(end, *ends)
