@@ -1,4 +1,4 @@
-"""Puts a server together: the one place that sees all rooms."""
+"""Assembles a server: the only module that imports all packages."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ from plait_server.telemetry.span_observer import SpanObserver
 logger = logging.getLogger(__name__)
 
 GC_THRESHOLDS: Final = (50_000, 5, 80)
-"""The state of executions is many small objects that live long and hold few cycles: Python's own 700 made the
+"""The state of executions is many small, long-lived objects with few cycles. Python's default of 700 made the
 collector take a quarter of the server's time on a fan-out of 1,000 nodes (4,700-5,700 nodes/s against
-3,100-4,300). The middle generation is looked through in parts of 250,000 objects, 0.03 s each."""
+3,100-4,300). The middle generation is collected in parts of 250,000 objects, 0.03 s each."""
 
 
 FLUSH_S: Final = 3.0
-"""How long a stopping server sends its last spans, in seconds."""
+"""How long a stopping server may take to send its last spans, in seconds."""
 RENEW_S: Final = 1.0
-"""How often an idle server looks whether the store is still its own."""
+"""How often an idle server checks that it still owns the store, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """What a server is put together from; the simulator gives its own."""
+    """The environment that a server is assembled from; the simulator provides its own."""
 
     journal: Journal
     evaluator: Evaluator
@@ -84,13 +84,13 @@ class Platform:
     config: ServerConfig
     retelling: Retelling | None = None
     resource: Mapping[str, ResourceValue] = field(default_factory=lambda: {"service.name": "plait"})
-    """The attributes of the resource that spans name."""
+    """The attributes of the resource in exported spans."""
     span_limits: SpanLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server without doors: its parts, and `run`."""
+    """A server without network interfaces: its parts, and `run`."""
 
     journal: Journal
     allocator: Allocator
@@ -103,11 +103,11 @@ class Server:
     methods: list[Method]
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled; started when calls may come.
+        """Run until cancelled; report `started` when the server is ready for calls.
 
         Raises:
-            JournalUnavailable: the store failed for good.
-            StoreLost: it was deleted or replaced, or another server took it.
+            JournalUnavailable: The store failed for good.
+            StoreLost: The store was deleted or replaced, or another server owns it.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self.workers.run)
@@ -118,14 +118,14 @@ class Server:
             task_status.started()
 
     async def _keep_store(self) -> None:
-        """Stay the owner of the store; an idle server would not notice otherwise that it is gone."""
-        while await self.journal.renew():  # noqa: ASYNC110 -- Nothing tells when a file is deleted.
+        """Renew the ownership of the store, because an idle server would not notice otherwise that it is gone."""
+        while await self.journal.renew():  # noqa: ASYNC110 -- There is no notification of a deleted file.
             await trio.sleep(RENEW_S)
         raise StoreLost
 
 
 async def assemble(platform: Platform) -> Server:
-    """Put the parts of a server together."""
+    """Assemble the parts of a server."""
     config = platform.config
     version, instance_id = version_of_plait(), platform.seams.new_id()
     key = await platform.journal.key()
@@ -200,30 +200,31 @@ def version_of_plait() -> str:
 
 
 def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
-    """Serve until SIGTERM or SIGINT; gives the exit code.
+    """Serve until SIGTERM or SIGINT; return the exit code.
 
     Args:
-        config: How to run.
-        announce: Called with each line for the person who started it.
+        config: The configuration.
+        announce: Called with each line for the user.
     """
     log_to(sys.stderr, config.log_level)
-    gc.freeze()  # What was imported stays.
+    gc.freeze()  # Imported modules stay for good.
     gc.set_threshold(*GC_THRESHOLDS)
     failures: list[BaseException] = []
     try:
         config.check_address()
-        tracing = open_tracing(version_of_plait())  # Before the loop runs, for the SDK uses threads.
+        # Before the event loop starts, because the SDK uses threads.
+        tracing = open_tracing(version_of_plait())
         trio.run(_serve, config, tracing, announce)
     except* PlaitError as group:
         failures = leaves_of(group)
-    # Whoever waited for the store tells the same.
+    # Every task that waited for the store raises the same error.
     for message in dict.fromkeys(map(str, failures)):
         sys.stderr.write(f"plait serve: {message}\n")
     return 1 if failures else 0
 
 
 async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callable[[str], None]) -> None:
-    is_local = config.is_local  # Looks a name up, so not when calls are served.
+    is_local = config.is_local  # Resolves a name, so it runs before calls are served.
     seams = SystemSeams()
     journal = _open_journal(config, seams.new_id())
     async with AsyncExitStack() as stack:
@@ -255,7 +256,7 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
             port = await nursery.start(serve_grpc, config.listen, methods, seams.new_id)
             host = config.listen.rpartition(":")[0]
             health.set_serving(is_serving=True)
-            # Who reads the line may stop the server at once, so the signals are awaited before it is printed.
+            # A reader of this line may stop the server at once, so signals are awaited before it is printed.
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 announce(f"Plait {version_of_plait()} listens on {host}:{port}")
                 announce(_access(f"{host}:{port}", is_local=is_local))
@@ -278,9 +279,9 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
 
 @asynccontextmanager
 async def _traced(platform: Platform, tracing: Tracing) -> AsyncGenerator[Platform]:
-    """Add the sending of spans to a platform. It runs until the server has ended, and then flushes, for FLUSH_S."""
+    """Add the export of spans to a platform. It runs until the server has ended, and then flushes for up to FLUSH_S."""
     settings = tracing.settings
-    # The same after a restart: collectors take a span that is sent twice for one only if the resource is equal, too.
+    # The same after a restart: collectors recognize a span sent twice only if the resource is equal, too.
     instance_id = hashlib.sha256(b"service.instance.id\0" + await platform.journal.key()).digest()
     resource = {"service.instance.id": str(uuid.UUID(bytes=instance_id[:16], version=5)), **tracing.resource}
     exporter = SpanExporter(
@@ -314,10 +315,10 @@ async def _traced(platform: Platform, tracing: Tracing) -> AsyncGenerator[Platfo
 
 
 async def _collect_no_garbage_until_whole(supervisor: Supervisor) -> None:
-    """Keep the garbage collector off while open executions are read back: it finds nothing, and stops the loop.
+    """Disable the garbage collector while open executions are recovered: it finds nothing, and blocks the event loop.
 
-    With 10,000 executions one of its stops took a second. Afterwards what was read is counted as old, which the
-    two calls do without looking at it; what was imported is counted as old with it.
+    With 10,000 executions a single collection took a second. Afterwards all objects, imported modules included, are
+    moved to the oldest generation; the two calls do that without examining them.
     """
     gc.disable()
     try:
@@ -329,7 +330,7 @@ async def _collect_no_garbage_until_whole(supervisor: Supervisor) -> None:
 
 
 def _access(address: str, *, is_local: bool) -> str:
-    """Say who may use a server that has no protection."""
+    """Return the line about who may use a server that has no protection."""
     if is_local:
         return "  access  insecure, with neither TLS nor authentication: any user of this machine may do everything"
     return f"  access  INSECURE, with neither TLS nor authentication: whoever reaches {address} may do everything"

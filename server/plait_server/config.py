@@ -1,4 +1,4 @@
-"""The server's configuration: what `plait serve` takes."""
+"""The server's configuration, set by the options of `plait serve`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class ServerConfig:
     """How a server runs."""
 
     listen: str = "127.0.0.1:7480"
-    """HOST:PORT; port 0 takes a free one."""
+    """HOST:PORT; port 0 selects a free one."""
     store: str = DEFAULT_STORE
-    """Path of the SQLite store, or `:memory:`, which loses everything at the end."""
+    """Path of the SQLite store, or `:memory:`, whose data is lost at the end."""
     create: bool = False
-    """Make a store that is not there. The default one is made anyway: a path that was typed wrong, or a disk that
-    is not mounted, must not look like a store in which nothing ever happened."""
+    """Create the store if it does not exist. Only the default store is always created: a mistyped path, or a disk that
+    is not mounted, must not look like a new and empty store.
+    """
     insecure: bool = False
-    """Allows an address that is not of this machine without TLS and authentication."""
+    """Allows an address that other machines can reach, without TLS and authentication."""
     server_limit: int = 1_000
     """Attempts at once, over all executions."""
     type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -38,11 +39,11 @@ class ServerConfig:
     log_level: str = "INFO"
 
     def check_address(self) -> None:
-        """Refuse an address that is none, and to serve others without protection.
+        """Refuse an invalid address, and one that other machines can reach without protection.
 
         Raises:
-            InvalidAddress: it is not HOST:PORT with a port of 0 to 65,535.
-            InsecureAddress: the address is not of this machine alone, and `insecure` is off.
+            InvalidAddress: The address is not HOST:PORT with a port of 0 to 65,535.
+            InsecureAddress: Other machines can reach the address, and `insecure` is off.
         """
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
@@ -62,17 +63,17 @@ class ServerConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine alone reaches the address; judged by what it resolves to, not by its spelling."""
+        """Whether only this machine can reach the address; decided by what it resolves to, not by its spelling."""
         host = self.listen.rpartition(":")[0].strip("[]")
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            return False  # Nobody knows who reaches it.
+            return False  # Unresolved: anyone might reach it.
         return all(_is_loopback(str(address[0])) for *_, address in found)
 
 
 def _is_loopback(text: str) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
-    # An IPv4 address in IPv6's clothes, such as ::ffff:127.0.0.1, is judged as itself.
+    # An IPv4-mapped address, such as ::ffff:127.0.0.1, is judged as the IPv4 address.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback

@@ -1,7 +1,7 @@
-"""Errors, sorted by who must act. The docstring is the default message: what happened, what to do.
+"""Errors, sorted by who must act. The docstring is the default message: what happened and what to do.
 
 `api/error_table.py` maps every class to a gRPC code and a reason. A failure of a node's work is data
-(`core.failures.Failure`), not an exception.
+(`core.run.failures.Failure`), not an exception.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class PlaitError(Exception):
     """Something went wrong."""
 
     retry_after_s: ClassVar[float | None] = None
-    """Seconds after which the caller may try again; None when trying again does not help."""
+    """Seconds after which the caller may retry; None if a retry does not help."""
 
     def __init__(self, message: str | None = None, **fields: object) -> None:
         self.message = message or " ".join((type(self).__doc__ or "").split())

@@ -1,4 +1,4 @@
-"""Graphs ready to run, made of the bytes that the store keeps."""
+"""Compiled graphs, read from the bytes that the store keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def definition_from_bytes(graph_content: bytes, analysis_content: bytes) -> Defi
         analysis_content: Its plait.journal.v1.GraphAnalysis.
 
     Raises:
-        InvalidGraphMessage: it holds what this version does not know.
-        google.protobuf.message.DecodeError: it is no such message.
+        InvalidGraphMessage: The graph uses something that this version does not know.
+        google.protobuf.message.DecodeError: The bytes are not such a message.
     """
     return compile_graph(graph_from_bytes(graph_content), analysis_from_bytes(analysis_content))

@@ -1,20 +1,20 @@
 """Bounds on how often fields are repeated in a message, checked on its bytes before it is parsed.
 
-An empty node or code takes two bytes on the wire and 16 to 150 bytes when parsed, so 16 MB would become
-gigabytes. So each repeated field of a request with a graph has a bound here, and `check_bounds` walks over the
-bytes and stops at the first field past its bound.
+An empty node or code takes two bytes on the wire and 16 to 150 bytes when parsed, so 16 MB could become
+gigabytes. Each repeated field of a request with a graph therefore has a bound here, and `check_bounds` walks
+over the bytes and stops at the first field that exceeds its bound.
 
 Rules:
 
-1. Counts belong to the message that holds the field, as the parser will merge it: a singular message field
-   that stands on the wire several times is one message. So its counts go on. Nodes and edges are counted over
-   all graphs of a request together, for graphs stand in nodes.
-2. A message within a repeated field is looked into only if it is long enough to break a bound: a node of up
-   to 128 bytes cannot hold 65 codes. A shorter one is searched for the tag of a graph in it, which C does. So
-   the walk over a legal graph is one step a node and edge, and some more for a node with a graph.
-3. Graphs are nested 16 deep at most; the walk goes no deeper, and so the parser does not either.
-4. Unknown fields, groups included, are skipped and counted as fields. The number of all fields that are walked
-   over is bounded too.
+1. Counts belong to the message that holds the field, as the parser will merge it: if a singular
+   message field occurs several times on the wire, its occurrences are one message and counted together. Nodes
+   and edges are counted over all graphs of a request together, because nodes may contain graphs.
+2. A message within a repeated field is examined only if it is long enough to exceed a bound: a node of up
+   to 128 bytes cannot hold 65 codes. A shorter one is only searched for the tag of a graph, which C code does.
+   So the walk over a legal graph is one step for each node and edge, and some more for a node with a graph.
+3. Graphs are nested at most 16 deep. The walk refuses deeper ones, so the parser never meets them.
+4. Unknown fields, groups included, are skipped and counted as fields. The total number of fields in a walk is
+   bounded too.
 5. Malformed bytes end the walk: the parser refuses them with an error of its own, and everything before them
    has been counted.
 """
@@ -47,14 +47,15 @@ BOUNDS: Final[Mapping[str, tuple[int, str]]] = {
     "plait.v1.Switch.cases": (SWITCH_CASES_MAX, "cases"),
     "plait.v1.SubmitGraphRequest.labels": (LABELS_MAX, "labels"),
 }
-"""Full name of a repeated field -> how many elements it may have, and what they are called."""
+"""Full name of a repeated field -> how many elements it may have, and the noun for them in messages."""
 
 COUNTED_TOGETHER: Final = frozenset({"plait.v1.Graph.nodes", "plait.v1.Graph.edges"})
-"""The fields whose bound is that of all graphs of a request together."""
+"""The fields whose bound applies to all graphs of a request together."""
 
 FIELDS_MAX: Final = 3_000_000
-"""Fields walked over in one message: more than 16 MiB of nodes that are worth looking into can have. It bounds
-the time that unknown fields can take to a second."""
+"""The most fields in one walk: more than 16 MiB of nodes large enough to be examined can have. It bounds the time
+that unknown fields can take to a second.
+"""
 
 _GRAPH: Final = "plait.v1.Graph"
 # The first byte of the tag of Node.subgraph, in its shortest form or in a longer one, which parsers accept.
@@ -67,12 +68,12 @@ _VARINT_BYTES_MAX: Final = 10
 
 
 class TooManyElements(Exception):
-    """A repeated field has more elements than it may, or graphs are nested too deep."""
+    """A repeated field has too many elements, or graphs are nested too deep."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
-        """Its path, such as `graph.nodes[3].retry.retryable_codes`."""
+        """The path of the field, such as `graph.nodes[3].retry.retryable_codes`."""
         self.message = message
         """What is wrong and what to do."""
 
@@ -81,11 +82,11 @@ def check_bounds(type_: type[Message], content: bytes) -> None:
     """Check an encoded message of a type against `BOUNDS` without parsing it.
 
     Raises:
-        TooManyElements: a field has more elements than it may, or graphs are nested too deep.
+        TooManyElements: A field has too many elements, or graphs are nested too deep.
     """
     try:
         _Walk(content).message(_plan_of(_descriptor_of(type_), {}), 0, len(content), "", {}, -1)
-    except IndexError:  # The bytes end within a field.
+    except IndexError:  # The bytes end in the middle of a field.
         return
 
 
@@ -99,11 +100,11 @@ class _Rule:
     """How many elements it may have; 0 if it is singular."""
     noun: str
     is_graph: bool
-    """Whether it is a graph, in a request or in another graph."""
+    """Whether it is a graph, in a request or in a node of another graph."""
     child: dict[int, _Rule]
-    """The rules of the message in it; empty if there are none. Those of graphs lead back to themselves."""
+    """The rules for the fields of its message; empty if there are none. Those of graphs refer to themselves."""
     child_bytes_max: int
-    """A message in it of up to so many bytes can break no rule, unless a graph is in it."""
+    """Messages of up to this many bytes cannot break a rule unless they contain a graph."""
 
 
 def _descriptor_of(type_: type[Message]) -> Descriptor:
@@ -111,7 +112,7 @@ def _descriptor_of(type_: type[Message]) -> Descriptor:
 
 
 def _plan_of(descriptor: Descriptor, plans: dict[str, dict[int, _Rule]]) -> dict[int, _Rule]:
-    """Return the rules for the fields of a message, by their numbers; `plans` are those made so far, by message."""
+    """Return the rules for the fields of a message, by their numbers; `plans` has the plans made so far, by message."""
     known = plans.get(descriptor.full_name)
     if known is not None:
         return known
@@ -130,7 +131,7 @@ def _plan_of(descriptor: Descriptor, plans: dict[str, dict[int, _Rule]]) -> dict
 
 
 def _lowest(plan: Mapping[int, _Rule]) -> int:
-    """Return the lowest limit of a message's fields, those of a graph in it left out; 0 if there is none."""
+    """Return the lowest limit of a message's fields, without those of a graph in it; 0 if there is none."""
     limits = [rule.limit or _lowest(rule.child) for rule in plan.values() if not rule.is_graph]
     return min([limit for limit in limits if limit], default=0)
 
@@ -157,12 +158,12 @@ class _Walk:
         """Walk over one message.
 
         Args:
-            plan: Its rules.
-            position: Where it begins.
-            end: Where it ends.
+            plan: The rules for its fields.
+            position: The position of its first byte.
+            end: The position after its last byte.
             path: The path of its field.
-            counts: What stood before in the same message, by path.
-            depth: How many graphs are around the one that it belongs to; -1 outside of any.
+            counts: The counts so far in the same message, by path.
+            depth: How many graphs enclose the one that it belongs to; -1 outside of any graph.
         """
         content = self._content
         groups = 0

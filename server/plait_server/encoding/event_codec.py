@@ -88,7 +88,7 @@ def seconds_of_duration(message: duration_pb2.Duration) -> float:
 
 
 def _micros(time_s: float) -> int:
-    # The part after the point alone: the product of the whole is off by a microsecond from the year 2109 on.
+    # Only the fraction is multiplied: the product of the whole is off by a microsecond from the year 2109 on.
     return int(time_s) * _MICROS + round(time_s % 1.0 * _MICROS)
 
 
@@ -96,7 +96,7 @@ def encode_event(event: Event) -> bytes:
     """Write an event in its public form.
 
     Raises:
-        InvariantViolated: it is over 256 KiB; whoever made it must bound its fields.
+        InvariantViolated: The event is over 256 KiB; the code that makes such events must bound their fields.
     """
     detail = event.detail
     message = event_pb2.Event(
@@ -129,7 +129,7 @@ def decode_event(content: bytes) -> Event:
     """Read an event of the journal.
 
     Raises:
-        EventDamaged: it is not one, or of a type that this version does not know.
+        EventDamaged: The bytes are not an event, or of a type that this version does not know.
     """
     try:
         message = event_pb2.Event.FromString(content)
@@ -267,7 +267,7 @@ def _encode_scope_ended(message: event_pb2.Event, detail: ScopeEnded) -> None:
         target.failure.CopyFrom(failure_to_proto(detail.failure))
 
 
-# Each encoder takes its own detail; the table joins them by type, which no signature can say.
+# Each encoder takes its own detail type; the table matches them by type, which no signature can express.
 _ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
     ExecutionSubmitted: _encode_submitted,
     AttemptStarted: _encode_attempt_started,
@@ -292,7 +292,7 @@ def _set_payload(target: payload_pb2.Payload, payload: Payload) -> None:
 
 
 def _bits(places: tuple[int, ...]) -> bytes:
-    """Write ascending places as a bit for each: half a million edges take 62 KiB, whichever of them are named."""
+    """Encode ascending positions as a bitmap: half a million edges take at most 62 KiB, whichever of them are set."""
     bits = bytearray(places[-1] // 8 + 1)
     for place in places:
         bits[place // 8] |= 1 << place % 8

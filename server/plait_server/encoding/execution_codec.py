@@ -1,4 +1,4 @@
-"""Executions and nodes as the contract shows them, folded from the core's state."""
+"""Executions and nodes as plait.v1 messages, built from the core's state."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from plait_server.encoding.event_codec import duration, timestamp
 from plait_server.encoding.failure_codec import failure_to_proto, payload_to_proto
 
 FAILURES_SHOWN_MAX: Final = 100
-"""Failures in one Execution; ListNodes has them all."""
+"""The most failures in one Execution; ListNodes has them all."""
 FAILURES_BYTES_MAX: Final = 256 * KIB
-"""All failures of one Execution: with it, an Execution fits into the first part of a snapshot."""
+"""The size of all failures of one Execution; with it, an Execution fits into the first part of a snapshot."""
 LISTED_FAILURE_BYTES_MAX: Final = 4 * KIB
-"""Details and causes of a failure in a list of executions or nodes: a thousand make a page."""
+"""The size of a failure's details and causes in a list of executions or nodes, of which a page has a thousand."""
 ATTEMPTS_BYTES_MAX: Final = 2 * MIB
-"""All attempts of one ExecutionNode."""
+"""The size of all attempts of one ExecutionNode."""
 
 USAGE_UNITS_SHOWN_MAX: Final = 1_000
 
@@ -57,7 +57,7 @@ _COUNT_FIELDS: Final = {
 
 
 def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
-    """Write an execution as lists show it."""
+    """Build the short form of an execution that lists show."""
     message = execution_pb2.Execution(
         namespace=namespace,
         execution_id=execution.execution_id,
@@ -82,10 +82,10 @@ def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
 
 
 def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> execution_pb2.Execution:
-    """Write an execution of which only the key can be trusted (K4).
+    """Build an execution of which only the key can be trusted (K4).
 
     Args:
-        namespace: Where it is.
+        namespace: The execution's namespace.
         execution_id: Its id.
         message: What is damaged, if it is known.
     """
@@ -100,12 +100,12 @@ def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> ex
 def describe(
     namespace: str, execution: Execution, queued: Mapping[NodeState, int]
 ) -> execution_pb2.Execution:
-    """Write an execution whole.
+    """Build the full form of an execution.
 
     Args:
-        namespace: Where it is.
+        namespace: The execution's namespace.
         execution: Its state.
-        queued: How many nodes are ready and wait (A1), by the states that events say they are in.
+        queued: How many nodes are ready and wait (A1), by their recorded states.
     """
     message = summarize(namespace, execution)
     message.input.CopyFrom(payload_to_proto(execution.input))
@@ -136,14 +136,14 @@ def describe_node(
     queue_reason: Callable[[NodeRecord], str],
     in_list: bool,
 ) -> execution_pb2.ExecutionNode:
-    """Write a node; in a list without inputs and outputs, and with its newest attempt only.
+    """Build a node; in a list without inputs and outputs, and only with its newest attempt.
 
     Args:
-        execution: What the node is in.
-        record: Of a scope of the execution, or of one that has ended and was read back by itself.
-        is_queued: Says whether a node is ready and waits (A1).
-        queue_reason: Says why.
-        in_list: Whether it is to be short.
+        execution: The node's execution.
+        record: The node, in an open scope of the execution or in an ended one that was rebuilt by itself.
+        is_queued: Returns whether a node is ready and waits (A1).
+        queue_reason: Returns why it waits.
+        in_list: Whether to build the short form for lists.
     """
     scope = record.scope
     state = _shown_state(record, is_queued)
@@ -180,7 +180,7 @@ def describe_node(
 
 
 def shown_usage(totals: Mapping[str, Decimal]) -> dict[str, str]:
-    """Write totals, the first 1,000 units of them: attempts may report a unit of their own each."""
+    """Write totals, at most 1,000 units of them, because every attempt may report a unit of its own."""
     units = islice(sorted(totals), USAGE_UNITS_SHOWN_MAX)
     return usage_text({unit: totals[unit] for unit in units})
 
@@ -188,11 +188,11 @@ def shown_usage(totals: Mapping[str, Decimal]) -> dict[str, str]:
 def _describe_scope(
     message: execution_pb2.ExecutionNode, execution: Execution, record: NodeRecord, *, in_list: bool
 ) -> None:
-    """Show the scope that a node has beside it, if it was opened (E6)."""
+    """Describe the scope in a node, if one was opened (E6)."""
     scope = execution.scopes.get(record.path)
     closed = execution.closed.get(record.path)
     if scope is not None:
-        # One whose node was put back has been stopped, and does not go on by itself.
+        # If its node was put back to IDLE, the scope has been stopped, and does not continue by itself.
         is_running = record.state is NodeState.RUNNING
         state = scope.ended_as or (ExecutionState.RUNNING if is_running else ExecutionState.CANCELLED)
         graph_name, node_count, failure = scope.graph.name, len(scope.records), scope.failure

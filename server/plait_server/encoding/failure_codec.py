@@ -8,7 +8,7 @@ from plait_server.core.run.payload import Payload
 
 
 def payload_to_proto(payload: Payload) -> payload_pb2.Payload:
-    """Write a payload; the digest if it is stored by digest."""
+    """Write a payload; a stored one by its digest."""
     if payload.digest:
         return payload_pb2.Payload(digest=payload.digest, size_bytes=payload.size_bytes)
     return payload_pb2.Payload(json=payload.json)

@@ -1,4 +1,4 @@
-"""Fingerprints of requests, by which a request id is known to stand for the same content."""
+"""Fingerprints of requests, which show whether a reused request id has the same content."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 def fingerprint_of(request: Message, *, without: Sequence[str] = ()) -> bytes:
     """Return the SHA-256 of a request.
 
-    It is of the parsed message, for protobuf bytes are not canonical: fields in the order of their numbers,
-    maps by key, unknown fields and those named by `without` dropped.
+    The hash covers the parsed message, because protobuf bytes are not canonical: fields in the order of their
+    numbers, maps by key, without unknown fields and those named in `without`.
     """
     known = type(request)()
     known.CopyFrom(request)

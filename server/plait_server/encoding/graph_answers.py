@@ -1,4 +1,4 @@
-"""The answers of GraphService: what validation found, and what a valid graph would do."""
+"""The responses of GraphService: the result of a validation, and the plan of a valid graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plait_server.layering.layout import Layout, lay_out
 
 
 def validation_response(validation: Validation) -> graph_service_pb2.ValidateGraphResponse:
-    """Write what validation found."""
+    """Build the response with the result of a validation."""
     return graph_service_pb2.ValidateGraphResponse(
         violations=[_problem(problem) for problem in validation.problems],
         violation_count=validation.problem_count,
@@ -21,8 +21,8 @@ def validation_response(validation: Validation) -> graph_service_pb2.ValidateGra
 
 
 def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.PlanGraphResponse:
-    """Write what a valid graph would do; `validation` is that of the graph."""
-    assert validation.analysis is not None  # a valid graph has one
+    """Build the plan of a valid graph; `validation` is the graph's."""
+    assert validation.analysis is not None  # A valid graph has an analysis.
     definition = compile_graph(graph, validation.analysis)
     return graph_service_pb2.PlanGraphResponse(
         plan=_plan(definition, _size(definition)),
@@ -31,7 +31,7 @@ def plan_response(graph: Graph, validation: Validation) -> graph_service_pb2.Pla
 
 
 def _plan(definition: Definition, size: int) -> graph_service_pb2.GraphPlan:
-    """Write the plan of a graph and of those inside it; `size` counts the nodes and edges of the whole request."""
+    """Build the plan of a graph and of those inside it; `size` counts the nodes and edges of the whole request."""
     graph, analysis, branches = definition.graph, definition.analysis, definition.branches
     layout = _layout(definition, size)
     inner = {position: _plan(each, size) for position, each in definition.inner.items()}
@@ -70,7 +70,7 @@ def _size(definition: Definition) -> int:
 def _layout(definition: Definition, size: int) -> Layout:
     graph, adjacency = definition.graph, definition.adjacency
     lines = [
-        # Edges with the same source and handle, all with or all without a `when`, are drawn as one line that forks.
+        # Edges with the same source and handle, either all with or all without a `when`, are drawn as one forked line.
         (source, target, f"{edge.handle}{' if' if edge.when else ''}")
         for source, target, edge in zip(
             adjacency.edge_sources, adjacency.edge_targets, graph.edges, strict=True

@@ -1,4 +1,4 @@
-"""Graphs and their analyses as plait.v1 messages, and their bytes."""
+"""Graphs and their analyses as plait.v1 messages, and as bytes."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from plait_server.encoding.graph_reading import GraphReader
 from plait_server.encoding.pieces import find_inner_graph, pieces_of
 
 EDGE_OBJECTS_MAX: Final = 10_000
-"""Up to so many edges are kept as objects, which are faster to access."""
+"""Up to this many edges are kept as objects, which are faster to access."""
 _NANOS: Final = 1_000_000_000
 
 
 class InvalidGraphMessage(ValueError):
-    """The message holds something that a graph of this version cannot."""
+    """The message holds something that a graph of this version cannot represent."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(problems)
-        """What is wrong; at least one."""
+        """The problems; at least one."""
         super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
 
 
@@ -55,12 +55,12 @@ def graph_from_proto(message: graph_pb2.Graph, problems: list[Problem] | None = 
     """Read a graph.
 
     Args:
-        message: The graph; it is read and not kept.
-        problems: Takes what the core's values cannot say; hand it on to `validate`. Without it nothing of the
-            kind is expected, as in a graph that was validated before it was stored.
+        message: The graph; no reference to it is kept.
+        problems: Collects what the core's values cannot represent; pass it on to `validate`. Without it such
+            problems raise, because none are expected, as in a graph that was validated before it was stored.
 
     Raises:
-        InvalidGraphMessage: There are such problems, and no list was given for them.
+        InvalidGraphMessage: There are such problems, and `problems` was not given.
     """
     found: list[Problem] = [] if problems is None else problems
     graph = GraphReader(found).whole(message)
@@ -73,14 +73,14 @@ def graph_from_bytes(content: bytes) -> Graph:
     """Read a graph that was valid when it was stored.
 
     Raises:
-        InvalidGraphMessage: It holds what this version does not know.
-        google.protobuf.message.DecodeError: It is no such message.
+        InvalidGraphMessage: The graph uses something that this version does not know.
+        google.protobuf.message.DecodeError: The bytes are not such a message.
     """
     return finish(graph_from_bytes_in_slices(content))
 
 
 def graph_from_bytes_in_slices(content: bytes) -> Slices[Graph]:
-    """Do what `graph_from_bytes` does, in slices: the bytes are cut between fields, and read piece by piece."""
+    """Do what `graph_from_bytes` does, in slices: the bytes are cut between fields and parsed piece by piece."""
     problems: list[Problem] = []
     graph = yield from _read_in_slices(GraphReader(problems), content, 0, len(content))
     if problems:
@@ -89,12 +89,12 @@ def graph_from_bytes_in_slices(content: bytes) -> Slices[Graph]:
 
 
 def _read_in_slices(reader: GraphReader, content: bytes, begin: int, end: int) -> Slices[Graph]:
-    """Read the graph between two places; recursion ends where the reader says that it is too deep."""
+    """Read the graph between two positions; recursion ends where the reader reports that it is too deep."""
     rest = graph_pb2.Graph()
     nodes: list[Node] = []
     columns: tuple[list[str], ...] = ([], [], [], [], [])
     ids: dict[str, str] = {}
-    """The text of each id, so that edges do not hold copies of it."""
+    """One copy of each id's text, which edges share."""
     for piece_begin, piece_end in pieces_of(content, begin, end):
         found = find_inner_graph(content, piece_begin, piece_end)
         if found is not None and (inner := reader.inner(len(nodes))) is not None:
@@ -124,7 +124,7 @@ def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
     """Write a graph; reading it back returns an equal one.
 
     Raises:
-        ValueError: A number is beyond what its field can carry, which no valid graph's is.
+        ValueError: A number is out of its field's range; this cannot happen for a valid graph.
     """
     message = graph_pb2.Graph(
         name=graph.name,
@@ -154,10 +154,10 @@ def analysis_to_bytes(analysis: Analysis) -> bytes:
 
 
 def analysis_from_bytes(content: bytes) -> Analysis:
-    """Read what `analysis_to_bytes` wrote.
+    """Read an analysis written by `analysis_to_bytes`.
 
     Raises:
-        google.protobuf.message.DecodeError: It is no such message.
+        google.protobuf.message.DecodeError: The bytes are not such a message.
     """
     return finish(analysis_from_bytes_in_slices(content))
 
@@ -275,12 +275,12 @@ def _policy_to_proto(policy: Policy) -> graph_pb2.Policy:
 
 
 def _enum_name(value: enum.IntEnum) -> str:
-    """Return the contract's name of a value: that of its class as a prefix, and its own."""
+    """Return the contract's name of an enum value: its class name as a prefix, then its own name."""
     return f"{_ENUM_PREFIXES[type(value)]}_{value.name}"
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:
-    """Write seconds to the nanosecond; a float of ten years is itself exact to 60 ns only."""
+    """Write seconds to the nanosecond; a float near ten years is itself exact only to 60 ns."""
     whole = int(seconds)
     nanos = round((seconds - whole) * _NANOS)
     if abs(nanos) == _NANOS:

@@ -1,8 +1,8 @@
-"""Reading plait.v1.Graph into the core's values.
+"""Reads plait.v1.Graph into the core's values.
 
-A message can hold what these cannot: an enum number of a later version, a duration whose parts differ in sign, a
-digest in place of a text, graphs nested too deep. Such fields are reported together with the other problems (V5)
-and read as absent. Everything else is copied as it is; validation judges it.
+A message can express things that these cannot: an enum number of a later version, a duration whose parts differ in
+sign, a digest in place of a text, graphs nested too deep. Such fields are reported with the other problems (V5)
+and read as absent. Everything else is copied unchanged, for validation to check.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _ON_TIMEOUTS: Final[Mapping[int, OnTimeout]] = {int(v): v for v in OnTimeout}
 
 
 class GraphReader:
-    """Reads one graph. Builds the path of a field only to report a problem, because building paths is slow."""
+    """Reads one graph. Paths of fields are built only to report problems, because building them is slow."""
 
     __slots__ = ("_depth", "_path", "_problems", "_tasks")
 
@@ -60,14 +60,14 @@ class GraphReader:
         self._path = "graph"
         self._depth = 0
         self._tasks: dict[str, Task] = {}
-        """One value is shared by all nodes of a type."""
+        """One value, shared by all nodes of a type."""
 
     def whole(self, message: graph_pb2.Graph) -> Graph:
-        """Read a message that is a whole graph."""
+        """Read a message that holds a whole graph."""
         return self.graph(message, tuple(self.nodes(message, 0)), tuple(self.edges(message)))
 
     def inner(self, position: int) -> GraphReader | None:
-        """Return a reader for the graph in the sub-graph node at a position; None if that is too deep."""
+        """Return a reader for the graph in the sub-graph node at a position; None if it is nested too deep."""
         field = f"{self._path}.nodes[{position}].subgraph"
         if self._depth == SCOPES_DEEP_MAX:
             self._report(field, too_deep())
@@ -79,7 +79,7 @@ class GraphReader:
         return reader
 
     def nodes(self, message: graph_pb2.Graph, begin: int) -> list[Node]:
-        """Read the nodes of a message, the first of which is at position `begin`."""
+        """Read the nodes of a message; the first one is at position `begin` in the graph."""
         return [self.node(node, position) for position, node in enumerate(message.nodes, begin)]
 
     def edges(self, message: graph_pb2.Graph) -> list[Edge]:
@@ -96,7 +96,7 @@ class GraphReader:
         ]
 
     def graph(self, message: graph_pb2.Graph, nodes: tuple[Node, ...], edges: Sequence[Edge]) -> Graph:
-        """Read the rest of a message, and put the graph together."""
+        """Read the rest of a message, and build the graph."""
         return Graph(
             name=message.name,
             nodes=nodes,

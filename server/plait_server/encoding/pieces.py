@@ -1,4 +1,4 @@
-"""Cuts an encoded message between its fields: each piece is a message of the same type, and together they are it."""
+"""Cuts an encoded message between its fields: each piece is a message of the same type, and together they equal it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError
 from plait_server.core.limits import KIB
 
 PIECE_FIELDS_MAX: Final = 500
-"""Nodes of a graph in a piece: they take 3 us to 10 us each to read."""
+"""The most nodes in a piece, which take 3 us to 10 us each to read."""
 PIECE_BYTES_MAX: Final = 16 * KIB
-"""A node may hold a graph, whose nodes take only seven bytes each: 2,300 in a piece, 8 ms."""
+"""The most bytes in a piece: a node may hold a graph with nodes of only seven bytes, 2,300 in a piece, 8 ms."""
 
 _GRAPH_NODES: Final = 2 << 3 | 2
 _NODE_SUBGRAPH: Final = 7 << 3 | 2
@@ -21,13 +21,13 @@ _SUBGRAPH_GRAPH: Final = 1 << 3 | 2
 
 
 def pieces_of(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut the message between two positions; yield where each piece begins and ends, in order.
+    """Cut the message between two positions; yield the start and end of each piece, in order.
 
-    A field that is alone with its number among others starts a piece of its own, so that a piece holds either
-    the elements of one field or other fields. A field larger than a piece is one by itself.
+    A change of field number starts a new piece, so that a piece holds either the elements of one field or other
+    fields. A field larger than a piece is a piece by itself.
 
     Raises:
-        DecodeError: it is no message, or has fields that are not length-delimited, varints or fixed.
+        DecodeError: The bytes are not a message, or have fields that are not length-delimited, varints or fixed.
     """
     position = begin
     count = 0
@@ -57,17 +57,17 @@ class InnerGraph:
     """A graph found inside a large node."""
 
     begin: int
-    """Where its bytes begin."""
+    """The position of its first byte."""
     end: int
-    """Where they end."""
+    """The position after its last byte."""
     node: bytes
-    """The node without it."""
+    """The bytes of the node without the graph."""
 
 
 def find_inner_graph(content: bytes, begin: int, end: int) -> InnerGraph | None:
     """Find the graph in a piece that is one node larger than a piece; None if there is none.
 
-    A node that says several times which graph it holds is left to the parser, which merges them.
+    A node in which the graph's field occurs several times is left to the parser, which merges them.
     """
     if end - begin <= PIECE_BYTES_MAX or content[begin] != _GRAPH_NODES:
         return None
@@ -76,7 +76,7 @@ def find_inner_graph(content: bytes, begin: int, end: int) -> InnerGraph | None:
         kinds = [field for field in _fields(content, at, end) if content[field[2]] == _NODE_SUBGRAPH]
         ((kind_at, kind_end, kind_begin),) = kinds
         ((graph_at, graph_end, graph_begin),) = _fields(content, kind_at, kind_end)
-    except (IndexError, ValueError):  # Malformed, or not exactly one of each: the parser knows.
+    except (IndexError, ValueError):  # Malformed, or not exactly one of each: left to the parser.
         return None
     if content[graph_begin] != _SUBGRAPH_GRAPH or graph_end != kind_end:
         return None
@@ -84,7 +84,7 @@ def find_inner_graph(content: bytes, begin: int, end: int) -> InnerGraph | None:
 
 
 def _fields(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Walk over fields; yield where the value of each begins and ends, and where its tag is."""
+    """Walk over fields; yield for each the start and end of its value, and the position of its tag."""
     position = begin
     while position < end:
         behind = _skip_field(content, position)

@@ -1,8 +1,8 @@
-"""Failures as workers report them, read into the engine's terms.
+"""Reads failures as workers report them.
 
 A worker may send anything: its codes are checked (S2.1), its details must be JSON, its causes are bounded in
-number, depth and bytes before they are touched, and what only the engine knows (paths, attempts, digests) is
-not taken from it.
+number, depth and bytes before they are read, and what only the engine knows (paths, attempts, digests) is
+ignored.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from plait_server.core.run.failures import (
 from plait_server.core.run.payload import Payload
 
 _CODE_CHARS_SHOWN_MAX: Final = 200
-"""How much of a malformed code is kept: enough to recognize it."""
+"""How many characters of a malformed code are kept: enough to recognize it."""
 _CAUSES_READ_MAX: Final = FAILURE_CAUSES_BYTES_MAX // 64
-"""Causes that are looked at, at all depths together: as many as could be kept if they said nothing."""
+"""The most causes that are read, over all depths: as many as could be kept if each were empty."""
 _RESULT_CODES: Final = {
     worker_hub_service_pb2.RESULT_PROBLEM_NOT_JSON: INVALID_RESULT,
     worker_hub_service_pb2.RESULT_PROBLEM_TOO_LARGE: TOO_LARGE,
@@ -43,11 +43,11 @@ _RESULT_CODES: Final = {
 
 
 def failure_from_worker(fail: worker_hub_service_pb2.Fail, problem: str = "") -> Failure:
-    """Read the failure of an attempt; node path and attempt are left to the caller, who knows them.
+    """Read the failure of an attempt; the caller adds node path and attempt.
 
     Args:
-        fail: What the worker sent.
-        problem: What else was wrong with it, to be said in the message.
+        fail: The message from the worker.
+        problem: Another problem with the report, to be added to the failure's message.
     """
     problems = [problem] if problem else []
     details: Payload | None = None
@@ -69,7 +69,7 @@ def failure_from_worker(fail: worker_hub_service_pb2.Fail, problem: str = "") ->
 
 
 def worker_code(code: str, details: Payload | None) -> tuple[str, Payload | None]:
-    """Check a code that a worker gave; one that is not free to it becomes UNKNOWN, with the original in the details."""
+    """Check a worker's code; one that workers may not use becomes UNKNOWN, with the original in the details."""
     if is_free_to_workers(code):
         return code, details
     shown = code if len(code) <= _CODE_CHARS_SHOWN_MAX else code[:_CODE_CHARS_SHOWN_MAX] + "…"
@@ -95,14 +95,14 @@ def _details(message: payload_pb2.Payload, problems: list[str]) -> Payload | Non
 
 
 class _Causes:
-    """Reads causes without touching more of them than could be kept: of a message of 4 MiB there may be two million."""
+    """Reads no more causes than could be kept, because a message of 4 MiB may hold two million."""
 
     def __init__(self) -> None:
         self._left = _CAUSES_READ_MAX
         self._details_left = FAILURE_CAUSES_BYTES_MAX
 
     def read(self, messages: Sequence[failure_pb2.Failure], depth: int) -> tuple[list[Failure], int]:
-        """Read the causes of one failure; also how many were left out."""
+        """Read the causes of one failure; also return how many were left out."""
         if depth <= 0 or not messages:
             return [], len(messages)
         taken = messages[: min(FAILURE_CAUSES_MAX, self._left)]

@@ -1,1 +1,1 @@
-"""The ports: what the runtime asks of the world, as small protocols with a contract in prose."""
+"""The ports: what the runtime needs from outside, as small protocols with a contract in prose."""

@@ -1,25 +1,25 @@
-"""The evaluator port: expressions and templates, what they name, and where they are worked out.
+"""The evaluator port: expressions and templates, the names they use, and where they are evaluated.
 
 The contract:
 
 1. An expression is the text of one CEL expression. A template is a JSON document in which strings may hold
    `{{ CEL }}`. A string that is exactly one `{{ expression }}` stands for the expression's value with its
-   JSON type; in any other, the value of each expression is inserted: strings as they are, other values as
+   JSON type; in any other, the value of each expression is inserted: strings unchanged, other values as
    compact JSON text. Keys of objects are not templated. `{{` itself is written `{{ "{{" }}`.
 2. Variables are `input`, `execution` (`execution.id`, `execution.input`), `output` (only where the caller
    gives it: in a `when`) and `nodes`, of which only `nodes.<id>.output` and `nodes.<id>.failure` with a fixed
-   id can be named (`nodes["a-b"].output` where the id is no CEL identifier). The facts say which ones an
-   expression names; whether they may be named where it stands is the validation's business.
-3. `compile` and `compile_template` are pure: the same text gives equal facts for ever. They refuse whatever
-   is not known to be bounded, before any foreign code sees it. Their results are cached and may be shared.
-4. Evaluation is deterministic (but for the order in which a loop goes through the keys of an object), reads
-   the variables and changes none of them; the value may share parts with them. An absent output or failure is
+   id can be named (`nodes["a-b"].output` if the id is not a CEL identifier). The facts list the names that an
+   expression uses; validation checks whether they are allowed there.
+3. `compile` and `compile_template` are pure: the same text always has equal facts. They refuse whatever
+   is not known to be bounded, before any foreign code reads it. Their results are cached and may be shared.
+4. Evaluation is deterministic (except for the order in which a loop visits the keys of an object) and does
+   not change the variables; the value may share parts with them. An absent output or failure is
    one that the variables do not have under `nodes[id]`; an id that is missing altogether counts as a node
    without either.
 5. Integers within int64 are CEL's int, other numbers double; the value of a plain path (`input.a.b[0]`) is
-   handed on as it is, whatever its size.
-6. What is not known to be cheap does not run in this process: `evaluate` and `render` raise `OffloadNeeded`,
-   having done nothing, and the caller turns to an `Offload`. `needs_offload` foretells it.
+   passed on unchanged, whatever its size.
+6. An evaluation that is not known to be cheap does not run in this process: `evaluate` and `render` raise
+   `OffloadNeeded` without evaluating anything, and the caller uses an `Offload`. `needs_offload` predicts this.
 7. Every failure to evaluate is an `ExpressionError` whose text is for the author of the graph. Nothing else
    is raised.
 """
@@ -36,11 +36,11 @@ from plait_server.core.json_text import JsonValue
 
 
 class InvalidExpression(Exception):
-    """The expression or template is refused, whatever the variables are. The text says what to write."""
+    """The expression or template is refused, whatever the variables are. The text tells how to fix it."""
 
 
 class ExpressionError(Exception):
-    """The expression cannot be evaluated with these variables. The text says where, why and what to write."""
+    """The expression cannot be evaluated with these variables. The text tells where, why and how to fix it."""
 
 
 class OffloadNeeded(Exception):
@@ -49,12 +49,12 @@ class OffloadNeeded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpressionFacts:
-    """What is known of an expression or template before it is evaluated."""
+    """The facts known about an expression or template before it is evaluated."""
 
     roots: tuple[str, ...] = ()
-    """The variables it names, each once, in the order of their first appearance."""
+    """The variables it uses, each once, in the order of their first appearance."""
     node_ids: tuple[str, ...] = ()
-    """The nodes it names, each once, in the order of their first appearance."""
+    """The nodes it uses, each once, in the order of their first appearance."""
     comprehension: bool = False
     """Whether it loops: uses `map`, `filter`, `all`, `exists` or `exists_one`."""
 
@@ -69,14 +69,14 @@ class Expression(Protocol):
 
     @property
     def facts(self) -> ExpressionFacts:
-        """What it names."""
+        """The names it uses."""
         ...
 
     def evaluate(self, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Work out the value.
+        """Return the value.
 
         Raises:
-            ExpressionError: There is none with these variables.
+            ExpressionError: There is no value with these variables.
             OffloadNeeded: It must run through an Offload; nothing was evaluated.
         """
         ...
@@ -92,16 +92,16 @@ class Template(Protocol):
 
     @property
     def facts(self) -> ExpressionFacts:
-        """What all its expressions name, taken together."""
+        """The names used by all its expressions together."""
         ...
 
     @property
     def is_constant(self) -> bool:
-        """Whether it holds no expression; then `render` gives the source."""
+        """Whether it has no expressions; then `render` returns the source."""
         ...
 
     def render(self, variables: Mapping[str, JsonValue]) -> str:
-        """Return the JSON text of the document with every expression replaced, and the rest as it was.
+        """Return the JSON text of the document with every expression replaced, and the rest unchanged.
 
         Raises:
             ExpressionError: An expression has no value, or the text would be too long or nest too deep.
@@ -111,13 +111,13 @@ class Template(Protocol):
 
 
 class Evaluator(Protocol):
-    """Compiles, and judges what an evaluation would take."""
+    """Compiles expressions, and decides which evaluations are cheap."""
 
     def compile(self, source: str) -> Expression:
         """Compile one expression.
 
         Raises:
-            InvalidExpression: It is no CEL, names what does not exist or is past a bound.
+            InvalidExpression: The text is not CEL, uses unknown names or exceeds a limit.
         """
         ...
 
@@ -125,15 +125,12 @@ class Evaluator(Protocol):
         """Compile a JSON document.
 
         Raises:
-            InvalidExpression: It is no JSON, or one of its expressions is refused.
+            InvalidExpression: The text is not JSON, or one of its expressions is refused.
         """
         ...
 
     def needs_offload(self, compiled: Expression | Template, variables: Mapping[str, JsonValue]) -> bool:
-        """Tell whether `evaluate` or `render` with these variables would raise OffloadNeeded.
-
-        False also if they would raise ExpressionError: that costs nothing.
-        """
+        """Return whether `evaluate` or `render` with these variables would raise OffloadNeeded."""
         ...
 
 

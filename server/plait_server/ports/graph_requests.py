@@ -1,16 +1,16 @@
-"""The port that reads graphs from requests and outputs: it counts, parses, checks and analyzes.
+"""The port that reads graphs from requests and outputs: it counts elements, parses, validates and analyzes.
 
 A graph of the largest legal size takes seconds to read, and a hostile one longer, so this happens in a process
-that can be killed; small requests are read in place. The result needs no further work on the loop, except that
-the values of a large graph are still to be read from the bytes in `CheckedGraph`.
+that can be killed; small requests are read in place. The result needs no further work on the event loop, except that
+the values of a large graph have to be read from the bytes in `CheckedGraph`.
 
 The contract:
 
-1. A request is refused by `GraphRequest.violations`, or by one of the errors of `read`; what is refused has been
-   read no further than was needed to say so.
-2. All implementations give equal answers for equal requests, but for `CheckedGraph.values`.
-3. `read` may wait its turn. The turns are bounded in number, and go round the namespaces. `read_text` waits for
-   the same turns as long as it takes: its caller has to bound how many wait.
+1. A request is refused by `GraphRequest.violations`, or by one of the errors of `read`; a refused
+   request is read no further than necessary.
+2. All implementations return equal results for equal requests, except for `CheckedGraph.values`.
+3. `read` may wait for its turn. The number of waiting requests is bounded, and namespaces take turns. `read_text`
+   waits in the same queues without a bound: its caller has to bound how many wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from plait_server.errors import FieldViolation
 
 
 class Want(enum.Enum):
-    """What a request with a graph is for."""
+    """The purpose of a request with a graph."""
 
     SUBMIT = "SUBMIT"
     """A plait.v1.SubmitGraphRequest, whose graph is to be executed."""
@@ -38,10 +38,10 @@ class Want(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedGraph:
-    """A valid graph and what follows from it, as the store keeps them."""
+    """A valid graph and its analysis, in the form in which the store keeps them."""
 
     content: bytes
-    """The plait.v1.Graph, written deterministically."""
+    """The plait.v1.Graph, serialized deterministically."""
     digest: str
     """SHA-256 of `content`, hexadecimal."""
     analysis_content: bytes
@@ -49,7 +49,7 @@ class CheckedGraph:
     analysis_digest: str
     """SHA-256 of `analysis_content`, hexadecimal."""
     values: tuple[Graph, Analysis] | None = None
-    """The same as values; None for a large graph, whose values are read from the bytes in slices."""
+    """The graph as the core's values; None for a large graph, which is read from the bytes in slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,11 @@ class GraphRequest:
     """A request that carries a graph, read and checked."""
 
     head: Message
-    """The request without its graph; its fields are unchecked but for the text of `input`."""
+    """The request without its graph; its fields are unchecked except for the text of `input`."""
     has_graph: bool
-    """Whether there is a graph; without one only `fingerprint` and `input_problem` mean anything."""
+    """Whether there is a graph; without one only `fingerprint` and `input_problem` are meaningful."""
     fingerprint: bytes
-    """SHA-256 of the whole request, as parsed: protobuf bytes are not canonical."""
+    """SHA-256 of the whole parsed request, because protobuf bytes are not canonical."""
     input_problem: str = ""
     """What is wrong with the text of `input`; SUBMIT only."""
     violations: tuple[FieldViolation, ...] = ()

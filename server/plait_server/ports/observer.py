@@ -1,6 +1,6 @@
 """The observer port: called by the runtime at named moments; telemetry is one implementation.
 
-Observers are called in the midst of the runtime's work: they take note and return, and raise nothing.
+Observers are called in the middle of the runtime's work, so they must return quickly and must not raise.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ class Observer(Protocol):
     """Watches the server."""
 
     def events_durable(self, namespace: str, execution: Execution, events: Sequence[Event]) -> None:
-        """Take note of events of an execution that became durable, in order; each is seen once.
+        """Observe events of an execution that became durable, in order; each event is observed once.
 
-        The execution is the runtime's: the events are the newest of its state, and it goes on afterwards. Scopes whose
-        nodes have ended among the events are in `execution.just_closed`, whole, for as long as this call lasts.
+        The execution belongs to the runtime, and its state includes these events; it changes after this call. Scopes
+        that these events closed are in `execution.just_closed`, with their nodes, for the duration of this call.
         """
 
     def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
-        """Take note of a worker's progress, log line or heartbeat of an attempt."""
+        """Observe a progress report, log line or heartbeat that a worker sent for an attempt."""
 
 
 class Retelling(Protocol):
-    """Is told again, after a start, the events of executions that were open at that time.
+    """Receives, after a start, the earlier events of the executions that are open at that time.
 
-    What an observer had only in memory was lost with the process, and nobody knows how much that was.
+    Whatever an observer kept only in memory was lost with the old process, and its extent is unknown.
     """
 
     async def event_again(self, namespace: str, execution: Execution, event: Event) -> bool:
-        """Take note of an event; the execution is as it was right after it.
+        """Observe a replayed event; the execution is in the state right after it.
 
-        Called for all events of an execution in order, and for one execution after another. It may wait for a
-        bounded time: only the other events to be told again wait for it.
+        Called for all events of an execution in order, one execution after another. It may wait for a bounded
+        time: that delays only the other replayed events.
 
         Returns:
             Whether it wants the execution's further events.

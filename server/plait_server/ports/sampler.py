@@ -21,7 +21,7 @@ class Sampler(Protocol):
     """Decides which traces are recorded."""
 
     def sample(self, trace_id: str, caller: TraceContext | None, attributes: Mapping[str, str]) -> Sampling:
-        """Decide about the trace of one execution.
+        """Decide whether the trace of one execution is recorded.
 
         Args:
             trace_id: 32 hexadecimal digits.
@@ -32,7 +32,7 @@ class Sampler(Protocol):
 
 
 class FollowCaller:
-    """A sampler that follows the caller's decision, and samples if there is no caller."""
+    """A sampler that follows the caller's decision, and samples if the caller has no trace context."""
 
     def sample(self, trace_id: str, caller: TraceContext | None, attributes: Mapping[str, str]) -> Sampling:
         """Follow the caller's decision."""

@@ -8,27 +8,27 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A collector's answer when it accepted a request: OTLP's partial success."""
+    """A collector's response to a request that it accepted: OTLP's partial success."""
 
     rejected: int = 0
-    """How many spans it rejected. The collector's own number: it may be negative, or more than were sent."""
+    """How many spans it rejected, by its own count, which may be negative or more than were sent."""
     message: str = ""
-    """Why, or a warning if it accepted all; the collector's own text."""
+    """Why, or a warning if it accepted all spans; the collector's own text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanLimits:
-    """How much a span may hold; the rest is dropped and counted. The defaults are OpenTelemetry's."""
+    """The limits of a span; what exceeds them is dropped and counted. The defaults are OpenTelemetry's."""
 
     attributes_max: int = 128
     attribute_chars_max: int | None = None
-    """None: no limit."""
+    """None means no limit."""
     events_max: int = 128
     links_max: int = 128
 
 
 class SendFailed(Exception):
-    """A request did not reach a collector, or was refused.
+    """A request did not reach the collector, or the collector refused it.
 
     Args:
         message: What happened, and where; it may quote the collector.
@@ -46,12 +46,12 @@ class SpanSender(Protocol):
     """Sends requests to one collector; several may be in flight at once."""
 
     async def send(self, request: bytes) -> Sent:
-        """Send an ExportTraceServiceRequest and wait for the answer. The caller sets the deadline.
+        """Send an ExportTraceServiceRequest and wait for the response. The caller sets the deadline.
 
         If it is cancelled, the collector may have accepted the request.
 
         Raises:
-            SendFailed: the collector could not be reached, or refused the request.
+            SendFailed: The collector could not be reached, or refused the request.
         """
         ...
 

@@ -1,15 +1,14 @@
-"""The worker port: how the runtime has an attempt carried out, whichever way the worker is reached.
+"""The worker port: runs attempts at workers, however a worker is reached.
 
 The contract:
 
-1. `execute` gives an attempt to the worker that was granted and waits for its result, which is the core's input
-   as it stands, but for two things that the runtime adds: texts that are long are kept by digest, and the jitter.
-   It returns once for each call.
+1. `execute` sends an attempt to the worker that was granted and waits for its result. The result is the core's
+   input, to which the runtime adds only the jitter and the digests of long texts.
 2. Cancelling `execute` cancels the attempt at the worker: within a bounded grace time the worker is told, and
-   each step is reported to the listener, EXITED or ABANDONED last, before the cancellation goes on.
+   each stage is reported to the listener, EXITED or ABANDONED last, before the cancellation proceeds.
 3. An attempt that is `recovered` (the server restarted, or the execution was read again) is not sent again to
-   a worker that says it holds it; its lease is granted anew in full.
-4. A result that nobody waits for goes to the supervisor, which finds out whether it still counts.
+   a worker that reports holding it; its lease starts again in full.
+4. A result without a waiting `execute` goes to the supervisor, which determines whether it still counts.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from plait_server.core.run.states import CancelStage
 
 
 class AttemptKey(NamedTuple):
-    """What an attempt token stands for."""
+    """The identity that an attempt token carries."""
 
     namespace: str
     execution_id: str
@@ -34,7 +33,7 @@ class AttemptKey(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """An attempt to be carried out."""
+    """An attempt to run."""
 
     key: AttemptKey
     worker_id: str
@@ -45,9 +44,9 @@ class Assignment(NamedTuple):
     input_digest: str
     input_size_bytes: int
     time_left_s: float
-    """Seconds; 0 is no bound."""
+    """Seconds; 0 means no limit."""
     traceparent: str
-    """That of the attempt's span."""
+    """The trace context of the attempt's span."""
     tracestate: str
     branch: str
     """The display path of the node's branch."""
@@ -55,39 +54,42 @@ class Assignment(NamedTuple):
 
 
 class AttemptListener(Protocol):
-    """Hears what happens to an attempt while it is carried out."""
+    """Receives reports about an attempt while it runs."""
 
     def stop_reason(self) -> str:
-        """Say, when `execute` is cancelled, why, for the worker; empty if nobody is to be told."""
+        """Return the reason for the worker when `execute` is cancelled; empty if the worker is not to be told."""
         ...
 
     def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
-        """Take a step of its cancel; with the last step, what it used in all, if the worker said so."""
+        """Receive a stage of the attempt's cancel; the last one has its total usage, if the worker reported it."""
 
     def on_usage(self, unit: str, amount: str) -> None:
-        """Take what it says to have used since it said so last."""
+        """Receive the usage since the last report."""
 
 
 class Workers(Protocol):
     """All workers, however they are reached."""
 
     async def execute(self, assignment: Assignment, listener: AttemptListener) -> AttemptResult:
-        """Have an attempt carried out; see the contract.
+        """Run an attempt; see the contract.
 
         Args:
             assignment: The attempt and the worker that was granted.
-            listener: Hears what happens to it meanwhile.
+            listener: Receives reports about it in the meantime.
         """
         ...
 
     def acknowledge(self, key: AttemptKey, disposition: Disposition, worker_id: str) -> None:
-        """Tell a worker what became of its result. Does nothing if the worker is not attached: it asks again."""
+        """Tell a worker how its result was recorded.
+
+        Does nothing if the worker is not attached, because it will ask again.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSnapshot:
-    """What is known of a worker."""
+    """What is known about a worker."""
 
     namespace: str
     worker_id: str
@@ -95,7 +97,7 @@ class WorkerSnapshot:
     is_attached: bool
     is_draining: bool
     types: Mapping[str, int]
-    """Type -> how many attempts of it at once; 0: no limit of its own."""
+    """Type -> how many attempts of it may run at once; 0 means no limit of its own."""
     slots: int
     slots_in_use: int
     labels: Mapping[str, str]
@@ -109,7 +111,7 @@ class WorkerSnapshot:
 ReceiveFrame: TypeAlias = Callable[[], Awaitable[bytes | None]]
 """Receives a worker's next frame, an AttachRequest not yet parsed; None at the end of its stream.
 
-Always a checkpoint, for a worker may send without end.
+Always a checkpoint, because a worker may send without pause.
 """
 SendFrame: TypeAlias = Callable[[worker_hub_service_pb2.AttachResponse], Awaitable[None]]
 """Sends a frame; waits for the transport's flow control."""
@@ -119,18 +121,18 @@ class AttachStreams(Protocol):
     """Workers that dial in."""
 
     async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
-        """Serve one stream to its end. Returns only when the worker has ended its side of it.
+        """Serve one stream to its end. Returns only after the worker has ended its side of the stream.
 
         Raises:
-            InvalidRequest: `hello` has malformed fields.
-            ProtocolVersionUnsupported: the worker speaks another version.
-            ProtocolViolation: the worker broke the protocol.
-            WorkerIdInUse: another instance of the worker is attached and answers.
-            SlowConsumer: the worker does not read.
-            LeaseExpired: the worker answered no ping for a lease.
-            InstanceReplaced: it did not answer, and another instance has its worker id.
-            StreamReplaced: the same instance has another stream.
-            Overloaded: too many workers are attached.
+            InvalidRequest: A field of `hello` is malformed.
+            ProtocolVersionUnsupported: The worker speaks another version.
+            ProtocolViolation: The worker broke the protocol.
+            WorkerIdInUse: Another instance of the worker is attached and alive.
+            SlowConsumer: The worker does not read.
+            LeaseExpired: The worker answered no ping for the length of a lease.
+            InstanceReplaced: The worker did not answer, and another instance has taken over its worker id.
+            StreamReplaced: The same instance has opened another stream.
+            Overloaded: Too many workers are attached.
         """
 
     def list_workers(self, namespace: str) -> Sequence[WorkerSnapshot]:
