@@ -171,7 +171,7 @@ def test_a_salvage_reads_the_log_past_its_damage(path: Path, tmp_path: Path) -> 
     with pytest.raises(StoreDamaged, match="plait store salvage"):
         SqliteJournal.open(path, owner="o")
     (finding,) = check_store(path).findings
-    assert finding.startswith("log: damaged behind frame 0 of ")
+    assert finding.startswith("log: damaged after frame 0 of ")
     salvage = salvage_store(path, tmp_path / "new.db")
     assert salvage.lost == []
     assert trio.run(everything_of, tmp_path / "new.db") == expected

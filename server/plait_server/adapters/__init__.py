@@ -1,1 +1,1 @@
-"""The adapters: what stands behind the ports. Foreign errors are translated here, and nowhere else."""
+"""The adapters: implementations of the ports. Foreign errors are translated here, and nowhere else."""

@@ -1,8 +1,8 @@
-"""Turns: who may use one of a few places next, fairly between keys.
+"""Turns: share a few places fairly between keys.
 
-Whoever finds no place free waits in the queue of its key; free places go round the keys that have somebody
-waiting, so that a thousand of one key delay the first of another by one turn. The queues are bounded in number
-and weight, a key to half of it: one key can neither fill the memory nor keep the others out.
+If no place is free, a caller waits in the queue of its key. Free places go to the waiting keys in rotation, so that a
+thousand callers of one key delay the first of another by one turn. The queues are bounded in number and weight, and
+one key to half of that, so that it can neither fill the memory nor lock the others out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 
 
 class NoTurn(Exception):
-    """Too many wait already."""
+    """Too many callers are waiting already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,26 +26,26 @@ class TurnStatistics:
     running: int
     """Places in use."""
     waiting: int
-    """Turns that wait for a place."""
+    """Callers that wait for a place."""
     waiting_weight: int
-    """The weight of those that may be refused."""
+    """The total weight of the waiting callers that may be refused."""
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
     weight: int
-    """What it counts against the bounds; 0 if it may not be refused."""
+    """Its weight against the bounds; 0 if it may not be refused."""
     is_bounded: bool
     granted: trio.Event
 
 
 class Turns:
-    """Hands out places.
+    """Assigns places to callers.
 
     Args:
         places: How many may be in use at once.
-        waiting_max: How many may wait, of one key half as many.
-        weight_max: What those who wait may weigh together, of one key half as much.
+        waiting_max: How many callers may wait; for one key, half as many.
+        weight_max: The most that waiting callers may weigh together; for one key, half as much.
     """
 
     def __init__(self, places: int, *, waiting_max: int, weight_max: int) -> None:
@@ -71,12 +71,12 @@ class Turns:
 
         Args:
             key: Whose turn it is.
-            weight: What it weighs while it waits.
-            is_bounded: Whether it may be refused, and counts when others are. What waits on behalf of an execution is
-                bounded elsewhere.
+            weight: Its weight while it waits.
+            is_bounded: Whether it may be refused, and counts against the bounds. Callers on behalf of an execution
+                are bounded elsewhere.
 
         Raises:
-            NoTurn: too many wait already.
+            NoTurn: Too many callers are waiting already.
         """
         await self._take(key, weight, is_bounded=is_bounded)
         try:

@@ -1,7 +1,7 @@
 """The conditions under which an item may be appended: rules 2 and 3 of the journal port, for every store.
 
-Nothing here reads or writes. A store finds the head of the execution and the request's record in the
-transaction in which it will write, asks `find_conflict`, and writes only if the answer is None.
+Nothing here reads or writes. A store reads the execution's head and the request's record in the transaction
+in which it will write, calls `find_conflict`, and writes only if that returns None.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from plait_server.ports.journal import (
 
 
 class Head(NamedTuple):
-    """Where an execution ends and who may append to it. A NamedTuple: every item of an append makes one."""
+    """The end of an execution, and who may append to it. A NamedTuple, because every item of an append makes one."""
 
     position: int
     last_sequence: int
     last_checksum: bytes
     owner_epoch: int
     owner: int
-    """Number of the opening of the store that holds it."""
+    """The number of the opening that owns it."""
     is_open: bool
     audit_count: int
     """How many audit records it has."""
     identity: bytes
     """The `chain_start` of the execution."""
     row_digest: bytes
-    """Of the execution's row, by `verification.digest_of_row`."""
+    """The digest of the execution's row, by `verification.digest_of_row`."""
 
 
 def require_well_formed(items: Sequence[AppendItem]) -> None:
-    """Check what the caller must have got right.
+    """Check the caller's obligations.
 
     Raises:
         InvariantViolated: an execution stands twice in the items, one is made without a row or an event, or an entry
             of the index names events that its execution has not.
     """
     if len({(item.namespace, item.execution_id) for item in items}) != len(items):
-        raise InvariantViolated("an execution stands twice in one append; please report it")
+        raise InvariantViolated("an execution occurs twice in one append; please report it")
     for item in items:
         if item.expected_sequence == 0 and (item.row is None or not item.events):
             raise InvariantViolated(
-                f"execution {item.execution_id} is made without a row or an event; please report it",
+                f"execution {item.execution_id} is created without a row or an event; please report it",
                 execution_id=item.execution_id,
             )
         last = item.expected_sequence + len(item.events)
@@ -67,14 +67,14 @@ def find_conflict(
 ) -> RequestConflict | SequenceConflict | EpochConflict | None:
     """Return the conflict for which an item must be refused; None if it may be appended.
 
-    A request that was answered before comes first, for its answer holds whoever owns the execution by now;
-    then ownership, for a writer that lost it cannot know the sequence either.
+    A request that was answered before comes first, because its answer holds whoever owns the execution now. Ownership
+    comes next, because a writer that lost it cannot know the sequence either.
 
     Args:
-        item: What is to be appended.
-        head: The execution's; None if there is none.
-        record: What the item's request id stands for already.
-        owner: Number of the opening that appends.
+        item: The item to append.
+        head: The execution's head; None if the execution does not exist.
+        record: The record that the item's request id has already; None if it is free.
+        owner: The number of the opening that appends.
     """
     if record is not None:
         return RequestConflict(record=record)

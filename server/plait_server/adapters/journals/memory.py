@@ -1,9 +1,9 @@
 """The journal in memory: the reference implementation, and the store of simulations.
 
-The data lives in a `MemoryStore`, which outlasts the journals that open it. Opening it is what a start of a server
-does: the journal before is dead from then on, as after `crash`, and what it left open is claimed by the new one.
-`MemoryStore.on_append` is where a simulation lets an append fail or the server die, before or after it has happened.
-Memory is not damaged by itself; `damage_event` and `damage_row` do it for tests of what must find it.
+The data lives in a `MemoryStore`, which outlives the journals that open it. Each start of a server opens it: the
+previous journal is dead from then on, as after `crash`, and the new one claims its open executions. In
+`MemoryStore.on_append` a simulation makes an append fail or the server die, before or after the append took effect.
+Memory is never damaged by itself; tests of the detection of damage call `damage_event` and `damage_row`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from plait_server.ports.journal import (
 
 
 class AppendPoint(Enum):
-    """Where an append may be cut."""
+    """A point at which an append may be interrupted."""
 
     BEFORE_COMMIT = "before commit"
-    """Nothing of it has happened."""
+    """Before the append takes effect."""
     AFTER_COMMIT = "after commit"
-    """All of it has happened, and nobody was told."""
+    """After the append took effect, and before it returns."""
 
 
 @dataclass(slots=True)
@@ -65,22 +65,22 @@ class _Execution:
     scopes: dict[str, array[int]] = field(default_factory=dict[str, "array[int]"])
     """Scope path -> sequences of its events, ascending."""
     is_damaged: bool = False
-    """Whether its row is."""
+    """Whether its row is damaged."""
 
     def damaged_row(self) -> DamagedRow:
-        """Return what lists show of it when its row is damaged."""
+        """Return what lists show if its row is damaged."""
         return DamagedRow(
             namespace=self.namespace, execution_id=self.execution_id, position=self.head.position
         )
 
 
 class MemoryStore:
-    """What a journal in memory keeps.
+    """The data of a journal in memory.
 
     Args:
-        key: The store's secret of 32 bytes; drawn at random unless a simulation gives it.
-        on_append: Called in each append, before and after it takes effect; what it raises leaves
-            `append_many`.
+        key: The store's secret of 32 bytes; random unless given.
+        on_append: Called in each append, before and after it takes effect; its exceptions propagate
+            from `append_many`.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class MemoryStore:
         return f"<MemoryStore of {len(self.executions)} executions, opened {self.generation} times>"
 
     def damage_event(self, namespace: str, execution_id: str, sequence: int) -> None:
-        """Flip a bit of a stored event, for tests of what must find it."""
+        """Flip a bit of a stored event, for tests of the detection of damage."""
         events = self.executions[namespace, execution_id].events
         event = events[sequence - 1]
         events[sequence - 1] = bytes((event[0] ^ 1,)) + event[1:]
 
     def damage_row(self, namespace: str, execution_id: str) -> None:
-        """Change an execution's row, but for its key, for tests of what must find it."""
+        """Change an execution's row without its key, for tests of the detection of damage."""
         self.executions[namespace, execution_id].is_damaged = True
 
 
@@ -111,8 +111,8 @@ class MemoryJournal:
     """A `Journal` over a `MemoryStore`.
 
     Args:
-        store: What to open; the journal that had it open is dead from now on.
-        owner: Names this opening; unique to each start of a server.
+        store: The store to open; the journal that had it open is dead from now on.
+        owner: The name of this opening; unique to each start of a server.
     """
 
     kind = "memory"
@@ -132,7 +132,7 @@ class MemoryJournal:
 
     @property
     def owner(self) -> str:
-        """Who opened it."""
+        """The name of the opening."""
         return self._owner
 
     def namespace(self, name: str) -> MemoryNamespaceJournal:
@@ -140,7 +140,7 @@ class MemoryJournal:
         return MemoryNamespaceJournal(self, name)
 
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
-        """Make the items durable together, as the port says."""
+        """Make the items durable together; see the port."""
         store = self.require_store()
         require_well_formed(items)
         if store.on_append is not None:
@@ -152,7 +152,7 @@ class MemoryJournal:
         return results
 
     async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
-        """Take over open executions of former openings, oldest first."""
+        """Claim open executions of earlier openings, oldest first."""
         taken: list[Claim | DamagedRow] = []
         left = (
             execution
@@ -182,7 +182,7 @@ class MemoryJournal:
         )
 
     async def renew(self) -> bool:
-        """Say whether this journal is still the newest that opened the store."""
+        """Return whether this journal is still the newest that opened the store."""
         return self._is_owner()
 
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
@@ -209,18 +209,18 @@ class MemoryJournal:
         )
 
     async def aclose(self) -> None:
-        """Close the journal; the store stays."""
+        """Close the journal; the store keeps its data."""
         self._is_closed = True
 
     def crash(self) -> None:
-        """Drop the journal as kill -9 would: whoever still holds it can neither read nor write."""
+        """Drop the journal as kill -9 would: from now on it can neither read nor write."""
         self._is_closed = True
 
     def require_store(self) -> MemoryStore:
         """Return the store.
 
         Raises:
-            JournalUnavailable: this journal was closed, has crashed, or someone else opened the store.
+            JournalUnavailable: This journal was closed or has crashed, or another journal opened the store.
         """
         if self._is_closed or not self._is_owner():
             raise JournalUnavailable("the store is closed, or another server opened it", nothing_written=True)
@@ -274,7 +274,7 @@ class MemoryJournal:
 
     def _make_execution(self, item: AppendItem) -> _Execution:
         if item.row is None:
-            raise InvariantViolated  # `require_well_formed` has seen it.
+            raise InvariantViolated  # `require_well_formed` has checked it.
         executions = self._store.executions
         identity = chain_start(item.namespace, item.execution_id)
         head = Head(
@@ -306,7 +306,7 @@ class MemoryNamespaceJournal:
         return self._namespace
 
     async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
-        """Read events after a sequence, as the port says."""
+        """Read events after a sequence; see the port."""
         execution = self._find(execution_id)
         if execution is None:
             raise ExecutionNotFound(execution_id=execution_id)
@@ -328,7 +328,7 @@ class MemoryNamespaceJournal:
     async def read_scope(
         self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
     ) -> ScopePage:
-        """Read events of a nested scope after a sequence, as the port says."""
+        """Read events of a nested scope after a sequence; see the port."""
         execution = self._find(execution_id)
         if execution is None:
             raise ExecutionNotFound(execution_id=execution_id)
@@ -370,7 +370,7 @@ class MemoryNamespaceJournal:
         ]
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
-        """Find what a request id stands for; None if it is free."""
+        """Return the record of a request id; None if it is free."""
         return self._journal.require_store().requests.get((self._namespace, method, request_id))
 
     async def read_content(self, digest: str) -> bytes | None:

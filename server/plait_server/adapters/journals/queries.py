@@ -1,6 +1,6 @@
 """Named queries, read from the `.sql` files beside the stores.
 
-A query opens with `-- its_name --` and a comment of one line that says what it does; it ends where the next
+A query begins with `-- its_name --` and a one-line comment that describes it; it ends where the next one
 begins. Prior art: procrastinate's `sql/__init__.py`.
 """
 
@@ -22,7 +22,7 @@ _QUERY: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A statement and what it is for."""
+    """A statement and its description."""
 
     name: str
     description: str
@@ -31,10 +31,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """A script that brings a store from the version before to its own."""
+    """A script that upgrades a store from the previous version."""
 
     version: int
-    """Without gaps; the script sets it in the store."""
+    """Consecutive; the script stores it."""
     sql: str
 
 
@@ -54,13 +54,13 @@ def load_queries(file_name: str) -> Mapping[str, Query]:
 
 @functools.cache
 def load_script(file_name: str) -> str:
-    """Read a whole script of this folder."""
+    """Read a whole script in this folder."""
     return importlib.resources.files(_FOLDER).joinpath(file_name).read_text(encoding="utf-8")
 
 
 @functools.cache
 def load_migrations() -> Sequence[Migration]:
-    """Read the migrations, oldest first; file names open with the version: `0001_initial.sql`."""
+    """Read the migrations, oldest first; file names begin with the version: `0001_initial.sql`."""
     folder = importlib.resources.files(_FOLDER).joinpath("migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple(

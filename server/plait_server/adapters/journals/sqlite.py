@@ -2,23 +2,23 @@
 
 The rules, and why:
 
-- One connection, one thread: commits run in place, in the thread that calls. A commit thread starves beside
-  an event loop that is never idle, and a second connection is what SQLite's log bugs needed. Every call is
+- One connection, one thread: commits run in place, in the calling thread. A commit thread starves beside an
+  event loop that is never idle, and SQLite's log bugs need a second connection. Every call is
   one short statement or transaction without an await in it, so reads never meet a write.
 - One `append_many` is one transaction and one flush (write-ahead log, synchronous=FULL).
 - The heads of executions are cached. That is safe for two reasons: no other process can open the database
   (the lock file, and SQLite's exclusive locking mode), and every update repeats the conditions in its WHERE;
-  if a single row fails to match, the transaction is undone and the store counts as damaged.
-- After an error of the disk in a writing transaction, or in a checkpoint, the journal is fenced for ever:
-  neither appends nor reads, for what the file holds is unknown until it is opened anew. A flush that failed
-  is never tried again: the kernel may have dropped the pages and would report success.
+  if a single row fails to match, the transaction is rolled back and the store counts as damaged.
+- After a disk error in a writing transaction or in a checkpoint, the journal is fenced for good: it neither
+  appends nor reads, because what the file holds is unknown until it is reopened. A flush that failed is never
+  retried: the kernel may have dropped the pages and would report success.
   (https://wiki.postgresql.org/wiki/Fsync_Errors)
-- A full disk undoes the transaction and fences nothing.
-- Each page has a checksum of its own (SQLite's cksumvfs), so that what is not found is not there: an index that is
-  damaged would say so too. What is found has the checksums of its row. So when a page is damaged, and the tables in
-  which things are looked up are still whole, the rest is read without the checksums of pages, and a row that is hit
-  quarantines its execution. Otherwise the store is damaged, and the server stops.
-- Checkpoints are made here, after a commit, and not by SQLite's automatism, which drops their errors.
+- A full disk rolls back the transaction and fences nothing.
+- Each page has a checksum (SQLite's cksumvfs), so that a row that is not found does not exist; a damaged index could
+  hide it otherwise. A row that is found has its own checksum. So when a page is damaged while the indexes and lookup
+  tables are still intact, reading continues without the checksums of pages, and a damaged row quarantines its
+  execution. Otherwise the store is damaged, and the server stops.
+- Checkpoints run here, after a commit. SQLite's automatic ones drop their errors.
 
 Designed and rejected: events clustered by execution (see the schema); a second connection for reads (nothing
 runs beside a write that it could serve); SQLite's own checkpointing.
@@ -77,16 +77,16 @@ from plait_server.ports.journal import (
 
 T = TypeVar("T")
 
-# A checkpoint of 1,000 pages stops appends for 3 to 6 ms (measured with commits of 100 executions); with
+# A checkpoint of 1,000 pages blocks appends for 3 to 6 ms (measured with commits of 100 executions); with
 # fewer it comes more often, and pages that change again and again are written that much more often too.
 CHECKPOINT_PAGES: Final = 1000
 
-# About 500 bytes each. Which heads are forgotten matters to nothing but time.
+# About 500 bytes each. Which heads are evicted affects only speed.
 _HEADS_MAX: Final = 50_000
 
 
 class SqliteJournal:
-    """A `Journal` in a SQLite file; `open` makes one. To be used in the thread that opened it."""
+    """A `Journal` in a SQLite file, created by `open`. Use it only in the thread that opened it."""
 
     kind = "sqlite"
 
@@ -108,7 +108,7 @@ class SqliteJournal:
         self._is_doubted = opened.is_doubted
         self._checkpoint_pages = checkpoint_pages
         self._queries = load_queries("sqlite.sql")
-        # Made by the opening, and kept to the end: who deletes or replaces one of them takes the store away.
+        # Created by the opening and checked until the end: deleting or replacing one of them removes the store.
         self._files = [(file, file.stat()) for file in (path, path.with_name(path.name + "-wal"))]
         self._heads: dict[tuple[str, str], Head] = {}
         self._verifier = Verifier(connection)
@@ -130,23 +130,23 @@ class SqliteJournal:
         vfs: str | None = None,
         checkpoint_pages: int = CHECKPOINT_PAGES,
     ) -> SqliteJournal:
-        """Open a store, and make it if it is not there.
+        """Open a store; create it if it does not exist.
 
         Args:
-            path: The database file. Its folder is made if it is missing; log and lock file stand beside it.
-            owner: Names this opening; unique to each start of a server.
-            key: Secret of 32 bytes of a store that is made now; drawn at random unless a simulation gives it.
-            may_create: Whether a store that is not there is made.
-            vfs: Name of a registered SQLite VFS to go through, for tests; None: the system's files.
-            checkpoint_pages: At how many pages of 4 KiB the log is written into the database.
+            path: The database file. Its folder is created if it is missing; log and lock file lie beside it.
+            owner: The name of this opening; unique to each start of a server.
+            key: The secret of 32 bytes of a new store; random unless given.
+            may_create: Whether a missing store is created.
+            vfs: The name of a registered SQLite VFS to use, for tests; None selects the system's files.
+            checkpoint_pages: The number of pages of 4 KiB at which the log is written into the database.
 
         Raises:
-            StoreMissing: there is none, and none may be made.
-            StoreLocked: another process, or another journal of this one, has it open.
+            StoreMissing: There is no store, and `may_create` is off.
+            StoreLocked: Another process, or another journal of this one, has it open.
             StoreTooNew: a newer version of Plait wrote it.
             StoreTooOld: an older version of Plait wrote it.
             StoreDamaged: the file is no database, another program's, or its structure is damaged.
-            JournalUnavailable: the operating system refuses.
+            JournalUnavailable: The operating system refuses access.
             JournalFull: the disk is full.
         """
         file = Path(path).absolute()
@@ -159,7 +159,7 @@ class SqliteJournal:
 
     @property
     def owner(self) -> str:
-        """Who opened it."""
+        """The name of the opening."""
         return self._owner
 
     @property
@@ -169,7 +169,7 @@ class SqliteJournal:
 
     @property
     def connection(self) -> apsw.Connection:
-        """The one connection to the database, for a backup; it stays the journal's."""
+        """The one connection to the database, lent for a backup; the journal owns it."""
         return self._connection
 
     def namespace(self, name: str) -> SqliteNamespaceJournal:
@@ -177,11 +177,11 @@ class SqliteJournal:
         return SqliteNamespaceJournal(self, name)
 
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
-        """Make the items durable together, as the port says."""
+        """Make the items durable together; see the port."""
         require_well_formed(items)
         batch = self._write(lambda: self._append(items))
         if not self._has_files():
-            # What was written is in files that nobody will find again: it must not be acknowledged.
+            # The data was written to files that have no name any more, so it must not be acknowledged.
             error = StoreLost(
                 f"the store {self._path}, or its log beside it, was deleted, moved or replaced under the server; "
                 "put the files back, or restore a backup, and start the server again"
@@ -194,7 +194,7 @@ class SqliteJournal:
         return batch.results
 
     async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
-        """Take over open executions of former openings, oldest first."""
+        """Claim open executions of earlier openings, oldest first."""
         taken = self._write(lambda: self._claim(limit))
         for each in taken:
             self._heads.pop((each.namespace, each.execution_id), None)
@@ -205,7 +205,7 @@ class SqliteJournal:
         return self.read(lambda: self._verifier.verify(limit))
 
     async def renew(self) -> bool:
-        """Say whether the lock, the file and the store's row are still this journal's."""
+        """Return whether the lock, the file and the store's row still belong to this journal."""
         if self._is_closed or not self._lock.is_held():
             return False
         self._require_usable()
@@ -230,16 +230,17 @@ class SqliteJournal:
         )
 
     async def aclose(self) -> None:
-        """Write the log into the database, unless the journal is fenced, and let others in. Idempotent."""
+        """Write the log into the database, unless the journal is fenced, and release the lock. Idempotent."""
         if not self._is_closed and self._fault is None:
-            # First, for an empty log of a store in use is damage. If the log stays, it is just read with less care.
+            # First, because an empty log of a store in use counts as damage. If the log stays, it is only checked
+            # less strictly.
             with contextlib.suppress(OSError):
                 self._lock.note_use(is_used=False)
             self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.crash()
 
     def crash(self) -> None:
-        """Drop the store as kill -9 would: the log stays as it is, the lock comes free. Idempotent."""
+        """Drop the store as kill -9 would: the log stays as it is, and the lock is released. Idempotent."""
         if not self._is_closed:
             self._is_closed = True
             self._heads.clear()
@@ -250,15 +251,15 @@ class SqliteJournal:
             finally:
                 self._lock.release()
 
-    # What the namespaces' handles use.
+    # Used by the namespaces' handles.
 
     @property
     def is_doubted(self) -> bool:
-        """Whether a page is damaged, so that what was not found may have been lost."""
+        """Whether a page is damaged, so that a missing row may have been lost."""
         return self._is_doubted
 
     def read(self, act: Callable[[], T]) -> T:
-        """Read by `act`, once more if it met a damaged page; what SQLite raises is translated, damage fences.
+        """Read by calling `act`, a second time if it met a damaged page. Translate SQLite's errors; damage fences.
 
         Raises:
             JournalUnavailable: the journal is closed or fenced, or the disk does not answer.
@@ -280,16 +281,16 @@ class SqliteJournal:
 
     @contextlib.contextmanager
     def rows(self, query: str, *values: Value) -> Generator[Iterable[Row]]:
-        """Run a named query for as many rows as are taken inside, within `read`."""
+        """Run a named query in `read`, for as many rows as the caller takes."""
         cursor = self._connection.execute(self._queries[query].sql, values)
         try:
             yield cast("Iterable[Row]", cursor)
         finally:
-            # A statement that was not read to its end keeps its read transaction open.
+            # An unfinished statement keeps its read transaction open.
             cursor.close()
 
     def require_head(self, namespace: str, execution_id: str) -> Head:
-        """Find where an execution ends, within `read`.
+        """Return the head of an execution, within `read`.
 
         Raises:
             ExecutionNotFound: there is no such execution in this namespace.
@@ -307,7 +308,7 @@ class SqliteJournal:
         return head
 
     def find_execution(self, namespace: str, execution_id: str) -> Stored | DamagedRow | None:
-        """Find the row of an execution, within `read` or a transaction."""
+        """Return the row of an execution, within `read` or a transaction."""
         for row in self.execute("find_execution", namespace, execution_id):
             found = stored_of(row)
             if (found.namespace, found.execution_id) != (namespace, execution_id):
@@ -316,7 +317,7 @@ class SqliteJournal:
         return None
 
     def find_record(self, namespace: str, method: str, request_id: str) -> RequestRecord | None:
-        """Find what a request id stands for, within `read` or a transaction."""
+        """Return the record of a request id, within `read` or a transaction."""
         for row in self.execute("find_request", namespace, method, request_id):
             found, record = record_of(row)
             if (found, record.method, record.request_id) != (namespace, method, request_id):
@@ -327,7 +328,7 @@ class SqliteJournal:
     # Appending.
 
     def _decide(self, item: AppendItem, batch: Batch) -> AppendResult:
-        """Add to the batch what the item writes, or say why it is refused."""
+        """Add the item's rows to the batch, or return the conflict for which it is refused."""
         key = (item.namespace, item.execution_id)
         head = self._heads.get(key)
         if head is None:
@@ -378,7 +379,7 @@ class SqliteJournal:
                 taken.append(stored)
         self._write_rows("claim", updates)
         if rows:
-            # Damaged rows stay what they are, and are passed by.
+            # Damaged rows are skipped and left unchanged.
             self._claimed_position = cast("int", rows[-1][0])
         return taken
 
@@ -401,7 +402,7 @@ class SqliteJournal:
         self._event_bytes += batch.event_bytes
 
     def _write(self, act: Callable[[], T]) -> T:
-        """Write by `act`, in a second transaction if it met a damaged page in the first."""
+        """Write by calling `act`, a second time in a new transaction if it met a damaged page."""
         try:
             with self._transaction():
                 return act()
@@ -412,7 +413,7 @@ class SqliteJournal:
             raise
 
     def _can_go_on(self, error: StoreDamaged) -> bool:
-        """After damage in some page, say whether the rows' own checksums suffice, and make it so."""
+        """After damage in a page, return whether the rows' own checksums suffice; if so, rely on them from now on."""
         if self._is_doubted or not is_page_damage(error):
             return False
         self._is_doubted = has_whole_structure(self._connection, self._path)
@@ -420,7 +421,7 @@ class SqliteJournal:
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[None]:
-        """Write inside: all or nothing, durable at the end; a fault of the disk or the structure fences."""
+        """Run a writing transaction: all or nothing, durable at its end; a fault of the disk or structure fences."""
         self._require_usable()
         try:
             with translate_errors(self._path):
@@ -432,31 +433,31 @@ class SqliteJournal:
             raise
 
     def _roll_back(self, error: BaseException) -> None:
-        # SQLite has undone it by itself after some errors; after the others it must be told.
+        # After some errors SQLite has rolled back by itself; after others it must be told to.
         if self._connection.in_transaction:
             try:
                 self.execute("rollback")
             except apsw.Error as second:
                 self._fence(second)
         elif not isinstance(error, PlaitError):
-            # An interrupt from outside, between the commit and what is remembered of it.
+            # An interrupt from outside, between the commit and the update of the cache.
             self._fence(error)
         if isinstance(error, (JournalUnavailable, StoreLocked)):
             self._fence(error)
 
     def _checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> None:
-        """Write the log into the database. What was appended is durable either way, so nothing is raised."""
+        """Write the log into the database. Appended data is durable either way, so nothing is raised."""
         try:
             with translate_errors(self._path):
                 self._connection.wal_checkpoint(mode=mode)
         except JournalFull:
-            # The log stays, and the next append tries again.
+            # The log stays, and the next append retries.
             return
         except PlaitError as error:
             self._fence(error)
 
     def _has_files(self) -> bool:
-        """Say whether the files are still those that were opened: 2 us."""
+        """Return whether the files are still those that were opened; takes 2 us."""
         try:
             return all(os.path.samestat(path.stat(), opened) for path, opened in self._files)
         except OSError:
@@ -471,8 +472,8 @@ class SqliteJournal:
             raise JournalUnavailable(f"the store {self._path} is closed", nothing_written=True)
         if self._fault is not None:
             raise JournalUnavailable(
-                f"the store {self._path} has failed and takes nothing any more; restart the server. "
-                f"It said: {self._fault}",
+                f"the store {self._path} has failed and accepts no more data; restart the server. "
+                f"The error was: {self._fault}",
                 nothing_written=True,
             )
 

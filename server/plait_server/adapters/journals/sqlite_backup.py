@@ -1,8 +1,9 @@
 """Copies a SQLite store while a server uses it, or while none does.
 
 Only the process that has a store open can read it, so a server is asked for a backup by a file beside its store:
-`plait store backup` writes the request, the server makes the copy, a stretch between two rounds of its loop, and writes
-the answer. Who may write into the store's folder may ask; nothing listens. Each file appears whole, by a rename.
+`plait store backup` writes the request, the server copies a few pages between two rounds of its
+loop, and finally writes the answer. Anyone who may write into the store's folder may ask; there is no network port.
+Each file appears complete, by a rename.
 """
 
 from __future__ import annotations
@@ -36,33 +37,33 @@ from plait_server.errors import BackupFailed, PlaitError, StoreLocked
 logger = logging.getLogger(__name__)
 
 _PAGES_A_STEP: Final = 256
-"""A millisecond or two."""
+"""The pages copied at a time, which takes a millisecond or two."""
 _LOOK_S: Final = 0.5
-"""How often either side looks for the other's file."""
+"""How often either side checks for the other's file."""
 _TAKE_S: Final = 10.0
-"""When a server that uses the store has not taken a request, it never will."""
+"""If a server that uses the store has not accepted a request by then, it never will."""
 
 
 async def serve_backups(journal: SqliteJournal) -> None:
-    """Make the backups that are asked for, until cancelled."""
+    """Make the requested backups, until cancelled."""
     request = _request_of(journal.path)
     while True:
         if _exists(request):
             try:
                 await _serve_one(journal, request)
             except OSError as error:
-                # Who asked hears of nothing, and is told so; the server goes on.
+                # The requester gets no answer and reports a timeout; the server goes on.
                 logger.warning("a backup cannot be answered: %s", error)
         await trio.sleep(_LOOK_S)
 
 
 async def backup_store(path: Path, new: Path, *, on_wait: Callable[[], None]) -> None:
-    """Copy a store to a path where there is nothing, by its server if one runs.
+    """Copy a store to an unused path; if a server runs, it makes the copy.
 
     Args:
         path: The store.
-        new: Where the copy is to be.
-        on_wait: Called when a server was asked.
+        new: The path of the copy.
+        on_wait: Called once a server has been asked.
 
     Raises:
         StoreMissing: there is no store.
@@ -103,12 +104,14 @@ async def _ask(path: Path, new: Path) -> None:
     _write(request, {"new": str(new), "mark": mark})
     try:
         with trio.move_on_after(_TAKE_S):
-            while _exists(request):  # noqa: ASYNC110 -- Nothing tells of a file that another process removes.
+            while _exists(request):  # noqa: ASYNC110 -- There is no notification when another process removes a file.
                 await trio.sleep(_LOOK_S)
         if _exists(request):
-            message = f"whoever uses the store {path} does not answer; is it a server of this version?"
+            message = (
+                f"the process that uses the store {path} does not answer; is it a server of this version?"
+            )
             raise BackupFailed(message)
-        # The copy takes as long as it takes; a server that stops frees its lock.
+        # A copy has no deadline; a server that stops releases its lock.
         while (said := _read(answer)) is None or said.get("mark") != mark:
             if _is_free(path):
                 message = "the server stopped before the backup was made; run the command again"
@@ -136,7 +139,7 @@ async def _serve_one(journal: SqliteJournal, request: Path) -> None:
 
 
 async def _copy(source: apsw.Connection, path: Path, new: Path) -> None:
-    """Copy a database; what is appended meanwhile is in the copy too. It appears whole or not at all."""
+    """Copy a database; data appended in the meantime is in the copy too. It appears complete or not at all."""
     part = new.with_name(new.name + ".part")
     _remove(part)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -144,7 +147,7 @@ async def _copy(source: apsw.Connection, path: Path, new: Path) -> None:
         with translate_errors(part):
             target = apsw.Connection(str(part), apsw.SQLITE_OPEN_READWRITE, checksum_vfs())
             try:
-                # The first page is written now, for the VFS reads in it that pages have room for checksums.
+                # The first page is written now, because the VFS reads from it that pages have room for checksums.
                 target.reserve_bytes("main", CHECKSUM_BYTES_OF_PAGE)
                 target.pragma("user_version", 1)
                 with target.backup("main", source, "main") as backup:

@@ -1,4 +1,4 @@
-"""What one append to the SQLite store writes: rows by table, in the order of the queries' parameters."""
+"""The rows that one append to the SQLite store writes: by table, in the order of the queries' parameters."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from plait_server.ports.journal import (
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of one append, gathered while its items are checked and written in one transaction."""
+    """The rows of one append, collected while its items are checked, and written in one transaction."""
 
     last_position: int
-    """The highest position given so far."""
+    """The highest position assigned so far."""
     results: list[AppendResult] = field(default_factory=list[AppendResult])
     """One for each item that was decided."""
     heads: dict[tuple[str, str], Head] = field(default_factory=dict[tuple[str, str], Head])
-    """Where the executions of the items in this batch end, by namespace and id."""
+    """The heads of the executions in this batch, by namespace and id."""
     records: dict[tuple[str, str, str], RequestRecord] = field(
         default_factory=dict[tuple[str, str, str], RequestRecord]
     )
@@ -63,8 +63,8 @@ class Batch:
 
         Args:
             item: Well-formed, of an execution that has no other item here.
-            head: The execution's; None if the item makes it.
-            owner: Number of the opening that appends.
+            head: The execution's head; None if the item creates the execution.
+            owner: The number of the opening that appends.
         """
         key = (item.namespace, item.execution_id)
         if head is None:
@@ -117,7 +117,7 @@ class Batch:
                 )
             )
         else:
-            raise InvariantViolated  # `require_well_formed` has seen it.
+            raise InvariantViolated  # `require_well_formed` has checked it.
         self.heads[key] = new
 
         self._add_records(item, new)

@@ -1,4 +1,4 @@
-"""Checks all of a SQLite store that no server uses; writes nothing."""
+"""Checks a whole SQLite store that no server uses; writes nothing."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from plait_server.errors import EventDamaged, StoreDamaged
 from plait_server.ports.journal import DamagedRow
 
 FINDINGS_MAX: Final = 1_000
-"""Damage beyond this is counted only."""
+"""Findings beyond this number are only counted."""
 
 
 @dataclass(slots=True)
 class StoreCheck:
-    """What a check found."""
+    """The result of a check."""
 
     executions: int = 0
-    """Whole ones."""
+    """Intact ones."""
     events: int = 0
     contents: int = 0
     requests: int = 0
     findings: list[str] = field(default_factory=list[str])
-    """The first `FINDINGS_MAX`, each a line."""
+    """The first `FINDINGS_MAX` findings, one line each."""
     damaged: int = 0
     """How many findings there are."""
 
@@ -72,7 +72,7 @@ def check_store(path: Path) -> StoreCheck:
         cleanup.callback(lock.release)
         log = read_log(path)
         in_log = {page for page, _ in log.pages()} if log is not None else set[int]()
-        # Before the connection is there: closing another descriptor of the file takes its locks away.
+        # Before the connection is opened: closing another descriptor of the file would release its locks.
         pages = _check_pages(path, in_log, check)
         with translate_errors(path):
             connection = connect(path, vfs=None)
@@ -93,11 +93,9 @@ def check_store(path: Path) -> StoreCheck:
         if log is not None:
             state = judge_log(log, frames_taken=taken, is_same_boot=lock.was_left_in_use)
             if state is LogState.DAMAGED:
-                check.add(
-                    f"log: damaged behind frame {taken} of {log.frame_count}; what is behind was not checked"
-                )
+                check.add(f"log: damaged after frame {taken} of {log.frame_count}; the rest was not checked")
         if is_in_log:
-            # Not even the schema has reached the database; nothing tells a lost row from one that never was.
+            # Not even the schema has reached the database; a lost row cannot be told from one that never existed.
             return check
         connection.pragma("checksum_verification", 0)
         _check_structure(connection, check)
@@ -106,7 +104,7 @@ def check_store(path: Path) -> StoreCheck:
 
 
 def _check_pages(path: Path, in_log: set[int], check: StoreCheck) -> int:
-    """Check each page's checksum, but for those that stand in the log; return how many there are."""
+    """Check each page's checksum, except for pages in the log; return the number of pages."""
     number = 0
     with (
         path.open("rb") as file,
@@ -160,7 +158,7 @@ def _check_rows(image: Image, check: StoreCheck) -> None:
 
 
 def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> str:
-    """Say what of an execution is damaged beside its row; empty if it is whole."""
+    """Return what is damaged of an execution besides its row; empty if it is intact."""
     events = image.events(stored.head.position, stored.head.identity)
     if len(events) != stored.head.last_sequence or events[-1].checksum != stored.head.last_checksum:
         return f"event {len(events) + 1} is damaged or missing"
@@ -171,7 +169,7 @@ def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> s
         for entry in index_by_scope(decoded):
             scopes.setdefault(entry.scope_path, []).extend(entry.sequences)
         if image.scopes(stored) != scopes:
-            return "its index by scope does not fit its events; `plait store salvage` makes it anew"
+            return "its index by scope does not fit its events; `plait store salvage` rebuilds it"
     except EventDamaged as error:
         return error.message
     details = (event.detail for event in decoded)

@@ -1,4 +1,4 @@
-"""What SQLite raises, in the words of Plait."""
+"""Translates SQLite's errors into Plait's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plait_server.errors import InvariantViolated, JournalFull, JournalUnavailab
 
 @contextlib.contextmanager
 def translate_errors(path: Path) -> Generator[None]:
-    """Translate what SQLite raises inside.
+    """Translate the errors that SQLite raises in the block.
 
     Raises:
         JournalFull: the disk is full.
@@ -44,7 +44,7 @@ def translate_errors(path: Path) -> Generator[None]:
     except UnexpectedRow as error:
         raise damaged(path, str(error)) from error
     except (apsw.ConstraintError, UnicodeDecodeError) as error:
-        # The rows were checked before they were written, and written as text: one of the two is no longer so.
+        # Rows are checked before they are written, and written as text; a row breaks one of the two.
         raise damaged(path, str(error)) from error
     except (
         apsw.CantOpenError,
@@ -62,7 +62,7 @@ def translate_errors(path: Path) -> Generator[None]:
 
 
 def is_page_damage(error: StoreDamaged) -> bool:
-    """Say whether all that is known of a damage is that it lies in some page."""
+    """Return whether a damage is known only to lie in some page."""
     return error.fields.get("is_page") is True
 
 
@@ -72,7 +72,7 @@ def _failed(path: Path, error: apsw.Error) -> JournalUnavailable:
 
 
 def damaged(path: Path, what: str, *, is_page: bool = False) -> StoreDamaged:
-    """Make the error for a store whose structure is not as it must be."""
+    """Return the error for a store with a damaged structure."""
     return StoreDamaged(
         f"the store {path} is damaged: {what}. Nothing was guessed. `plait store check {path}` shows all that is "
         f"damaged, `plait store salvage {path} NEW` saves all that is whole; or restore a backup",

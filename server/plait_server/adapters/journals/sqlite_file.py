@@ -1,4 +1,4 @@
-"""Opening the file of a SQLite store: making it if need be, telling it from others, migrating, checking."""
+"""Opens the file of a SQLite store: creates it if needed, recognizes foreign files, migrates, checks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 APPLICATION_ID: Final = 0x506C6169
 
 CHECKSUM_BYTES_OF_PAGE: Final = 8
-"""What cksumvfs keeps at the end of each page."""
+"""The bytes that cksumvfs keeps at the end of each page."""
 
-# Of the pages that commits touch again and again, 32 MiB stay in memory; a transaction that changes more
+# Up to 32 MiB of the pages that commits touch often stay in memory; a transaction that changes more
 # spills.
 _CACHE_KIB: Final = 32 * 1024
 
@@ -41,26 +41,26 @@ _LOG_BYTES_KEPT: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """What an opening finds when it becomes the owner."""
+    """The facts that an opening reads when it becomes the owner."""
 
     generation: int
-    """Number of this opening; grows by one with each."""
+    """The number of this opening, one above the previous."""
     key: bytes
     """The store's secret."""
     last_position: int
-    """The highest position that was ever given to an execution."""
+    """The highest position ever assigned to an execution."""
 
 
 def require_store(path: Path, *, remedy: str = "name the store that there is") -> None:
     """Check that there is a store at a path.
 
     Args:
-        path: Where.
-        remedy: What the error says to do.
+        path: The path.
+        remedy: The advice in the error.
 
     Raises:
         StoreMissing: there is nothing, or an empty file.
-        JournalUnavailable: the operating system does not let one look.
+        JournalUnavailable: The operating system refuses access.
     """
     try:
         is_missing = path.stat().st_size == 0
@@ -73,7 +73,7 @@ def require_store(path: Path, *, remedy: str = "name the store that there is") -
 
 
 def require_absent(path: Path) -> None:
-    """Check that there is nothing where a copy of a store shall be made.
+    """Check that the path for a copy of a store is unused.
 
     Raises:
         StoreExists: there is something.
@@ -84,7 +84,7 @@ def require_absent(path: Path) -> None:
 
 
 def prepare_folder(path: Path) -> None:
-    """Make the store's folder, such that a power cut cannot take it away again.
+    """Create the store's folder, durably.
 
     Raises:
         JournalUnavailable: it cannot be made, or is no folder.
@@ -99,7 +99,7 @@ def prepare_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable which files are in a folder.
+    """Make the list of files in a folder durable.
 
     Raises:
         OSError: the operating system cannot.
@@ -112,22 +112,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
-    """Open the database; nothing of it is read yet.
+    """Open the database without reading from it.
 
     Args:
         path: The database file.
-        vfs: Which SQLite VFS to go through, without checksums of pages; None: that of `checksum_vfs`.
+        vfs: The SQLite VFS to use, without checksums of pages; None selects that of `checksum_vfs`.
 
     Raises:
-        StoreDamaged: the file is empty, and its log tells that it was not; or its header is damaged.
+        StoreDamaged: The file is empty, and its log shows that it was not; or its header is damaged.
         OSError: the file cannot be made.
         apsw.Error: SQLite cannot open it.
     """
     try:
-        # It holds payloads and the key: for this user alone. SQLite gives its log the same rights.
+        # It holds payloads and the key, so only this user may read it. SQLite gives its log the same rights.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        # The header is written before there is a log, so a crash in the making cannot look like this.
+        # The header is written before there is a log, so a crash during creation cannot look like this.
         if path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists():
             raise damaged(path, "the file is empty") from None
     if vfs is None:
@@ -135,7 +135,7 @@ def connect(path: Path, *, vfs: str | None) -> apsw.Connection:
     connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE, vfs or checksum_vfs())
     if vfs is None and path.stat().st_size == 0:
         connection.reserve_bytes("main", CHECKSUM_BYTES_OF_PAGE)
-    # Closing must not write: after a failed flush that would be to try again and go on.
+    # Closing must not write: after a failed flush that would be a retry.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -161,14 +161,14 @@ def checksum_vfs() -> str:
 
 
 def has_whole_structure(connection: apsw.Connection, path: Path) -> bool:
-    """Go on without the checksums of pages, and say whether what things are looked up in is whole without them.
+    """Turn off the checksums of pages, and return whether indexes and lookup tables are intact.
 
-    Takes seconds for millions of executions; damage is rare. Of events, audit records and contents nothing is
-    looked at: an execution knows how many it has, and misses what it needs.
+    Takes seconds for millions of executions; damage is rare. Events, audit records and contents are not checked:
+    an execution knows how many it has, so their loss is noticed.
     """
     queries = load_queries("sqlite.sql")
     try:
-        # After the first access, which turns them on.
+        # After the first access, which turns the checksums on.
         connection.pragma("checksum_verification", 0)
         found = [
             fetch(connection, queries[name]) for name in ("check_store", "check_executions", "check_requests")
@@ -178,8 +178,8 @@ def has_whole_structure(connection: apsw.Connection, path: Path) -> bool:
     if found != [[("ok",)]] * 3:
         return False
     logger.error(
-        "a page of the store %s is damaged; the server goes on, for its structure is whole, and executions that are "
-        "hit are shown as CORRUPT. Stop it soon, and run `plait store check %s`",
+        "a page of the store %s is damaged; the server goes on, because its structure is intact, and affected "
+        "executions are shown as CORRUPT. Stop it soon, and run `plait store check %s`",
         path,
         path,
     )
@@ -187,7 +187,7 @@ def has_whole_structure(connection: apsw.Connection, path: Path) -> bool:
 
 
 def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *, vfs: str | None) -> None:
-    """Set the connection up, look at the log, and write it into the database.
+    """Configure the connection, check the log, and write it into the database.
 
     Raises:
         StoreDamaged: the file is another program's, or its log is damaged.
@@ -199,7 +199,7 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
     # Before the first access, so that the log's index stands in this process's memory and no other process,
     # whose SQLite may be one that corrupts logs, can open the database.
     connection.pragma("locking_mode", "exclusive")
-    # Before SQLite writes to either. A database of which all is in a damaged log looks as if it were being made.
+    # Before SQLite writes to either. If all its data is in a damaged log, a database looks like a new one.
     log, is_empty = read_log(path), path.stat().st_size == 0
     if not is_new(connection):
         require_ours(connection, path)
@@ -211,7 +211,7 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
         )
     # NORMAL loses acknowledged events at a power cut.
     connection.pragma("synchronous", "full")
-    # On macOS a plain fsync leaves the data in the drive's cache. Elsewhere these two do nothing.
+    # On macOS a plain fsync leaves the data in the drive's cache. Elsewhere these two have no effect.
     connection.pragma("fullfsync", 1)
     connection.pragma("checkpoint_fullfsync", 1)
     connection.pragma("cell_size_check", 1)
@@ -221,19 +221,19 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
     if not is_empty:
         _require_whole_log(connection, path, log, is_same_boot=lock.was_left_in_use)
     lock.note_use(is_used=False)
-    # What a log holds that a failed flush left behind must be durable before anything is appended to it; the
-    # whole log is written into the database and begun anew.
+    # Data that a failed flush left in a log must be durable before anything is appended to it; the
+    # whole log is written into the database and restarted.
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: bytes | None) -> Holding:
-    """Bring the schema to the newest version, and become the owner that the database names.
+    """Migrate the schema to the newest version, and become the owner recorded in the database.
 
     Args:
-        connection: Prepared.
-        path: Named in errors.
-        owner: Names this opening.
-        key: The secret of a store that has none yet; None: drawn at random.
+        connection: A connection set up by `prepare_database`.
+        path: The path to name in errors.
+        owner: The name of this opening.
+        key: The secret of a new store; None selects a random one.
 
     Raises:
         StoreDamaged: it lacks something, or its own row is damaged.
@@ -245,7 +245,7 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
     new = StoreRow(secrets.token_bytes(32) if key is None else key, 0, "", 0, "", 0)
     fetch(connection, queries["begin"])
     last = fetch(connection, queries["find_last_position"])
-    # A store that has held executions has lost its key by damage, and a new one would hide it.
+    # A store with executions can only have lost its key by damage, which a new key would hide.
     if last == [(0,)]:
         fetch(connection, queries["insert_store"], *new, new.checksum())
     found = store_of(fetch(connection, queries["find_store"]))
@@ -261,7 +261,7 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
 
 
 def _raise_epochs(connection: apsw.Connection, jump: int) -> None:
-    """Add to the epoch of each execution, so that no writer from before a backup can write to what was restored."""
+    """Raise the epoch of each execution, so that no writer from before a backup can write to the restored store."""
     queries = load_queries("sqlite.sql")
     after = 0
     while jump and (rows := fetch(connection, queries["verify_executions"], after, 1_000)):
@@ -287,7 +287,7 @@ def migrate(connection: apsw.Connection) -> None:
 
 
 def is_new(connection: apsw.Connection) -> bool:
-    """Say whether nothing was written to a database yet.
+    """Return whether nothing has been written to a database yet.
 
     Raises:
         apsw.Error: SQLite cannot read it.
@@ -297,16 +297,17 @@ def is_new(connection: apsw.Connection) -> bool:
 
 
 def _require_header(path: Path) -> None:
-    """Check what a damaged header would make SQLite misread; before there is a connection, for closing takes its locks.
+    """Check the part of a header that would make SQLite misread the file if it is damaged.
 
-    The rest of the first page is left to the checksum, which is verified when the page is read.
+    Called before there is a connection, because closing the file would release its locks. The rest of the
+    first page is left to the checksum, which is verified when the page is read.
     """
     with path.open("rb") as file:
         page = file.read(PAGE_BYTES)
     # Damage hits one of these; another program's file has neither.
     is_ours = page[20:21] == bytes([CHECKSUM_BYTES_OF_PAGE]) or page[68:72] == APPLICATION_ID.to_bytes(4)
     log = read_log(path)
-    # The first page of a checkpoint that was cut off stands in the log.
+    # The first page of a checkpoint that was cut off is in the log.
     if not is_ours or (log is not None and any(frame.page == 1 for frame in log.frames())):
         return
     with contextlib.closing(apsw.Connection(":memory:", vfs=checksum_vfs())) as connection:
@@ -315,7 +316,7 @@ def _require_header(path: Path) -> None:
 
 
 def _is_sound(page: bytes) -> bool:
-    """Say whether the fields of a header that are the same in every store are so; see fileformat2.html, 1.3."""
+    """Return whether the fields of a header that are the same in every store are intact; see fileformat2.html, 1.3."""
     wal, sizes = page[18:20] in (b"\x01\x01", b"\x02\x02"), bytes([CHECKSUM_BYTES_OF_PAGE, 64, 32, 32])
     numbers = {44: 4, 52: 0, 56: 1, 64: 0, 68: APPLICATION_ID}
     return (
@@ -348,7 +349,7 @@ def require_ours(connection: apsw.Connection, path: Path) -> None:
             newest=newest,
         )
     if version < 1:
-        raise damaged(path, f"it says to have schema version {version}")
+        raise damaged(path, f"it claims to have schema version {version}")
     if version < oldest:
         raise StoreTooOld(
             f"the store {path} has schema version {version}, and this Plait reads {oldest} and newer; "
@@ -360,7 +361,7 @@ def require_ours(connection: apsw.Connection, path: Path) -> None:
 
 
 def refused(path: Path, error: OSError) -> JournalUnavailable:
-    """Make the error for what the operating system refuses at opening."""
+    """Return the error for a refusal of the operating system at the opening."""
     return JournalUnavailable(
         f"the store {path} cannot be opened: {error.strerror}: {error.filename}; "
         f"let user {os.getuid()} read and write the file and its folder, or name another store",
@@ -385,11 +386,12 @@ def _require_whole_log(
             pass
         case LogState.TORN:
             logger.warning(
-                "the log of %s ends with a transaction that the end of the machine tore; nobody was told of it",
+                "the log of %s ends with a transaction that was cut off when the machine stopped; "
+                "it was never acknowledged",
                 path,
             )
         case LogState.DAMAGED:
-            raise damaged(path, f"its log is damaged behind frame {frames_taken} of {log.frame_count}")
+            raise damaged(path, f"its log is damaged after frame {frames_taken} of {log.frame_count}")
         case _:
             assert_never(state)
 

@@ -1,6 +1,6 @@
-"""Reads a SQLite store that may be damaged anywhere, as far as it can be read: for its check, and for a salvage.
+"""Reads a SQLite store that may be damaged anywhere, as far as possible: for checks and salvages.
 
-Nothing here relies on the structure or on the checksums of pages: whatever cannot be read is skipped, and whatever is
+Nothing here relies on the structure or on the checksums of pages. Whatever cannot be read is skipped, and whatever is
 read is verified by its own checksum.
 """
 
@@ -37,7 +37,7 @@ from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AuditRecord, DamagedRow, RequestRecord, chain
 
-# A row has at least 60 bytes, so a damaged counter does not make the search endless.
+# A row has at least 60 bytes, which bounds the search if a counter is damaged.
 _ROWS_OF_PAGE_MAX = 64
 
 
@@ -58,10 +58,10 @@ class Content(NamedTuple):
 
 
 class Image:
-    """A store as it lies in a database, without its log.
+    """A store as it is in a database, without its log.
 
     Args:
-        connection: Reads it, and is used by nobody else.
+        connection: A connection to the database, used only here.
         pages: How many pages the database has.
     """
 
@@ -83,7 +83,7 @@ class Image:
         return max(map(self._last, ("find_last_execution", "find_last_position")))
 
     def execution(self, position: int) -> Stored | DamagedRow | None:
-        """Read the row of an execution; None if it, or its key, is lost."""
+        """Read the row of an execution; None if the row or its key is lost."""
         try:
             for row in fetch(self._connection, self._queries["find_by_position"], position):
                 found = stored_of(row)
@@ -93,7 +93,7 @@ class Image:
         return None
 
     def has_trace(self, position: int) -> bool:
-        """Say whether there is, or may be, anything of an execution of this number."""
+        """Return whether there is, or may be, any data of the execution with this number."""
         try:
             row = fetch(self._connection, self._queries["find_by_position"], position)
             return bool(row or fetch(self._connection, self._queries["list_events"], position, 1))
@@ -101,7 +101,7 @@ class Image:
             return True
 
     def events(self, position: int, identity: bytes) -> list[StoredEvent]:
-        """Read the first events of an execution as far as they fit its chain."""
+        """Read the first events of an execution, up to the first that does not fit the chain."""
         found: list[StoredEvent] = []
         for row in self._fetch("list_events", position, 1):
             match row:
@@ -112,7 +112,7 @@ class Image:
         return fitting(found, identity)
 
     def events_without_index(self, position: int, identity: bytes) -> list[StoredEvent]:
-        """Read them by reading all events of the store, once."""
+        """Read the events of all executions without an index, by one pass over the table."""
         if self._by_position is None:
             self._by_position = {}
             for _, row in self._rows("find_last_event", "find_event"):
@@ -137,14 +137,14 @@ class Image:
         return verify_audit(records, execution_id=stored.execution_id, head=stored.head, limit=count)
 
     def scopes(self, stored: Stored) -> Mapping[str, list[int]]:
-        """Read which events the index says are about which nested scope.
+        """Read the index by scope: which events are about which nested scope.
 
         Raises:
             EventDamaged: an entry is damaged.
         """
         found: dict[str, list[int]] = {}
         for path, *entry in self._fetch("list_all_scope_entries", stored.head.position):
-            # A path that damage made no text fits no checksum.
+            # A damaged path that is not text fits no checksum.
             scope_path = path.decode(errors="replace") if isinstance(path, bytes) else ""
             sequences = sequences_of([tuple(entry)], stored.head.identity, stored.execution_id, scope_path)
             found.setdefault(scope_path, []).extend(sequences)
@@ -168,11 +168,11 @@ class Image:
             yield number, _content_of(row)
 
     def content(self, number: int) -> Content | None:
-        """Read a content again."""
+        """Read the bytes of a content."""
         return next(map(_content_of, self._fetch("find_content", number)), None)
 
     def submitted_id(self, position: int) -> str:
-        """Return the id of an execution as its first event has it; empty if that is lost."""
+        """Return the id of an execution from its first event; empty if that is lost."""
         for row in self._fetch("list_events", position, 1):
             match row:
                 case (1, bytes(event), bytes()):
@@ -188,7 +188,7 @@ class Image:
     def _requests(
         self, query: str, seen: set[Row]
     ) -> Generator[tuple[str, RequestRecord] | None, None, bool]:
-        """Read them in an order; returns whether nothing kept it from the end."""
+        """Read rows in an order; return whether the end was reached."""
         try:
             for row in self._connection.execute(self._queries[query].sql):
                 if row not in seen:
@@ -203,7 +203,7 @@ class Image:
         return True
 
     def _last(self, query: str) -> int:
-        """Read the number of a table's last row, as far as there may be so many."""
+        """Read the number of a table's last row, limited to a plausible number."""
         for row in self._fetch(query):
             if isinstance(row[0], int):
                 return min(row[0], self._rows_max)
@@ -219,16 +219,16 @@ class Image:
                 yield number, None
 
     def _fetch(self, query: str, *values: Value) -> list[Row]:
-        """Run a query as far as it goes."""
+        """Run a query, and return its rows up to the first error."""
         rows: list[Row] = []
         with contextlib.suppress(apsw.Error):
-            # What was read before an error stays.
+            # Rows read before the error are kept.
             rows.extend(cast("Iterator[Row]", self._connection.execute(self._queries[query].sql, values)))
         return rows
 
 
 def fitting(events: list[StoredEvent], identity: bytes) -> list[StoredEvent]:
-    """Return the first events, as far as they are numbered without gaps and fit the chain of an execution."""
+    """Return the first events, up to a gap in the numbers or an event that does not fit the chain."""
     checksum = identity
     for number, stored in enumerate(events, start=1):
         checksum = chain(checksum, stored.event)
@@ -238,9 +238,9 @@ def fitting(events: list[StoredEvent], identity: bytes) -> list[StoredEvent]:
 
 
 def decode_events(events: list[StoredEvent]) -> list[Event]:
-    """Read the events of an execution that has nested scopes, of another one the first alone.
+    """Decode the events of an execution with nested scopes; of any other, only the first.
 
-    To read all events of a store takes minutes.
+    Decoding all events of a store would take minutes.
 
     Raises:
         EventDamaged: an event cannot be read.
@@ -251,7 +251,7 @@ def decode_events(events: list[StoredEvent]) -> list[Event]:
 
 
 def index_by_scope(events: list[Event]) -> list[ScopeEntry]:
-    """Work the index by scope of an execution out of what `decode_events` returned."""
+    """Compute the index by scope of an execution from the result of `decode_events`."""
     index = ScopeIndex()
     for event in events:
         index.apply(event)

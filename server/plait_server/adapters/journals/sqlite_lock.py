@@ -1,8 +1,9 @@
 """The lock that keeps a second process out of a store: a file beside it, held with flock.
 
 The operating system frees it when its holder dies, however it dies. The file itself stays: removing it would
-let two processes hold a lock on two files of the same name. It says who holds it, for the message the second
-one gets; and whether the store was left in use, and in which boot of the machine, for the one who looks at the log.
+let two processes hold a lock on two files of the same name. It names its holder, for the
+message to a second process. It also records whether the store was left in use, and in which boot of the machine, for
+the check of the log.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from plait_server.errors import StoreLocked
 
-# The holder is a line of three words, what follows a line of one.
+# The first line has three words, the second line one.
 _FILE_BYTES_MAX = 1024
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -29,7 +30,7 @@ class StoreLock:
         self._descriptor: int | None = descriptor
         self._holder = holder
         self.was_left_in_use: Final = used_in_boot != "" and used_in_boot == _boot_id()
-        """Whether who used the store last was killed, and the machine has run on since."""
+        """Whether the last user of the store was killed, and the machine has not restarted since."""
 
     @classmethod
     def take(cls, store: Path, *, owner: str) -> StoreLock:
@@ -46,7 +47,7 @@ class StoreLock:
             _, used_in_boot = _read(descriptor)
             holder = f"{os.getpid()} {owner} {socket.gethostname()}"
             lock = cls(path, descriptor, holder=holder, used_in_boot=used_in_boot)
-            lock._write(used_in_boot)  # Who looks and goes again leaves the log as it found it.
+            lock._write(used_in_boot)  # An opening that fails leaves the log as it was.
         except BlockingIOError as error:
             words = _read(descriptor)[0].split()
             os.close(descriptor)
@@ -64,7 +65,7 @@ class StoreLock:
         return lock
 
     def note_use(self, *, is_used: bool) -> None:
-        """Note that from now on the log holds what must not be lost, or that it does not any more.
+        """Record whether the log holds data that must not be lost.
 
         Raises:
             OSError: the file cannot be written.
@@ -72,7 +73,7 @@ class StoreLock:
         self._write(_boot_id() if is_used else "")
 
     def is_held(self) -> bool:
-        """Say whether the lock is held, on the file that others would lock: a removed one guards nothing."""
+        """Return whether the lock is held on the file at its path; a removed file protects nothing."""
         if self._descriptor is None:
             return False
         try:
@@ -86,7 +87,7 @@ class StoreLock:
             os.pwrite(self._descriptor, f"{self._holder}\n{used_in_boot}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let others in. Idempotent."""
+        """Release the lock. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -100,7 +101,7 @@ def _read(descriptor: int) -> tuple[str, str]:
 
 
 def _boot_id() -> str:
-    """Return what tells this run of the machine from others; empty where there is no such thing."""
+    """Return an id of this boot of the machine; empty where the system has none."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

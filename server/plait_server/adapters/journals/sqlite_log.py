@@ -1,17 +1,17 @@
-"""Tells a damaged SQLite log from one that a kill or a power cut left unfinished.
+"""Distinguishes a damaged SQLite log from one that a kill or a power cut left unfinished.
 
-SQLite takes the frames of a log up to the last transaction whose checksums fit, and silently ignores the rest: after a
-crash that is a transaction that was never acknowledged, after a flipped bit it is everything acknowledged since. The
-headers of the frames tell one from the other, without the checksums of all frames (62 us each in Python, a header 0.4):
+SQLite uses the frames of a log up to the last transaction whose checksums fit, and silently ignores the rest. After a
+crash the rest is a transaction that was never acknowledged; after a flipped bit it is everything acknowledged since.
+The headers of the frames distinguish the two, without the checksums of all frames (62 us each in Python, a header 0.4):
 
-- Each beginning of a log draws new salts, and each frame carries them, so frames of former uses are known. A frame of
-  which one salt fits is of this use too, and damaged.
-- A transaction is flushed before it is acknowledged, and before the next is written. So of rejected frames with a
-  later transaction behind them, the transaction was acknowledged: damage.
-- The last transaction may be torn by a power cut, for it may not have been flushed. A mere kill tears nothing that
-  was written: a rejected frame of a transaction that was written to its end is damage then.
-- But SQLite writes a frame in two steps, so a kill may leave the header of the last frame before the page of another.
-  Such a page differs everywhere; damage differs in a word. The checksum is linear (two sums modulo 2**32), so each
+- Each restart of a log draws new salts, and each frame carries them, so frames of earlier uses are recognized. A frame
+  with only one matching salt belongs to this use too, and is damaged.
+- A transaction is flushed before it is acknowledged, and before the next one is written. So if a later transaction
+  follows rejected frames, their transaction was acknowledged: damage.
+- A power cut may tear the last transaction, which may not have been flushed. A kill alone tears nothing that was
+  written: after one, a rejected frame of a completely written transaction means damage.
+- But SQLite writes a frame in two steps, so a kill may leave the header of the last frame before a page of another.
+  Such a page differs everywhere; damage differs in one word. The checksum is linear (two sums modulo 2**32), so each
   word has one change that would explain a wrong sum, if any: if one word explains both sums, the frame was damaged.
 
 Format: https://www.sqlite.org/walformat.html
@@ -27,28 +27,28 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 PAGE_BYTES: Final = 4096
-"""Of every store."""
+"""The size of a page in every store."""
 HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
 FRAME_BYTES: Final = FRAME_HEADER_BYTES + PAGE_BYTES
 
-# The lowest bit says in which byte order the checksums' words are read.
+# The lowest bit selects the byte order in which the checksums' words are read.
 _MAGIC: Final = 0x377F0682
 _VERSION: Final = 3_007_000
 _WORD: Final = 1 << 32
 
-# Of a frame's header the first two count, then its page.
+# A frame's checksum covers the first two words of its header, then its page.
 _WORDS: Final = 2 + PAGE_BYTES // 4
 
-# A transaction of more frames than that is not looked at frame by frame: 0.25 s.
+# A transaction with more frames is not examined frame by frame, which would take over 0.25 s.
 _FRAMES_SUMMED_MAX: Final = 4096
 
 
 class LogState(enum.Enum):
-    """What is behind the frames that SQLite took."""
+    """What follows the frames that SQLite accepted."""
 
     WHOLE = "whole"
-    """Nothing, or a transaction that was not written to its end."""
+    """Nothing, or a transaction that was not completely written."""
     TORN = "torn"
     """A transaction that a power cut tore before it was flushed, and so before it was acknowledged."""
     DAMAGED = "damaged"
@@ -70,7 +70,7 @@ class Frame(NamedTuple):
 
 
 class Log:
-    """A log file, as it lies on the disk."""
+    """A log file on the disk."""
 
     def __init__(self, content: bytes | mmap.mmap) -> None:
         self._content = content
@@ -86,7 +86,7 @@ class Log:
         self.frame_count = (len(content) - HEADER_BYTES) // FRAME_BYTES
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
-        """Read headers of frames, also of those of former uses of the file."""
+        """Read headers of frames, including those of earlier uses of the file."""
         for number in range(first, self.frame_count):
             yield self.frame(number)
 
@@ -100,21 +100,21 @@ class Log:
         return bytes(self._content[begin : begin + PAGE_BYTES])
 
     def is_of_this_use(self, frame: Frame) -> bool:
-        """Say whether a frame was written since the log was begun anew; one damaged salt hides nothing."""
+        """Return whether a frame was written since the log was restarted; one damaged salt is tolerated."""
         return frame.salt_1 == self.salts[0] or frame.salt_2 == self.salts[1]
 
     def has_salts_of(self, frame: Frame) -> bool:
-        """Say whether a frame carries the log's salts, or would if only these are damaged in the header."""
+        """Return whether a frame has the log's salts, or those that the checksum of the log's header was made of."""
         if [frame.salt_1, frame.salt_2] == self.salts:
             return True
         header = bytes(self._content[:16]) + struct.pack(">2I", frame.salt_1, frame.salt_2)
         return _add(header, self._order, (0, 0)) == self._header_sums
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
-        """Yield number and content of the pages of all transactions that were written to their end.
+        """Yield number and content of the pages of all completely written transactions.
 
-        This is for a salvage. A frame of which one word is wrong is mended; one that is damaged further is left
-        out, though what was written after it is not.
+        This is for a salvage. A frame with one wrong word is repaired; one with more damage is left out, but the
+        frames after it are not.
         """
         if not self.has_header:
             self.salts = [self.frame(0).salt_1, self.frame(0).salt_2]
@@ -127,7 +127,7 @@ class Log:
             begin = self._offset(frame.number)
             content = self._content[begin : begin + 8] + self.page(frame.number)
             stored = frame.sum_1, frame.sum_2
-            # A damaged header does not tell what the first frame's checksum begins with.
+            # A damaged header does not have the value with which the first frame's checksum begins.
             found = stored if sums is None else _add(content, self._order, sums)
             wrong = None if found == stored else _find_wrong_word(found, stored)
             sums = found if wrong is not None and wrong.place is None else stored
@@ -140,7 +140,7 @@ class Log:
             yield int.from_bytes(content[:4]), content[8:]
 
     def sums_of(self, frame: Frame) -> tuple[int, int]:
-        """Work out the checksum of a frame from the one stored before it; 62 us."""
+        """Return the checksum of a frame, computed from the one stored before it; takes 62 us."""
         before = self._header_sums
         if frame.number:
             former = self.frame(frame.number - 1)
@@ -168,15 +168,15 @@ def read_log(database: Path) -> Log | None:
 
 
 def judge_log(log: Log, *, frames_taken: int, is_same_boot: bool) -> LogState:
-    """Judge what lies behind the frames that SQLite took.
+    """Return what follows the frames that SQLite accepted.
 
     Args:
-        log: The log, before anything was written to it.
-        frames_taken: What SQLite says after its recovery.
-        is_same_boot: Whether the machine has not been started anew since the log was written.
+        log: The log, before anything is written to it.
+        frames_taken: The number of frames that SQLite reports after its recovery.
+        is_same_boot: Whether the machine has not restarted since the log was written.
     """
     if not log.has_header:
-        # SQLite takes nothing then. A header is flushed before the first frame behind it is written.
+        # SQLite accepts nothing then. A header is flushed before the first frame after it is written.
         return LogState.DAMAGED if is_same_boot or log.has_salts_of(log.frame(0)) else LogState.TORN
     rest = [frame for frame in log.frames(frames_taken) if log.is_of_this_use(frame)]
     ends = [frame.number for frame in rest if frame.commit]
@@ -188,7 +188,7 @@ def judge_log(log: Log, *, frames_taken: int, is_same_boot: bool) -> LogState:
 
 
 def _has_damage(log: Log, rest: list[Frame], *, is_ended: bool) -> bool:
-    """Say whether anything but a kill explains why SQLite rejected the last transaction."""
+    """Return whether only damage, and no kill, explains why SQLite rejected the last transaction."""
     for frame in rest[:_FRAMES_SUMMED_MAX]:
         if [frame.salt_1, frame.salt_2] != log.salts:
             return True
@@ -201,20 +201,20 @@ def _has_damage(log: Log, rest: list[Frame], *, is_ended: bool) -> bool:
 
 
 class WrongWord(NamedTuple):
-    """The one word of a frame whose change explains that its checksum is wrong."""
+    """The one word of a frame that, if changed, explains a wrong checksum."""
 
     place: int | None
     """0 for the first of the frame's header, 2 for the first of its page; None for the stored checksum."""
     change: int
-    """What was added to it, modulo 2**32."""
+    """The difference of the word, modulo 2**32."""
 
 
 def _find_wrong_word(sums: tuple[int, int], stored: tuple[int, int]) -> WrongWord | None:
-    """Find the word of a frame whose change explains that its checksum is wrong; None if no single one does."""
+    """Find the word that, if changed, explains a frame's wrong checksum; None if no single word does."""
     wrong_1, wrong_2 = (sums[0] - stored[0]) % _WORD, (sums[1] - stored[1]) % _WORD
     if not wrong_1 or not wrong_2:
         return WrongWord(None, 0)
-    # How much a change by one of the first and of the second word of a pair adds to the sums, from the last pair on.
+    # How much a change by one in the first and in the second word of a pair adds to the sums, from the last pair on.
     first, second = (1, 1), (0, 1)
     for even in range(_WORDS - 2, -1, -2):
         for index, (factor_1, factor_2) in ((even, first), (even + 1, second)):

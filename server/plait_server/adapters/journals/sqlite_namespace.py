@@ -29,7 +29,7 @@ from plait_server.ports.journal import (
 if TYPE_CHECKING:
     from plait_server.adapters.journals.sqlite import SqliteJournal
 
-# Above every position: `before` of a list that begins at the newest.
+# Above every position: the `before` of a list that begins with the newest.
 _POSITION_MAX: Final = 2**63 - 1
 
 
@@ -46,7 +46,7 @@ class SqliteNamespaceJournal:
         return self._namespace
 
     async def read(self, execution_id: str, *, after: int, events_max: int, bytes_max: int) -> EventPage:
-        """Read events after a sequence, as the port says."""
+        """Read events after a sequence; see the port."""
 
         def read() -> EventPage:
             head = self._journal.require_head(self._namespace, execution_id)
@@ -65,7 +65,7 @@ class SqliteNamespaceJournal:
     async def read_scope(
         self, execution_id: str, scope_path: str, *, after: int, events_max: int, bytes_max: int
     ) -> ScopePage:
-        """Read events of a nested scope after a sequence, as the port says."""
+        """Read events of a nested scope after a sequence; see the port."""
 
         def read() -> ScopePage:
             head = self._journal.require_head(self._namespace, execution_id)
@@ -99,7 +99,7 @@ class SqliteNamespaceJournal:
         return [stored.listed() if isinstance(stored, Stored) else stored for stored in rows]
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
-        """Find what a request id stands for; None if it is free."""
+        """Return the record of a request id; None if it is free."""
         return self._journal.read(lambda: self._journal.find_record(self._namespace, method, request_id))
 
     async def read_content(self, digest: str) -> bytes | None:

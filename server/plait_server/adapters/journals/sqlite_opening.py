@@ -1,4 +1,4 @@
-"""Opens a SQLite store: takes the lock, the connection and the ownership, or nothing at all."""
+"""Opens a SQLite store: acquires the lock, the connection and the ownership, or nothing at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class OpenedStore(NamedTuple):
-    """A store that was opened; whoever has it closes the connection and releases the lock."""
+    """An open store; its owner closes the connection and releases the lock."""
 
     connection: apsw.Connection
     lock: StoreLock
@@ -64,10 +64,10 @@ def open_store(
 
 
 def _attempt(connection: apsw.Connection, file: Path, step: Callable[[], T]) -> tuple[T, bool]:
-    """Take a step; again without the checksums of pages if it met a damaged one and the structure is whole.
+    """Run a step; if it met a damaged page and the structure is intact, run it again without checksums of pages.
 
     Returns:
-        What the step returned, and whether it took the second attempt.
+        The step's result, and whether it needed the second attempt.
     """
     try:
         with translate_errors(file):

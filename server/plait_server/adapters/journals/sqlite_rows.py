@@ -1,7 +1,7 @@
 """Parses and verifies rows of the SQLite store.
 
 Damage can put a value of any type anywhere, so each row is matched with a pattern that names the types, and texts
-are read as bytes where one that is no UTF-8 must not end the whole query.
+are read as bytes where invalid UTF-8 must not end the whole query.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ Row: TypeAlias = tuple[Value, ...]
 
 
 class UnexpectedRow(Exception):
-    """A row is damaged, and nothing tells whose damage it is. `translate_errors` makes StoreDamaged of it."""
+    """A row is damaged, and no execution is known to be affected. `translate_errors` turns it into StoreDamaged."""
 
 
 class Stored(NamedTuple):
-    """A whole row of `executions`. A NamedTuple: lists make them by the hundred."""
+    """A complete row of `executions`. A NamedTuple, because lists make hundreds of them."""
 
     namespace: str
     execution_id: str
@@ -53,7 +53,7 @@ class Stored(NamedTuple):
     row: ExecutionRow
 
     def listed(self) -> ListedExecution:
-        """Return it as lists show it."""
+        """Return the form for lists."""
         head = self.head
         return ListedExecution(
             execution_id=self.execution_id,
@@ -64,7 +64,7 @@ class Stored(NamedTuple):
         )
 
     def claim(self) -> Claim:
-        """Return it as its owner's."""
+        """Return the claim on the execution."""
         return Claim(
             namespace=self.namespace,
             execution_id=self.execution_id,
@@ -85,7 +85,7 @@ class StoreRow(NamedTuple):
     epoch_jump: int
 
     def checksum(self) -> bytes:
-        """Return what the row is stored with."""
+        """Return the row's checksum."""
         numbers = (str(self.generation), str(self.process_id), str(self.epoch_jump))
         words = (self.key.hex(), self.owner, self.host, *numbers)
         return checksum_of_words(b"plait store", words)
@@ -95,12 +95,12 @@ def fetch(connection: apsw.Connection, query: Query, *values: Value) -> list[Row
     """Run a query to its end.
 
     Args:
-        connection: Where.
+        connection: The connection.
         query: A named query.
         values: Its parameters, in the order in which their names first appear.
 
     Raises:
-        apsw.Error: whatever SQLite says.
+        apsw.Error: SQLite failed.
     """
     return cast("list[Row]", connection.execute(query.sql, values).fetchall())
 
@@ -132,7 +132,7 @@ def stored_of(row: Row) -> Stored | DamagedRow:
 def _stored_of(
     namespace: str, execution_id: str, identity: bytes, position: int, values: Sequence[Value]
 ) -> Stored | None:
-    """Parse the rest of a row; None if its checksum does not fit the key."""
+    """Parse the rest of a row; return None if the checksum does not fit."""
     match values:
         case [
             int(sequence),
@@ -165,7 +165,7 @@ def _stored_of(
 
 
 def record_of(row: Row) -> tuple[str, RequestRecord]:
-    """Make a namespace and a record of a row of `requests`.
+    """Return the namespace and the record in a row of `requests`.
 
     Raises:
         UnexpectedRow: it is damaged.
@@ -230,7 +230,7 @@ def store_of(rows: list[Row]) -> StoreRow:
 
 
 def audit_of(row: Row) -> tuple[int, AuditRecord, bytes]:
-    """Make a number, a record and its checksum of a row of `list_audit`; a damaged row gets an empty checksum."""
+    """Return number, record and checksum in a row of `list_audit`; a damaged row gets an empty checksum."""
     match row:
         case (
             int(number),
@@ -262,7 +262,7 @@ def audit_of(row: Row) -> tuple[int, AuditRecord, bytes]:
 def sequences_of(
     rows: Iterable[Row], identity: bytes, execution_id: str, scope_path: str, *, after: int = 0
 ) -> Iterator[int]:
-    """Read the sequences of a scope's events after one of rows of `list_scope_entries`.
+    """Read the sequences after a given one from rows of `list_scope_entries`.
 
     Raises:
         EventDamaged: a row is damaged.
@@ -278,5 +278,5 @@ def sequences_of(
 
 
 def _text(content: bytes) -> str:
-    # What is no UTF-8 was not written as such: its checksum does not fit.
+    # Invalid UTF-8 was never written, so the checksum will not fit.
     return content.decode(errors="replace")

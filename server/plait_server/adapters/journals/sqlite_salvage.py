@@ -1,8 +1,8 @@
-"""Saves what of a SQLite store is whole into a new one, while no server uses it.
+"""Saves the intact data of a SQLite store into a new one, while no server uses it.
 
-A copy is read, into which the pages of the log are written, also those behind the place where SQLite stops. What is
-saved was verified as the server verifies it. An execution of which only the row is damaged is saved by replaying its
-events, for they say all that the row says. The index by scope is not read, but made anew of the events.
+The salvage reads a copy into which the pages of the log are written, including those after the point where SQLite
+stops. It verifies all data as the server does. If only the row of an execution is damaged, its events are replayed,
+because they contain everything in the row. The index by scope is not read, but rebuilt from the events.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ from plait_server.errors import EventDamaged
 from plait_server.ports.journal import AuditRecord, ExecutionRow, chain_start
 
 EPOCH_JUMP: Final = 1_000_000
-"""What the epochs of a copy grow by: more than a store is opened, so that no writer from before fits."""
+"""What is added to the epochs of a copy: more than the number of openings, so that no earlier writer fits."""
 
-# The header of a database: which journal it uses, and how many pages it has.
+# The header of a database: the journal mode, and the number of pages.
 _JOURNAL_MODE_OFFSET: Final = 18
 _PAGE_COUNT_OFFSET: Final = 28
 
 
 @dataclass(slots=True)
 class Salvage:
-    """What a salvage saved."""
+    """The result of a salvage."""
 
     executions: int = 0
-    """All that were saved."""
+    """All executions that were saved."""
     rebuilt: list[str] = field(default_factory=list[str])
-    """Those among them whose row was made anew of their events: id and namespace."""
+    """Those of them whose row was rebuilt from their events: id and namespace."""
     lost: list[str] = field(default_factory=list[str])
-    """What was not saved, each a line."""
+    """The losses, one line each."""
     has_key: bool = True
-    """Whether the store's secret was whole; with a new one, results of attempts from before are refused."""
+    """Whether the store's secret was intact; with a new one, results of earlier attempts are refused."""
 
 
 def salvage_store(path: Path, new: Path) -> Salvage:
-    """Save what is whole.
+    """Save the intact data of a store.
 
     Raises:
         StoreMissing: there is no store.
@@ -109,7 +109,7 @@ def salvage_store(path: Path, new: Path) -> Salvage:
 
 
 def mark_copy(connection: apsw.Connection) -> None:
-    """Let the next opening raise every epoch (FAILURES 14), and write all into the database file itself."""
+    """Make the next opening raise every epoch (FAILURES 14), and move all data into the database file itself."""
     queries = load_queries("sqlite.sql")
     marked = store_of(fetch(connection, queries["find_store"]))._replace(epoch_jump=EPOCH_JUMP)
     fetch(connection, queries["take_store"], *marked[1:], marked.checksum())
@@ -117,14 +117,14 @@ def mark_copy(connection: apsw.Connection) -> None:
 
 
 def _make_copy(path: Path, copy: Path) -> int:
-    """Copy the database with its log in it, as one that has none; return its pages."""
-    # It holds the key and payloads: for this user alone.
+    """Copy the database, apply its log, and mark it as one without a log; return its pages."""
+    # It holds the key and payloads, so only this user may read it.
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
     shutil.copyfile(path, copy)
     log = read_log(path)
     with copy.open("r+b") as file:
         size = file.seek(0, 2)
-        # A damaged number of a page must not make the copy a million times larger.
+        # A damaged page number must not make the copy a million times larger.
         pages_max = size // PAGE_BYTES + (log.frame_count if log is not None else 0)
         for number, page in log.pages() if log is not None else ():
             if 0 < number <= pages_max:
@@ -140,7 +140,7 @@ def _make_copy(path: Path, copy: Path) -> int:
 
 
 class _Writer:
-    """Writes the whole rows of an image into a new store. Numbers of executions stay."""
+    """Writes the intact rows of an image into a new store. Executions keep their numbers."""
 
     def __init__(self, image: Image, connection: apsw.Connection, salvage: Salvage) -> None:
         self._image = image
@@ -177,7 +177,7 @@ class _Writer:
         found = self._image.execution(position)
         keys = [(found.namespace, found.execution_id)] if found is not None else []
         if found is None:
-            # Its events tell its id, and their chain in which namespace it is.
+            # Its events have its id, and their chain depends on its namespace.
             execution_id = self._image.submitted_id(position)
             keys = [(namespace, execution_id) for namespace in namespaces if execution_id]
         for namespace, execution_id in keys:
@@ -206,7 +206,7 @@ class _Writer:
             self._salvage.lost.append(f"{name}: its row and its first event are lost")
 
     def _rebuild(self, namespace: str, execution_id: str, position: int, events: list[StoredEvent]) -> bool:
-        """Save an execution without its row; say whether its events suffice."""
+        """Save an execution without its row; return whether its events suffice."""
         try:
             execution = self._replay(namespace, events)
         except EventDamaged:
@@ -258,7 +258,7 @@ class _Writer:
             return []
 
     def _write(self, stored: Stored, events: list[StoredEvent], audit: list[AuditRecord]) -> None:
-        # As if the opening that made the new store had left it: the next one claims it.
+        # As if it belonged to the opening that created the new store; the next one claims it.
         head = stored.head._replace(owner=1, audit_count=len(audit))
         self._insert(
             "insert_execution",

@@ -1,8 +1,8 @@
-"""Verifies the rows of a SQLite store in the background, some at a time.
+"""Verifies the rows of a SQLite store in the background, a few at a time.
 
-What is asked for is verified when it is read. But an execution whose `is_open` was flipped is never claimed, and one
-whose id was flipped is not found by it: only who reads every row finds those. Events, contents' bytes and audit
-records are left out, for whoever needs them finds their damage or their loss.
+Rows are verified whenever they are read. But an execution with a flipped `is_open` is never claimed, and one with a
+damaged id is not found by its id; only a pass over all rows finds these. Events, contents' bytes and audit records are
+left out, because their damage or loss is noticed when they are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from plait_server.ports.journal import DamagedRow, Verification
 
 
 class Verifier:
-    """Goes once through the executions, then the requests, then the keys of the contents."""
+    """Verifies once all executions, then the requests, then the keys of the contents."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection

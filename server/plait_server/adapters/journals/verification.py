@@ -1,8 +1,8 @@
-"""Verifies what is read: the chain of an execution's events, the digest of a content, the checksum of a row.
+"""Verifies data as it is read: the chain of an execution's events, the digest of a content, the checksum of a row.
 
 Each checksum is BLAKE2b of a row's values and key, so that a row is never taken for another's.
-An execution's row has one checksum in two steps, because most appends change its end and leave the rest: the
-digest of what lists and the recovery need is part of what the checksum covers.
+An execution's row has one checksum in two steps, because most appends change only its end: the digest
+of the part for lists and recovery is computed first, and the checksum covers that digest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def digest_of_row(row: ExecutionRow) -> bytes:
 
 
 def checksum_of_head(head: Head) -> bytes:
-    """Return the checksum of an execution's row: of its key, its end, its owner and its row's digest."""
+    """Return the checksum of an execution's row: of its key, its head and its row's digest."""
     packed = _HEAD.pack(head.position, head.last_sequence, head.owner_epoch, head.owner, head.audit_count)
     return hashlib.blake2b(
         packed + head.last_checksum + head.row_digest, digest_size=CHECKSUM_BYTES, key=head.identity
@@ -50,7 +50,7 @@ def checksum_of_request(namespace: str, record: RequestRecord) -> bytes:
 
 
 def checksum_of_audit(identity: bytes, number: int, record: AuditRecord) -> bytes:
-    """Return the checksum of the audit record of this number of the execution of this identity."""
+    """Return the checksum of an audit record, with its number and its execution's identity."""
     words = (
         identity.hex(),
         str(number),
@@ -65,18 +65,18 @@ def checksum_of_audit(identity: bytes, number: int, record: AuditRecord) -> byte
 
 
 def checksum_of_content_key(namespace: str, digest: str) -> bytes:
-    """Return what binds a content to its namespace; its digest binds the bytes."""
+    """Return the checksum that binds a content to its namespace; its digest covers the bytes."""
     return checksum_of_words(b"plait content", (namespace, digest))
 
 
 def pack_sequences(sequences: Sequence[int]) -> bytes:
-    """Write the sequences of an entry, as how far they lie before the last one: 4 bytes each."""
+    """Encode the sequences of an entry as distances from the last one: 4 bytes each."""
     last = sequences[-1]
     return struct.pack(f">{len(sequences)}I", *[last - sequence for sequence in sequences])
 
 
 def unpack_sequences(last_sequence: int, packed: bytes) -> list[int]:
-    """Read the sequences of an entry of which the checksum fits."""
+    """Decode the sequences of an entry whose checksum fits."""
     return [last_sequence - distance for (distance,) in struct.iter_unpack(">I", packed)]
 
 
@@ -87,7 +87,7 @@ def checksum_of_scope_entry(identity: bytes, scope_path: str, last_sequence: int
 
 
 def checksum_of_words(purpose: bytes, words: Iterable[str]) -> bytes:
-    """Return the checksum of a list of texts, such that no two lists of the same purpose have the same."""
+    """Return the checksum of a list of texts; different lists of the same purpose have different input."""
     text = "".join(f"{len(word)}:{word}" for word in words)
     # Damage may leave half of a surrogate pair; it must be hashed too.
     return hashlib.blake2b(
@@ -104,16 +104,16 @@ def verify_page(
     events_max: int,
     bytes_max: int,
 ) -> EventPage:
-    """Take events off `stored` while they fit the chain and the bounds.
+    """Read events from `stored` while they fit the chain and the bounds.
 
     Args:
         stored: Sequence, event and checksum in order, beginning with the event `after`, which is only chained
             to; with the first event if `after` is 0. No more is taken from it than the page needs.
-        execution_id: Named in errors.
-        head: Where the execution ends; missing events at the end are found by it.
-        after: The page begins behind it.
+        execution_id: The id to name in errors.
+        head: The head of the execution, which reveals missing events at the end.
+        after: The page begins after this sequence.
         events_max: Bound of the page.
-        bytes_max: Bound of the page, but for its first event.
+        bytes_max: Bound of the page, except for its first event.
 
     Raises:
         EventDamaged: an event is missing, there is one too many, or its bytes are not those that were
@@ -135,7 +135,7 @@ def verify_page(
             if chain(previous, event) != checksum:
                 raise _damaged(execution_id, sequence)
             events.append(event)
-        # BLAKE2b takes keys up to 64 bytes; a checksum that damage made longer is no key.
+        # BLAKE2b takes keys up to 64 bytes; a longer, damaged checksum cannot be one.
         if len(checksum) != CHECKSUM_BYTES:
             raise _damaged(execution_id, sequence)
         previous = checksum
@@ -154,16 +154,16 @@ def verify_scope_page(
     events_max: int,
     bytes_max: int,
 ) -> ScopePage:
-    """Take events of a scope while they fit the bounds.
+    """Read events of a scope while they fit the bounds.
 
     Args:
-        sequences: Those of the scope behind `after`, ascending. No more is taken than the page needs.
-        find_event: Returns the checksum before an event, the event, and its own checksum. Damage may have made each
-            of them anything.
-        execution_id: Named in errors.
-        after: The page begins behind it.
+        sequences: The scope's sequences after `after`, ascending. No more are read than the page needs.
+        find_event: Returns the checksum before an event, the event, and its own checksum. Each of them may be
+            damaged.
+        execution_id: The id to name in errors.
+        after: The page begins after this sequence.
         events_max: Bound of the page.
-        bytes_max: Bound of the page, but for its first event.
+        bytes_max: Bound of the page, except for its first event.
 
     Raises:
         EventDamaged: an event is missing, or its bytes are not those that were appended.
@@ -193,9 +193,9 @@ def verify_audit(
 
     Args:
         records: Number, record and checksum, by number.
-        execution_id: Named in errors.
-        head: Of the execution; records that are missing are found by it.
-        limit: How many at most.
+        execution_id: The id to name in errors.
+        head: The head of the execution, which reveals missing records.
+        limit: The most records to return.
 
     Raises:
         EventDamaged: a record is missing, there is one too many, or one is not what was appended.
@@ -214,7 +214,7 @@ def verify_audit(
 
 
 def damaged_row(execution_id: str) -> EventDamaged:
-    """Make the error for an execution whose row is damaged."""
+    """Return the error for an execution whose row is damaged."""
     return EventDamaged(
         f"the row of execution {execution_id} is damaged; the execution is quarantined, others go on; "
         "stop the server and run `plait store check` for all that is damaged",
@@ -223,7 +223,7 @@ def damaged_row(execution_id: str) -> EventDamaged:
 
 
 def verify_content(digest: str, content: bytes) -> bytes:
-    """Return the content back.
+    """Return the content if it has the digest.
 
     Raises:
         EventDamaged: it does not have the digest.
@@ -234,17 +234,17 @@ def verify_content(digest: str, content: bytes) -> bytes:
 
 
 def damaged_content(digest: str) -> EventDamaged:
-    """Make the error for a content that is not what was kept."""
+    """Return the error for a content that does not have its digest."""
     return EventDamaged(
         f"the content {digest} is damaged; executions that need it cannot go on", digest=digest
     )
 
 
 def damaged_scope(execution_id: str, scope_path: str) -> EventDamaged:
-    """Make the error for a scope of which the index is damaged."""
+    """Return the error for a scope whose index is damaged."""
     return EventDamaged(
         f"the index by scope of execution {execution_id} is damaged at {scope_path}; stop the server and run "
-        "`plait store salvage`, which makes it anew",
+        "`plait store salvage`, which rebuilds it",
         execution_id=execution_id,
         scope_path=scope_path,
     )
