@@ -1,41 +1,41 @@
 """The allocator: which ready node starts next, and at which worker (R4, Q1).
 
 Synchronous: a grant is made in memory the moment everything it takes is free. `trio.CapacityLimiter`s are
-used as counters (`acquire_on_behalf_of_nowait`), for trio's own queue is first-in-first-out and for one
+used as counters (`acquire_on_behalf_of_nowait`), because trio's own queue is first-in-first-out and serves one
 limiter, whereas R4 orders by priority and Q1 takes all permits or none.
 
 Rules
 1. A request needs a permit of the server, of its execution, of each scope around it that has a limit (N1) and of
    its node type (if that has one), and a slot of a worker: all or none. It holds nothing while it waits. One that
-   lacks something is passed over.
-2. R4's order holds within a namespace. Namespaces take turns: the one that was granted least is first. One that
-   has not waited for a while begins where the others are: what they were granted meanwhile gives it no head start.
-3. A request that has waited 10 s is kept each permit it lacked since, when that comes free, until it starts or
-   is withdrawn: requests later in R4's order do not see the permit, earlier ones do. A kept slot is one of the
-   worker with the most room that serves the type. Of requests that need the same permits only the first reserves,
-   for the others cannot start before it, and their permits would lie idle. A permit of an execution or a scope is
-   kept for the first request under that limit. All else is kept for the first of an execution, if that lacks a
-   permit of the execution or of a scope in it, and, of those that lack neither, for the first of each node type.
-   One that no worker serves reserves nothing. Between namespaces nothing is kept: a namespace that waits for its
-   own workers would stop all others.
-4. Permits of the engine (server, execution, scopes, node type) go back at the decision; the worker's slot when
-   the handler has ended or was given up. Each is given back once, by whoever holds the `Grant`.
+   lacks something is skipped.
+2. R4's order holds within a namespace. Namespaces take turns: the one with the fewest grants is first. One that
+   had nothing waiting for a while starts level with the others, so the grants that they got in the meantime give it
+   no head start.
+3. A request that has waited 10 s reserves each permit that it has lacked since, once the permit comes free, until
+   it starts or is withdrawn: requests later in R4's order do not see the permit, earlier ones do. A reserved slot
+   belongs to the worker with the most room that serves the type. Of requests that need the same permits only the
+   first reserves, because the others cannot start before it, and their permits would lie idle. A permit of an
+   execution or a scope is reserved for the first request under that limit. Everything else is reserved for the
+   first request of an execution, if it lacks a permit of the execution or of a scope in it, and, among those that
+   lack neither, for the first of each node type. A request that no worker serves reserves nothing. There are no
+   reservations between namespaces: a namespace that waits for its own workers would stop all others.
+4. The engine's permits (server, execution, scopes, node type) are returned at the decision; the worker's slot when
+   the handler has ended or was abandoned. Each is returned once, by the owner of the `Grant`.
 
 How it costs O(log n)
 - Requests that need the same permits are in one `TypeQueue`, a heap of groups by rank; what its first group lacks,
-  all lack, but for the permits of executions and scopes. So a queue is looked at by its first group alone. A
+  all lack, except for the permits of executions and scopes. So only the first group of a queue is examined. A
   group whose execution has no permit free moves to that execution's heap, until one comes free; a group inside it
-  whose scope has none to that scope's. Scopes inside an execution are seen through its group alone, so that a
-  permit that comes free moves one group, however many scopes are open.
-- What comes free makes ready those that may have lacked it: a slot the queues of the types that its worker
-  serves, a permit of a node type the queues of that type, a permit of an execution or scope its first blocked
-  group (when that has gone on, the next). For the server nobody is woken: what is ready stays ready while it has
-  no permit.
-- What is ready is taken in R4's order from a heap for each namespace, and namespaces by turns from another.
-- What a request is kept is worked out from times: it lacks what was exhausted after it had waited for 10 s. There
-  is nothing to be kept up to date for each request. The cost is linear in the reservers of the namespace (node
-  types, and executions with something that lacks a permit of theirs), once a dispatch and grant, and only if
-  anything has waited for 10 s.
+  whose scope has none to that scope's. Scopes inside an execution are reached only through its group, so
+  that a permit that comes free moves one group, however many scopes are open.
+- A freed permit makes ready whatever may have lacked it: a slot the queues of the types that its worker serves, a
+  permit of a node type the queues of that type, a permit of an execution or scope its first blocked group (once that
+  has started, the next). A permit of the server makes nothing ready, because queues stay ready while it has none.
+- Ready items are taken in R4's order from one heap for each namespace, and namespaces in turn from another.
+- Reservations are computed from times: a request lacks what was exhausted after it had waited for 10 s, so there is
+  no state to update for each request. The cost is linear in the reservers of the namespace (node types, and
+  executions with a request that lacks a permit of theirs), for each dispatch and grant, and only if anything has
+  waited for 10 s.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AllocatorStatistics:
     waiting: int
     """Requests that wait."""
     running: int
-    """Engine permits of the server that are out."""
+    """Permits of the server in use."""
     server_limit: int
     workers: int
     grants: int
@@ -88,16 +88,16 @@ class Allocator:
         """(namespace, type) -> its workers; there for each type that is served or waited for."""
         self._instances: dict[str, WorkerSlots] = {}
         self._requests: dict[tuple[str, str, str], Entry] = {}
-        """(namespace, execution, path) -> the request that waits."""
+        """(namespace, execution, path) -> the waiting request."""
         self._namespaces = Namespaces()
         self._arrivals = 0
         self._grants = 0
         self._moment = 0
-        """Grows whenever what is kept for whom may have changed since it was worked out."""
+        """Incremented whenever the reservations may have changed since they were computed."""
         self.is_held = False
-        """While true nothing is granted: the permits of what already runs are still being taken back."""
+        """While true nothing is granted, because the permits of running attempts are still being reclaimed."""
         self.on_capacity: Callable[[], None] = lambda: None
-        """Called when something came free for which requests wait; the owner then calls `dispatch` soon."""
+        """Called when capacity came free for waiting requests; the owner then calls `dispatch` soon."""
 
     def __repr__(self) -> str:
         return f"<Allocator {len(self._requests)} waiting, {len(self._instances)} workers>"
@@ -105,7 +105,7 @@ class Allocator:
     # Executions and workers come and go.
 
     def open_execution(self, namespace: str, execution_id: str, limit: int, submitted_s: float = 0.0) -> None:
-        """Make an execution known, with its limit and the time of its submission. Idempotent."""
+        """Add an execution, with its limit and the time of its submission. Idempotent."""
         key = namespace, execution_id
         if key not in self._executions:
             self._opened += 1
@@ -114,7 +114,7 @@ class Allocator:
             self._executions[key] = ExecutionQueue(queue, limit, submitted_s, self._opened)
 
     def close_execution(self, namespace: str, execution_id: str) -> None:
-        """Forget an execution that has no grants left; its requests are withdrawn. Idempotent."""
+        """Remove an execution that has no grants left; its requests are withdrawn. Idempotent."""
         execution = self._executions.pop((namespace, execution_id), None)
         if execution is not None:
             for limit in (execution, *execution.scopes.values()):
@@ -122,14 +122,14 @@ class Allocator:
             execution.namespace.open -= 1
 
     def open_scope(self, namespace: str, execution_id: str, scope_path: str, limit: int) -> None:
-        """Make the limit of a scope known, after those of the scopes around it. Idempotent."""
+        """Add the limit of a scope, after those of the scopes around it. Idempotent."""
         execution = self._executions[namespace, execution_id]
         if scope_path not in execution.scopes:
             outer = execution.limit_around(scope_path).chain
             execution.scopes[scope_path] = ScopeQueue(execution.namespace, outer, limit)
 
     def close_scope(self, namespace: str, execution_id: str, scope_path: str) -> None:
-        """Forget the limit of a scope, after those of the scopes in it; its requests are withdrawn. Idempotent."""
+        """Remove the limit of a scope, after those of the scopes in it; its requests are withdrawn. Idempotent."""
         scope = self._executions[namespace, execution_id].scopes.pop(scope_path, None)
         if scope is not None:
             self._withdraw_all(scope)
@@ -137,7 +137,7 @@ class Allocator:
     def attach_worker(
         self, namespace: str, worker_id: str, instance_id: str, slots: int, types: Mapping[str, int]
     ) -> None:
-        """Let a worker take attempts; one that comes back keeps the slots that its attempts hold."""
+        """Add a worker; one that comes back keeps the slots that its attempts hold."""
         worker = self._instances.get(instance_id)
         if worker is None:
             worker = self._instances[instance_id] = WorkerSlots(namespace, worker_id, instance_id, {})
@@ -147,13 +147,13 @@ class Allocator:
         self.change_worker(worker, lambda: worker.set_slots(slots))
 
     def set_worker_slots(self, instance_id: str, slots: int) -> None:
-        """Change how many attempts a worker takes at once; 0 means nothing new."""
+        """Change how many attempts a worker runs at once; at 0 it gets no new ones."""
         worker = self._instances.get(instance_id)
         if worker is not None:
             self.change_worker(worker, lambda: worker.set_slots(slots))
 
     def remove_worker(self, instance_id: str) -> None:
-        """Forget a worker that is gone. Idempotent."""
+        """Remove a worker that is gone. Idempotent."""
         worker = self._instances.pop(instance_id, None)
         if worker is None:
             return
@@ -164,7 +164,7 @@ class Allocator:
                 self._forget_pool(worker.namespace, name)
 
     def slots_in_use(self, instance_id: str) -> int:
-        """Count the slots of a worker that are taken."""
+        """Return how many slots of a worker are in use."""
         worker = self._instances.get(instance_id)
         return worker.slots.borrowed_tokens if worker is not None else 0
 
@@ -205,13 +205,13 @@ class Allocator:
         if entry is not None:
             self._remove(entry)
             if self._namespaces.has_held:
-                self.on_capacity()  # It may have been kept what another lacks.
+                self.on_capacity()  # It may have reserved what another lacks.
 
     def take_back(self, request: PermitRequest, worker_id: str, instance_id: str) -> Grant:
-        """Account for an attempt that already runs (after a restart), whatever the limits say."""
+        """Account for an attempt that already runs (after a restart), whatever the limits are."""
         worker = self._instances.get(instance_id)
         if worker is None:
-            # It has not come back yet; until then it takes nothing.
+            # The worker has not come back yet; until then it gets no new attempts.
             worker = WorkerSlots(request.namespace, worker_id, instance_id, {})
             self._instances[instance_id] = worker
         queue = self._executions[request.namespace, request.execution_id].limit_of(request.limit_path)
@@ -220,7 +220,7 @@ class Allocator:
         return grant
 
     def reason(self, namespace: str, execution_id: str, node_path: str) -> str:
-        """Say why a request waits (Q6): NO_WORKER or the first limit it lacks; empty if it does not wait."""
+        """Return why a request waits (Q6): NO_WORKER or the first limit it lacks; empty if it does not wait."""
         entry = self._requests.get((namespace, execution_id, node_path))
         if entry is None:
             return ""
@@ -232,7 +232,7 @@ class Allocator:
                 return limit.name
         if kind.pool.best() is None:
             return "WORKER_SLOTS"
-        # What is free is kept for others.
+        # All free permits are reserved for others.
         for each in limits:
             if not each.has_permit_for(entry.group):
                 return each.name
@@ -251,10 +251,10 @@ class Allocator:
             namespace = namespaces.take_first()
             namespaces.put_back(namespace, was_granted=self._grant_first(namespace))
 
-    # For grants.
+    # Used by grants.
 
     def give_back(self, engine: tuple[Limit, ...], borrower: object) -> None:
-        """Return permits to the limits of the engine, and look at what may have lacked them."""
+        """Return permits to the engine's limits, and make ready whatever may have lacked them."""
         for limit in engine:
             limit.give_back(borrower)
             if isinstance(limit, ScopeQueue):
@@ -266,12 +266,12 @@ class Allocator:
         self._tell()
 
     def change_worker(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
-        """Change what a worker has room for, and look at what may have lacked it."""
+        """Change a worker's capacity, and make ready whatever may have lacked it."""
         is_known = self._instances.get(worker.instance_id) is worker
         names = list(worker.types) if is_known else []
         namespace = self._namespaces.find(worker.namespace)
-        # A worker may serve many types, and each slot of it that comes free comes here: what needs a look at the
-        # workers is done for the types alone for which something waits.
+        # A worker may serve many types, and this runs for each slot of it that comes free: only the
+        # types that have waiting requests look at the workers.
         kinds = namespace.kinds if namespace is not None else {}
         waiting = [kinds[name] for name in names if name in kinds]
         exhausted = [kind.pool for kind in waiting if kind.pool.best() is None]
@@ -298,7 +298,7 @@ class Allocator:
     # Inside: granting.
 
     def _grant_first(self, namespace: NamespaceQueue) -> bool:
-        """Grant the first request of a namespace that can start; False if none can, and nothing is ready then."""
+        """Grant the first request of a namespace that can start; return False if none can, then nothing is ready."""
         while (ready := namespace.take_ready()) is not None:
             rank, item = ready
             if isinstance(item, ScopeQueue):
@@ -308,7 +308,7 @@ class Allocator:
             if group is None or item.pool.best() is None:
                 continue
             if group.rank != rank:
-                self._namespaces.make_ready(item)  # Its first was withdrawn or is blocked.
+                self._namespaces.make_ready(item)  # Its first group was withdrawn or is blocked.
                 continue
             if item.limit is not None and item.limit.free <= 0:
                 continue
@@ -322,7 +322,7 @@ class Allocator:
         return False
 
     def _let_go_on(self, queue: ScopeQueue, rank: Rank) -> None:
-        """Move the first group that a limit blocks back to where it belongs, if a permit is free for it."""
+        """Unblock the first group of a limit, if a permit is free for it."""
         group = queue.peek()
         if group is None or queue.free <= 0:
             return
@@ -335,9 +335,10 @@ class Allocator:
         self._namespaces.make_ready(queue)
 
     def _choose(self, kind: TypeQueue, rank: Rank) -> WorkerSlots | str:
-        """Choose a worker for the first request of a type, or name the first thing of which all is kept for others.
+        """Choose a worker for the first request of a type, or return the reason why it must wait.
 
-        A permit of the server and of the type is free.
+        The reason is the first limit whose free permits are all reserved for others. Requires a free permit of the
+        server and of the type.
         """
         reservations = self._reservations(kind.namespace)
         if reservations is None:
@@ -350,7 +351,7 @@ class Allocator:
         return reservations.slot_for(kind, rank) or "WORKER_SLOTS"
 
     def _reservations(self, namespace: NamespaceQueue) -> Reservations | None:
-        """Work out what is kept for whom; None if nothing can be."""
+        """Compute the reservations; None if there can be none."""
         if not namespace.has_waited_long(trio.current_time()):
             return None
         known = namespace.reservations
@@ -371,10 +372,10 @@ class Allocator:
         group.queue.note_exhausted()
         request.on_grant(grant)
 
-    # Inside: who waits where.
+    # Inside: which request waits where.
 
     def _group(self, queue: ScopeQueue, node_type: str) -> Group:
-        """Make the group of a limit and a node type, and those of the limits around it."""
+        """Create the group of a limit and a node type, and those of the limits around it."""
         group = queue.groups.get(node_type)
         if group is not None:
             return group
@@ -391,7 +392,7 @@ class Allocator:
         return group
 
     def _place(self, group: Group) -> None:
-        """Put a group where its first own request belongs now; one that is empty is forgotten."""
+        """Put a group where its first own request belongs now; an empty one is removed."""
         group.trim()
         queue = group.queue
         if group.entries:
@@ -408,7 +409,7 @@ class Allocator:
         self._namespaces.make_ready(group.move())
 
     def _forget_group(self, group: Group) -> None:
-        """Forget a group that is empty, and the one around it if that is empty then."""
+        """Remove an empty group, and the one around it if that becomes empty."""
         queue, kind, parent = group.queue, group.kind, group.parent
         group.rank = None
         del queue.groups[kind.name]
@@ -432,13 +433,13 @@ class Allocator:
         for entry in reversed(waiting):
             self._remove(entry)
         if waiting and self._namespaces.has_held:
-            self.on_capacity()  # They may have been kept what others lack.
+            self.on_capacity()  # They may have reserved what others lack.
 
     def _remove(self, entry: Entry) -> None:
         request, group = entry.request, entry.group
         del self._requests[request.namespace, request.execution_id, request.node_path]
         entry.is_waiting = False
-        # An entry may stay in a heap for long, and whom it would call is a whole execution.
+        # An entry may stay in a heap for long, and its callback refers to a whole execution.
         del entry.request
         group.waiting -= 1
         group.queue.namespace.leave()

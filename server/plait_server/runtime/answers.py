@@ -1,8 +1,8 @@
 """Answers the core's questions: `when`s, conditions, rendered inputs, joins' objects, the output.
 
 Everything is answered in place unless a text must first be read from the store (`ContentMissing`) or an
-expression is not known to be cheap (`HelperNeeded`); then `questions` sees to it. An answer is an input for the
-core: what cannot be evaluated is a problem in words, which fails the node (EXPRESSION).
+expression is not known to be cheap (`HelperNeeded`); then `questions` handles it. An answer is an input for the
+core: if evaluation fails, it holds the problem as text, which fails the node (EXPRESSION).
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ class Answers:
         self._evaluator = evaluator
         self._contents = contents
         self._done: dict[tuple[Work, str], str | ExpressionError] = {}
-        """What helpers said, for the question at hand."""
+        """The results from helpers for the current question."""
         self._parsed: dict[str, JsonValue] = {}
-        """Inputs and failures that the question at hand has named: of 1,000 `when`s each may name the same."""
+        """Inputs and failures that the current question has read: each of 1,000 `when`s may name the same."""
 
     def answer(self, question: Question) -> Input:
         """Answer a question in place.
 
         Raises:
-            ContentMissing: a text must be loaded first.
-            HelperNeeded: an expression must not run here.
+            ContentMissing: A text must be loaded first.
+            HelperNeeded: An expression must not run in this process.
         """
         self._parsed.clear()
         match question:
@@ -107,23 +107,23 @@ class Answers:
                 return OutputMade(question.scope_path, question.ticket, *made)
 
     def for_one_question(self) -> Answers:
-        """Make another that remembers what helpers say of one question."""
+        """Return a copy that remembers the helpers' results for one question."""
         return Answers(self._execution, self._evaluator, self._contents)
 
     def remember(self, work: Work, source: str, result: str | ExpressionError) -> None:
-        """Take what a helper said."""
+        """Store a helper's result."""
         self._done[work, source] = result
 
     def join_input(self, record: NodeRecord) -> str:
-        """Put together what a node's join gives it (section 6, J2, J4).
+        """Build the input that a node's join passes to it (section 6, J2, J4).
 
         Raises:
-            ContentMissing: a text must be loaded first.
-            ExpressionError: it is larger than 16 MiB.
+            ContentMissing: A text must be loaded first.
+            ExpressionError: The input is larger than 16 MiB.
         """
         scope = record.scope
-        # First, or texts that are too large together would push each other out of memory for ever. Failures give
-        # way: a join is not to fail for what those that it collects have to say.
+        # First, because texts that are too large together would evict each other for ever. Failures
+        # give way: a join must not fail because of the failures that it collects.
         is_bare = _exceed(self._carried_sizes(scope, record, is_bare=False))
         if is_bare and _exceed(self._carried_sizes(scope, record, is_bare=True)):
             message = (
@@ -157,7 +157,7 @@ class Answers:
             if isinstance(output, Failure)
             else self._contents.value(output)
         )
-        # The node ends with this very answer, so its record does not have it yet.
+        # The node ends with this answer, so its record does not have it yet.
         ended: JsonValue = {"failure" if isinstance(output, Failure) else "output": carried}
         verdicts: list[bool | str] = []
         for place in question.edges:
@@ -254,7 +254,7 @@ class Answers:
         more: Mapping[str, JsonValue],
         ended: JsonValue = None,
     ) -> JsonValue:
-        """Evaluate an expression; `ended` is what it sees of a node that is just ending."""
+        """Evaluate an expression; `ended` is its view of a node that is just ending."""
         said = self._said(Work.EVALUATE, source)
         if said is not None:
             return parse_json(said)
@@ -265,7 +265,7 @@ class Answers:
         return expression.evaluate(variables)
 
     def _said(self, work: Work, source: str) -> str | None:
-        """Return what a helper said, if one was asked; what it sees need not be put together again then."""
+        """Return a helper's result, if there is one; then the variables need not be built again."""
         done = self._done.get((work, source))
         if isinstance(done, ExpressionError):
             raise done
@@ -274,7 +274,7 @@ class Answers:
     def _variables(
         self, facts: ExpressionFacts, scope: Scope, record: NodeRecord | None, ended: JsonValue = None
     ) -> dict[str, JsonValue]:
-        """Gather the variables that an expression names, and no others (N5)."""
+        """Collect the variables that an expression names, and no others (N5)."""
         execution = self._execution
         variables: dict[str, JsonValue] = {}
         for root in facts.roots:
@@ -306,7 +306,7 @@ class Answers:
         return seen
 
     def _once(self, name: str, text: Callable[[], str]) -> JsonValue:
-        """Parse a text once a question: the failure of a node, by its path, or the input (no path is empty)."""
+        """Parse a text once per question: a node's failure, by its path, or the input (no path is empty)."""
         if name not in self._parsed:
             self._parsed[name] = parse_json(text())
         return self._parsed[name]
@@ -377,7 +377,7 @@ class Answers:
         return self._contents.text(source.output or NULL)
 
     def _failure_text(self, failure: Failure | None, *, is_bare: bool = False) -> str:
-        """Write a failure with its details and causes, or bare, without them; null where none is left to show."""
+        """Write a failure with its details and causes, or bare, without them; null if there is none."""
         if failure is None:
             return "null"
         if is_bare:
@@ -386,7 +386,7 @@ class Answers:
 
 
 def problem_with(question: Question, problem: str) -> Input:
-    """Make the answer to a question that cannot be answered."""
+    """Return the answer to a question that cannot be answered."""
     match question:
         case JudgeEdges():
             return EdgesJudged(question.node_path, question.ticket, (problem,) * len(question.edges))
@@ -399,7 +399,7 @@ def problem_with(question: Question, problem: str) -> Input:
 
 
 def _exceed(sizes: Iterable[int]) -> bool:
-    """Say whether sizes are more than a join may put together, as soon as it is known."""
+    """Return whether the total size is more than a join may hold, stopping as soon as that is known."""
     return any(total > JOINED_INPUT_BYTES_MAX for total in accumulate(sizes))
 
 

@@ -1,7 +1,7 @@
-"""The one seam to asyncio: what must run under grpc.aio's loop crosses into trio here, and back.
+"""The only bridge to asyncio: calls between grpc.aio's loop and trio cross here, both ways.
 
 Cancellation crosses both ways: a client's cancel or deadline cancels the trio function; a trio cancel scope
-around a call cancels it at the far side. Streams cross once a frame, not once a message.
+around a call cancels it at the far side. Streams cross once for each frame, not for each message.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_loop() -> AsyncGenerator[asyncio.AbstractEventLoop]:
-    """Run an asyncio loop within trio; everything below needs it around.
+    """Run an asyncio loop within trio; everything below requires it.
 
-    At the exit calls from asyncio and the tasks of asyncio are cancelled, and waited for.
+    At the exit, calls from asyncio and asyncio's tasks are cancelled and awaited.
     """
     async with trio_asyncio.open_loop() as loop:
         yield BurstLoop.adopt(loop)

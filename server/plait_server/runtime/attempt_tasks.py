@@ -1,7 +1,7 @@
 """The attempts of one execution: a task for each.
 
-A task has an attempt carried out and posts how it ended; its cancel scope holds every kind of cancel. What an
-attempt holds is in `permits`.
+A task runs an attempt and posts how it ended; every kind of cancel goes through its cancel scope. The permits that
+an attempt holds are in `permits`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _BY_REPORT: Final = (
     AttemptOutcome.RETURNED,
     AttemptOutcome.LOST,
 )
-"""How attempts end by a report, after which their tasks have nothing to wait for."""
+"""The outcomes reported by workers, after which a task has nothing to wait for."""
 
 
 class _Running:
-    """An attempt's task; hears what its worker says meanwhile."""
+    """An attempt's task; receives its worker's reports."""
 
     __slots__ = ("_attempt", "_machine", "_node_path", "_post", "_worker_id", "reason", "scope")
 
@@ -50,7 +50,7 @@ class _Running:
         self._post = post
         self.scope = trio.CancelScope()
         self.reason = ""
-        """Why it was stopped, for the worker; empty while it was not."""
+        """Why it was stopped, for the worker; empty if it was not."""
 
     def stop_reason(self) -> str:
         return self.reason
@@ -59,7 +59,7 @@ class _Running:
         self._post(Receipt(self._node_path, self._attempt, stage, self._worker_id, usage))
 
     def on_usage(self, unit: str, amount: str) -> None:
-        # Not an input: nothing follows from it until the attempt ends.
+        # Not an input: it has no effect until the attempt ends.
         self._machine.note_usage(self._node_path, self._attempt, unit, amount)
 
 
@@ -97,7 +97,7 @@ class AttemptTasks:
         return f"<AttemptTasks {len(self._running)} running>"
 
     def let_go(self) -> None:
-        """Drop the execution, once no attempt runs: tracebacks of cancelled attempts may keep this object."""
+        """Drop the execution, once no attempt runs: tracebacks of cancelled attempts may keep this object alive."""
         del self._machine, self._execution, self._contents, self._answers, self._post, self._on_end
 
     @property
@@ -107,14 +107,14 @@ class AttemptTasks:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs and nothing is held."""
+        """Whether nothing runs and no permit is held."""
         return not self._running and self._permits.is_empty
 
     def take_back(self, node_path: str, number: int) -> None:
-        """Account for an attempt that is at its worker since before the execution was read back."""
+        """Account for an attempt that has been at its worker since before the execution was read back."""
         held = self._held(node_path, number)
         kind, attempt = held.node.kind, held.attempt
-        assert isinstance(kind, Task)  # nothing else has attempts
+        assert isinstance(kind, Task)  # only tasks have attempts
         record = self._execution.find(node_path)
         limits = record.scope.limits if record is not None else ()
         self._permits.take_back(
@@ -127,14 +127,14 @@ class AttemptTasks:
         )
 
     def decided(self, event: Event) -> None:
-        """Take note of an event: an attempt that ended gives the engine's permits back."""
+        """Handle an event: an attempt that ended returns the engine's permits."""
         detail = event.detail
         if not isinstance(detail, AttemptEnded):
             return
         key = event.node_path, event.attempt
         running = self._running.get(key)
         if running is not None and detail.outcome in _BY_REPORT:
-            running.scope.cancel()  # The report came another way; nobody is to be told.
+            running.scope.cancel()  # The report came another way; the worker need not be told.
         self._permits.release_engine(key)
 
     # Tasks.
@@ -143,7 +143,7 @@ class AttemptTasks:
         """Keep the input that a join made until its node starts."""
         record = self._execution.find(made.node_path)
         if record is None or made.payload is None:
-            return  # Its scope was closed while a helper made the input.
+            return  # Its scope was closed while a helper rendered the input.
         if isinstance(record.node.kind, Task) and record.node.input is None:
             self._inputs[made.node_path] = made.payload
 
@@ -155,13 +155,13 @@ class AttemptTasks:
         nursery.start_soon(partial(self._carry_out, held, running, recovered=recovered))
 
     def stop(self, nursery: trio.Nursery, node_path: str, attempt: int, reason: str) -> None:
-        """Have the worker told to cancel an attempt, if it may not know yet."""
+        """Tell the worker to cancel an attempt, if it may not know yet."""
         if (node_path, attempt) not in self._running and self._permits.holds((node_path, attempt)):
             # It was being cancelled when the execution was read back.
             self.start(nursery, node_path, attempt, recovered=True)
         running = self._running.get((node_path, attempt))
         if running is None:
-            # Its report came while the decision became durable: the handler has ended, and nobody is to be told.
+            # Its report came while the decision became durable: the handler has ended, and the worker need not be told.
             worker_id = self._held(node_path, attempt).attempt.worker_id
             self._post(Receipt(node_path, attempt, CancelStage.EXITED, worker_id))
             return
@@ -169,13 +169,13 @@ class AttemptTasks:
         running.scope.cancel()
 
     def key(self, node_path: str, attempt: int) -> AttemptKey:
-        """Name an attempt to workers."""
+        """Return the key that identifies an attempt to workers."""
         found = self._execution.attempt(node_path, attempt)
         run = found.run if found is not None else self._execution.run
         return AttemptKey(self._namespace, self._execution.execution_id, run, node_path, attempt)
 
     def post_result(self, result: AttemptResult) -> None:
-        """Post how an attempt ended, as its worker says; long texts in it are kept by digest."""
+        """Post an attempt's result from its worker; its long texts are stored by digest."""
         output, failure = result.output, result.failure
         if output is not None:
             output = self._contents.keep(output.json)
@@ -190,7 +190,7 @@ class AttemptTasks:
     def _held(self, node_path: str, number: int) -> NodeAttempt:
         found = self._execution.node_attempt(node_path, number)
         if found is None:
-            message = f"attempt {number} of {node_path!r} never was; please report this"
+            message = f"attempt {number} of {node_path!r} never existed; please report this"
             raise InvariantViolated(message)
         return found
 
@@ -201,7 +201,7 @@ class AttemptTasks:
                 assignment = await self._assignment(held, self.key(node_path, attempt), recovered=recovered)
                 self.post_result(await self._environment.workers.execute(assignment, running))
                 if running.reason:
-                    # It was stopped between the result and this task's turn: the handler has ended, and nobody is told.
+                    # It was stopped between the result and this task's turn: the handler has ended.
                     running.on_receipt(CancelStage.EXITED)
         finally:
             key = node_path, attempt
@@ -213,10 +213,10 @@ class AttemptTasks:
     async def _assignment(self, held: NodeAttempt, key: AttemptKey, *, recovered: bool) -> Assignment:
         node, attempt = held.node, held.attempt
         kind = node.kind
-        assert isinstance(kind, Task)  # nothing else has attempts
+        assert isinstance(kind, Task)  # only tasks have attempts
         payload = await self._input(held)
         timeout_s = (node.timeouts or DEFAULT_TIMEOUTS).attempt_s
-        # A worker that was given no time at all would take it for no bound.
+        # A worker would take 0 for no limit.
         left_s = (
             max(0.001, attempt.started_s + timeout_s - self._environment.seams.now_s()) if timeout_s else 0.0
         )
@@ -246,7 +246,7 @@ class AttemptTasks:
     async def _input(self, held: NodeAttempt) -> Payload:
         record = self._execution.find(held.node_path)
         if record is None:
-            return NULL  # Its scope is closed: it is only told to stop.
+            return NULL  # Its scope is closed; the worker is only told to stop.
         if record.node.input is not None and record.input is not None:
             return record.input
         kept = self._inputs.pop(record.path, None)
@@ -256,9 +256,9 @@ class AttemptTasks:
             return self._execution.input_of(record.scope)
         while True:
             try:
-                # The first attempt's step kept it, if it is long; nothing new is to be saved.
+                # If it is long, the first attempt's step stored it, so there is nothing new to save.
                 return self._contents.keep(self._answers.join_input(record))
             except ContentMissing as missing:
-                # Reading it may take a while; a worker is told of a cancel nonetheless.
+                # Reading it may take a while; a worker is told of a cancel regardless.
                 with trio.CancelScope(shield=True):
                     await self._contents.load(missing.digest)

@@ -1,4 +1,4 @@
-"""Making an execution of the bytes of its graph, when it is submitted and when it is read back."""
+"""Builds an execution from the bytes of its graph, when it is submitted and when it is read back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plait_server.encoding.graph_codec import analysis_from_bytes_in_slices, gra
 def build_execution(
     graph_content: bytes, analysis_content: bytes, values: tuple[Graph, Analysis] | None = None
 ) -> Slices[Execution]:
-    """Make an execution to which nothing has happened, in slices; the arguments are those of `build_definition`."""
+    """Build an execution without events, in slices; the arguments are those of `build_definition`."""
     definition = yield from build_definition(graph_content, analysis_content, values)
     return (yield from execution_in_slices(definition))
 
@@ -20,12 +20,12 @@ def build_execution(
 def build_definition(
     graph_content: bytes, analysis_content: bytes, values: tuple[Graph, Analysis] | None = None
 ) -> Slices[Definition]:
-    """Make a graph ready to run, in slices.
+    """Compile a graph, in slices.
 
     Args:
         graph_content: A valid plait.v1.Graph.
         analysis_content: Its plait.journal.v1.GraphAnalysis.
-        values: What is in them, if it is known already.
+        values: The graph and analysis in them, if they have been read already.
     """
     if values is None:
         graph = yield from graph_from_bytes_in_slices(graph_content)

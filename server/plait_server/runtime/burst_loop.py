@@ -1,21 +1,21 @@
 """A trio-asyncio loop that runs its callbacks in bursts.
 
 trio-asyncio 0.16 runs one callback in a round of trio's scheduler, under a cancel scope of its own, and waits for its
-queue after each event of a file; a unary call of grpc.aio takes some twenty callbacks. This loop keeps what is queued
-in a deque and runs all of it at once. All else is trio-asyncio's: files, threads, signals, what the running loop is,
-and the order in which things end.
+queue after each event of a file; a unary call of grpc.aio takes some twenty callbacks. This loop keeps queued
+callbacks in a deque and runs all of them at once. Everything else is trio-asyncio's: files, threads, signals, the
+running loop, and the order of shutdown.
 
-1. Callbacks run in the order in which they were queued; a timer that is due goes first. No trio task runs meanwhile.
-2. What a callback queues may run in the same burst, but after `CALLBACKS_MAX` callbacks or `BURST_S_MAX` trio's tasks
-   get to run.
-3. Whoever has queued something runs the burst itself, if it is about to wait: the task of a file, a trio task that
-   calls into asyncio, and one that ends a call from asyncio. That saves two rounds of the scheduler each.
-4. Cancelling a call cancels what it called, both ways, and the call ends when that has ended.
-5. An exception of a callback is logged, as by asyncio; what is no `Exception` ends the loop.
+1. Callbacks run in the order in which they were queued; a timer that is due goes first. No trio task runs in between.
+2. Callbacks queued by a callback may run in the same burst, but after `CALLBACKS_MAX` callbacks or `BURST_S_MAX`
+   trio's tasks get their turn.
+3. A task that has queued a callback and is about to wait runs the burst itself: the task of a file, a trio task that
+   calls into asyncio, and one that ends a call from asyncio. That saves two rounds of the scheduler each time.
+4. Cancelling a call cancels the called function, both ways, and the call ends when the function has ended.
+5. An exception of a callback is logged, as asyncio does; anything that is not an `Exception` ends the loop.
 
-It overrides private methods of the loop and uses its private attributes, since there is no public way. To be removed
-when trio-asyncio does the same. Rejected: a loop of asyncio's own that trio runs without trio-asyncio; it takes no less
-time, and all that is listed above as trio-asyncio's would be ours.
+It overrides private methods of the loop and uses its private attributes, because there is no public API. To be removed
+when trio-asyncio does the same. Rejected: running asyncio's own loop from trio without trio-asyncio. It takes no less
+time, and we would have to maintain everything listed above as trio-asyncio's.
 """
 
 # ruff: noqa: SLF001 -- see above
@@ -44,7 +44,7 @@ BURST_S_MAX: Final = 0.001
 
 
 class BurstLoop(trio_asyncio.TrioEventLoop):
-    """The loop. `trio_asyncio.open_loop` makes one of its own class, which `adopt` then makes one of this."""
+    """The loop. `trio_asyncio.open_loop` creates its own class of loop, which `adopt` then changes to this one."""
 
     _burst: deque[Any]
     _wake: trio.Event
@@ -60,22 +60,22 @@ class BurstLoop(trio_asyncio.TrioEventLoop):
 
     @classmethod
     def adopt(cls, loop: trio_asyncio.TrioEventLoop) -> BurstLoop:
-        """Make a loop that has just been opened one of this class."""
+        """Change a loop that has just been opened to this class."""
         loop.__class__ = cls
         adopted = cast("BurstLoop", loop)
         adopted._burst = deque()
         adopted._wake = trio.Event()
         adopted._is_in_burst = False
         adopted._failed = None
-        """What ends the loop, if anything other than its own task met it."""
+        """The exception that ends the loop, if it was raised outside of the loop's own task."""
         adopted._waits_until_s = math.inf
         """The time of the timer that the loop's task waits for."""
-        # Its task waits for the queue that it had, and comes back from this to the methods below.
+        # Its task waits for the loop's old queue; this wakes it, and it continues in the methods below.
         adopted._q_send.send_nowait(asyncio.Handle(_nothing, (), adopted))
         return adopted
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log what a callback raised: it concerns one call, and others go on."""
+        """Log a callback's exception: it concerns one call, and others continue."""
         asyncio.SelectorEventLoop.default_exception_handler(self, context)
 
     def call_soon_threadsafe(
@@ -126,7 +126,7 @@ class BurstLoop(trio_asyncio.TrioEventLoop):
                     self.run_burst(handle)
 
     def run_burst(self, first: Any = None) -> None:  # noqa: ANN401 # an asyncio.Handle with its private attributes
-        """Run what is queued, up to the limits, with a handle before it if one is given; nothing within a burst."""
+        """Run the queued callbacks, up to the limits, after `handle` if one is given; do nothing inside a burst."""
         if self._is_in_burst:
             if first is not None:
                 self._burst.append(first)
@@ -217,7 +217,7 @@ class BurstLoop(trio_asyncio.TrioEventLoop):
 
 
 class _TrioCall(asyncio.Future[T]):
-    """A trio function that runs; a cancel of the future is one of the function, whose end is waited for (rule 4)."""
+    """A running trio function. Cancelling the future cancels the function and waits for its end (rule 4)."""
 
     def __init__(self, loop: BurstLoop) -> None:
         super().__init__(loop=loop)
@@ -239,12 +239,12 @@ def _nothing() -> None:
 
 
 async def _call(function: Callable[[], Awaitable[T]]) -> T:
-    """Call a function as a task does: what it asks of the running loop, it must find."""
+    """Call a function in the context of a task, because it may ask for the running loop."""
     return await function()
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split what was raised in what only trio may see, cancels, and the rest."""
+    """Split an exception into the part that only trio may see, the cancels, and the rest."""
     if isinstance(error, trio.Cancelled):
         return error, None
     if not isinstance(error, BaseExceptionGroup):

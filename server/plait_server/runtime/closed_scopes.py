@@ -1,8 +1,8 @@
-"""Reads scopes that have ended back from their own events, for calls that show their nodes (N2).
+"""Rebuilds scopes that have ended from their events, for calls that show their nodes (N2).
 
-What was read last is kept, since a page goes on where the one before ended, and a large scope takes seconds. What is
-kept is bounded by its number, for what lives longer costs the garbage collector more, and by nodes and edges; the
-newest is kept whatever its size.
+The scopes read last are cached, because a page continues where the previous one ended, and a large scope takes seconds.
+The cache is bounded in number, because long-lived objects slow the garbage collector, and in nodes and edges; the
+newest scope is kept whatever its size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 1024 * 1024
 KEPT_MAX: Final = 64
 ELEMENTS_MAX: Final = 50_000
-"""Nodes and edges of all that is kept but the newest: some 25 MB."""
+"""Nodes and edges of all cached scopes except the newest: some 25 MB."""
 
 Key: TypeAlias = tuple[str, str, str]
 """Namespace, execution id, scope path."""
@@ -35,11 +35,11 @@ Key: TypeAlias = tuple[str, str, str]
 class _Kept(NamedTuple):
     scope: Scope
     sequence: int
-    """The last event that was read."""
+    """The sequence of the last event that was read."""
 
 
 class ClosedScopes:
-    """Reads scopes that have ended."""
+    """Rebuilds scopes that have ended."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -50,16 +50,16 @@ class ClosedScopes:
         return f"<ClosedScopes {len(self._kept)} kept, {self._elements} nodes and edges>"
 
     async def read(self, namespace: str, execution: Execution, scope_path: str) -> Scope:
-        """Read a scope that has ended, as it is now: late usage may still come.
+        """Return a scope that has ended, as of now: late usage may still be added.
 
         Args:
-            namespace: Where the execution is.
-            execution: It has the scope among those that are closed. What it says of other scopes is looked at, too.
-            scope_path: The scope's.
+            namespace: The namespace of the execution.
+            execution: The execution, in which the scope is closed. Its facts about other scopes are used, too.
+            scope_path: The path of the scope.
 
         Raises:
-            EventDamaged: an event, the index or the graph is damaged, or some of it is missing.
-            JournalUnavailable: the store does not answer.
+            EventDamaged: An event, the index or the graph is damaged or incomplete.
+            JournalUnavailable: The store does not answer.
         """
         key = namespace, execution.execution_id, scope_path
         closed = execution.closed[scope_path]
@@ -83,7 +83,7 @@ class ClosedScopes:
                 await pacing.pause_if_due()
         if scope is None or outcomes_of(scope) != closed.outcomes:
             raise _incomplete(execution, scope_path)
-        scope.close()  # Nothing waits in it.
+        scope.close()  # Nothing in it waits.
         self._keep(key, _Kept(scope, after))
         return scope
 
@@ -115,7 +115,7 @@ class ClosedScopes:
         outer_path, _, node_id = scope_path.rpartition("/")
         outer = await self.definition(namespace, execution, outer_path)
         inner = outer.inner.get(outer.adjacency.index[node_id])
-        # A graph that an output was stands in the event that opened the scope alone.
+        # A graph taken from an output is only in the event that opened the scope.
         return inner if inner is not None else (await self.read(namespace, execution, scope_path)).definition
 
     def _keep(self, key: Key, kept: _Kept) -> None:
@@ -143,14 +143,14 @@ def _apply(scope: Scope, event: Event) -> None:
     try:
         apply_alone(scope, event)
     except InvariantViolated as error:
-        # Each event is whole; one between them is missing.
+        # Each event is intact, but one between them is missing.
         raise EventDamaged(error.message) from error
 
 
 def _incomplete(execution: Execution, scope_path: str) -> EventDamaged:
     message = (
         f"the index by scope of execution {execution.execution_id} lacks events of {scope_path}; stop the server and "
-        "run `plait store salvage`, which makes it anew"
+        "run `plait store salvage`, which rebuilds it"
     )
     return EventDamaged(message, execution_id=execution.execution_id, scope_path=scope_path)
 

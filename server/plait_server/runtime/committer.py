@@ -1,4 +1,4 @@
-"""Group commit: whatever all executions decided in one round of the scheduler becomes durable in one append.
+"""Group commit: everything that executions decide in one round of the scheduler becomes durable in one append.
 
 The bound of the queue is the number of live executions and calls: each waits for its own item.
 """
@@ -19,7 +19,7 @@ from plait_server.runtime.gathering import Gathering
 logger = logging.getLogger(__name__)
 
 FULL_RETRY_S: Final = 1.0
-"""How often a full disk is tried again: space comes back by a person's hand."""
+"""Seconds between retries while the disk is full, because it takes a person to free space."""
 
 
 class _Pending:
@@ -41,9 +41,9 @@ class CommitterStatistics:
     """Appends, each of which made all of its items durable together."""
     items: int
     wait_p50_s: float
-    """Within this time half of the items were durable, from the moment they were queued."""
+    """Half of the items were durable within this time after they were queued."""
     wait_p99_s: float
-    """Likewise 99 % of them."""
+    """99 % of the items were durable within this time after they were queued."""
 
 
 class Committer:
@@ -52,7 +52,7 @@ class Committer:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.gathering: Final = Gathering()
-        """Asked by the executions before each step."""
+        """Checked by the executions before each step."""
         self._queue: list[_Pending] = []
         self._wake = trio.Event()
         self._is_closed = False
@@ -71,13 +71,12 @@ class Committer:
     async def append(self, item: AppendItem) -> AppendResult:
         """Make an item durable.
 
-        Once queued the item is appended even if the caller is cancelled; the caller then does not learn the
-        result.
+        Once queued, the item is appended even if the caller is cancelled, who then does not learn the result.
 
         Raises:
-            JournalFull: nothing was written.
-            JournalUnavailable: unknown whether it was written.
-            ShuttingDown: nothing was written.
+            JournalFull: Nothing was written.
+            JournalUnavailable: It is unknown whether the item was written.
+            ShuttingDown: Nothing was written.
         """
         if self._is_closed:
             raise ShuttingDown
@@ -94,7 +93,7 @@ class Committer:
         """Make an item durable, waiting for as long as the disk is full.
 
         Raises:
-            JournalUnavailable: unknown whether it was written.
+            JournalUnavailable: It is unknown whether the item was written.
         """
         while True:
             try:
@@ -102,20 +101,20 @@ class Committer:
             except JournalFull:
                 await trio.sleep(FULL_RETRY_S)
             except ShuttingDown:
-                # The server's own tasks are stopped too, some steps later: that is no error of theirs.
+                # The server's own tasks are stopped too, some steps later, so this is not an error.
                 await trio.sleep_forever()
 
     async def run(self) -> None:
-        """Append until cancelled; what is queued then is refused, so that nobody waits for ever.
+        """Append until cancelled; then refuse the queued items, so that no caller waits for ever.
 
         Raises:
-            JournalUnavailable, StoreDamaged: the store failed. What it kept of the last append is unknown, so the
-                server must stop and read the store anew.
+            JournalUnavailable, StoreDamaged: The store failed. It is unknown how much of the last append it kept,
+                so the server must stop and read the store again.
         """
         try:
             while True:
                 await self._wake.wait()
-                # The executions that are about to step in this round join in.
+                # Executions that are about to step in this round join the append.
                 await trio.lowlevel.checkpoint()
                 batch = self._take_batch()
                 with trio.CancelScope(shield=True):
@@ -127,7 +126,7 @@ class Committer:
                 pending.done.set()
 
     def _take_batch(self) -> list[_Pending]:
-        """Take what is queued, of each execution only the first (rule 1 of the journal); the rest waits a round."""
+        """Take the queued items, only the first for each execution (rule 1 of the journal); the rest waits a round."""
         self._wake = trio.Event()
         first: dict[tuple[str, str], _Pending] = {}
         later: list[_Pending] = []
@@ -149,7 +148,7 @@ class Committer:
             )
             _fail(batch, error)
         except BaseException as error:
-            # Some of those who wait are shielded: they must hear of it before it ends the server.
+            # Some waiting callers are shielded; they must get the error before it ends the server.
             _fail(batch, error if isinstance(error, JournalUnavailable) else JournalUnavailable(str(error)))
             raise
         else:

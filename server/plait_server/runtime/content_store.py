@@ -1,4 +1,4 @@
-"""The texts of an execution's payloads: what is inline, what is stored by digest, and what was parsed before."""
+"""The texts of an execution's payloads: inline ones, ones stored by digest, and values parsed before."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from plait_server.errors import EventDamaged
 from plait_server.ports.journal import NamespaceJournal
 
 CACHE_BYTES_MAX: Final = 16 * MIB
-"""Texts kept in memory for an execution: as much as one join may need at once."""
+"""The most text kept in memory for an execution: as much as one join may need at once."""
 
 
 class ContentMissing(Exception):
-    """A text has to be read from the store first; not an error, and never seen outside this package."""
+    """A text has to be read from the store first. This is not an error, and never leaves this package."""
 
     def __init__(self, digest: str) -> None:
         self.digest = digest
@@ -36,11 +36,11 @@ class ContentStore:
         self.unsaved: dict[str, bytes] = {}
         """digest -> content that the next append must carry."""
         self.saving: Mapping[str, bytes] = {}
-        """digest -> content of the append under way: the store may not have it yet."""
+        """digest -> content of the pending append, which the store may not have yet."""
 
     def keep(self, text: str) -> Payload:
-        """Make a payload of a text; a long one is kept by digest and put with the next append."""
-        if len(text) <= INLINE_BYTES_MAX // 4:  # Not even in the widest characters is it too long.
+        """Return a payload for a text; a long one is stored by digest, with the next append."""
+        if len(text) <= INLINE_BYTES_MAX // 4:  # Short enough even if every character takes four bytes.
             return Payload(text)
         content = text.encode()
         if len(content) <= INLINE_BYTES_MAX:
@@ -54,7 +54,7 @@ class ContentStore:
         """Return the text of a payload.
 
         Raises:
-            ContentMissing: it must be loaded first.
+            ContentMissing: The text must be loaded first.
         """
         if not payload.digest:
             return payload.json
@@ -69,10 +69,10 @@ class ContentStore:
         return text
 
     def value(self, payload: Payload) -> JsonValue:
-        """Return the parsed value of a payload; parsed once while it is kept.
+        """Return the parsed value of a payload; it is parsed only once while it is cached.
 
         Raises:
-            ContentMissing: it must be loaded first.
+            ContentMissing: The text must be loaded first.
         """
         if not payload.digest and len(payload.json) < 64:  # cheaper to parse than to look up
             return parse_json(payload.json)
@@ -86,10 +86,10 @@ class ContentStore:
         return value
 
     async def load(self, digest: str) -> None:
-        """Read a text from the store, so that `text` has it.
+        """Load a text from the store, so that `text` returns it.
 
         Raises:
-            EventDamaged: the store has lost it, or it is damaged.
+            EventDamaged: The store has lost the text, or it is damaged.
         """
         content = await self._journal.read_content(digest)
         if content is None:
@@ -101,7 +101,7 @@ class ContentStore:
         if digest not in self._texts:
             self._bytes += len(text)
         self._texts[digest] = text
-        # The newest stays whatever its size: it is what is needed now.
+        # The newest stays whatever its size, because it is needed now.
         while self._bytes > CACHE_BYTES_MAX and len(self._texts) > 1:
             _, dropped = self._texts.popitem(last=False)
             self._bytes -= len(dropped)

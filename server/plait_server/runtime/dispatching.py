@@ -1,4 +1,4 @@
-"""Granting what came free outside of any execution's step: a worker's slot, another execution's permit."""
+"""Grants capacity that came free outside of any execution's step, such as a worker's slot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plait_server.runtime.allocator import Allocator
 
 
 async def keep_dispatching(allocator: Allocator) -> None:
-    """Dispatch soon after each time that an allocator says that capacity came free, until cancelled."""
+    """Dispatch soon after each time that an allocator reports free capacity, until cancelled."""
     capacity = trio.Event()
 
     def note_capacity() -> None:

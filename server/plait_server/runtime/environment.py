@@ -17,7 +17,7 @@ from plait_server.runtime.committer import Committer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What the runtime works with: the ports, and its own two parts that are shared."""
+    """The shared parts that the runtime uses: the ports, and two objects of its own."""
 
     journal: Journal
     workers: Workers
@@ -28,6 +28,6 @@ class Environment:
     observer: Observer
     sampler: Sampler
     retelling: Retelling | None
-    """Is told again the events of executions that were open at the start; None: nobody is."""
+    """Receives the earlier events of executions that were open at the start; None if nothing needs them."""
     allocator: Allocator
     committer: Committer

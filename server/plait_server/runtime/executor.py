@@ -2,16 +2,16 @@
 
 Rules
 1. One step, one commit: take the inputs that are due (at most 128 or 2 ms, so that pings and small executions
-   are never behind a large one; what an instant of a large graph has left to settle comes first in the next
-   step), decide, answer questions, offer, grant, decide again until nothing is left;
-   append all events of the step at once; when they are durable publish, answer, start and stop attempts.
-   Nothing is seen outside before.
-2. The deciding part (`_decide_due`) does not await: no state changes under it. Between steps others may read.
-3. Each attempt is a task with its own cancel scope, which holds every kind of cancel. Its timeout is a timer
+   never wait behind a large one; the rest of a large decision comes first in the next step), decide, answer
+   questions, offer, grant, decide again until nothing is left; append all events of the step at once; when they
+   are durable publish, answer, start and stop attempts. Nothing is visible outside before that.
+2. The deciding part (`_decide_due`) does not await, so the state does not change during it. Others may read between
+   steps.
+3. Each attempt is a task with its own cancel scope, through which every kind of cancel goes. Its timeout is a timer
    of the machine: a worker is told to stop only when the journal says so (A2). Nodes that wait for capacity
    are requests at the allocator, not tasks.
-4. If an append is refused, what was granted is given back and `ExecutionDropped` is raised: the state in
-   memory is ahead of the journal and must be read again.
+4. If an append is refused, the grants are returned and `ExecutionDropped` is raised: the state in
+   memory is ahead of the journal, and the execution must be read again.
 5. An execution in which nothing runs, nothing waits for capacity and no timer is near goes to sleep: `run`
    returns.
 """
@@ -83,7 +83,7 @@ INPUTS_MAX: Final = 128
 DECIDING_S_MAX: Final = 0.002
 """Seconds of deciding in one step, for inputs that lead to many events."""
 SLEEP_AFTER_S: Final = 60.0
-"""An execution whose next timer is farther than this away is put to sleep: reading it again costs milliseconds."""
+"""An execution whose next timer is farther than this away is put to sleep; reading it again costs milliseconds."""
 
 
 class ExecutionDropped(Exception):
@@ -113,7 +113,7 @@ class Executor:
         self.machine = Machine(execution)
         self.feed = Feed(0 if making is not None else execution.sequence, is_ended=execution.is_ended)
         self.due_time_s: float | None = None
-        """Wall time at which a sleeping execution has something to do."""
+        """The wall time at which a sleeping execution has to continue."""
         self._environment = environment
         self._epoch = owner_epoch
         self._making = making  # None once it is durable.
@@ -150,9 +150,9 @@ class Executor:
         self._acts: list[Act] = []
         self._audit: list[AuditRecord] = []
         self._calls: list[PendingCall] = []
-        """Calls whose inputs this step has decided."""
+        """Calls whose inputs were decided in this step."""
         self._settling: list[PendingCall] = []
-        """Calls whose inputs are durable, and led to more than is decided yet."""
+        """Calls whose inputs are durable, but whose effects are not all decided yet."""
         self._is_committing = False
         self._committed = trio.Event()
         self._is_gone = False
@@ -161,23 +161,23 @@ class Executor:
     def __repr__(self) -> str:
         return f"<Executor {self.execution!r}, {len(self._inbox)} inputs>"
 
-    # What others call.
+    # Called by others.
 
     def post(self, what: Input) -> None:
-        """Let the execution have an input, soon."""
+        """Queue an input for the execution."""
         self._inbox.append(what)
         self._wake.set()
 
     def post_result(self, result: AttemptResult) -> None:
-        """Take a result that no attempt's task waits for."""
+        """Handle a result that no attempt's task waits for."""
         self._attempts.post_result(result)
 
     async def call(self, what: Input, request: RequestRecord | None) -> None:
-        """Let the execution have an input and wait until what it led to is durable.
+        """Queue an input and wait until its effects are durable.
 
         Raises:
-            ExecutionDropped: the execution must be read again; the input may not have taken effect.
-            JournalUnavailable: likewise.
+            ExecutionDropped: The execution must be read again; the input may not have taken effect.
+            JournalUnavailable: The same.
         """
         call = PendingCall(what, request)
         self._inbox.append(call)
@@ -187,7 +187,7 @@ class Executor:
     async def wait_durable(self) -> None:
         """Wait until the state in memory is durable, so that it may be shown (A2), or this executor has stopped.
 
-        One whose append failed is ahead of the journal for ever: its owner drops it when `run` ends.
+        After a failed append the state is ahead of the journal for good; the owner drops it when `run` ends.
         """
         while self._is_committing and not self._is_gone:
             await self._committed.wait()
@@ -197,25 +197,25 @@ class Executor:
         return self.machine.is_offered(record.path)
 
     def queue_reason(self, record: NodeRecord) -> str:
-        """Say why a queued node waits (Q6)."""
+        """Return why a queued node waits (Q6)."""
         return self._permits.reason(record.path) or ("LEVEL" if self.machine.is_held(record) else "")
 
     # The loop.
 
     async def run(self) -> Exit:
-        """Carry the execution to its end, or to where it sleeps.
+        """Run the execution until it ends or goes to sleep.
 
-        If cancelled (the server shuts down), attempts are left to their workers: nothing is told to them, and
-        whoever reads the execution again goes on with them.
+        If cancelled (the server shuts down), attempts are left running at their workers, which are not told. The
+        next executor of the execution continues with them.
 
         Raises:
-            ExecutionDropped: an append was refused; the caller reads the execution again.
-            JournalUnavailable: the store failed.
+            ExecutionDropped: An append was refused; the caller reads the execution again.
+            JournalUnavailable: The store failed.
         """
         self._permits.open(self.execution)
         try:
             exit_: Exit | None = None
-            # What is posted while the nursery closes, such as a late result, is heard too.
+            # Inputs posted while the nursery closes, such as late results, are handled too.
             while exit_ is None or self._inbox:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
@@ -233,7 +233,7 @@ class Executor:
             self.feed.close()
 
     def let_go(self) -> None:
-        """Drop all but the execution, once `run` has returned: in a circle it would wait for the garbage collector."""
+        """Drop all but the execution, once `run` has returned, because cycles would wait for the garbage collector."""
         self.machine.let_go()
         self._attempts.let_go()
         del self.machine, self._attempts, self._permits, self._answers, self._questions, self._graphs
@@ -251,8 +251,10 @@ class Executor:
             await self._wait_due()
 
     async def _wait_due(self) -> None:
-        """Wait for an input or a timer; there is always one to come, for attempts and questions report."""
-        if self._inbox or self._internal or self._audit:  # Some audit is left when a request id was refused.
+        """Wait for an input or a timer; there is always one to come, because attempts and questions report."""
+        if (
+            self._inbox or self._internal or self._audit
+        ):  # Audit records may be left when a request id was refused.
             await trio.lowlevel.checkpoint()
             return
         self._wake = trio.Event()
@@ -273,7 +275,7 @@ class Executor:
             self._act(act)
 
     def _decide_due(self) -> None:
-        """Take what is due to the machine, to the fixpoint; synchronous."""
+        """Pass due inputs to the machine until nothing is left to decide; synchronous."""
         now_s = self._environment.seams.now_s()
         begun_s = trio.current_time()
         while self._timers and self._timers[0][0] <= begun_s:
@@ -289,7 +291,7 @@ class Executor:
                     if entry.request is not None and (
                         self._events or self._acts or self._audit or self._calls
                     ):
-                        # Its append may be refused, which must not take with it what was decided before.
+                        # Its append may be refused, which must not discard what was decided before.
                         self._inbox.appendleft(entry)
                         break
                     self._calls.append(entry)
@@ -315,11 +317,11 @@ class Executor:
         for command in decision.commands:
             self._carry_out(command)
         if not decision.is_settled and not self._internal:
-            # A question is answered later, or there is more to do than one decision does.
+            # A question is answered later, or one decision was not enough.
             self._internal.append(Continue())
 
     def _carry_out(self, command: Command) -> None:
-        """Do what needs no durability; keep the rest for after the append."""
+        """Carry out what needs no durability; keep the rest for after the append."""
         match command:
             case JudgeEdges() | MakeInput() | FindValue() | MakeOutput():
                 self._answer(command)
@@ -378,7 +380,7 @@ class Executor:
                 self._making = None
             result = await append(item)
             if isinstance(result, RequestConflict) and not events:
-                # Nothing was decided, so nothing is ahead of the journal: who asked looks for the request again.
+                # Nothing was decided, so nothing is ahead of the journal: the caller looks up the request again.
                 self._audit[:0] = audit
                 self._contents.unsaved = {**item.contents, **self._contents.unsaved}
                 for call in calls:
@@ -425,7 +427,7 @@ class Executor:
         self.post(answer)
 
     def _act(self, act: Act) -> None:
-        """Do what had to wait until the events were durable."""
+        """Carry out what had to wait until the events were durable."""
         assert self._nursery is not None  # `run` opened it before anything was decided
         match act:
             case StartAttempt():
@@ -439,7 +441,7 @@ class Executor:
                 assert_never(act)
 
     def _take_up(self, nursery: trio.Nursery) -> None:
-        """Go on where the journal ends: attempts that run are at their workers, everything else the machine knows."""
+        """Continue where the journal ends: attempts run at their workers, and the machine knows everything else."""
         for scope in self.execution.scopes.values():
             for record in scope.in_flight():
                 if record.is_at_worker:

@@ -1,8 +1,8 @@
-"""Feeds: how the durable events of a live execution reach those who watch it.
+"""Feeds: pass the durable events of a live execution to its watchers.
 
 A feed keeps the newest events, already encoded, up to a bound; a reader that is further behind reads the
-journal. A reader asks for what comes after a sequence and is never waited for: a slow one costs nothing but
-its own place.
+journal. Readers ask for the events after a sequence, and the feed never waits for them, so a slow reader delays
+only itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 TAIL_BYTES_MAX: Final = 256 * 1024
-"""A watcher that is not more than this behind costs no read of the store."""
+"""A watcher that is no further behind than this needs no read from the store."""
 
 
 class Feed:
@@ -33,7 +33,7 @@ class Feed:
         return f"<Feed at {self.last_sequence}, {len(self._tail)} kept>"
 
     def publish(self, events: Sequence[bytes], *, is_ended: bool) -> None:
-        """Let readers have events that are durable."""
+        """Make durable events available to readers."""
         self.last_sequence += len(events)
         self.is_ended = is_ended
         self._tail.extend(events)
@@ -44,12 +44,12 @@ class Feed:
         changed.set()
 
     def close(self) -> None:
-        """Wake all readers: the execution is not live here any more; they look again."""
+        """Wake all readers, because the execution is no longer live here; they look up its new location."""
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     def read(self, after: int) -> Sequence[bytes] | None:
-        """Return the events after a sequence; None if the tail does not reach back so far."""
+        """Return the events after a sequence; None if that is older than the kept events."""
         missing = self.last_sequence - after
         if missing > len(self._tail):
             return None
@@ -59,5 +59,5 @@ class Feed:
         return [tail[index] for index in range(len(tail) - missing, len(tail))]
 
     async def wait_changed(self) -> None:
-        """Wait until something was published, or the feed was closed. The caller bounds the wait."""
+        """Wait until events are published or the feed is closed. The caller bounds the wait."""
         await self._changed.wait()

@@ -1,16 +1,16 @@
-"""Gathering: results that come close together, of whatever executions, are decided and made durable together.
+"""Gathering: results that arrive close together, of all executions, are decided and made durable together.
 
-A worker that writes a frame a message brings one result at a time, and 64 small executions end their nodes at 64
-moments. Each result alone is a step, a commit and a frame; what costs is these, not the results. So before a step an
-execution waits while results keep coming to the server: `GATHER_S` at a time, `GATHER_S_MAX` in all. Those that wait
-go on in the same instant, and the committer makes one append of their steps.
+A worker that writes a frame for each message delivers one result at a time, and 64 small executions end their nodes at
+64 different moments. Each single result costs a step, a commit and a frame, far more than the result itself. So before
+a step an execution waits while the server keeps receiving results: `GATHER_S` at a time, `GATHER_S_MAX` in total. All
+waiting executions continue at the same instant, and the committer appends their steps together.
 
-Nobody waits
-1. while at most `ATTEMPTS_FEW` attempts are at workers: a chain, or one node after the other, is not slowed down;
-2. if the last `RESULTS_MANY` results took longer than `MANY_S`: little comes, however many attempts take their time;
-3. with `INPUTS_ENOUGH` inputs: the worker gathers itself.
+There is no wait
+1. while at most `ATTEMPTS_FEW` attempts are at workers, so that chains and sequences are not slowed down;
+2. if the last `RESULTS_MANY` results took longer than `MANY_S`: few results arrive, even if many attempts are running;
+3. with `INPUTS_ENOUGH` inputs, because the worker gathers by itself.
 
-A wait is trio's, so it is exact under a virtual clock.
+The waits are trio's, so they are exact under a virtual clock.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ INPUTS_ENOUGH: Final = 32
 
 
 class Gathering:
-    """When the executions of a server take their steps."""
+    """Decides when the executions of a server take their steps."""
 
     def __init__(self) -> None:
         self.attempts = 0
-        """Attempts at workers; counted by whoever starts them."""
+        """Attempts at workers; the code that starts them updates this."""
         self._results = 0
         self._times_s: deque[float] = deque(maxlen=RESULTS_MANY)
         self._turn: trio.Event | None = None
-        """Set when those that wait go on; None if none does."""
+        """Set when the waiting executions continue; None if none waits."""
 
     def __repr__(self) -> str:
         return f"<Gathering {self.attempts} attempts, {'waiting' if self._turn is not None else 'idle'}>"
 
     def note_result(self) -> None:
-        """Take note of a result."""
+        """Record that a result arrived."""
         self._results += 1
         self._times_s.append(trio.current_time())
 
     async def wait(self, inputs: int) -> None:
-        """Wait before a step with so many inputs, if more results are about to come; not a checkpoint otherwise."""
+        """Wait before a step with this many inputs, if more results are expected; not a checkpoint otherwise."""
         if self.attempts <= ATTEMPTS_FEW or inputs >= INPUTS_ENOUGH or not self._do_many_come():
             return
         if self._turn is not None:

@@ -1,4 +1,4 @@
-"""A grant: what an attempt holds while it runs."""
+"""A grant: the capacity that an attempt holds while it runs."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Grant:
 
     @property
     def worker(self) -> WorkerSlots | None:
-        """The worker; None once its slot was given back."""
+        """The worker; None once its slot was returned."""
         return self._worker
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything was given back."""
+        """Whether everything was returned."""
         return not self._engine and self._worker is None
 
     def release_engine(self) -> None:

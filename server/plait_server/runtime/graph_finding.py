@@ -1,4 +1,4 @@
-"""Finds the graphs that outputs are: for sub-graph nodes that run what an upstream node made (L4, N7)."""
+"""Reads the graphs for sub-graph nodes whose graph is the output of an upstream node (L4, N7)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from plait_server.runtime.content_store import ContentMissing, ContentStore
 from plait_server.runtime.slicing import in_slices
 
 FINDERS_MAX: Final = 2
-"""Outputs of one execution that are read as graphs at once; the others wait here, for others need the readers too."""
+"""The outputs of one execution that are read as graphs at once; the rest waits here, leaving readers for others."""
 
 
 class GraphFinder:
@@ -44,17 +44,17 @@ class GraphFinder:
         self._waiting: deque[FindGraph] = deque()
         self._finders: dict[trio.CancelScope, None] = {}
         self._known: WeakValueDictionary[str, Definition] = WeakValueDictionary()
-        """Digest -> a graph that a scope of this execution runs, for the next that runs the same."""
+        """Digest -> a graph that a scope of this execution runs, shared with later scopes that run the same."""
 
     def __repr__(self) -> str:
         return f"<GraphFinder {len(self)} open>"
 
     def __len__(self) -> int:
-        """How many questions are open."""
+        """Return how many questions are open."""
         return len(self._waiting) + len(self._finders)
 
     def ask(self, question: FindGraph, nursery: trio.Nursery) -> None:
-        """Have a question answered later."""
+        """Queue a question to be answered later."""
         self._waiting.append(question)
         if len(self._finders) < FINDERS_MAX:
             scope = trio.CancelScope()
@@ -62,7 +62,7 @@ class GraphFinder:
             nursery.start_soon(self._work, scope)
 
     def drop(self) -> None:
-        """Leave all questions unanswered: nobody waits for them any more."""
+        """Drop all questions, because no answer is wanted any more."""
         self._waiting.clear()
         for scope in self._finders:
             scope.cancel()
@@ -81,11 +81,11 @@ class GraphFinder:
     async def _find(self, question: FindGraph) -> GraphFound | None:
         record = self._execution.find(question.node_path)
         if record is None or not isinstance(record.node.kind, Subgraph):
-            return None  # Its scope was closed meanwhile.
+            return None  # Its scope was closed in the meantime.
         output_of = record.node.kind.output_of
         source = record.scope.find(output_of)
         if source is None or source.output is None:
-            message = f"nodes.{output_of}.output is absent, and the graph was to come from it"
+            message = f"nodes.{output_of}.output is absent, but the graph has to come from it"
             failure = Failure(code=EXPRESSION, message=message, node_path=record.path)
             return GraphFound(question.node_path, question.ticket, None, failure=failure)
         text = ""

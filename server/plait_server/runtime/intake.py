@@ -1,4 +1,4 @@
-"""Intake: makes an execution of a submitted graph, and the journal's record of its submission.
+"""Intake: builds an execution from a submitted graph, and the journal item of its submission.
 
 Nothing here is durable and nothing runs yet: the supervisor appends the item and starts the execution.
 """
@@ -25,16 +25,16 @@ from plait_server.runtime.slicing import in_slices
 
 
 class Submission(NamedTuple):
-    """A valid graph and what goes with it."""
+    """A valid graph with the options of its submission."""
 
     namespace: str
     execution_id: str
-    """Empty: one is made."""
+    """If empty, an id is generated."""
     graph: CheckedGraph
     input_json: str
     labels: Mapping[str, str]
     caller: TraceContext | None
-    """The caller's trace context, the parent of the execution's span; None if it sent none."""
+    """The caller's trace context, the parent of the execution's span; None if the caller sent none."""
     request: RequestRecord | None
 
 
@@ -42,7 +42,7 @@ async def prepare(environment: Environment, submission: Submission) -> tuple[Exe
     """Build the execution of a submission and the item that makes it durable.
 
     Returns:
-        The execution as it is after its first event, and the item with that event.
+        The execution after its first event, and the item with that event.
     """
     execution_id = submission.execution_id or environment.seams.new_id()
     checked = submission.graph
@@ -97,7 +97,7 @@ async def find_request(journal: NamespaceJournal, request: RequestRecord) -> Req
     """Return the record of a request that was accepted before; None if there is none.
 
     Raises:
-        RequestIdReused: the request id stands for other content.
+        RequestIdReused: The request id was used with other content.
     """
     known = await journal.find_request(request.method, request.request_id)
     if known is not None:
@@ -106,10 +106,10 @@ async def find_request(journal: NamespaceJournal, request: RequestRecord) -> Req
 
 
 def check_fingerprint(known: RequestRecord, request: RequestRecord | None) -> None:
-    """Check that a request is the one that is known by its id.
+    """Check that a request has the same content as the earlier one with its id.
 
     Raises:
-        RequestIdReused: the request id stands for other content.
+        RequestIdReused: The request id was used with other content.
     """
     if request is None or known.fingerprint != request.fingerprint:
         raise RequestIdReused(request_id=known.request_id)

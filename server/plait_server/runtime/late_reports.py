@@ -1,4 +1,4 @@
-"""Results of attempts whose execution has ended: they change nothing, and what must not be forgotten is audited."""
+"""Results of attempts whose execution has ended: they change nothing, and stale ones are audited."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plait_server.runtime.environment import Environment
 async def refuse_late(
     environment: Environment, execution: Execution, key: AttemptKey, result: AttemptResult
 ) -> None:
-    """Tell a worker what became of a result whose execution has ended; a stale one goes to the audit (A5)."""
+    """Answer a worker about a result whose execution has ended; a stale result goes to the audit (A5)."""
     now_s = environment.seams.now_s()
     audit: list[AuditRecord] = []
     told = None

@@ -1,8 +1,8 @@
-"""Where each open or damaged execution is; no other object keeps that.
+"""Locations: the single owner of where each open or damaged execution is.
 
-An execution has at most one location. One that has none has ended or was never submitted: only the journal can
-tell which. Each location carries what it takes to go on from there, so moving an execution is one assignment and
-nothing else has to be kept in step with it.
+An execution has at most one location. One without a location has ended or was never submitted; only the journal
+knows which. Each location carries all that is needed to continue from there, so moving an execution is one
+assignment, and no other state has to be updated with it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Key: TypeAlias = tuple[str, str]
 
 
 class Live(NamedTuple):
-    """An executor runs it."""
+    """It is run by an executor."""
 
     executor: Executor
     owner_epoch: int
 
 
 class Asleep(NamedTuple):
-    """It only waits for a time that is far away: a row in the journal."""
+    """It waits for a time far in the future; it exists only in the journal."""
 
     owner_epoch: int
     last_sequence: int
     due_time_s: float
-    """Wall time at which it has something to do."""
+    """The wall time at which it has to continue."""
 
 
 class Unread(NamedTuple):
@@ -47,11 +47,11 @@ class Unread(NamedTuple):
 
 
 class Loading(NamedTuple):
-    """It is being read back; it moves on when that is done."""
+    """It is being read back, and gets another location when that is done."""
 
     owner_epoch: int
     moved: trio.Event
-    """Set when it has moved on."""
+    """Set when it gets another location."""
 
 
 class Damaged(NamedTuple):
@@ -70,9 +70,9 @@ class Locations:
         self._locations: dict[Key, Location] = {}
         self._counts: Counter[type[Location]] = Counter()
         self._unread: deque[Key] = deque()
-        """In the order in which they were put there; some may have moved on."""
+        """In the order in which they were added; some may have other locations by now."""
         self._sleepers: list[tuple[float, int, Key, Asleep]] = []
-        """A heap by due time; some may have moved on."""
+        """A heap by due time; some may have other locations by now."""
         self._order = count()
 
     def __repr__(self) -> str:
@@ -80,11 +80,11 @@ class Locations:
         return f"<Locations {counts}>"
 
     def get(self, key: Key) -> Location | None:
-        """Return where an execution is; None if it has ended or does not exist."""
+        """Return the location of an execution; None if it has ended or does not exist."""
         return self._locations.get(key)
 
     def count(self, kind: type[Location]) -> int:
-        """Count the executions at one kind of location."""
+        """Return how many executions have this kind of location."""
         return self._counts[kind]
 
     def executor(self, key: Key) -> Executor | None:
@@ -93,7 +93,7 @@ class Locations:
         return location.executor if isinstance(location, Live) else None
 
     def put(self, key: Key, location: Location) -> None:
-        """Move an execution; those who wait for it to be loaded look again."""
+        """Move an execution; wake the callers that wait for it to be loaded."""
         self.remove(key)
         self._locations[key] = location
         self._counts[type(location)] += 1
@@ -104,7 +104,7 @@ class Locations:
             self._trim_sleepers()
 
     def remove(self, key: Key) -> None:
-        """Forget where an execution is, for it has ended. Idempotent."""
+        """Forget the location of an execution, because it has ended. Idempotent."""
         location = self._locations.pop(key, None)
         if location is not None:
             self._counts[type(location)] -= 1
@@ -120,11 +120,11 @@ class Locations:
         return None
 
     def loading(self) -> list[Loading]:
-        """List what is being read back, whoever began it."""
+        """Return the executions that are being read back."""
         return [each for each in self._locations.values() if isinstance(each, Loading)]
 
     def first_due(self) -> tuple[Key, float] | None:
-        """Return the sleeping execution that is due first, and when; None if none sleeps."""
+        """Return the sleeping execution that is due first, and its due time; None if none sleeps."""
         while self._sleepers:
             due_time_s, _, key, location = self._sleepers[0]
             if self._locations.get(key) is location:

@@ -1,8 +1,8 @@
-"""The first append of an execution: its submission together with what its first step decides.
+"""The first append of an execution: its submission together with the events of its first step.
 
-So a submission costs no commit of its own, and its first attempts start with it. Until it is durable nobody sees the
-execution (A2): it has no location yet, and its executor has not acted. If the append is refused, the executor gives
-back what it was granted, and ends.
+So a submission needs no commit of its own, and its first attempts start with it. Until it is durable the execution is
+not visible (A2): it has no location yet, and its executor has not acted. If the append is refused, the executor returns
+its grants and ends.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from plait_server.runtime.committer import Committer
 
 
 class NotMade(Exception):
-    """An execution was refused, or could not be made durable; who submitted it has been told why."""
+    """An execution was refused, or could not be made durable; its submitter has been told why."""
 
 
 class Making:
     """An execution that is not durable yet.
 
     Args:
-        committer: What makes it durable.
-        item: Its submission.
+        committer: Makes it durable.
+        item: The item of its submission.
         on_durable: Called when it is durable, before anything else happens to it.
     """
 
@@ -42,11 +42,11 @@ class Making:
         return f"<Making {self.item.execution_id}, done={self._done.is_set()}>"
 
     async def wait(self) -> AppendResult:
-        """Return what became of the submission.
+        """Wait for the result of the submission.
 
         Raises:
-            JournalFull, ShuttingDown: nothing was accepted.
-            JournalUnavailable: it is unknown whether it was.
+            JournalFull, ShuttingDown: Nothing was accepted.
+            JournalUnavailable: It is unknown whether the submission was accepted.
         """
         await self._done.wait()
         if self._error is not None:
@@ -55,7 +55,7 @@ class Making:
         return self._result
 
     def give_up(self) -> None:
-        """Tell who waits that the executor has ended, if it did before its first append."""
+        """Fail the waiting submission if the executor ended before its first append."""
         if not self._done.is_set():
             self._error = ShuttingDown()
             self._done.set()
@@ -64,7 +64,7 @@ class Making:
         """Make the submission durable together with the item of the first step. A cancel waits for the result.
 
         Raises:
-            NotMade: it was refused, or the store failed.
+            NotMade: The submission was refused, or the store failed.
         """
         joined = dataclasses.replace(
             item,

@@ -1,4 +1,4 @@
-"""The queues of the namespaces: by node type within each, and the turns that namespaces take."""
+"""The queues of the namespaces: by node type within each, and in turn between them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plait_server.runtime.reservations import Reservations
 
 _NAMESPACES_MIN: Final = 64
-"""As many namespaces are always remembered; with more, those without executions are forgotten from time to time."""
+"""Up to this many namespaces are always remembered; with more, those without executions are forgotten regularly."""
 
 
 class TypeQueue:
@@ -52,7 +52,7 @@ class TypeQueue:
     def first(self) -> Group | None:
         """Return the first group for whose first request each limit of its execution has a permit.
 
-        Groups before it are blocked: each is handed over to the limit that has none.
+        Blocked groups before it are moved to the limit that lacks a permit.
         """
         while (group := self._groups.first()) is not None:
             lacking = group.lacking()
@@ -69,11 +69,11 @@ class TypeQueue:
 
 
 Item: TypeAlias = "TypeQueue | ScopeQueue"
-"""What is looked at: a type's queue may start its first request, a limit may let a blocked group go on."""
+"""An item to examine: a type's queue may start its first request, a limit may unblock a group."""
 
 
 class NamespaceQueue:
-    """All that waits in one namespace."""
+    """All waiting requests of one namespace."""
 
     __slots__ = (
         "_arrivals",
@@ -104,7 +104,7 @@ class NamespaceQueue:
         self.waiting = 0
         """Requests that wait."""
         self.reservations: tuple[int, Reservations] | None = None
-        """What is kept for whom, and when that was worked out."""
+        """The reservations, and when they were computed."""
         self.kinds: dict[str, TypeQueue] = {}
         """The queues in which something waits."""
         self.exhausted: dict[ExecutionQueue, None] = {}
@@ -132,22 +132,22 @@ class NamespaceQueue:
             self._arrivals = deque(each for each in self._arrivals if each.is_waiting)
 
     def hold(self, item: Item) -> None:
-        """Look at an item again at the next dispatch: permits kept for others stopped it now."""
+        """Examine an item again at the next dispatch, because permits reserved for others stopped it now."""
         self._held[item] = None
         self._holding[self] = None
 
     def take_held(self) -> list[Item]:
-        """Remove and return what is held."""
+        """Remove and return the held items."""
         held, self._held = self._held, {}
         return list(held)
 
     @property
     def has_ready(self) -> bool:
-        """Whether anything must be looked at."""
+        """Whether any item must be examined."""
         return bool(self._ready)
 
     def make_ready(self, item: Item) -> None:
-        """Mark an item as one that must be looked at."""
+        """Mark an item to be examined."""
         group = item.peek()
         if group is None or group.rank is None:
             return
@@ -162,7 +162,7 @@ class NamespaceQueue:
             heapq.heapify(self._ready)
 
     def take_ready(self) -> tuple[Rank, Item] | None:
-        """Remove and return what must be looked at first; None if nothing must."""
+        """Remove and return the first item to examine; None if there is none."""
         while self._ready:
             rank, _, item = heapq.heappop(self._ready)
             if item.ready_rank == rank:
@@ -172,14 +172,14 @@ class NamespaceQueue:
         return None
 
     def has_waited_long(self, now_s: float) -> bool:
-        """Whether any request has waited long enough to be kept permits."""
+        """Whether any request has waited long enough to reserve permits."""
         arrivals = self._arrivals
         while arrivals and not arrivals[0].is_waiting:
             arrivals.popleft()
         return bool(arrivals) and arrivals[0].request.ready_s + RESERVE_AFTER_S <= now_s
 
     def reservers(self) -> list[Group | None]:
-        """List the groups whose first own requests may be kept permits, in no order.
+        """Return the groups whose first own requests may reserve permits, in no order.
 
         Of those that need the same permits only the first: the first of each execution, if it lacks a permit of
         that or of a scope in it, and of those that lack neither, the first of each type.
@@ -190,28 +190,28 @@ class NamespaceQueue:
 
 
 class Namespaces:
-    """All namespaces. Those in which something is ready take turns: the one that was granted least is first."""
+    """All namespaces. Those with ready items take turns: the one with the fewest grants is first."""
 
     def __init__(self) -> None:
         self._namespaces: dict[str, NamespaceQueue] = {}
         self._made = 0
         self._most = _NAMESPACES_MIN
-        """At so many namespaces those without executions are forgotten."""
+        """The number of namespaces at which those without executions are forgotten."""
         self._queue: list[tuple[int, int, NamespaceQueue]] = []
-        """A heap of the namespaces in which something is ready, by turn."""
+        """A heap of the namespaces with ready items, by turn."""
         self._holding: dict[NamespaceQueue, None] = {}
-        """Those in which something is held for permits that are kept for others."""
+        """The namespaces with items held because permits are reserved for others."""
         self._turn = 0
-        """The turn of the newest grant; no namespace in the queue is behind it."""
+        """The turn of the newest grant; no namespace in the queue has a lower one."""
 
     @property
     def has_ready(self) -> bool:
-        """Whether anything must be looked at."""
+        """Whether any item must be examined."""
         return bool(self._queue)
 
     @property
     def has_held(self) -> bool:
-        """Whether anything is held for permits that are kept for others."""
+        """Whether any item is held because permits are reserved for others."""
         return bool(self._holding)
 
     def find(self, name: str) -> NamespaceQueue | None:
@@ -219,7 +219,7 @@ class Namespaces:
         return self._namespaces.get(name)
 
     def get(self, name: str) -> NamespaceQueue:
-        """Return a namespace, made if it is not known."""
+        """Return a namespace; create it if it is unknown."""
         namespace = self._namespaces.get(name)
         if namespace is None:
             if len(self._namespaces) >= self._most:
@@ -230,14 +230,14 @@ class Namespaces:
         return namespace
 
     def make_ready(self, item: Item) -> None:
-        """Mark an item as one that must be looked at, when its namespace has its turn."""
+        """Mark an item to be examined at its namespace's turn."""
         namespace = item.namespace
         namespace.make_ready(item)
         if namespace.has_ready and not namespace.is_queued:
             self._enqueue(namespace)
 
     def make_held_ready(self) -> None:
-        """Mark all held items as ones that must be looked at."""
+        """Mark all held items to be examined."""
         if self._holding:
             holding = list(self._holding)
             self._holding.clear()
@@ -250,7 +250,7 @@ class Namespaces:
         return heapq.heappop(self._queue)[2]
 
     def put_back(self, namespace: NamespaceQueue, *, was_granted: bool) -> None:
-        """Put a namespace back behind its turn, if it had it, as long as something is ready in it."""
+        """Put a namespace back with a later turn if it got a grant, as long as it has ready items."""
         if was_granted:
             self._turn = namespace.turn
             namespace.turn += 1
@@ -264,7 +264,7 @@ class Namespaces:
         heapq.heappush(self._queue, (namespace.turn, namespace.number, namespace))
 
     def _forget_some(self) -> None:
-        # One that has had its turn more recently than the others would gain one by being forgotten.
+        # A namespace with a more recent turn than the others would gain one by being forgotten.
         self._namespaces = {
             name: each for name, each in self._namespaces.items() if each.open or each.turn > self._turn
         }

@@ -1,8 +1,8 @@
-"""A gate that few tasks pass at once, so that many that woke together do not hold up the rest of the server.
+"""A gate that only a few tasks pass at once, so that many that wake together do not delay the rest of the server.
 
 An event wakes every watcher of its execution, and a burst of streams begins at once. The asyncio loop under
-grpc.aio is first in, first out: a call that comes behind the steps of a thousand writes waits for all of them, at
-every one of its own steps. Behind a gate the thousand take as long in all, and others pass in between.
+grpc.aio is first in, first out: a call that arrives after the steps of a thousand writes waits for all of them, at
+each of its own steps. Behind a gate the thousand take as long in total, but other calls run in between.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final
 import trio
 
 AT_ONCE: Final = 16
-"""Together they take some milliseconds."""
+"""The tasks inside at once; together they take some milliseconds."""
 HOLD_S: Final = 0.02
-"""A task that has not left by then waits for its peer, not for the processor, and holds nobody up any more."""
+"""Seconds after which a task inside waits for its peer, not for the processor, and no longer counts."""
 
 
 class Gate:
-    """Lets `AT_ONCE` tasks be inside at once, in the order in which they came."""
+    """Lets `AT_ONCE` tasks be inside at once, in their order of arrival."""
 
     def __init__(self) -> None:
         self._inside: dict[object, float] = {}
-        """Who is inside -> since when; the oldest first."""
+        """The tasks inside -> since when; the oldest first."""
         self._lot = trio.lowlevel.ParkingLot()
         self._has_front = False
-        """Whether a task stands at the gate; all others wait in the lot, for a timer each would be dear."""
+        """Whether a task waits at the gate; all others wait in the lot, because a timer for each would be expensive."""
         self._left = trio.Event()
 
     def __repr__(self) -> str:
@@ -35,7 +35,7 @@ class Gate:
 
     @asynccontextmanager
     async def passing(self) -> AsyncGenerator[None]:
-        """Wait for a place inside, and leave it at the end of the block, or when it took too long."""
+        """Wait for a place inside; give it up at the end of the block, or when the block took too long."""
         place = object()
         await self._enter(place)
         try:
@@ -58,6 +58,6 @@ class Gate:
                 with trio.move_on_at(since_s + HOLD_S):
                     await self._left.wait()
         finally:
-            # The next one stands at the gate now; the flag is its own already.
+            # The next task waits at the gate now, and the flag is already set for it.
             self._has_front = bool(self._lot.unpark())
         self._inside[place] = trio.current_time()

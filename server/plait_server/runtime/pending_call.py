@@ -1,4 +1,4 @@
-"""A call of a client that waits until what it asked for is durable."""
+"""A client's call that waits until its effects are durable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from plait_server.ports.journal import RequestRecord
 
 
 class PendingCall:
-    """An input that a client waits for: done when all that it led to is durable."""
+    """An input that a client waits for; done when all of its effects are durable."""
 
     __slots__ = ("_error", "done", "request", "what")
 
@@ -20,16 +20,16 @@ class PendingCall:
         self._error: Exception | None = None
 
     async def wait(self) -> None:
-        """Wait until the call is done; what it failed with is raised."""
+        """Wait until the call is done; raise its error if it failed."""
         await self.done.wait()
         if self._error is not None:
             raise self._error
 
     def note_error(self, error: Exception) -> None:
-        """Let it fail when it is done."""
+        """Record the error to raise when the call is done."""
         self._error = error
 
     def fail(self, error: Exception) -> None:
-        """Let it fail now."""
+        """End the call now, with an error."""
         self._error = error
         self.done.set()

@@ -1,8 +1,8 @@
-"""The permits of one execution: everything that it asks of the allocator and everything that it holds.
+"""The permits of one execution: its requests at the allocator, and the grants that its attempts hold.
 
-A request waits at the allocator. When it is granted, the grant gets a number, under which the core takes it (an
-attempt starts) or refuses it (it came too late). An attempt gives it back in two parts: the engine's permits at
-the decision that ends it, the worker's slot when the handler has ended or was given up, whichever comes first.
+A granted request gets a number, by which the core either takes the grant (an attempt starts) or refuses it (it came
+too late). An attempt returns its grant in two parts: the engine's permits at the decision that ends it, the worker's
+slot when the handler has ended or was abandoned.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ AttemptId: TypeAlias = tuple[str, int]
 CapacityCommand: TypeAlias = OfferNode | WithdrawNode | RefuseGrant | LimitScope | UnlimitScope
 
 _NOWHERE: Final = (Place(0, 0, 0),)
-"""For requests that are granted at once."""
+"""Delay of the dispatch, for requests that are granted at once."""
 
 
 class Permits:
-    """What one execution waits for and holds. From `open` to `close` the allocator knows the execution."""
+    """The requests and grants of one execution. From `open` to `close` the allocator knows the execution."""
 
     def __init__(
         self, allocator: Allocator, namespace: str, execution_id: str, post: Callable[[Granted], None]
@@ -46,7 +46,7 @@ class Permits:
         self._execution_id = execution_id
         self._post = post
         self._granted: dict[int, Grant] = {}
-        """Number -> a grant that the core has not decided on."""
+        """Number -> a grant that the core has neither taken nor refused yet."""
         self._grants = 0
         self._held: dict[AttemptId, Grant] = {}
 
@@ -59,7 +59,7 @@ class Permits:
         return not self._held
 
     def open(self, execution: Execution) -> None:
-        """Make the execution known to the allocator, with its limit and those of the scopes that are open in it."""
+        """Add the execution to the allocator, with its limit and those of its open scopes."""
         limit = execution.root.graph.policy.execution_limit
         self._allocator.open_execution(self._namespace, self._execution_id, limit, execution.created_s)
         for scope in execution.scopes.values():
@@ -68,7 +68,7 @@ class Permits:
                 self._allocator.open_scope(self._namespace, self._execution_id, scope.path, limit)
 
     def close(self) -> None:
-        """Give everything back and withdraw all requests: the execution is not live here any more."""
+        """Return all grants and withdraw all requests, because the execution is no longer live here."""
         for grants in (self._granted, self._held):
             for grant in grants.values():
                 grant.release()
@@ -76,7 +76,7 @@ class Permits:
         self._allocator.close_execution(self._namespace, self._execution_id)
 
     def carry_out(self, command: CapacityCommand) -> None:
-        """Carry out what the core asks for; `Granted` is posted when an offered node may start."""
+        """Carry out the core's command; `Granted` is posted when an offered node may start."""
         match command:
             case OfferNode():
                 self._offer(command)
@@ -92,17 +92,17 @@ class Permits:
                 assert_never(command)
 
     def dispatch(self) -> None:
-        """Have granted whatever can be granted now, to this execution and to others."""
+        """Grant whatever can be granted now, to this execution and others."""
         self._allocator.dispatch()
 
     def reason(self, node_path: str) -> str:
-        """Say why a request waits (Q6); empty if it does not wait."""
+        """Return why a request waits (Q6); empty if it does not wait."""
         return self._allocator.reason(self._namespace, self._execution_id, node_path)
 
     # Holding.
 
     def hold(self, grant: int, attempt: AttemptId) -> None:
-        """Let an attempt hold what was granted."""
+        """Assign a grant to an attempt."""
         self._held[attempt] = self._granted.pop(grant)
 
     def take_back(
@@ -115,15 +115,15 @@ class Permits:
         limit_path: str,
         is_decided: bool,
     ) -> None:
-        """Account for an attempt that is at its worker since before the execution was read back.
+        """Account for an attempt that has been at its worker since before the execution was read back.
 
         Args:
-            attempt: Which.
+            attempt: The attempt.
             node_type: The type of its node.
             worker_id: Its worker.
             instance_id: The worker's process.
             limit_path: The path of the innermost scope around it that has a limit; empty without one.
-            is_decided: Whether it has ended as far as the core knows, so that it holds the worker's slot alone.
+            is_decided: Whether it has ended as far as the core knows, so that it holds only the worker's slot.
         """
         request = PermitRequest(
             self._namespace,
@@ -144,14 +144,14 @@ class Permits:
         return attempt in self._held
 
     def release_engine(self, attempt: AttemptId) -> None:
-        """Give back the engine's permits of an attempt. Idempotent."""
+        """Return the engine's permits of an attempt. Idempotent."""
         grant = self._held.get(attempt)
         if grant is not None:
             grant.release_engine()
             self._forget_if_empty(attempt, grant)
 
     def release_slot(self, attempt: AttemptId) -> None:
-        """Give back the worker's slot of an attempt. Idempotent."""
+        """Return the worker's slot of an attempt. Idempotent."""
         grant = self._held.get(attempt)
         if grant is not None:
             grant.release_slot()

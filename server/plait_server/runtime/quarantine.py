@@ -1,4 +1,4 @@
-"""Executions that are damaged (K4): they are shown as CORRUPT, and nothing else is done with them."""
+"""Damaged executions (K4): they are shown as CORRUPT and otherwise left alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 VERIFIED_ROWS: Final = 200
 """Rows verified at a time after a start: 2 ms."""
 VERIFY_S: Final = 0.02
-"""Pause between two stretches: a million executions are verified within minutes, by a tenth of a core."""
+"""Seconds between two batches: a million executions are verified within minutes, with a tenth of a core."""
 
 
 class Quarantine:
-    """The executions found to be damaged since the server started; they are found again after the next start."""
+    """The executions found to be damaged since the server started; each start finds them again."""
 
     def __init__(self, locations: Locations) -> None:
         self._locations = locations
@@ -39,15 +39,15 @@ class Quarantine:
         """Check that an execution is not quarantined.
 
         Raises:
-            EventDamaged: it is.
+            EventDamaged: The execution is quarantined.
         """
         location = self._locations.get(key)
         if isinstance(location, Damaged):
-            # The same error is raised for each call; without this its traceback would grow with every one.
+            # Every call raises the same error object; without this its traceback would grow each time.
             raise location.error.with_traceback(None)
 
     def add(self, key: Key, error: EventDamaged) -> None:
-        """Quarantine an execution, wherever it is."""
+        """Quarantine an execution, whatever its location."""
         if key not in self:
             logger.error("the execution is quarantined: %s", error, extra=key_fields(key))
             self._locations.put(key, Damaged(error))
@@ -58,19 +58,19 @@ class Quarantine:
         self.add((row.namespace, row.execution_id), EventDamaged(message, execution_id=row.execution_id))
 
     async def verify_rows(self, journal: Journal) -> None:
-        """Verify the whole journal once, to find damage in executions that no call asks for.
+        """Verify the whole journal once, to find damage in executions that no call reads.
 
         The recovery does not claim an execution whose row says that it ended.
 
         Raises:
-            StoreDamaged: a row is damaged of which it is unknown whose it is.
+            StoreDamaged: A damaged row cannot be attributed to one execution.
         """
         is_done = False
         while not is_done:
             verification = await journal.verify(limit=VERIFIED_ROWS)
             for row in verification.damaged:
                 location = self._locations.get((row.namespace, row.execution_id))
-                # The next step of a live one writes its row anew, whatever it is now.
+                # The next step of a live execution rewrites its row anyway.
                 if not isinstance(location, (Live, Loading)):
                     self.add_row(row)
             is_done = verification.is_done

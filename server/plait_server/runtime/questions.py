@@ -1,8 +1,8 @@
 """The questions of one execution that cannot be answered in place.
 
-Those that lack a text wait for a reader, those that need a helper for an evaluator; both are a few tasks, however
-many questions there are, and a question holds nothing but itself while it waits: what an expression sees is put
-together when it is the execution's turn.
+A question that lacks a text waits for a reader, one that needs a helper for an evaluator. There are only a few of
+these tasks, however many questions there are. A waiting question holds no variables: they are collected when it is
+the execution's turn.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from plait_server.runtime.answers import Answers, HelperNeeded, problem_with
 from plait_server.runtime.content_store import ContentMissing, ContentStore
 
 READERS_MAX: Final = 4
-"""Questions of an execution for which texts are read at once."""
+"""Questions of an execution whose texts are read at once."""
 EVALUATORS_MAX: Final = 2
-"""Turns at helpers that an execution waits for at once: as many as there are helpers."""
+"""Turns at helpers that an execution waits for at once: the number of helpers."""
 STEPS_MAX: Final = 1_000
-"""Texts and evaluations of one question; a bound on a loop, not a promise."""
+"""The most texts and evaluations of one question; it only bounds a loop."""
 
 
 class _Open:
-    """A question and what is known for its answer."""
+    """A question, and the results for its answer so far."""
 
     __slots__ = ("answers", "question", "steps")
 
@@ -38,13 +38,13 @@ class _Open:
 
 
 class Questions:
-    """Sees to the questions of one execution. Its tasks live in the executor's nursery.
+    """Answers the questions of one execution. Its tasks live in the executor's nursery.
 
     Args:
         key: Namespace and execution id, for turns.
-        offload: Where what may take long is evaluated.
-        contents: Where texts are loaded.
-        answers: Answers questions once nothing is lacking.
+        offload: Runs expensive evaluations.
+        contents: Loads texts.
+        answers: Answers questions once nothing is missing.
         on_answer: Called with each answer.
     """
 
@@ -71,11 +71,11 @@ class Questions:
         return f"<Questions {len(self)} open, {len(self._costly)} wait for a helper>"
 
     def __len__(self) -> int:
-        """How many are open."""
+        """Return how many are open."""
         return len(self._unread) + len(self._costly) + self._in_work
 
     def ask(self, question: Question, nursery: trio.Nursery, *, needs_helper: bool) -> None:
-        """Have a question answered later."""
+        """Queue a question to be answered later."""
         entry = _Open(question, self._answers.for_one_question())
         if needs_helper:
             self._add_costly(entry, nursery)
@@ -87,7 +87,7 @@ class Questions:
             nursery.start_soon(self._read, scope, nursery)
 
     def drop(self) -> None:
-        """Leave all questions unanswered: nobody waits for them any more."""
+        """Drop all questions, because no answer is wanted any more."""
         self._unread.clear()
         self._costly.clear()
         for scope in (*self._readers, *self._evaluators):
@@ -121,7 +121,7 @@ class Questions:
             with scope:
                 while self._costly:
                     async with self._offload.turn(*self._key) as helper:
-                        # At least one evaluation, or a turn would bring nothing.
+                        # At least one evaluation, or the turn would be wasted.
                         is_first = True
                         while self._costly and (is_first or not helper.is_over):
                             is_first = False
@@ -135,7 +135,7 @@ class Questions:
             del self._evaluators[scope]
 
     async def _go_on(self, entry: _Open, helper: Helper) -> None:
-        """Do one evaluation of a question."""
+        """Run one evaluation of a question."""
         needed = await self._try(entry)
         if needed is None:
             return
@@ -144,17 +144,17 @@ class Questions:
         except ExpressionError as error:
             result = error
         entry.answers.remember(needed.work, needed.source, result)
-        # What it was asked for may have been the last.
+        # That may have been the last missing result.
         needed = await self._try(entry)
         if needed is not None:
             self._costly.appendleft(entry)
 
     async def _try(self, entry: _Open) -> HelperNeeded | None:
-        """Answer a question if no evaluation is lacking, reading what must be read.
+        """Answer a question if no evaluation is missing; load texts as needed.
 
         Raises:
-            EventDamaged: the store has lost a text.
-            JournalUnavailable: the store does not answer.
+            EventDamaged: The store has lost a text.
+            JournalUnavailable: The store does not answer.
         """
         while entry.steps < STEPS_MAX:
             entry.steps += 1

@@ -1,11 +1,11 @@
-"""Reading back what was open when the server stopped, while it already answers calls.
+"""Reads back the executions that were open when the server stopped, while calls are already answered.
 
-A server is ready when it knows the rows of what is open; reading 10,000 executions back takes seconds more. They
-are read one after the other, the oldest first, and a call that needs one takes it out of its turn. When all are
-there, their running attempts hold their permits, and others may be given some.
+A server is ready when it knows the rows of open executions; reading 10,000 of them back takes seconds more. They
+are read one by one, the oldest first, but a call that needs one has it read at once. When all are back, their running
+attempts hold their permits, and new grants can be made.
 
-Rejected: reading four at once. From a store that answers in place it is no faster, and calls wait longer
-meanwhile (p50 63 ms against 19, on a busy machine).
+Rejected: reading four at once. With a store that answers in place it is no faster, and calls wait longer
+(p50 of 63 ms instead of 19 on a busy machine).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ async def read_back(locations: Locations, revive: Callable[[Key], Awaitable[None
     """Read executions back until none is unread or loading, and all of them run.
 
     Args:
-        locations: Where they are; others may have some of them read before their turn.
+        locations: The executions' locations; calls may have some of them read before their turn.
         revive: Reads an unread execution back and starts it.
     """
     while (key := locations.first_unread()) is not None:
         await revive(key)
-        # Reading in place takes no checkpoint, and calls are to be answered in between.
+        # Reading in place has no checkpoint, and calls have to be answered in between.
         await trio.lowlevel.checkpoint()
     for loading in locations.loading():
         await loading.moved.wait()

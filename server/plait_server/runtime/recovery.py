@@ -1,4 +1,4 @@
-"""Reading executions back: replay of the events is the recovery, and it evaluates nothing (A1)."""
+"""Reads executions back by a replay of their events, which evaluates nothing (A1)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from plait_server.runtime.slicing import in_slices
 
 PAGE_EVENTS: Final = 1_000
 PAGE_BYTES: Final = 1024 * 1024
-"""Read in stretches, so that other executions step between them."""
+"""The events read at a time; other executions step in between."""
 
 
 async def load_execution(journal: NamespaceJournal, execution_id: str) -> Execution:
-    """Read an execution back, whole.
+    """Read a whole execution back.
 
     Raises:
-        ExecutionNotFound: there is none of this id in this namespace.
-        EventDamaged: an event, the graph or its analysis is damaged, or of a newer version.
-        JournalUnavailable: the store does not answer.
+        ExecutionNotFound: No execution has this id in this namespace.
+        EventDamaged: An event, the graph or its analysis is damaged, or of a newer version.
+        JournalUnavailable: The store does not answer.
     """
     execution: Execution | None = None
     async for execution, _ in replay(journal, execution_id):  # noqa: B007 # the last one counts
@@ -44,12 +44,12 @@ async def replay(
     """Read an execution back event by event. A caller that stops before the end closes it (`contextlib.aclosing`).
 
     Yields:
-        The execution as it was right after the event, always the same object, and the event.
+        The execution right after the event, always the same object, and the event.
 
     Raises:
-        ExecutionNotFound: there is none of this id in this namespace.
-        EventDamaged: an event, the graph or its analysis is damaged, or of a newer version.
-        JournalUnavailable: the store does not answer.
+        ExecutionNotFound: No execution has this id in this namespace.
+        EventDamaged: An event, the graph or its analysis is damaged, or of a newer version.
+        JournalUnavailable: The store does not answer.
     """
     execution: Execution | None = None
     known: WeakValueDictionary[str, Definition] = WeakValueDictionary()
@@ -92,7 +92,7 @@ async def _supply(
     opened: ScopeOpened,
     known: WeakValueDictionary[str, Definition],
 ) -> None:
-    """Give an execution the graph of a scope that is about to be opened, an output that was one (N7)."""
+    """Add to an execution the graph of a scope that is about to be opened, if it was an output (N7)."""
     definition = known.get(opened.graph_digest)
     if definition is None:
         contents = await _read_graph(journal, opened.graph_digest, opened.analysis_digest)

@@ -1,4 +1,4 @@
-"""What is kept for whom in one namespace, at one moment (R4; rule 3 of the allocator)."""
+"""The reservations in one namespace, at one moment (R4; rule 3 of the allocator)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from plait_server.runtime.worker_slots import WorkerPool, WorkerSlots
 
 
 class Reservations:
-    """The groups whose first own requests may be kept permits, in R4's order.
+    """The groups whose first own requests may reserve permits, in R4's order.
 
-    It is worked out once for many questions; it does not hold any more when something was granted, offered,
-    withdrawn or given back.
+    Computed once for many queries; it is outdated as soon as anything is granted, offered, withdrawn or returned.
     """
 
     __slots__ = ("_groups", "_ranks", "_slots")
@@ -28,16 +27,16 @@ class Reservations:
         self._ranks: list[Rank] = [rank for rank, _ in found]
         self._groups = [group for _, group in found]
         self._slots: list[tuple[int, WorkerSlots]] | None = None
-        """Slots that are kept, and for which place in the order; worked out when first asked for."""
+        """The reserved slots, and the rank that each is reserved for; computed when first needed."""
 
     def is_kept(self, free: int, exhausted_s: float, rank: Rank, kind: TypeQueue | None = None) -> bool:
-        """Whether so many free permits are all kept for groups earlier than `rank`.
+        """Return whether all free permits are reserved for groups earlier than `rank`.
 
         Args:
-            free: How many are free.
-            exhausted_s: Until when none was.
-            rank: Whose.
-            kind: The only type that needs them; None if all do.
+            free: How many permits are free.
+            exhausted_s: The last time at which none was free.
+            rank: The rank of the request that needs one.
+            kind: The only type that needs these permits; None if all types do.
         """
         end = bisect_left(self._ranks, rank)
         if free > end:
@@ -46,7 +45,7 @@ class Reservations:
         return free <= sum((kind is None or each.kind is kind) and each.keeps(exhausted_s) for each in groups)
 
     def slot_for(self, kind: TypeQueue, rank: Rank) -> WorkerSlots | None:
-        """Choose a worker with a slot that is not kept for a group earlier than `rank`; None if there is none."""
+        """Choose a worker with a slot that is not reserved for a group earlier than `rank`; None if there is none."""
         best = kind.pool.best()
         if best is None or not self._ranks or self._ranks[0] >= rank:
             return best

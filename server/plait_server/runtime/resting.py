@@ -1,8 +1,8 @@
-"""A cache of executions that no executor runs: ended ones, and those that sleep.
+"""A cache of executions that no executor runs: ended ones and sleeping ones.
 
-What is kept is bounded by nodes and edges, for an execution takes from 20 kB to 300 MB. The newest is kept
-whatever its size, since reading it back for each of a hundred pages would cost more; a large one that nobody
-has looked at for a while is dropped.
+The cache is bounded by nodes and edges, because an execution takes from 20 kB to 300 MB. The newest is kept whatever
+its size, because reading it back for each of a hundred pages would cost more; a large one that has not been read for
+a while is dropped.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from plait_server.core.run.execution import Execution
 
 KEPT_MAX: Final = 64
 ELEMENTS_MAX: Final = 100_000
-"""Nodes and edges of all that is kept but the newest: some 50 MB."""
+"""Nodes and edges of all cached executions except the newest: some 50 MB."""
 LARGE_ELEMENTS: Final = 10_000
 LARGE_KEPT_S: Final = 10.0
-"""How long one with more nodes and edges than that is kept after somebody looked at it."""
+"""Seconds for which a larger execution is kept after it was last read."""
 READS_MAX: Final = 4
-"""Executions read back at once."""
+"""Executions that are read back at once."""
 
 Key: TypeAlias = tuple[str, str]
 """Namespace and execution id."""
 
 
 class Resting:
-    """Keeps executions that are not live. `run` is started once, by the supervisor's nursery."""
+    """Caches executions that are not live. `run` is started once, by the supervisor's nursery."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Execution] = OrderedDict()
         self._sizes: dict[Key, int] = {}
-        """Nodes and edges of each: to count them takes a millisecond where 10,000 scopes are open."""
+        """Nodes and edges of each; counting them takes a millisecond if 10,000 scopes are open."""
         self._elements = 0
         self._large: OrderedDict[Key, float] = OrderedDict()
-        """The large ones, and when each was looked at last."""
+        """The large ones, and when each was last read."""
         self._came = trio.Event()
         self._reading: dict[Key, trio.Event] = {}
         self._slots = trio.CapacityLimiter(READS_MAX)
@@ -54,7 +54,7 @@ class Resting:
         return execution
 
     def put(self, key: Key, execution: Execution) -> None:
-        """Keep an execution that has ended, or sleeps and is dropped when it goes on."""
+        """Cache an execution that has ended, or that sleeps; a sleeping one is dropped when it wakes."""
         self.drop(key)
         self._kept[key] = execution
         self._sizes[key] = _elements_of(execution)
@@ -70,10 +70,10 @@ class Resting:
         self._elements -= self._sizes.pop(key, 0)
 
     async def read(self, key: Key, load: Callable[[], Awaitable[Execution]]) -> Execution | None:
-        """Read an execution back. Of concurrent callers one reads; the others wait, get None, and look again.
+        """Read an execution back. Of concurrent callers one reads; the others wait and get None, and then look again.
 
         Raises:
-            ExecutionNotFound, EventDamaged, JournalUnavailable: from `load`.
+            ExecutionNotFound, EventDamaged, JournalUnavailable: Raised by `load`.
         """
         if key in self._reading:
             await self._reading[key].wait()
@@ -86,7 +86,7 @@ class Resting:
             self._reading.pop(key).set()
 
     async def run(self) -> None:
-        """Drop large executions that were not looked at for a while, until cancelled."""
+        """Drop large executions that have not been read for a while, until cancelled."""
         while True:
             await self._came.wait()
             self._came = trio.Event()
@@ -104,6 +104,6 @@ class Resting:
 
 
 def _elements_of(execution: Execution) -> int:
-    """Return how many nodes and edges the scopes have that have not ended, and how many have."""
+    """Return the number of nodes and edges in open scopes, plus the number of ended scopes."""
     scopes = execution.scopes.values()
     return sum(len(scope.records) + len(scope.edge_states) for scope in scopes) + len(execution.closed)

@@ -1,8 +1,8 @@
-"""Sends telemetry, after a start, the events from before it: what it had in memory died with the process.
+"""Replays to telemetry, after a start, the events from before it, because its memory was lost with the old process.
 
-Executions that were open are read a second time, in the background and one after the other, up to where their
-journals ended when the server started; later events are told as they happen. Rejected: telling the events when the
-executions are read back to be resumed. That has to be quick, and this waits for the collector.
+Executions that were open are read a second time, one by one in the background, up to the ends of their journals at the
+start; later events reach telemetry as they happen. Rejected: replaying the events while executions are read back to be
+resumed. That has to be quick, and this waits for the collector.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ EVENTS_PER_SLICE: Final = 100
 
 
 async def tell_again(journal: Journal, retelling: Retelling, claims: Sequence[Claim]) -> None:
-    """Send the events of executions that were open at a start, each up to the sequence of its claim.
+    """Replay the events of executions that were open at the start, each up to the sequence of its claim.
 
     Raises:
-        JournalUnavailable: the store does not answer.
+        JournalUnavailable: The store does not answer.
     """
     for claim in claims:
         # A damaged execution is quarantined, with an error, by the task that resumes it.

@@ -1,4 +1,4 @@
-"""Long computations between other work: slices of some milliseconds, and others' turns after each."""
+"""Runs long computations in slices of some milliseconds, so that other tasks run in between."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from plait_server.core.slices import Slices
 T = TypeVar("T")
 
 SLICE_S: Final = 0.005
-"""How long the loop may be kept from others: a call takes some ten turns of it."""
+"""How long a slice may block the loop; a call takes some ten turns of the loop."""
 
 
 async def in_slices(work: Slices[T]) -> T:
-    """Do a computation, letting others run whenever it has taken 5 ms.
+    """Run a computation; let other tasks run after every 5 ms.
 
-    After each slice the loop is left alone for as long as the slice took, up to 5 ms: calls, and gRPC's own
-    thread, get through in between. In virtual time no slice takes any, and all is done at once.
+    After each slice the loop is free for as long as the slice took, up to 5 ms, so that calls and gRPC's own thread
+    make progress. In virtual time slices take no time, so all of it runs at once.
     """
     pacing = Pacing()
     while True:
@@ -31,13 +31,13 @@ async def in_slices(work: Slices[T]) -> T:
 
 
 class Pacing:
-    """Lets others run between the steps of a long computation, as `in_slices` does."""
+    """Lets other tasks run between the steps of a long computation, as `in_slices` does."""
 
     def __init__(self) -> None:
         self._begun_s = trio.current_time()
 
     async def pause_if_due(self) -> None:
-        """Leave the loop alone for a while, if the computation has had it for 5 ms."""
+        """Free the loop for a while, if the computation has had it for 5 ms."""
         taken_s = trio.current_time() - self._begun_s
         if taken_s >= SLICE_S:
             await trio.sleep(min(taken_s, SLICE_S))

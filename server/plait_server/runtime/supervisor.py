@@ -1,6 +1,7 @@
-"""The supervisor: owns the executors of a server, one task each, and finds an execution wherever it is.
+"""The supervisor: owns the executors of a server, one task each, and finds executions.
 
-`locations` says where an execution is. `view` shows it wherever that may be; what needs an executor wakes it.
+`locations` has the location of each execution. `view` shows an execution at any location; operations that need an
+executor wake it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 CLAIMS: Final = 1_000
 """Rows claimed at a time."""
 RELOAD_S: Final = 1.0
-"""Wait before an execution whose append was refused is read again."""
+"""Seconds to wait before an execution whose append was refused is read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class Supervisor:
         self._slept = trio.Event()
         self._begun = trio.Event()
         self._found_open: list[Claim] = []
-        """The executions that were open at the start, if their events are to be told again."""
+        """The executions that were open at the start, if their events are to be replayed to telemetry."""
 
     def __repr__(self) -> str:
         return f"<Supervisor of {self._locations!r}>"
@@ -101,13 +102,13 @@ class Supervisor:
         )
 
     async def run(self) -> None:
-        """Take over what is open, then run executions until cancelled.
+        """Claim the open executions, then run executions until cancelled.
 
-        It is ready when the rows of what is open are known. Nothing is granted until all of it is read back:
-        what runs at workers must hold its permits before others are given any (Q1).
+        It is ready when the rows of all open executions are known. Nothing is granted until all of them are read
+        back, because attempts running at workers must hold their permits before new grants are made (Q1).
 
         Raises:
-            JournalUnavailable: the store failed for good; the server must stop.
+            JournalUnavailable: The store failed for good; the server must stop.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -128,7 +129,7 @@ class Supervisor:
                     await tell_again(self._environment.journal, self._environment.retelling, claims)
                 await trio.sleep_forever()
             finally:
-                # Streams of workers may outlive it by some steps, and start nothing any more.
+                # Workers' streams may outlive the executors by some steps, but start nothing.
                 self._nursery = None
 
     async def wait_ready(self) -> None:
@@ -136,21 +137,21 @@ class Supervisor:
         await self._ready.wait()
 
     async def wait_whole(self) -> None:
-        """Wait until all that was open is read back."""
+        """Wait until all executions that were open at the start have been read back."""
         await self._whole.wait()
 
     async def wait_begun(self) -> None:
-        """Wait until any executor starts: a watcher of a sleeping execution then looks again."""
+        """Wait until any executor starts; a watcher of a sleeping execution then looks again."""
         await self._begun.wait()
 
     async def submit(self, submission: Submission) -> Execution:
         """Accept an execution; when this returns it is durable, and it is started.
 
         Raises:
-            RequestIdReused: the request id stands for other content.
-            ExecutionExists: the execution id is taken.
-            JournalFull: nothing was accepted.
-            JournalUnavailable: it is unknown whether it was accepted; try again with the same request id.
+            RequestIdReused: The request id was used with other content.
+            ExecutionExists: The execution id is taken.
+            JournalFull: Nothing was accepted.
+            JournalUnavailable: It is unknown whether it was accepted; retry with the same request id.
         """
         namespace = submission.namespace
         journal = self._environment.journal.namespace(namespace)
@@ -163,7 +164,7 @@ class Supervisor:
         if not submission.execution_id:
             result = await self._make(namespace, execution, item)
         else:
-            # The id may be taken, by an execution that holds permits under it: nothing is decided before it is known.
+            # The id may be taken by an execution that holds permits under it, so it is checked before any decision.
             # Once it is in the journal it must be started, even if the caller is gone.
             with trio.CancelScope(shield=True):
                 result = await self._environment.committer.append(item)
@@ -180,11 +181,11 @@ class Supervisor:
         raise JournalUnavailable(message)
 
     async def view(self, namespace: str, execution_id: str) -> View:
-        """Show an execution; what it shows is durable (A2).
+        """Return a view of an execution's durable state (A2).
 
         Raises:
-            ExecutionNotFound: there is none of this id in this namespace.
-            EventDamaged: it is quarantined.
+            ExecutionNotFound: No execution has this id in this namespace.
+            EventDamaged: The execution is quarantined.
             JournalUnavailable: the store does not answer.
         """
         key = namespace, execution_id
@@ -214,14 +215,14 @@ class Supervisor:
         """Cancel an execution; when this returns the decision is durable (C1). Idempotent.
 
         Raises:
-            ExecutionNotFound: there is none of this id in this namespace.
-            RequestIdReused: the request id stands for other content.
-            EventDamaged: it is quarantined.
+            ExecutionNotFound: No execution has this id in this namespace.
+            RequestIdReused: The request id was used with other content.
+            EventDamaged: The execution is quarantined.
             JournalUnavailable: it is unknown whether the cancel was accepted.
         """
         while True:
             if request is not None:
-                # Again after each refusal: it may have been that of the same request, asked twice at once.
+                # Retry after each refusal, which may be due to the same request sent twice at once.
                 known = await find_request(self._environment.journal.namespace(namespace), request)
                 if known is not None:
                     return
@@ -230,7 +231,7 @@ class Supervisor:
                 return
             executor = await self._wake((namespace, execution_id))
             if executor is None:
-                # It has just ended; or the server stops, and a loop without a pause would keep it from that.
+                # It has just ended; or the server stops, which a loop without a pause would prevent.
                 await trio.sleep(RELOAD_S)
                 continue
             try:
@@ -241,7 +242,7 @@ class Supervisor:
             return
 
     def deliver(self, key: AttemptKey, result: AttemptResult) -> None:
-        """Take a result that no attempt's task waits for; the worker is told what became of it."""
+        """Handle a result that no attempt's task waits for; the worker gets an answer."""
         if self._nursery is not None:
             self._nursery.start_soon(self._deliver, key, result)
 
@@ -291,22 +292,22 @@ class Supervisor:
         begun.set()
 
     async def _run(self, key: Key, executor: Executor, epoch: int) -> None:
-        """Run an executor, reading its execution again as often as its appends are refused."""
+        """Run an executor; after each refused append, read the execution again."""
         exit_: Exit | None = None
         damage: EventDamaged | None = None
         is_made = True
         try:
             exit_ = await executor.run()
         except* NotMade:
-            is_made = False  # Its caller has been told.
+            is_made = False  # Its caller has got the error.
         except* ExecutionDropped as group:
             fields = execution_fields(key[0], executor.execution)
             logger.warning("the execution is read again: %s", group.exceptions[0], extra=fields)
         except* EventDamaged as group:
-            # A content that it needs: found only now, for contents are read when they are needed.
+            # A damaged content, found only now because contents are read when they are needed.
             damage = next(each for each in leaves_of(group) if isinstance(each, EventDamaged))
         finally:
-            # From here to its next location there is no checkpoint, so nobody sees it without one.
+            # There is no checkpoint from here to its next location, so no task sees it without one.
             self._locations.remove(key)
             executor.let_go()
         if not is_made:
@@ -316,7 +317,7 @@ class Supervisor:
             return
         match exit_:
             case None:
-                # Calls for it wait meanwhile.
+                # Calls for it wait until then.
                 loading = Loading(epoch, trio.Event())
                 self._locations.put(key, loading)
                 await trio.sleep(RELOAD_S)
@@ -332,7 +333,7 @@ class Supervisor:
                 assert_never(exit_)
 
     async def _read_resting(self, key: Key, location: Asleep | None) -> Execution | None:
-        """Return an execution that is not live; None if it has moved meanwhile, or another call read it."""
+        """Return an execution that is not live; None if it has moved, or another call read it in the meantime."""
         execution = self._resting.get(key)
         if execution is not None:
             return execution
@@ -353,7 +354,7 @@ class Supervisor:
         return await load_execution(self._environment.journal.namespace(key[0]), key[1])
 
     async def _take_over(self) -> None:
-        """Claim what is open: rows and due times, which is quick."""
+        """Claim the open executions: only rows and due times, which is quick."""
         while claims := await self._environment.journal.claim(limit=CLAIMS):
             now_s = self._environment.seams.now_s()
             for claim in claims:
@@ -372,10 +373,10 @@ class Supervisor:
         self._slept.set()
         unread, asleep = self._locations.count(Unread), self._locations.count(Asleep)
         if unread or asleep:
-            logger.info("taken over: %d executions to go on, %d asleep", unread, asleep)
+            logger.info("claimed: %d executions to resume, %d asleep", unread, asleep)
 
     def _revive_soon(self, key: Key, location: Unread | Asleep) -> Loading:
-        """Read an execution back in a task of the supervisor's: whoever needs it may be cancelled meanwhile."""
+        """Read an execution back in a task of the supervisor, because the caller may be cancelled in the meantime."""
         if self._nursery is None:
             raise ShuttingDown
         loading = Loading(location.owner_epoch, trio.Event())
@@ -391,7 +392,7 @@ class Supervisor:
         await self._revive(key, loading)
 
     async def _revive(self, key: Key, loading: Loading) -> None:
-        """Read an execution back and go on with it."""
+        """Read an execution back and resume it."""
         try:
             execution = await self._load(key)
             if not execution.is_ended:
@@ -399,7 +400,7 @@ class Supervisor:
                 return
             self._resting.put(key, execution)
         except EventDamaged as error:
-            self.quarantine.add(key, error)  # The others go on.
+            self.quarantine.add(key, error)  # The others continue.
         finally:
             if self._locations.get(key) is loading:
                 self._locations.remove(key)
@@ -428,7 +429,7 @@ class Supervisor:
         if not view.execution.is_ended:
             view = await self.view(key.namespace, key.execution_id)
         if not view.execution.is_ended:
-            return  # The server stops. The worker keeps the result, and offers it to the next one.
+            return  # The server stops. The worker keeps the result, and sends it again after the next start.
         await refuse_late(self._environment, view.execution, key, result)
 
     # Background.
@@ -440,7 +441,7 @@ class Supervisor:
             now_s = self._environment.seams.now_s()
             while (first := self._locations.first_due()) is not None and first[1] <= now_s:
                 await self._wake(first[0])
-            # The wall clock may jump: look at it at least every minute.
+            # The wall clock may jump, so check it at least every minute.
             wait_s = 60.0
             if first is not None:
                 wait_s = min(wait_s, max(0.0, first[1] - self._environment.seams.now_s()))

@@ -1,4 +1,4 @@
-"""The durable state of an execution, as calls see it, and how to read on."""
+"""The durable state of an execution, as calls see it, and how to read its further events."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from plait_server.runtime.feed import Feed
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The durable state of an execution and how to read on. Not to be kept across an await."""
+    """The durable state of an execution and its feed. Do not keep it across an await."""
 
     execution: Execution
     feed: Feed | None
-    """None when it is not live: its journal is all there is."""
+    """None if the execution is not live; then everything is in its journal."""
     executor: Executor | None
 
     def is_queued(self, record: NodeRecord) -> bool:
@@ -30,14 +30,14 @@ class View:
         return waits and (self.executor.is_queued(record) or self._is_held(record))
 
     def queued_counts(self) -> Mapping[NodeState, int]:
-        """Count the nodes that are ready and wait, by the states that events say they are in."""
+        """Count the nodes that are ready and wait, by their recorded states."""
         return self.executor.machine.queued_counts() if self.executor is not None else {}
 
     def queue_reason(self, record: NodeRecord) -> str:
-        """Say why a queued node waits (Q6)."""
+        """Return why a queued node waits (Q6)."""
         return self.executor.queue_reason(record) if self.executor is not None else ""
 
     def _is_held(self, record: NodeRecord) -> bool:
-        assert self.executor is not None  # asked by is_queued alone
+        assert self.executor is not None  # only called by is_queued
         decided = record.verdict is Verdict.RUN and not record.scope.is_closed
         return decided and record.state is NodeState.IDLE and self.executor.machine.is_held(record)

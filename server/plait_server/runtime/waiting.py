@@ -1,14 +1,14 @@
-"""What waits for capacity, in R4's order: requests, in groups by node type and by the limits of an execution.
+"""The requests that wait for capacity, in R4's order, grouped by node type and by the limits of an execution.
 
 Request -> Group (one limit of an execution, one node type) -> TypeQueue (one namespace and node type) ->
 NamespaceQueue, the latter two in `namespace_queues`. Each level is a heap by rank that holds the level below;
-`allocator` says what each is for.
+`allocator` explains what each is for.
 
-The limits of an execution are a tree: its own, and those of the scopes inside that have one. So are its groups of
-a node type: a group holds the requests that are under its limit and under none inside it, and the groups of the
-limits inside. Above the tree only the group of the execution is seen, ranked by the first request in it.
+The limits of an execution form a tree: its own, and those of the scopes inside that have one. So do its groups of
+a node type: a group holds the requests that are directly under its limit, and the groups of the limits inside. Outside
+the tree only the group of the execution is visible, ranked by the first request in it.
 
-An entry of a heap is not removed when what it stands for moves on: it is dropped when it comes to the top.
+An entry of a heap is not removed when its item moves: it is dropped when it comes to the top.
 Each heap is rebuilt when more than half of it is outdated, so none outgrows what waits.
 """
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from plait_server.runtime.namespace_queues import Item, NamespaceQueue, TypeQueue
 
 RESERVE_AFTER_S: Final = 10.0
-"""Waiting longer than this, a request is kept each permit it lacks (R4)."""
+"""Seconds of waiting after which a request reserves each permit that it lacks (R4)."""
 SPARE_ENTRIES: Final = 16
 """Outdated entries that are always allowed, so that a small heap is not rebuilt all the time."""
 
 Rank: TypeAlias = tuple[float, ...]
 """R4's order: priority, remaining path and submission (its time, then that of opening), graph order, arrival.
 
-Before the arrival stand the places of nodes in scopes inside. Ranks of different lengths differ before the shorter
-one ends, for two nodes are compared in the innermost scope that has both (N3).
+The places of nodes in nested scopes come before the arrival. Ranks of different lengths differ before the shorter
+one ends, because two nodes are compared in the innermost scope that has both (N3).
 """
 
 
@@ -48,17 +48,17 @@ class PermitRequest(NamedTuple):
     node_path: str
     type: str
     places: tuple[Place, ...]
-    """Of the nodes that it is in, from the root's scope down to its own."""
+    """The places of the nodes that it is in, from the root's scope down to its own."""
     limit_path: str
     """The path of the innermost scope around it that has a limit; empty if only the execution has one."""
     ready_s: float
-    """trio time at which it was ready."""
+    """The trio time at which it became ready."""
     on_grant: Callable[[Grant], None]
     """Called with the grant during `dispatch`; it must not call the allocator."""
 
 
 class Entry:
-    """A request in its place; it has its `request` for as long as it waits."""
+    """A request in a heap; it has its `request` as long as that waits."""
 
     __slots__ = ("group", "is_waiting", "rank", "request")
 
@@ -79,11 +79,11 @@ class Limit:
         """The reason shown: SERVER_LIMIT, EXECUTION_LIMIT (of its scopes too) or NODE_TYPE_LIMIT."""
         self.limiter = trio.CapacityLimiter(limit)
         self.exhausted_s = float("-inf")
-        """trio time up to which no permit was free, the last time that this was so."""
+        """The last trio time at which no permit was free."""
 
     @property
     def free(self) -> int:
-        """How many permits are free; negative if more are out than the limit allows."""
+        """How many permits are free; negative if more are in use than the limit allows."""
         limiter = self.limiter
         return int(limiter.total_tokens) - limiter.borrowed_tokens
 
@@ -102,13 +102,13 @@ class TypeLimit(Limit):
     def __init__(self, limit: int) -> None:
         super().__init__("NODE_TYPE_LIMIT", limit)
         self.kinds: dict[TypeQueue, None] = {}
-        """The queues of this type in which something waits."""
+        """The queues of this type with waiting requests."""
 
 
 class Group:
     """Requests of one node type under one limit of an execution: they need the same permits.
 
-    So only the first is looked at, but for the permits of limits inside, which are those of `children`.
+    So only the first is examined. Permits of limits inside are the concern of `children`.
     """
 
     __slots__ = (
@@ -131,26 +131,26 @@ class Group:
         self.queue = queue
         self.kind = kind
         self.parent = parent
-        """The group of the limit around; None of the execution's."""
+        """The group of the enclosing limit; None for the execution's."""
         self.engine = engine
-        """The limits that a grant of its own requests takes permits of."""
+        """The limits of which a grant of its own requests takes permits."""
         self.entries: list[tuple[Rank, Entry]] = []
         self.waiting = 0
-        """How many of the entries wait."""
+        """How many of the entries still wait."""
         self.own_rank: Rank | None = None
-        """The first entry's; None without one."""
+        """The rank of the first entry; None without one."""
         self.children: GroupHeap | None = None
-        """The groups of the limits inside that are not blocked, once there are any."""
+        """The groups of the limits inside that are not blocked; None until there is one."""
         self.child_count = 0
         """How many there are, blocked ones included."""
         self.rank: Rank | None = None
-        """That of the first request in it or in its children; None if nothing is left of them but what is blocked."""
+        """The rank of the first request in it or in its children; None if all that is left is blocked."""
         self.is_blocked = False
-        """Whether it is in its limit's heap of blocked groups, and not where it belongs otherwise."""
+        """Whether it is in its limit's heap of blocked groups, and not in its usual place."""
 
     @property
     def first(self) -> PermitRequest:
-        """The first of its own requests; there is one."""
+        """The first of its own requests; it must have one."""
         return self.entries[0][1].request
 
     @property
@@ -186,7 +186,7 @@ class Group:
         return group
 
     def lacking(self) -> Group | None:
-        """Return the outermost group around the first request whose limit has no permit for it; None without one."""
+        """Return the outermost group around the first request whose limit has no permit for it, or None."""
         holder = group = self
         if self.children is not None:
             holder = self.holder()
@@ -199,7 +199,7 @@ class Group:
         return group
 
     def move(self) -> Item:
-        """Reorder it and the groups around it after its first request has changed; return what must be looked at."""
+        """Reorder it and the groups around it after its first request has changed; return the item to examine."""
         group = self
         while True:
             rank = group.own_rank if group.children is None else group._first_rank()
@@ -217,14 +217,14 @@ class Group:
         return group.kind
 
     def block(self) -> None:
-        """Keep it at its limit until that has a permit for its first request."""
+        """Move it to its limit until that has a permit for its first request."""
         self.is_blocked = True
         self.queue.keep_blocked(self)
         if self.parent is not None:
             self.parent.move()
 
     def unblock(self) -> Item:
-        """Let it compete again; return what must be looked at."""
+        """Let it compete again; return the item to examine."""
         self.is_blocked = False
         if self.parent is None:
             self.kind.add(self)
@@ -233,10 +233,10 @@ class Group:
         return self.parent.move()
 
     def keeps(self, exhausted_s: float) -> bool:
-        """Whether its first own request is kept a permit of what was exhausted until then.
+        """Return whether its first own request reserves a permit of a limit that was exhausted until then.
 
-        It lacked the permit after it had waited long enough. One that no worker serves is kept nothing: it does
-        not wait for permits.
+        It does if it lacked the permit after having waited long enough. A request that no worker serves reserves
+        nothing, because it does not wait for permits.
         """
         return self.first.ready_s + RESERVE_AFTER_S <= exhausted_s and self.kind.pool.has_workers
 
@@ -266,7 +266,7 @@ def _blocked_rank(group: Group) -> Rank | None:
 
 
 class GroupHeap:
-    """Groups by the rank that a function says they have here; those whose rank has changed since are outdated."""
+    """Groups by the rank that a function returns for them; entries whose rank has changed since are outdated."""
 
     __slots__ = ("_count", "_entries", "_rank_of")
 
@@ -297,7 +297,7 @@ class GroupHeap:
 
 
 class ScopeQueue(Limit):
-    """The limit of an execution or of a scope in it, and the groups under it that wait."""
+    """The limit of an execution or of a scope in it, and the waiting groups under it."""
 
     __slots__ = (
         "_all",
@@ -314,21 +314,21 @@ class ScopeQueue(Limit):
         super().__init__("EXECUTION_LIMIT", limit)
         self.namespace = namespace
         self.outer = outer
-        """The limits around it, the execution's first; empty for that one."""
+        """The enclosing limits, the execution's first; empty for the execution's own."""
         self.groups: dict[str, Group] = {}
         """Node type -> the requests of that type; none is empty."""
         self.count = 0
-        """How many groups there are, those of the limits inside included."""
+        """How many groups there are, including those of the limits inside."""
         self._all = GroupHeap(_own_rank)
-        """Those groups, by the first request of their own."""
+        """The groups, by their first own request."""
         self._blocked = GroupHeap(_blocked_rank)
         self.exhausted: dict[ScopeQueue, None] = outer[0].exhausted if outer else {}
-        """Those limits of scopes in the execution under which something waits and that have no permit free."""
+        """The limits of nested scopes that have waiting requests and no free permit."""
         self.ready_rank: Rank | None = None
 
     @property
     def chain(self) -> tuple[ScopeQueue, ...]:
-        """The limits around it and itself, the execution's first."""
+        """The enclosing limits and this one, the execution's first."""
         return *self.outer, self
 
     def note(self, group: Group) -> None:
@@ -344,7 +344,7 @@ class ScopeQueue(Limit):
         self.outer[-1].note_exhausted()
 
     def keep_blocked(self, group: Group) -> None:
-        """Keep a group of this limit under its present rank until there is a permit for it."""
+        """Keep a group of this limit under its current rank until there is a permit for it."""
         self._blocked.push(group, len(self.groups))
 
     def peek(self) -> Group | None:
@@ -352,7 +352,7 @@ class ScopeQueue(Limit):
         return self._blocked.first()
 
     def has_permit_for(self, group: Group) -> bool:
-        """Whether a permit is free for a group's own first request that is not kept for an earlier one."""
+        """Return whether a permit is free for a group's first own request and not reserved for an earlier one."""
         free = self.free
         if free <= 0:
             return False
@@ -367,7 +367,7 @@ class ScopeQueue(Limit):
 
 
 class ExecutionQueue(ScopeQueue):
-    """The limit of an execution, all that waits in it, and the limits of the scopes in it."""
+    """The limit of an execution, its waiting requests, and the limits of its scopes."""
 
     __slots__ = ("number", "scopes", "submitted_s")
 

@@ -1,4 +1,4 @@
-"""The slots of the workers, as the allocator counts them: those of one worker, and those for one node type."""
+"""The slots of the workers, as the allocator counts them: by worker, and by node type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPARE_ENTRIES = 16
 
 
 class WorkerSlots:
-    """What the allocator knows of one worker: its slots and the types it serves."""
+    """A worker as the allocator knows it: its slots and the types it serves."""
 
     def __init__(self, namespace: str, worker_id: str, instance_id: str, types: Mapping[str, int]) -> None:
         self.namespace = namespace
@@ -33,7 +33,7 @@ class WorkerSlots:
         )
 
     def set_types(self, types: Mapping[str, int]) -> None:
-        """Set the types it serves and how many attempts of each it takes at once; 0 is no limit of its own."""
+        """Set the types it serves and how many attempts of each it runs at once; 0 means no limit of its own."""
         for name, limit in types.items():
             limiter = self.types.get(name)
             if limiter is None:
@@ -42,13 +42,13 @@ class WorkerSlots:
                 limiter.total_tokens = limit
 
     def set_slots(self, slots: int) -> None:
-        """Change how many attempts it takes at once; 0 means nothing new."""
+        """Change how many attempts it runs at once; at 0 it gets no new ones."""
         self.is_open = slots > 0
         if slots > 0:
             self.slots.total_tokens = slots
 
     def free(self, node_type: str) -> int:
-        """Count the attempts of a type that it could take now."""
+        """Return how many attempts of a type it could take now."""
         if not self.is_open or node_type not in self.types:
             return 0
         free = int(self.slots.total_tokens) - self.slots.borrowed_tokens
@@ -58,7 +58,7 @@ class WorkerSlots:
         return max(0, free)
 
     def take(self, borrower: object, node_type: str) -> None:
-        """Take a slot; beyond the number of slots too, for an attempt that the worker already holds."""
+        """Take a slot; an attempt that the worker already runs may exceed the number of slots."""
         take_permit(self.slots, borrower)
         limiter = self.types.get(node_type)
         if limiter is not None:
@@ -78,8 +78,8 @@ class WorkerPool:
     """The workers of a namespace that serve one node type.
 
     `best` costs O(log workers): a heap by free slots, whose outdated entries are dropped when they come to the
-    top. A worker with more room than before must be named by `add` again, which only takes note of it; one with
-    less need not be.
+    top. A worker with more room than before must be passed to `add` again, which only records it; one with less
+    room need not be.
     """
 
     __slots__ = ("_changed", "_count", "_heap", "_node_type", "_workers", "exhausted_s")
@@ -87,14 +87,14 @@ class WorkerPool:
     def __init__(self, node_type: str) -> None:
         self._node_type = node_type
         self._workers: dict[WorkerSlots, int] = {}
-        """Each worker and its place in the order of attaching."""
+        """Each worker and its number in the order of attaching."""
         self._heap: list[tuple[int, int, WorkerSlots]] = []
-        """At least one entry for each worker with room that claims as much as it has, or more, but for those below."""
+        """For each worker with room, at least one entry that claims that much room or more, except for those below."""
         self._changed: dict[WorkerSlots, None] = {}
         """Workers that may have more room than their entries claim; `best` makes new ones."""
         self._count = 0
         self.exhausted_s = float("-inf")
-        """trio time up to which no slot was free, the last time that this was so."""
+        """The last trio time at which no slot was free."""
 
     def __repr__(self) -> str:
         return f"<WorkerPool {self._node_type} of {len(self._workers)}>"
@@ -116,7 +116,7 @@ class WorkerPool:
         self._workers.pop(worker, None)
 
     def best(self) -> WorkerSlots | None:
-        """Return the worker with the most room, of equals the first that attached; None if no slot is free."""
+        """Return the worker with the most room, of equals the first to attach; None if no slot is free."""
         if self._changed:
             self._note_room()
         heap = self._heap
@@ -132,7 +132,7 @@ class WorkerPool:
         return None
 
     def best_beside(self, kept: Mapping[WorkerSlots, int]) -> WorkerSlots | None:
-        """Return the worker with the most room when some slots do not count, as `best` otherwise; O(workers)."""
+        """Return the worker with the most room if some slots do not count, otherwise as `best` does; O(workers)."""
         found, room = None, 0
         for worker in self._workers:
             free = worker.free(self._node_type) - kept.get(worker, 0)
@@ -141,7 +141,7 @@ class WorkerPool:
         return found
 
     def _note_room(self) -> None:
-        """Make entries of the workers that have changed."""
+        """Add entries for the workers that have changed."""
         for worker in self._changed:
             place = self._workers.get(worker)
             free = worker.free(self._node_type)
@@ -158,11 +158,11 @@ class WorkerPool:
 
 
 def take_permit(limiter: trio.CapacityLimiter, borrower: object) -> None:
-    """Take a permit, beyond the limit too: an attempt that already runs counts even past a limit that was lowered."""
+    """Take a permit, even beyond a limit that was lowered, because a running attempt counts regardless."""
     try:
         limiter.acquire_on_behalf_of_nowait(borrower)
     except trio.WouldBlock:
-        # An attempt that already runs counts even past a limit that was lowered since, and past others that do.
+        # A running attempt counts even past a limit that was lowered, and past others that run.
         total = limiter.total_tokens
         limiter.total_tokens = limiter.borrowed_tokens + 1
         limiter.acquire_on_behalf_of_nowait(borrower)
