@@ -366,7 +366,7 @@ def test_an_assign_says_all_that_a_handler_may_ask_for() -> None:
     assert not two.HasField("time_left")
 
 
-@pytest.mark.parametrize("taken", list(Disposition))
+@pytest.mark.parametrize("disposition", list(Disposition))
 def test_each_answer_has_its_name_on_the_wire(disposition: Disposition) -> None:
     session = attached()
     session.recorded("a", disposition)
