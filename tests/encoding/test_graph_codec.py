@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from plait.journal.v1 import graph_analysis_pb2
 from plait.v1 import graph_pb2, payload_pb2
+from plait_server.core.definition.analysis import analyze, build_adjacency
+from plait_server.core.definition.compiled import compile_graph
 from plait_server.core.definition.graph import (
     DEFAULT_RETRY,
     Analysis,
@@ -318,3 +320,16 @@ def test_l4_graphs_that_are_nested_too_deep_are_not_looked_into(depth: int) -> N
             assert graph.nodes[0].kind.graph is not None
             graph = graph.nodes[0].kind.graph
         assert graph.nodes[0].kind == Subgraph()
+
+
+def test_equal_graphs_inside_a_graph_are_one() -> None:
+    """What runs them is then worked out once, however many nodes have them."""
+    inner = Graph(nodes=(Node(id="a", kind=Transform()), Node(id="b", kind=Transform())))
+    other = Graph(nodes=(Node(id="a", kind=Transform()),))
+    nodes = tuple(
+        Node(id=f"n{place}", kind=Subgraph(graph=each)) for place, each in enumerate((inner, other, inner))
+    )
+    graph = graph_from_proto(graph_to_proto(Graph(nodes=nodes)))
+    definition = compile_graph(graph, analyze(graph, build_adjacency(graph)))
+    assert definition.inner[0] is definition.inner[2]
+    assert definition.inner[0] is not definition.inner[1]

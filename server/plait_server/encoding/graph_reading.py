@@ -50,10 +50,14 @@ _ON_ERRORS: Final[Mapping[int, OnError]] = {int(v): v for v in OnError}
 _ON_TIMEOUTS: Final[Mapping[int, OnTimeout]] = {int(v): v for v in OnTimeout}
 
 
+SHARED_BYTES_MAX: Final = 4_096
+"""Bytes of a graph inside a graph up to which an equal one is looked for: what is written for that is not much."""
+
+
 class GraphReader:
     """Reads one graph. Paths of fields are built only to report problems, because building them is slow."""
 
-    __slots__ = ("_depth", "_path", "_problems", "_tasks")
+    __slots__ = ("_depth", "_graphs", "_path", "_problems", "_tasks")
 
     def __init__(self, problems: list[Problem]) -> None:
         self._problems = problems
@@ -61,6 +65,8 @@ class GraphReader:
         self._depth = 0
         self._tasks: dict[str, Task] = {}
         """One value, shared by all nodes of a type."""
+        self._graphs: dict[bytes, Graph] = {}
+        """The graphs inside by their bytes: one value, shared by all nodes with an equal one."""
 
     def whole(self, message: graph_pb2.Graph) -> Graph:
         """Read a message that holds a whole graph."""
@@ -76,7 +82,23 @@ class GraphReader:
         reader._path = f"{field}.graph"
         reader._depth = self._depth + 1
         reader._tasks = self._tasks
+        reader._graphs = self._graphs
         return reader
+
+    def _inner_graph(self, message: graph_pb2.Graph, position: int) -> Graph | None:
+        reader = self.inner(position)
+        if reader is None:
+            return None
+        if message.ByteSize() > SHARED_BYTES_MAX:
+            return reader.whole(message)
+        content = message.SerializeToString(deterministic=True)
+        known = self._graphs.get(content)
+        if known is None:
+            problems = len(self._problems)
+            known = reader.whole(message)
+            if len(self._problems) == problems:  # Else each is to be reported where it stands.
+                self._graphs[content] = known
+        return known
 
     def nodes(self, message: graph_pb2.Graph, begin: int) -> list[Node]:
         """Read the nodes of a message; the first one is at position `begin` in the graph."""
@@ -157,8 +179,7 @@ class GraphReader:
                 source = message.subgraph
                 if source.WhichOneof("source") != "graph":
                     return Subgraph(output_of=source.output_of)
-                reader = self.inner(position)
-                return Subgraph(graph=reader.whole(source.graph) if reader is not None else None)
+                return Subgraph(graph=self._inner_graph(source.graph, position))
             case _:
                 return None
 

@@ -19,7 +19,7 @@ from plait_server.core.run.scope import Scope
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged, InvariantViolated
 from plait_server.ports.journal import Journal, NamespaceJournal
-from plait_server.runtime.building import build_definition
+from plait_server.runtime.building import Definitions
 from plait_server.runtime.slicing import Pacing, in_slices
 
 PAGE_EVENTS: Final = 500
@@ -129,14 +129,7 @@ class ClosedScopes:
 
 
 async def _read_definition(journal: NamespaceJournal, opened: ScopeOpened) -> Definition:
-    graph = await journal.read_content(opened.graph_digest)
-    analysis = await journal.read_content(opened.analysis_digest)
-    if graph is None or analysis is None:
-        message = (
-            f"the graph of scope {opened.scope_path} is missing from the store; restore it from a backup"
-        )
-        raise EventDamaged(message)
-    return await in_slices(build_definition(graph, analysis))
+    return await Definitions().read(journal, opened.graph_digest, opened.analysis_digest)
 
 
 def _apply(scope: Scope, event: Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.graph_requests import GraphRequests
@@ -12,12 +12,13 @@ from plait_server.ports.sampler import Sampler
 from plait_server.ports.seams import Seams
 from plait_server.ports.workers import Workers
 from plait_server.runtime.allocator import Allocator
+from plait_server.runtime.building import Definitions
 from plait_server.runtime.committer import Committer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """The shared parts that the runtime uses: the ports, and two objects of its own."""
+    """The shared parts that the runtime uses: the ports, and objects of its own."""
 
     journal: Journal
     workers: Workers
@@ -31,3 +32,4 @@ class Environment:
     """Receives the earlier events of executions that were open at the start; None if nothing needs them."""
     allocator: Allocator
     committer: Committer
+    definitions: Definitions = field(default_factory=Definitions)

@@ -144,7 +144,12 @@ class Executor:
             self._on_answer,
         )
         self._graphs = GraphFinder(
-            environment.graph_requests, namespace, execution, self._contents, self._on_answer
+            environment.graph_requests,
+            environment.definitions,
+            namespace,
+            execution,
+            self._contents,
+            self._on_answer,
         )
         self._events: list[Event] = []
         self._acts: list[Act] = []

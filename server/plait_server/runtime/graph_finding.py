@@ -6,20 +6,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
-from weakref import WeakValueDictionary
 
 import trio
 
-from plait_server.core.definition.compiled import Definition
 from plait_server.core.definition.graph import Subgraph
 from plait_server.core.run.commands import FindGraph, GraphFound, Input
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import EXPRESSION, Failure
 from plait_server.core.run.invalid_graph import invalid_graph
-from plait_server.ports.graph_requests import CheckedGraph, GraphRequests
-from plait_server.runtime.building import build_definition
+from plait_server.ports.graph_requests import GraphRequests
+from plait_server.runtime.building import Definitions
 from plait_server.runtime.content_store import ContentMissing, ContentStore
-from plait_server.runtime.slicing import in_slices
 
 FINDERS_MAX: Final = 2
 """The outputs of one execution that are read as graphs at once; the rest waits here, leaving readers for others."""
@@ -31,20 +28,20 @@ class GraphFinder:
     def __init__(
         self,
         requests: GraphRequests,
+        definitions: Definitions,
         namespace: str,
         execution: Execution,
         contents: ContentStore,
         on_answer: Callable[[Input], None],
     ) -> None:
         self._requests = requests
+        self._definitions = definitions
         self._namespace = namespace
         self._execution = execution
         self._contents = contents
         self._on_answer = on_answer
         self._waiting: deque[FindGraph] = deque()
         self._finders: dict[trio.CancelScope, None] = {}
-        self._known: WeakValueDictionary[str, Definition] = WeakValueDictionary()
-        """Digest -> a graph that a scope of this execution runs, shared with later scopes that run the same."""
 
     def __repr__(self) -> str:
         return f"<GraphFinder {len(self)} open>"
@@ -99,16 +96,9 @@ class GraphFinder:
             failure = invalid_graph(output_of, read.violations, read.violation_count)
             failure = replace(failure, node_path=record.path)
             return GraphFound(question.node_path, question.ticket, None, failure=failure)
-        definition = await self._compile(read.graph)
+        definition = await self._definitions.of(read.graph)
         self._contents.unsaved[read.graph.digest] = read.graph.content
         self._contents.unsaved[read.graph.analysis_digest] = read.graph.analysis_content
         return GraphFound(
             question.node_path, question.ticket, definition, read.graph.digest, read.graph.analysis_digest
         )
-
-    async def _compile(self, graph: CheckedGraph) -> Definition:
-        definition = self._known.get(graph.digest)
-        if definition is None:
-            building = build_definition(graph.content, graph.analysis_content, graph.values)
-            definition = self._known[graph.digest] = await in_slices(building)
-        return definition

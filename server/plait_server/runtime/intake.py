@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from plait_server.core.run.events import Event, ExecutionSubmitted
-from plait_server.core.run.execution import ROOT_BRANCH, Execution
+from plait_server.core.run.execution import ROOT_BRANCH, Execution, execution_in_slices
 from plait_server.core.run.machine import SEMANTICS_VERSION
 from plait_server.core.run.states import ExecutionState
 from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id
@@ -18,7 +18,6 @@ from plait_server.encoding.execution_codec import summarize
 from plait_server.errors import RequestIdReused
 from plait_server.ports.graph_requests import CheckedGraph
 from plait_server.ports.journal import AppendItem, ExecutionRow, NamespaceJournal, RequestRecord
-from plait_server.runtime.building import build_execution
 from plait_server.runtime.content_store import ContentStore
 from plait_server.runtime.environment import Environment
 from plait_server.runtime.slicing import in_slices
@@ -46,8 +45,7 @@ async def prepare(environment: Environment, submission: Submission) -> tuple[Exe
     """
     execution_id = submission.execution_id or environment.seams.new_id()
     checked = submission.graph
-    building = build_execution(checked.content, checked.analysis_content, checked.values)
-    execution = await in_slices(building)
+    execution = await in_slices(execution_in_slices(await environment.definitions.of(checked)))
     graph = execution.root.graph
     contents = ContentStore(environment.journal.namespace(submission.namespace))
     trace = _begin_trace(environment, submission, execution_id, graph.name)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Final
-from weakref import WeakValueDictionary
 
-from plait_server.core.definition.compiled import Definition
 from plait_server.core.run.events import Event, ExecutionSubmitted, ScopeOpened
-from plait_server.core.run.execution import Execution
+from plait_server.core.run.execution import Execution, execution_in_slices
 from plait_server.core.run.machine import SEMANTICS_VERSION
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
 from plait_server.ports.journal import NamespaceJournal
-from plait_server.runtime.building import build_definition, build_execution
+from plait_server.runtime.building import Definitions
 from plait_server.runtime.slicing import in_slices
 
 PAGE_EVENTS: Final = 1_000
@@ -21,7 +19,9 @@ PAGE_BYTES: Final = 1024 * 1024
 """The events read at a time; other executions step in between."""
 
 
-async def load_execution(journal: NamespaceJournal, execution_id: str) -> Execution:
+async def load_execution(
+    journal: NamespaceJournal, execution_id: str, definitions: Definitions | None = None
+) -> Execution:
     """Read a whole execution back.
 
     Raises:
@@ -30,7 +30,7 @@ async def load_execution(journal: NamespaceJournal, execution_id: str) -> Execut
         JournalUnavailable: The store does not answer.
     """
     execution: Execution | None = None
-    async for execution, _ in replay(journal, execution_id):  # noqa: B007 # the last one counts
+    async for execution, _ in replay(journal, execution_id, definitions):  # noqa: B007 # the last one counts
         pass
     if execution is None:
         message = "this execution has no events; restore it from a backup"
@@ -39,7 +39,7 @@ async def load_execution(journal: NamespaceJournal, execution_id: str) -> Execut
 
 
 async def replay(
-    journal: NamespaceJournal, execution_id: str
+    journal: NamespaceJournal, execution_id: str, definitions: Definitions | None = None
 ) -> AsyncGenerator[tuple[Execution, Event], None]:
     """Read an execution back event by event. A caller that stops before the end closes it (`contextlib.aclosing`).
 
@@ -52,16 +52,18 @@ async def replay(
         JournalUnavailable: The store does not answer.
     """
     execution: Execution | None = None
-    known: WeakValueDictionary[str, Definition] = WeakValueDictionary()
+    known = definitions or Definitions()
     after = 0
     while True:
         page = await journal.read(execution_id, after=after, events_max=PAGE_EVENTS, bytes_max=PAGE_BYTES)
         for content in page.events:
             event = decode_event(content)
             if execution is None:
-                execution = await _begin(journal, event)
-            if isinstance(event.detail, ScopeOpened) and event.detail.graph_digest:
-                await _supply(journal, execution, event.detail, known)
+                execution = await _begin(journal, event, known)
+            opened = event.detail
+            if isinstance(opened, ScopeOpened) and opened.graph_digest:
+                definition = await known.read(journal, opened.graph_digest, opened.analysis_digest)
+                execution.definitions[opened.graph_digest] = definition
             execution.apply(event)
             yield execution, event
             execution.forget_closed()
@@ -72,7 +74,7 @@ async def replay(
             return
 
 
-async def _begin(journal: NamespaceJournal, first: Event) -> Execution:
+async def _begin(journal: NamespaceJournal, first: Event, definitions: Definitions) -> Execution:
     submitted = first.detail
     if not isinstance(submitted, ExecutionSubmitted):
         message = "the first event of this execution is not its submission; restore it from a backup"
@@ -82,30 +84,5 @@ async def _begin(journal: NamespaceJournal, first: Event) -> Execution:
             f"this execution runs under semantics {submitted.semantics_version}; upgrade Plait to read it"
         )
         raise EventDamaged(message)
-    contents = await _read_graph(journal, submitted.graph_digest, submitted.analysis_digest)
-    return await in_slices(build_execution(*contents))
-
-
-async def _supply(
-    journal: NamespaceJournal,
-    execution: Execution,
-    opened: ScopeOpened,
-    known: WeakValueDictionary[str, Definition],
-) -> None:
-    """Add to an execution the graph of a scope that is about to be opened, if it was an output (N7)."""
-    definition = known.get(opened.graph_digest)
-    if definition is None:
-        contents = await _read_graph(journal, opened.graph_digest, opened.analysis_digest)
-        definition = known[opened.graph_digest] = await in_slices(build_definition(*contents))
-    execution.definitions[opened.graph_digest] = definition
-
-
-async def _read_graph(
-    journal: NamespaceJournal, graph_digest: str, analysis_digest: str
-) -> tuple[bytes, bytes]:
-    graph = await journal.read_content(graph_digest)
-    analysis = await journal.read_content(analysis_digest)
-    if graph is None or analysis is None:
-        message = "the graph of this execution is missing from the store; restore it from a backup"
-        raise EventDamaged(message)
-    return graph, analysis
+    definition = await definitions.read(journal, submitted.graph_digest, submitted.analysis_digest)
+    return await in_slices(execution_in_slices(definition))

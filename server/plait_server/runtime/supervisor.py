@@ -351,7 +351,8 @@ class Supervisor:
         return execution
 
     async def _load(self, key: Key) -> Execution:
-        return await load_execution(self._environment.journal.namespace(key[0]), key[1])
+        environment = self._environment
+        return await load_execution(environment.journal.namespace(key[0]), key[1], environment.definitions)
 
     async def _take_over(self) -> None:
         """Claim the open executions: only rows and due times, which is quick."""

@@ -39,5 +39,8 @@ class View:
 
     def _is_held(self, record: NodeRecord) -> bool:
         assert self.executor is not None  # only called by is_queued
-        decided = record.verdict is Verdict.RUN and not record.scope.is_closed
+        scope = record.scope
+        if self.execution.scopes.get(scope.path) is not scope:
+            return False  # Read back from its events: it has ended.
+        decided = record.verdict is Verdict.RUN and not scope.is_closed
         return decided and record.state is NodeState.IDLE and self.executor.machine.is_held(record)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from plait_server.core.definition.analysis import ERROR_HANDLE, Adjacency, build_adjacency_in_slices
 from plait_server.core.definition.branches import Branches, assign_branches_in_slices
 from plait_server.core.definition.graph import Analysis, Graph, Subgraph
 from plait_server.core.slices import Slices, batches, finish
+
+SHARED_MAX: Final = 16
+"""The newest graphs inside a graph that a node with an equal one shares; whoever reads a graph makes equal ones one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -56,10 +61,16 @@ def compile_in_slices(graph: Graph, analysis: Analysis) -> Slices[Definition]:
         level_sizes[level] += 1
     yield
     inner: dict[int, Definition] = {}
+    newest: deque[Definition] = deque(maxlen=SHARED_MAX)
     for node, its in analysis.inner.items():
         kind = graph.nodes[node].kind
-        if isinstance(kind, Subgraph) and kind.graph is not None:
-            inner[node] = yield from compile_in_slices(kind.graph, its)
+        if not isinstance(kind, Subgraph) or kind.graph is None:
+            continue
+        same = next((each for each in newest if each.graph is kind.graph), None)
+        if same is None:
+            same = yield from compile_in_slices(kind.graph, its)
+            newest.append(same)
+        inner[node] = same
     return Definition(
         graph=graph,
         analysis=analysis,

@@ -5,7 +5,7 @@ The first of these that is not empty supplies the next step:
 - `skips`: nodes whose join says SKIPPED, in the order of the decisions;
 - `racing`: scopes with losers, nodes whose output is no longer wanted (J1), to be cancelled together;
 - `sweeping`: scopes stopped by an unhandled failure (E4), whose other nodes have not been put back to IDLE yet;
-- scopes that may be over, the innermost first;
+- scopes that may be over, the innermost first, and of equally deep ones the one that was opened first;
 - `decided`: the other nodes whose join was decided and that have had no event since, in the order of the
   decisions.
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Agenda:
     """The pending decisions of one execution's scopes."""
 
-    __slots__ = ("_arrivals", "_over", "decided", "leveled", "racing", "skips", "sweeping")
+    __slots__ = ("_over", "decided", "leveled", "racing", "skips", "sweeping")
 
     def __init__(self) -> None:
         # Worked off from the front: the first of a plain dict is found behind all that were taken before.
@@ -37,7 +37,6 @@ class Agenda:
         self.leveled: dict[Scope, None] = {}
         """Scopes whose lowest unfinished level has risen, so that held nodes may start (R2)."""
         self._over: list[tuple[int, int, Scope]] = []
-        self._arrivals = 0
 
     def forget(self, record: NodeRecord) -> None:
         """Remove a node, because an event has recorded what becomes of it."""
@@ -57,8 +56,7 @@ class Agenda:
         """Queue a scope to be checked, because it may be over."""
         if not scope.is_looked_at:
             scope.is_looked_at = True
-            self._arrivals += 1
-            heapq.heappush(self._over, (-scope.depth, self._arrivals, scope))
+            heapq.heappush(self._over, (-scope.depth, scope.first_sequence, scope))
 
     def next_skip(self) -> NodeRecord | None:
         """Return the next node to skip; it stays queued until its event."""

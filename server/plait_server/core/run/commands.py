@@ -122,7 +122,7 @@ class GraphFound(NamedTuple):
     """SHA-256 of the graph's binary form; the shell stores the graph by it, with the step's events."""
     analysis_digest: str = ""
     failure: Failure | None = None
-    """What the node fails with; its path is added (N7)."""
+    """What the node fails with, with the node's path in it (N7)."""
 
 
 class TimerDue(NamedTuple):
