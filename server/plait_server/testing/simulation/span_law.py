@@ -144,27 +144,26 @@ class SpanLaw:
 
     def _see_join(self, node: SeenNode, time_s: float) -> None:
         known, graph = node.known, node.known.scope.graph
-        if known.verdict is None:
+        mode = join_of(graph, node.node.id).mode
+        takes_all = mode in (JoinMode.ALL, JoinMode.COLLECT)
+        deciding = edges_into(graph, node.node.id) if takes_all else known.active
+        # The model may be ahead of the events of one instant, which need not become durable together.
+        is_told = all(self._source(node, edge).state.is_ended for edge in deciding)
+        if known.verdict is None or (known.verdict.is_run and not is_told):
             return
         node.is_decided = True
-        mode = join_of(graph, node.node.id).mode
         if known.verdict.is_run:
             node.feeding = known.active
             node.ready_s = time_s
             if mode is JoinMode.QUORUM:
                 # One by rate may be decided by a DEAD edge, and the journal does not say by which.
-                node.ready_s = max(self._ended_s(node, edge, time_s) for edge in known.active)
+                node.ready_s = max(self._source(node, edge).left_s for edge in known.active)
         incoming = edges_into(graph, node.node.id)
         if len(incoming) > 1 and known.verdict.state is not NodeState.SKIPPED:
             node.links = known.active
             if mode is JoinMode.COLLECT:
                 unlinked = (EdgeState.DEAD, EdgeState.UNRESOLVED)
                 node.links = tuple(edge for edge in incoming if known.scope.edges[edge] not in unlinked)
-
-    def _ended_s(self, node: SeenNode, edge: int, now_s: float) -> float:
-        """Return when an edge's source ended; the model may be ahead of the events of one instant."""
-        source = self._source(node, edge)
-        return source.left_s if source.state.is_ended else now_s
 
     def _source(self, node: SeenNode, edge: int) -> SeenNode:
         scope = node.known.scope
@@ -188,6 +187,15 @@ class SpanLaw:
     def _last(self) -> int:
         assert self._end is not None  # it was checked that it has ended
         return self._end.sequence
+
+    def _closed_at(self, scope: ModelScope) -> int:
+        """Return the event after which nothing more is known of a scope: the end of its node, or of one around that."""
+        while scope.parent is not None:
+            node = self._nodes[scope.parent.path]
+            if node.state.is_ended:
+                return node.sequence
+            scope = node.known.scope
+        return self._last
 
     def _branch_id(self, scope: ModelScope, branch: str) -> bytes:
         """Return the id of a branch's span; the branch that a scope goes on in is shown by its node (B2.1)."""
@@ -254,7 +262,7 @@ class SpanLaw:
         code = node.failure.code if node.failure is not None else node.reason
         return ExpectedSpan(
             label=path,
-            sequence=node.sequence if node.state.is_ended else self._last,
+            sequence=node.sequence if node.state.is_ended else self._closed_at(scope),
             name=f"node {node_type}",
             kind=Pb.SPAN_KIND_INTERNAL,
             parent=self._branch_id(scope, branch),
@@ -313,7 +321,7 @@ class SpanLaw:
                 self._branch_id(scope, branch),
                 ExpectedSpan(
                     label=f"branch {branch} of {scope.path or 'the execution'}",
-                    sequence=self._last,
+                    sequence=self._closed_at(scope),
                     name="branch",
                     kind=Pb.SPAN_KIND_INTERNAL,
                     parent=self._branch_id(scope, branch.rpartition("-")[0]),
