@@ -1,1 +1,1 @@
-"""The service's face: servicers as trio functions, and the doors that serve them."""
+"""The service's API: servicers as trio functions, and the transports that serve them."""

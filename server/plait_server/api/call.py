@@ -1,4 +1,4 @@
-"""What a servicer knows of a call, whichever door it came through."""
+"""A call as a servicer sees it, independent of the transport."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from plait_server.errors import SlowConsumer
 
 SLOW_S: Final = 60.0
-"""A reader that takes nothing for so long is told to come back: what waits for it stays in memory."""
+"""Seconds after which a reader that accepts no message is disconnected, because unsent messages stay in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,31 +20,31 @@ class Call:
     """One call."""
 
     method: str
-    """Full name, such as `/plait.v1.ExecutionService/SubmitGraph`."""
+    """The method's full name, such as `/plait.v1.ExecutionService/SubmitGraph`."""
     peer: str
-    """Who calls, as the transport names it."""
+    """The caller's address, as the transport reports it."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Headers that are text; keys in lower case."""
+    """The headers with text values; keys in lower case."""
 
 
 class CallerGone(Exception):
-    """The caller left, or its connection broke, while it was written to; nobody is left to be told of anything."""
+    """The caller left, or its connection broke, during a write; there is no peer to report an error to."""
 
 
 Send: TypeAlias = Callable[[Message | bytes], Awaitable[None]]
 """Sends one message of a stream, encoded already if it is bytes; waits for the transport's flow control.
 
-Raises CallerGone if there is nobody to send to any more.
+Raises CallerGone if the peer is gone.
 """
 Receive: TypeAlias = Callable[[], Awaitable[bytes | None]]
-"""Receives one message of a stream, encoded: its size says nothing of what it costs to parse; None at its end."""
+"""Receives one encoded message of a stream; None at its end. Its size does not bound the cost of parsing."""
 
 
 async def send_in_time(send: Send, message: Message | bytes) -> None:
     """Send a message of a stream.
 
     Raises:
-        SlowConsumer: nobody took it for 60 s.
+        SlowConsumer: The peer did not accept it for 60 s.
     """
     with trio.move_on_after(SLOW_S) as waited:
         await send(message)

@@ -27,20 +27,20 @@ _REASON_CHARS_MAX: Final = 1_024
 
 
 class Checks:
-    """Gathers what is wrong with one request."""
+    """Collects the problems of one request."""
 
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
 
     def add(self, field: str, message: str) -> None:
-        """Note a problem."""
+        """Add a problem."""
         self._violations.append(FieldViolation(field=field, message=message))
 
     def finish(self) -> None:
         """End the checks.
 
         Raises:
-            InvalidRequest: there was a problem.
+            InvalidRequest: The request has problems.
         """
         if self._violations:
             raise InvalidRequest(self._violations)
@@ -66,7 +66,7 @@ class Checks:
     def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Check labels."""
         if len(labels) > LABELS_MAX:
-            self.add("labels", f"{len(labels)} labels are over the limit of {LABELS_MAX}; give fewer")
+            self.add("labels", f"{len(labels)} labels exceed the limit of {LABELS_MAX}; give fewer")
         for key, value in labels.items():
             if not 0 < len(key) <= LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
                 self.add(
@@ -75,10 +75,10 @@ class Checks:
         return dict(labels)
 
     def input(self, message: payload_pb2.Payload, *, is_given: bool, problem: str = "") -> str:
-        """Check the input of an execution and give its JSON text; `problem` is what is known to be wrong with it.
+        """Check the input of an execution and return its JSON text; `problem` is a problem found earlier.
 
         Raises:
-            TooLarge: it is over 1 MiB.
+            TooLarge: The input is over 1 MiB.
         """
         if not is_given or not message.WhichOneof("content"):
             return "null"
@@ -117,17 +117,17 @@ class Checks:
         return value
 
     def reason(self, value: str) -> str:
-        """Check a reason for people."""
+        """Check a reason, which is free text."""
         if len(value) > _REASON_CHARS_MAX:
             self.add("reason", f"must be at most {_REASON_CHARS_MAX} characters")
         return value
 
 
 def target_of(namespace: str, execution_id: str) -> tuple[str, str]:
-    """Check the namespace and the id that name an execution, and return them.
+    """Check and return the namespace and the id of an execution.
 
     Raises:
-        InvalidRequest: one is not valid.
+        InvalidRequest: One of them is invalid.
     """
     checks = Checks()
     target = checks.namespace(namespace), checks.execution_id(execution_id)
@@ -136,7 +136,7 @@ def target_of(namespace: str, execution_id: str) -> tuple[str, str]:
 
 
 def request_fields(request: Message | None) -> LogFields:
-    """Return the fields of a log line about a request: the execution that it names, if any."""
+    """Return the log fields of a request: the execution that it names, if any."""
     namespace = getattr(request, "namespace", "") or DEFAULT_NAMESPACE
     execution_id = getattr(request, "execution_id", "")
     is_valid = _ID.fullmatch(namespace) and _ID.fullmatch(execution_id)
@@ -144,7 +144,7 @@ def request_fields(request: Message | None) -> LogFields:
 
 
 def request_record(method: str, request_id: str, request: Message, execution_id: str) -> RequestRecord | None:
-    """Make the record of a request with an id; None without one."""
+    """Return the record of a request with an id; None without one."""
     if not request_id:
         return None
     return RequestRecord(

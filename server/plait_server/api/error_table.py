@@ -22,7 +22,7 @@ VALUE_BYTES_MAX: Final = 300
 _BAD_REQUEST_OVERHEAD: Final = 80
 _VIOLATION_OVERHEAD: Final = 10
 _TEXT_BYTES_MIN: Final = 20
-"""Less of a violation's text says nothing."""
+"""The least of a violation's text that is kept; less would be useless."""
 
 
 class Row(NamedTuple):
@@ -78,14 +78,14 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
 
 
 def row_of(error: errors.PlaitError) -> Row:
-    """Find the line of an error's class."""
+    """Return the row of an error's class."""
     return TABLE[type(error)]
 
 
 def status_of(error: errors.PlaitError) -> status_pb2.Status:
     """Write an error as google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they apply.
 
-    It travels in headers, of which default clients take 8 KiB: texts are cut so that all of it fits.
+    The status is sent in headers, of which default clients accept 8 KiB, so texts are cut to fit.
     """
     row = row_of(error)
     code, _ = row.code.value
@@ -107,7 +107,7 @@ def status_of(error: errors.PlaitError) -> status_pb2.Status:
 
 
 def _fit(violations: Sequence[errors.FieldViolation], room: int) -> list[tuple[errors.FieldViolation, str]]:
-    """Cut the texts of violations so that all fields are named within so many bytes: the longest texts first."""
+    """Cut the violations' texts, the longest first, so that all fields are named within a number of bytes."""
     fixed = [len(each.field.encode()) + _VIOLATION_OVERHEAD for each in violations]
     while fixed and room - sum(fixed) < len(fixed) * _TEXT_BYTES_MIN:
         fixed.pop()
@@ -123,7 +123,7 @@ def _fit(violations: Sequence[errors.FieldViolation], room: int) -> list[tuple[e
 
 
 def _cut(text: str, bytes_max: int) -> str:
-    """Cut a text to a size, as it is percent-encoded in a header: the most that it may take."""
+    """Cut a text to a size that includes percent-encoding in a header."""
     size = 0
     for place, byte in enumerate(content := text.encode("utf-8", "replace")):
         size += 1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3

@@ -39,7 +39,7 @@ WAIT_S: Final = 60.0
 WAIT_S_MAX: Final = 3_600.0
 POLL_S_MAX: Final = 60.0
 HEARTBEAT_S: Final = 15.0
-"""Proxies commonly drop a stream that was silent for 60 s."""
+"""Proxies commonly drop a stream that is silent for 60 s."""
 PAGE_EVENTS: Final = 1_000
 ROWS_READ_MAX: Final = 50
 CHUNK_BYTES: Final = 64 * 1024
@@ -83,7 +83,7 @@ class ExecutionServicer:
             checks.add("graph", "is missing; give the graph")
         checks.finish()
         require_valid(read)
-        assert read.graph is not None  # of a valid graph there is one
+        assert read.graph is not None  # a valid graph has one
         record = None
         if request_id:
             record = RequestRecord(
@@ -109,7 +109,7 @@ class ExecutionServicer:
         return Pb.SubmitGraphResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
-        """Show one execution."""
+        """Return one execution."""
         del call
         namespace, execution_id = target_of(request.namespace, request.execution_id)
         try:
@@ -135,7 +135,7 @@ class ExecutionServicer:
         response = Pb.ListExecutionsResponse()
         left = ANSWER_BYTES_MAX
         while True:
-            # Read in parts, for a thousand of the largest rows take 70 MB; one more shows whether that is all.
+            # Read in parts, because a thousand of the largest rows take 70 MB. One extra row shows whether that is all.
             limit = min(ROWS_READ_MAX, size - len(response.executions) + 1)
             rows = await self._journal.namespace(namespace).list_rows(before=before, limit=limit)
             for listed in rows:
@@ -150,7 +150,7 @@ class ExecutionServicer:
                 return response
 
     async def list_nodes(self, request: Pb.ListNodesRequest, call: Call) -> Pb.ListNodesResponse:
-        """List the nodes of an execution, those of a scope after those of the scope around it."""
+        """List the nodes of an execution; nodes of a nested scope come after those of the scope around it."""
         del call
         checks = Checks()
         namespace = checks.namespace(request.namespace)
@@ -169,7 +169,7 @@ class ExecutionServicer:
         return response
 
     async def get_node(self, request: Pb.GetNodeRequest, call: Call) -> Pb.GetNodeResponse:
-        """Show one node of an execution."""
+        """Return one node of an execution."""
         del call
         namespace, execution_id = target_of(request.namespace, request.execution_id)
         late_usage = await LateUsage.read(self._journal.namespace(namespace), execution_id)
@@ -188,11 +188,11 @@ class ExecutionServicer:
         if content is None:
             raise PayloadNotFound(digest=digest)
         for begin in range(0, len(content), CHUNK_BYTES):
-            # A reader that stands still would keep up to 16 MiB in memory.
+            # A reader that stalls would keep up to 16 MiB in memory.
             await send_in_time(send, Pb.GetPayloadResponse(chunk=content[begin : begin + CHUNK_BYTES]))
 
     async def wait_execution(self, request: Pb.WaitExecutionRequest, call: Call) -> Pb.WaitExecutionResponse:
-        """Wait for the end of an execution and show it."""
+        """Wait for the end of an execution and return it."""
         del call
         checks = Checks()
         namespace = checks.namespace(request.namespace)
@@ -205,7 +205,7 @@ class ExecutionServicer:
         return Pb.WaitExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     async def list_events(self, request: Pb.ListEventsRequest, call: Call) -> bytes:
-        """List the events of an execution by sequence; an encoded ListEventsResponse, made of the stored bytes."""
+        """List the events of an execution by sequence; return an encoded ListEventsResponse of the stored bytes."""
         del call
         checks = Checks()
         namespace = checks.namespace(request.namespace)
@@ -223,7 +223,7 @@ class ExecutionServicer:
                 await self._wait_changed(view)
                 view = await self._supervisor.view(namespace, execution_id)
         view = await self._supervisor.view(namespace, execution_id)
-        # Before `_read` awaits: what the execution decides meanwhile is not durable yet (A2).
+        # Before `_read` awaits, because later decisions of the execution may not be durable yet (A2).
         tail = Pb.ListEventsResponse(last_sequence=view.execution.sequence, ended=view.execution.is_ended)
         events = await self._read(namespace, view, request.after_sequence, size)
         return join_events(events) + tail.SerializeToString()
@@ -300,15 +300,15 @@ class ExecutionServicer:
         return view
 
     async def _view_at_end(self, namespace: str, execution_id: str, wait_s: float) -> View:
-        """Show an execution at its end, or when the wait is over."""
+        """Return an execution at its end, or when the wait is over."""
         with trio.move_on_after(wait_s):
             while not (view := await self._supervisor.view(namespace, execution_id)).execution.is_ended:
                 await self._wait_changed(view)
-        # Again, for what it has decided since the last look may not be durable.
+        # Again, because its decisions since the last check may not be durable.
         return await self._supervisor.view(namespace, execution_id)
 
     async def _wait_changed(self, view: View) -> None:
-        """Wait until something happened to an execution; the caller bounds the wait."""
+        """Wait for a change of an execution; the caller bounds the wait."""
         if view.feed is not None:
             await view.feed.wait_changed()
         else:
@@ -327,7 +327,7 @@ class ExecutionServicer:
     async def _follow(self, namespace: str, execution_id: str, after: int, send: Send) -> None:
         is_caught_up = False
         while True:
-            # An event wakes all watchers of its execution; they go on a few at a time.
+            # An event wakes all watchers of its execution; a few continue at a time.
             async with self._gate.passing():
                 view = await self._supervisor.view(namespace, execution_id)
                 events = await self._read(namespace, view, after, PAGE_EVENTS)

@@ -1,13 +1,13 @@
 """Reads the frames of a stream in one asyncio task, so that a frame costs no call across the bridge.
 
-Such a call makes an asyncio task, which for a worker that writes a frame a message is more than all that is done with
-the frame. Here one task reads for the whole stream, and wakes trio when it waits.
+Such a call creates an asyncio task. For a worker that writes a frame for each message, that costs more than all other
+work on the frame. Here one task reads the whole stream, and wakes trio when trio waits.
 
 1. Frames are received in the order in which they came; then None: the peer has ended its side, or is gone.
-2. Little is read ahead. When `READ_AHEAD_FRAMES` frames or `READ_AHEAD_BYTES` wait to be received, nothing more is
+2. Little is read ahead. While `READ_AHEAD_FRAMES` frames or `READ_AHEAD_BYTES` wait to be received, nothing more is
    read, and gRPC's flow control holds the peer back.
 
-Joining the small frames that wait was tried. Hardly ever does more than one wait: gRPC reads one at a time, and takes
+Joining the small frames that wait was tried. There is hardly ever more than one: gRPC reads one at a time, and takes
 longer for it than a round of trio.
 """
 
@@ -52,7 +52,7 @@ class FrameReader:
                     self._taken.clear()
                     await self._taken.wait()
         except (grpc.aio.InternalError, grpc.aio.UsageError):
-            pass  # The call is over; whoever writes to it learns that, too.
+            pass  # The call is over; its writer gets an error, too.
         finally:
             self._is_over = True
             self._came.set()

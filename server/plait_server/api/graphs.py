@@ -1,4 +1,4 @@
-"""GraphService: checks graphs and shows what they would do."""
+"""GraphService: validates graphs and returns their plans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def require_valid(read: GraphRequest) -> None:
     """Refuse an invalid graph.
 
     Raises:
-        InvalidGraph: with the first 50 problems.
+        InvalidGraph: The graph is invalid; the error has the first 50 problems.
     """
     if read.violation_count:
         raise InvalidGraph(read.violations, read.violation_count)
@@ -37,7 +37,7 @@ class GraphServicer:
         return read.answer
 
     async def plan_graph(self, request: graph_service_pb2.PlanGraphRequest | bytes, call: Call) -> bytes:
-        """Show what a valid graph would do; return an encoded PlanGraphResponse of at most 4 MiB."""
+        """Plan a valid graph; return an encoded PlanGraphResponse of at most 4 MiB."""
         del call
         read = await self._graph_requests.read(Want.PLAN, request)
         assert isinstance(read.head, graph_service_pb2.PlanGraphRequest)
@@ -46,8 +46,8 @@ class GraphServicer:
         size = len(read.answer)
         if size > MESSAGE_BYTES_MAX:
             text = (
-                f"the plan of this graph has {size} bytes, over the limit of {MESSAGE_BYTES_MAX} that clients take; "
-                "`plait plan FILE` makes it without a server, and shorter ids make it smaller"
+                f"the plan of this graph has {size} bytes, over the limit of {MESSAGE_BYTES_MAX} that clients accept; "
+                "`plait plan FILE` makes the plan without a server, and shorter ids make it smaller"
             )
             raise TooLarge(text, size=size, limit=MESSAGE_BYTES_MAX)
         return read.answer

@@ -1,8 +1,8 @@
-"""The gRPC door: serves the methods over grpc.aio, whose asyncio loop runs within trio.
+"""The gRPC server: serves the methods over grpc.aio, whose asyncio loop runs within trio.
 
 Each call is a grpc.aio task that crosses into trio once. Frames to a peer cross one by one, as calls of
-`context.write`; those from a peer are read in asyncio and only handed over (`frame_reader`). Errors become statuses
-here and nowhere else: known ones by the table, a bug as INTERNAL with an id that the server's log explains.
+`context.write`; those from a peer are read in asyncio and handed to trio (`frame_reader`). Errors become statuses
+here and nowhere else: known ones by the table, a bug as INTERNAL with an id that is in the server's log.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOP_S: Final = 0.5
-"""How long calls may go on while the server stops; streams are resumed elsewhere or later."""
+"""Seconds for which calls may continue while the server stops; clients resume streams later or elsewhere."""
 HEADERS_S: Final = 1.0
-"""How long the headers of a stream may take, which no flow control holds up."""
+"""Seconds that the headers of a stream may take to send; no flow control delays them."""
 LINGER_S: Final = 0.1
-"""How long calls that are on their way are still told why; grpc's own end of a server calls them CANCELLED."""
+"""Seconds in which calls still get the right status; after that grpc itself ends them as CANCELLED."""
 
 CALLS_MAX: Final = 20_000
-"""Calls and streams that are served at once; each costs some 20 KiB. More than there may be watchers and workers."""
+"""Calls and streams served at once, at some 20 KiB each. More than the limits of watchers and workers together."""
 
 _OPTIONS: Final[Sequence[tuple[str, int]]] = (
-    # Twice the limit, so that the servicer refuses what is too large with words and a reason.
+    # Twice the limit, so that the servicer can refuse a message that is too large with a proper error.
     ("grpc.max_receive_message_length", 2 * GRAPH_MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", -1),
-    # Half-open connections are found within 15 s; gRPC's own defaults never look.
+    # Half-open connections are found within 15 s; gRPC's defaults never check.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A connection's streams are bounded by what serves them, which refuses with a reason. gRPC's own bounds do not:
+    # A connection's streams are bounded by their servicers, which refuse with a reason. gRPC's own bounds do not:
     # beyond `max_pending_requests` [1,000] it drops calls at random, which then end CANCELLED.
     ("grpc.max_concurrent_streams", 2 * CALLS_MAX),
     ("grpc.server.max_pending_requests", 2 * CALLS_MAX),
@@ -76,11 +76,11 @@ _OPTIONS: Final[Sequence[tuple[str, int]]] = (
 
 
 if TYPE_CHECKING:
-    _Context = grpc.aio.ServicerContext[Any, Any]  # generic in the stubs alone
+    _Context = grpc.aio.ServicerContext[Any, Any]  # generic only in the stubs
 
 
 class OpenCalls:
-    """The calls that are being served: when the server stops, they are told so, and can be made again."""
+    """The calls in progress: when the server stops, they get an error that allows a retry."""
 
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}
@@ -88,16 +88,16 @@ class OpenCalls:
         self._streams = Gate()
 
     async def serve(self, function: Callable[[], Awaitable[T]], kind: MethodKind = MethodKind.UNARY) -> T:
-        """Serve a call. Of streams few begin at once, so that a burst of them holds up no other call.
+        """Serve a call. Few streams begin at once, so that a burst of them does not delay other calls.
 
         Raises:
-            ShuttingDown: the server stops.
-            Overloaded: too many calls are being served.
+            ShuttingDown: The server is stopping.
+            Overloaded: Too many calls are in progress.
         """
         if self._is_closed:
             raise ShuttingDown
         if len(self._scopes) >= CALLS_MAX:
-            raise Overloaded(f"{CALLS_MAX} calls are being served, the most there may be; try again later")
+            raise Overloaded(f"{CALLS_MAX} calls are in progress, which is the limit; try again later")
         with trio.CancelScope() as scope:
             self._scopes[scope] = None
             try:
@@ -110,7 +110,7 @@ class OpenCalls:
         raise ShuttingDown
 
     def close(self) -> None:
-        """End all calls, and serve no more."""
+        """End all calls, and accept no more."""
         self._is_closed = True
         for scope in self._scopes:
             scope.cancel()
@@ -155,7 +155,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
         Method(
             path=f"/{service}/ServerReflectionInfo",
             kind=MethodKind.BIDI_STREAM,
-            # The two versions have the same messages but for their package.
+            # The two versions have the same messages, in different packages.
             request_type=reflection_pb2.ServerReflectionRequest,
             request_bytes_max=MESSAGE_BYTES_MAX,
             parsed_bytes_max=MESSAGE_BYTES_MAX,
@@ -173,10 +173,10 @@ async def serve_grpc(
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen until cancelled; reports the port.
+    """Listen until cancelled; report the port when started.
 
     Raises:
-        AddressInUse: the address cannot be listened on.
+        AddressInUse: Listening on the address failed.
     """
     server = grpc.aio.server(options=_OPTIONS)
     door = GrpcDoor(methods, new_id)
@@ -244,7 +244,7 @@ async def _guarded(
     new_id: Callable[[], str],
     content: bytes = b"",
 ) -> T | None:
-    """Cross into trio, and turn errors into statuses; None if the caller is gone and cannot be told."""
+    """Cross into trio, and turn errors into statuses; return None if the caller is gone."""
     try:
         return await callable_from_asyncio(calls.serve)(serve, method.kind)
     except (PlaitError, CallerGone) as error:
@@ -261,7 +261,7 @@ async def _guarded(
             await _abort_bug(context, method, group, new_id(), content)
     except Exception as error:  # noqa: BLE001 # the boundary: no traceback reaches a user
         await _abort_bug(context, method, error, new_id(), content)
-    return None  # Else `abort` has raised.
+    return None  # Otherwise `abort` has raised.
 
 
 async def _end(context: _Context, method: Method, error: PlaitError | CallerGone, content: bytes) -> None:
@@ -278,12 +278,12 @@ async def _abort_bug(
 ) -> None:
     fields = _subject(method, content)
     logger.error("%s failed by a bug, error id %s", method.path, error_id, exc_info=error, extra=fields)
-    text = f"Plait has a bug; please report it with the error id {error_id}, which its log explains"
+    text = f"Plait has a bug; please report it with the error id {error_id}, which is in the server's log"
     await _abort(context, InvariantViolated(text, error_id=error_id))
 
 
 def _subject(method: Method, content: bytes) -> LogFields:
-    """Return the fields of a log line about a call, whose request has been parsed before."""
+    """Return the log fields of a call whose request has been parsed before."""
     # Requests that name an execution are small, since they contain no graph.
     return request_fields(method.parse(content) if len(content) <= PARSED_BYTES_MAX else None)
 
@@ -311,8 +311,8 @@ def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
                     await send_headers(())
             await write(_encode(message))
         except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
-            # What grpc.aio raises for a call that is over: of the two writes that may meet its end, the one that
-            # began before it fails as internal, the one that begins after it as a wrong use.
+            # The errors that grpc.aio raises for a call that is over. Of the two writes that may meet its
+            # end, the one that began before it fails as internal, the one that begins after it as a wrong use.
             raise CallerGone from error
 
     return send

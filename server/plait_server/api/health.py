@@ -21,7 +21,7 @@ class HealthServicer:
         self._names = {"", *(service.full_name for service in SERVICES.values())}
 
     def set_serving(self, *, is_serving: bool) -> None:
-        """Change the answer; watchers are told."""
+        """Change the status and notify watchers."""
         self._is_serving = is_serving
         changed, self._changed = self._changed, trio.Event()
         changed.set()
@@ -29,14 +29,14 @@ class HealthServicer:
     async def check(
         self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> health_pb2.HealthCheckResponse:
-        """Say whether a service, or the server (empty name), serves."""
+        """Return whether a service, or the server (empty name), is serving."""
         del call
         if request.service not in self._names:
             raise ServiceUnknown(service=request.service[:200])
         return self._answer(request.service)
 
     async def watch(self, request: health_pb2.HealthCheckRequest, call: Call, send: Send) -> None:
-        """Say whether a service serves, now and at each change."""
+        """Send whether a service is serving, now and at each change."""
         del call
         while True:
             changed = self._changed

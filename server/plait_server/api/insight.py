@@ -1,4 +1,4 @@
-"""InsightService: how executions went."""
+"""InsightService: exports the traces of executions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from plait_server.telemetry.span_observer import nested_scopes
 from plait_server.telemetry.spans import SpanFold
 
 EXPORTS_MAX: Final = 4
-"""Traces exported at once: each holds an execution in memory, up to 300 MB."""
+"""Traces exported at once; each holds an execution in memory, up to 300 MB."""
 TURN_S: Final = 10.0
-"""How long an export waits for its turn, in seconds: the callers of those before it may read slowly."""
+"""Seconds that an export waits for its turn; callers before it may read slowly."""
 PART_BYTES: Final = 256 * KIB
 """A part ends with the span that reaches this size; a span may have 600 KiB (128 retries with long messages)."""
 
@@ -36,8 +36,8 @@ class InsightServicer:
 
     Args:
         supervisor: Knows which executions are quarantined.
-        journal: Is read.
-        new_encoder: Makes an encoder with the same resource as that of the spans that are sent live.
+        journal: The source of the events.
+        new_encoder: Creates an encoder with the same resource as that of live spans.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class InsightServicer:
         self._turns = trio.CapacityLimiter(EXPORTS_MAX)
 
     async def export_trace(self, request: Pb.ExportTraceRequest, call: Call, send: Send) -> None:
-        """Stream the trace of an execution, made from its journal."""
+        """Stream the trace of an execution, built from its journal."""
         del call
         namespace, execution_id = target_of(request.namespace, request.execution_id)
         self._supervisor.quarantine.require_whole((namespace, execution_id))

@@ -1,4 +1,4 @@
-"""What attempts used beyond what counts (U1): kept in the audit, shown beside the totals."""
+"""Usage that attempts reported too late to count (U1): kept in the audit, shown beside the totals."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from plait_server.encoding.execution_codec import shown_usage
 from plait_server.ports.journal import NamespaceJournal
 
 AUDIT_READ_MAX: Final = 10_000
-"""Records that are looked at: 50 ms of reading. An execution has a few."""
+"""The most records read, which takes 50 ms. An execution usually has a few."""
 SHOWN_BYTES_MAX: Final = MIB
-"""In the answer about one node, which is at most 4 MiB."""
+"""The most late usage in the answer about one node, which is at most 4 MiB."""
 _ENTRY_OVERHEAD: Final = 8
 
 
 class LateUsage:
-    """The late usage of one execution; `read` makes one."""
+    """The late usage of one execution, created by `read`."""
 
     def __init__(self, attempts: Mapping[tuple[str, int], Mapping[str, str]]) -> None:
         self._attempts = attempts
 
     @classmethod
     async def read(cls, journal: NamespaceJournal, execution_id: str) -> LateUsage:
-        """Read it from the audit; of several records of an attempt the newest holds all.
+        """Read late usage from the audit; of several records of an attempt, the newest is complete.
 
         Raises:
-            EventDamaged: the audit is damaged.
-            JournalUnavailable: the store does not answer.
+            EventDamaged: The audit is damaged.
+            JournalUnavailable: The store does not answer.
         """
         attempts: dict[tuple[str, int], Mapping[str, str]] = {}
         for record in await journal.read_audit(execution_id, limit=AUDIT_READ_MAX):
@@ -42,14 +42,14 @@ class LateUsage:
         return cls(attempts)
 
     def show_execution(self, execution: execution_pb2.Execution) -> None:
-        """Fill in the sum over all attempts."""
+        """Add the sum over all attempts to an execution."""
         totals: dict[str, Decimal] = {}
         for usage in self._attempts.values():
             add_usage(totals, usage)
         execution.late_usage.update(shown_usage(totals))
 
     def show_node(self, node: execution_pb2.ExecutionNode) -> None:
-        """Fill in what each attempt of a node has; of many, the newest whose usage fits into 1 MiB."""
+        """Add the late usage of each attempt of a node; if too many have some, that of the newest, up to 1 MiB."""
         room = SHOWN_BYTES_MAX
         for attempt in reversed(node.attempts):
             usage = self._attempts.get((node.path, attempt.number), {})

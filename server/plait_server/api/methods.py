@@ -1,8 +1,8 @@
-"""The methods of the service: which trio function serves which RPC, for whichever door.
+"""The methods of the service: which trio function serves which RPC, for every transport.
 
 A unary function takes (request, call) and returns a message, or bytes that are one; a server stream takes
-(request, call, send); a bidirectional one (call, receive, send). The table is made from the descriptors, so
-an RPC without a function is found when the server starts.
+(request, call, send); a bidirectional one (call, receive, send). The table is built from the descriptors, so
+a missing function is found when the server starts.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
 
 _CARRY_GRAPHS: Final = frozenset({"SubmitGraph", "ValidateGraph", "PlanGraph"})
 PARSED_BYTES_MAX: Final = 64 * KIB
-"""Requests with a graph that are parsed on the loop: even if made to hurt they take some 5 ms. Larger ones reach
-their function as bytes."""
+"""The size up to which requests with a graph are parsed on the event loop, where even hostile ones take only some
+5 ms. Larger ones are passed to their function as bytes."""
 _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 class MethodKind(enum.Enum):
-    """How many messages go each way."""
+    """Which directions have a stream of messages."""
 
     UNARY = "UNARY"
     SERVER_STREAM = "SERVER_STREAM"
@@ -52,34 +52,34 @@ class MethodKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One RPC and what serves it."""
+    """One RPC and the function that serves it."""
 
     path: str
-    """Such as `/plait.v1.ExecutionService/SubmitGraph`."""
+    """The full name, such as `/plait.v1.ExecutionService/SubmitGraph`."""
     kind: MethodKind
     request_type: type[Message]
     request_bytes_max: int
     parsed_bytes_max: int
-    """Larger requests are not parsed here: the function takes their bytes."""
+    """Larger requests are not parsed here, but passed to the function as bytes."""
     function: Callable[..., Awaitable[Message | bytes | None]]
 
     def read(self, content: bytes) -> Message | bytes:
-        """Read the one request of a call, or leave it as it is if it is too large to be parsed on the loop.
+        """Parse the one request of a call, or return its bytes if it is too large to be parsed on the event loop.
 
         Raises:
-            TooLarge: it is larger than its method allows.
-            InvalidRequest: it is not such a message.
+            TooLarge: The request is larger than its method allows.
+            InvalidRequest: The bytes are not such a message.
         """
         if self.parsed_bytes_max < len(content) <= self.request_bytes_max:
             return content
         return self.parse(content)
 
     def parse(self, content: bytes) -> Message:
-        """Read a request.
+        """Parse a request.
 
         Raises:
-            TooLarge: it is larger than its method allows.
-            InvalidRequest: it is not such a message.
+            TooLarge: The request is larger than its method allows.
+            InvalidRequest: The bytes are not such a message.
         """
         if len(content) > self.request_bytes_max:
             text = (
@@ -98,7 +98,7 @@ class Method:
 
 
 def methods_of(servicers: Mapping[str, object]) -> list[Method]:
-    """Make the table.
+    """Build the table.
 
     Args:
         servicers: The servicer of each service, by the names of `SERVICES`.

@@ -1,11 +1,11 @@
 """The nodes of an execution, over all its scopes: found by path, and listed in pages (N2).
 
 The order of the list: the nodes of a scope in graph order, then the scopes inside it in the order of their nodes, each
-with what is inside. A page begins at a place in that order, a scope and a position in its graph. Scopes never vanish,
-so it stays one while scopes open and end; what opens before it is not in the pages after it.
+followed by its own nested scopes. A page begins at a place in that order: a scope and a position in its graph. Scopes
+never vanish, so a place stays valid while scopes open and end; scopes that open before it are not in later pages.
 
-Scopes that have ended are read from the journal, one after the other, only those whose nodes are shown. Others go on
-meanwhile, so a page may show nodes as of different sequences, each as it was durable.
+Scopes that have ended are read from the journal one by one, only those whose nodes are shown. The execution continues
+in the meantime, so a page may show nodes as of different sequences, each in a durable state.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from plait_server.runtime.slicing import SLICE_S, Pacing
 from plait_server.runtime.view import View
 
 NODES_PER_LOOK: Final = 64
-"""Nodes between two looks at the clock: half a millisecond."""
+"""Nodes written between two checks of the clock: half a millisecond."""
 _ENTRY_OVERHEAD: Final = 8
-"""A tag, and a length of up to 4 bytes."""
+"""The bytes of a tag, and of a length of up to 4 bytes."""
 
 
 class Cursor(NamedTuple):
@@ -37,15 +37,15 @@ class Cursor(NamedTuple):
 
     scope_path: str
     position: int
-    """Of a node in the scope's graph."""
+    """The position of a node in the scope's graph."""
 
     def text(self) -> str:
-        """Write it for a page token."""
+        """Return the cursor as text for a page token."""
         return f"{self.position}/{self.scope_path}"
 
     @classmethod
     def of_text(cls, text: str) -> Cursor:
-        """Read what `text` wrote."""
+        """Parse the result of `text`."""
         position, _, scope_path = text.partition("/")
         return cls(scope_path, int(position))
 
@@ -59,7 +59,7 @@ class NodesPage(NamedTuple):
 
 
 class _ScopeNeeded(Exception):
-    """A scope that has ended must be read before the call goes on."""
+    """A scope that has ended must be read before the call continues."""
 
     def __init__(self, scope_path: str) -> None:
         super().__init__(scope_path)
@@ -67,18 +67,18 @@ class _ScopeNeeded(Exception):
 
 
 class _Page:
-    """A page that is being filled."""
+    """A page under construction."""
 
     def __init__(self, begin: Cursor, nodes_max: int, bytes_max: int) -> None:
         self.nodes: list[execution_pb2.ExecutionNode] = []
         self.cursor: Cursor | None = begin
-        """Of the next node; None when there is none."""
+        """The place of the next node; None when there is none."""
         self._nodes_max = nodes_max
         self._bytes_left = bytes_max
 
     @property
     def has_all_nodes(self) -> bool:
-        """Whether it has as many nodes as it may have."""
+        """Whether it has as many nodes as allowed."""
         return len(self.nodes) == self._nodes_max
 
     def add(self, node: execution_pb2.ExecutionNode) -> bool:
@@ -94,8 +94,8 @@ class Nodes:
     """The nodes of one execution, for one call.
 
     Args:
-        namespace: Where it is.
-        view_of: Returns its durable state.
+        namespace: The namespace of the execution.
+        view_of: Returns the execution's durable state.
         closed_scopes: Reads scopes that have ended.
     """
 
@@ -106,15 +106,15 @@ class Nodes:
         self._view_of = view_of
         self._closed_scopes = closed_scopes
         self._read: dict[str, Scope] = {}
-        """Scopes that have ended and were read for this call, by path."""
+        """Ended scopes read for this call, by path."""
         self._pacing = Pacing()
 
     async def get(self, node_path: str) -> execution_pb2.ExecutionNode:
-        """Show a node whole.
+        """Return the full form of a node.
 
         Raises:
-            NodeNotFound: there is none of this path, or its scope has not been opened.
-            EventDamaged: its scope has ended and cannot be read.
+            NodeNotFound: No node has this path, or its scope has not been opened.
+            EventDamaged: Its scope has ended and cannot be read.
         """
         scope_path, _, node_id = node_path.rpartition("/")
         while True:
@@ -135,13 +135,13 @@ class Nodes:
         """List nodes from a place on.
 
         Args:
-            begin: Where; a scope that has not been opened has no nodes.
-            nodes_max: Bound of the page.
-            bytes_max: Bound of the page, but for its first node.
+            begin: The place; a scope that has not been opened has no nodes.
+            nodes_max: The most nodes in the page.
+            bytes_max: The most bytes in the page, except that its first node may be larger.
             in_scope: Whether the list ends with the scope of the place.
 
         Raises:
-            EventDamaged: a scope has ended and cannot be read.
+            EventDamaged: A scope has ended and cannot be read.
         """
         page = _Page(begin, nodes_max, bytes_max)
         while True:
@@ -156,7 +156,7 @@ class Nodes:
             await trio.sleep(SLICE_S)
 
     def _fill(self, page: _Page, view: View, *, in_scope: bool) -> bool:
-        """Add nodes for some milliseconds; whether the page is full or the list at its end."""
+        """Add nodes for some milliseconds; return whether the page is full or the list at its end."""
         execution = view.execution
         begun_s = trio.current_time()
         count = 0
@@ -175,7 +175,7 @@ class Nodes:
                 page.cursor = Cursor(scope_path, index + 1)
             page.cursor = None if in_scope or scope is None else self._next_scope(execution, scope_path)
             if page.has_all_nodes:
-                # A scope has a node at least, so the list goes on where the cursor is.
+                # A scope has at least one node, so the list continues at the cursor.
                 return True
         return True
 
@@ -185,10 +185,10 @@ class Nodes:
         await self._pacing.pause_if_due()
 
     def _find_scope(self, execution: Execution, scope_path: str) -> Scope | None:
-        """Find a scope; None if none of this path was opened.
+        """Return a scope; None if no scope of this path was opened.
 
         Raises:
-            _ScopeNeeded: it has ended and was not read.
+            _ScopeNeeded: The scope has ended and has not been read.
         """
         scope = execution.scopes.get(scope_path)
         if scope is None and scope_path in execution.closed:
@@ -198,7 +198,7 @@ class Nodes:
         return scope
 
     def _next_scope(self, execution: Execution, scope_path: str) -> Cursor | None:
-        """Return the first place in the scope after one that was opened; None behind the last."""
+        """Return the start of the next opened scope; None after the last."""
         if len(execution.scopes) == 1 and not execution.closed:
             return None
         path, begin = scope_path, 0
@@ -215,7 +215,7 @@ class Nodes:
         """Return the graph of a scope that was opened, if possible without reading it.
 
         Raises:
-            _ScopeNeeded: its graph was an output, and only its events say which.
+            _ScopeNeeded: Its graph was an output, which only its events contain.
         """
         scope = execution.scopes.get(scope_path) or self._read.get(scope_path)
         if scope is not None:
@@ -229,7 +229,7 @@ class Nodes:
 
 
 def describe_seen(view: View, record: NodeRecord, *, in_list: bool) -> execution_pb2.ExecutionNode:
-    """Write a node as a view shows it."""
+    """Describe a node as a view shows it."""
     return describe_node(
         view.execution,
         record,
@@ -240,7 +240,7 @@ def describe_seen(view: View, record: NodeRecord, *, in_list: bool) -> execution
 
 
 def _first_inside(execution: Execution, scope_path: str, definition: Definition, begin: int) -> str | None:
-    """Return the first scope in a node of a scope, from a position on, that was opened."""
+    """Return the first opened scope in a node of a scope, from a position on."""
     prefix = f"{scope_path}/" if scope_path else ""
     nodes = definition.graph.nodes
     for index in range(begin, len(nodes)):

@@ -1,7 +1,7 @@
 """Pages of lists: cut by count and by bytes, and continued by tokens.
 
-A token is opaque and bound to its list: the method, the namespace and whatever else the request names. A token
-of another list, or one that was made up, is refused; the page size may change from page to page.
+A token is opaque and bound to its list: the method, the namespace and whatever else identifies it. A token
+of another list, or a forged one, is refused; the page size may change from page to page.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from plait_server.core.limits import MESSAGE_BYTES_MAX, MIB
 from plait_server.errors import InvalidPageToken
 
 ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - MIB
-"""What a page is filled up to. A default client takes 4 MiB, and no entry of a list is near the MiB left."""
+"""The bytes that a page may have. A default client accepts 4 MiB, and no list entry comes near the MiB left."""
 _MAC_BYTES: Final = 16
 _TOKEN_CHARS_MAX: Final = 4_096
 """A token may hold the path of a scope: 16 ids of 128 characters."""
 _ENTRY_OVERHEAD: Final = 8
-"""A tag, and a length of up to 4 bytes."""
+"""The bytes of a tag, and of a length of up to 4 bytes."""
 
 M = TypeVar("M", bound=Message)
 
 
 class PageTokens:
-    """Makes and reads page tokens under the store's key, so that they survive a restart."""
+    """Creates and verifies page tokens with the store's key, so that they survive a restart."""
 
     def __init__(self, key: bytes) -> None:
         self._key = hashlib.sha256(b"page tokens\0" + key).digest()
 
     def make(self, position: str, *list_: str) -> str:
-        """Make the token of the page after a position.
+        """Return the token of the page after a position.
 
         Args:
-            position: Where the page before ended.
-            list_: What names the list: its method, its namespace and so on; none holds a NUL.
+            position: The end of the page before.
+            list_: The identity of the list: its method, its namespace and so on; none contains a NUL.
         """
         content = position.encode()
         return base64.urlsafe_b64encode(self._mac(content, list_) + content).decode()
@@ -49,7 +49,7 @@ class PageTokens:
         """Read a token; None for the first page.
 
         Raises:
-            InvalidPageToken: it is not one that this list gave.
+            InvalidPageToken: The token is not one of this list.
         """
         if not token:
             return None

@@ -1,7 +1,7 @@
-"""Server reflection (grpc.reflection.v1 and v1alpha) as a trio function, over our public protos alone.
+"""Server reflection (grpc.reflection.v1 and v1alpha) as a trio function, over our public protos only.
 
-The stock asynchronous servicer is asyncio code, and the door's methods are trio functions; what it answers with is
-reused.
+The stock asynchronous servicer is asyncio code, but methods here are trio functions; only the stock code for the
+answers is reused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFLECTION_SERVICES: Final = (
 
 
 class ReflectionServicer:
-    """Answers what services, files and symbols there are."""
+    """Answers queries about services, files and symbols."""
 
     def __init__(self) -> None:
         names = [service.full_name for service in SERVICES.values()]
@@ -48,7 +48,7 @@ def _parse(content: bytes) -> reflection_pb2.ServerReflectionRequest:
     problem = f"has {len(content)} bytes, over the limit of {REQUEST_BYTES_MAX}"
     if len(content) <= REQUEST_BYTES_MAX:
         try:
-            # The two versions have the same messages but for their package.
+            # The two versions have the same messages, in different packages.
             return reflection_pb2.ServerReflectionRequest.FromString(content)
         except DecodeError:
             problem = "is not a valid ServerReflectionRequest"

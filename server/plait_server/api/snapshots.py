@@ -1,17 +1,16 @@
 """Snapshots for watchers: an execution and all its nodes at one sequence, written in slices.
 
-To write 100,000 nodes takes a second, and the execution goes on meanwhile. So:
+Writing 100,000 nodes takes a second, and the execution continues in the meantime. So:
 
-1. Each slice asks for the durable state anew and writes some nodes of open scopes as they are.
-2. When all are written, those that events came about since are due again, and those of scopes that were opened since.
-   An execution changes a node in 0.1 ms, and a node is written in 10 us, so each round has a tenth of the nodes of the
-   one before.
-3. A round that leaves few ends in the same slice: they are written again, and the execution with them. No event
-   comes in between, so everything is of that sequence.
-4. The nodes of scopes that had ended by then do not change any more. They are read when the watcher takes them, one
-   scope after the other: an execution may have a million.
+1. Each slice fetches the current durable state and writes some nodes of open scopes.
+2. When all are written, nodes with newer events are due again, and so are those of scopes opened since. An execution
+   changes a node in 0.1 ms, and writing a node takes 10 us, so each round has a tenth of the nodes of the one before.
+3. When few nodes are left, they are written in one slice together with the execution. No event comes in between, so
+   everything is of that sequence.
+4. The nodes of scopes that had ended by then no longer change. They are read when the watcher receives them, one
+   scope at a time, because an execution may have a million.
 
-A small execution is written at once. What a node waits for is no event (A1), and may be older than the rest.
+A small execution is written at once. The reason why a node waits has no event (A1), and may be older than the rest.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from plait_server.runtime.slicing import SLICE_S, Pacing
 from plait_server.runtime.view import View
 
 LAST_NODES_MAX: Final = 500
-"""Nodes that the last slice may write again; 5 ms."""
+"""Nodes that the last slice may write again, which takes 5 ms."""
 ROUNDS_MAX: Final = 10
-"""Enough for the largest graph; whatever is due then is written at once."""
+"""The most rounds: enough for the largest graph. Nodes due after that are written at once."""
 _NODES_PER_LOOK: Final = 64
-"""Nodes between two looks at the clock."""
+"""Nodes written between two checks of the clock."""
 _NODES_TAG: Final = b"\x1a"
 _SNAPSHOT_TAG: Final = b"\x12"
 
@@ -52,13 +51,13 @@ async def write_snapshot(
     """Write the state of an execution.
 
     Args:
-        namespace: Where it is.
-        view_of: Returns its durable state.
+        namespace: The namespace of the execution.
+        view_of: Returns the execution's durable state.
         closed_scopes: Reads scopes that have ended.
 
     Returns:
-        The sequence of the state, and the encoded frames, of at most 1 MiB each; they are put together one by
-        one, for others to go on between. The caller closes them (`contextlib.aclosing`). They raise EventDamaged where
+        The sequence of the state, and the encoded frames, of at most 1 MiB each; they are built one by
+        one, so that others run in between. The caller closes them (`contextlib.aclosing`). They raise EventDamaged if
         a scope that has ended cannot be read.
     """
     view = await view_of()
@@ -77,7 +76,7 @@ async def write_snapshot(
     head = Pb.Snapshot(
         sequence=execution.sequence, execution=describe(namespace, execution, view.queued_counts())
     )
-    # Those around others come first.
+    # Outer scopes come first.
     closed = sorted(execution.closed, key=lambda path: path.count("/"))
     nodes = [node for path in execution.scopes for node in written[path]]
 
@@ -92,7 +91,7 @@ async def write_snapshot(
 async def _write_round(
     written: dict[str, list[bytes]], due: _Due, view: View, view_of: Callable[[], Awaitable[View]]
 ) -> View:
-    """Write the nodes that are due, in slices; returns the state in which the last were written."""
+    """Write the nodes that are due, in slices; return the state in which the last were written."""
     begun_s = trio.current_time()
     count = 0
     for path, indexes in due:
@@ -104,13 +103,13 @@ async def _write_round(
             count += 1
             scope = view.execution.scopes.get(path)
             if scope is None:
-                break  # It has ended meanwhile, and is read from its events.
+                break  # It has ended in the meantime, and is read from its events.
             _write_node(written, view, scope, index)
     return view
 
 
 def _due_since(execution: Execution, since: int) -> _Due:
-    """List the nodes of open scopes that events after a sequence are about, and those of scopes opened by one."""
+    """Return the nodes of open scopes with events after a sequence, and those of scopes opened by such an event."""
     due: _Due = []
     for path, scope in execution.scopes.items():
         if scope.first_sequence > since:
@@ -133,7 +132,7 @@ async def _frames(
     closed: Sequence[str],
     read_closed: Callable[[str], Awaitable[list[bytes]]],
 ) -> AsyncGenerator[bytes, None]:
-    """Cut a snapshot into frames; the first begins with the execution, the last says so."""
+    """Cut a snapshot into frames; the first begins with the execution, the last one is marked."""
     part = head
     gathered: list[bytes] = []
     size = head.ByteSize()

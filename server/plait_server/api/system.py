@@ -1,4 +1,4 @@
-"""SystemService: tells about the server."""
+"""SystemService: information about the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plait_server.encoding.event_codec import timestamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What does not change while a server runs."""
+    """Facts that do not change while a server runs."""
 
     version: str
     instance_id: str
@@ -22,7 +22,7 @@ class ServerFacts:
     store: str
     insecure: bool
     attempts_max: int
-    """The server's limit of attempts at once."""
+    """The server's limit on concurrent attempts."""
 
 
 class SystemServicer:
@@ -34,7 +34,7 @@ class SystemServicer:
     async def get_server_info(
         self, request: system_service_pb2.GetServerInfoRequest, call: Call
     ) -> system_service_pb2.GetServerInfoResponse:
-        """Show the server's version, limits and store."""
+        """Return the server's version, limits and store."""
         del request, call
         facts = self._facts
         return system_service_pb2.GetServerInfoResponse(

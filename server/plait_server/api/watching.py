@@ -1,4 +1,4 @@
-"""Frames of events, made of the stored bytes: an event is encoded once, and joined into whatever carries it."""
+"""Frames of events, built from the stored bytes: an event is encoded once, and copied into each message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVENTS_TAG: Final = b"\x0a"
 """Field 1, length-delimited: `events` in EventBatch, ListEventsResponse and WatchExecutionResponse alike."""
 FRAME_BYTES_MAX: Final = MIB
 FRAME_ROOM: Final = 64
-"""Bytes of a frame or a page besides its events, at most."""
+"""The most bytes of a frame or a page besides its events."""
 
 
 def join_events(events: Iterable[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""WorkerHubService: where workers attach, and their list."""
+"""WorkerHubService: serves the streams of workers, and lists them."""
 
 from __future__ import annotations
 
