@@ -1,4 +1,4 @@
-"""The evaluator: compiles expressions and templates, reads plain paths itself, leaves the rest to CEL."""
+"""The evaluator: compiles expressions and templates, evaluates plain paths itself and everything else with CEL."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from plait_server.ports.evaluator import (
 )
 
 _BRACKETS_MAX: Final = 32
-"""The library's own bound on levels of source, checked before it sees any."""
+"""The library's own limit on nesting levels, which is checked before the library sees a source."""
 _SPLIT_UP: Final = "Work parts of it out in transform nodes"
 _EXPRESSIONS_CACHED: Final = 4_096
 """A compiled expression takes some 10 kB."""
 _TEMPLATES_CACHED: Final = 1_024
 _TEMPLATE_BYTES_CACHED_MAX: Final = 16 * 1024
-"""Larger documents are compiled each time, lest a cache of them fill the memory."""
+"""Larger documents are compiled each time, so that the cache cannot fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,21 +42,21 @@ class CelExpression:
     source: str
     """The text it was compiled from."""
     facts: ExpressionFacts
-    """What it names."""
+    """The names it uses."""
     reads: tuple[Read, ...]
-    """Where it reads the variables."""
+    """The paths at which it reads the variables."""
     shape: Mapping[str, Shape]
-    """What it sees of the variables."""
+    """The part of the variables that it sees."""
     work_max: float
-    """What may run in place."""
+    """The most work that may run in place."""
     _way: Path | library.Program
-    """A path, where it is nothing else: then CEL is not asked."""
+    """The path, if it is nothing but a path; then CEL is not needed."""
     _tree: Node
     _functions: frozenset[str]
     _loopless_nodes: int
 
     def evaluate(self, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Work out the value; see the port."""
+        """Return the value; see the port."""
         way = self._way
         if isinstance(way, tuple):
             try:
@@ -78,7 +78,7 @@ class CelExpression:
         """Return a bound on the work of an evaluation; 0 for a plain path.
 
         Raises:
-            ExpressionError: The variables are not there or past a bound.
+            ExpressionError: A variable is missing or exceeds a bound.
         """
         return 0.0 if isinstance(self._way, tuple) else self._prepare(variables)[1]
 
@@ -97,7 +97,7 @@ class CelEvaluator:
     """Compiles expressions and templates; implements the port's Evaluator.
 
     Args:
-        work_max: What may run in place, in units of `cost`; infinite where nothing else waits for the
+        work_max: The most work that may run in place, in units of `cost`; infinite if nothing else needs the
         process.
     """
 
@@ -117,9 +117,9 @@ class CelEvaluator:
         return self._templates(json_text)
 
     def needs_offload(self, compiled: Expression | Template, variables: Mapping[str, JsonValue]) -> bool:
-        """Tell whether it must not run in this process; see the port."""
+        """Return whether an evaluation must not run in this process; see the port."""
         if not isinstance(compiled, CelExpression | CelTemplate):
-            raise TypeError("what this evaluator did not compile, it cannot judge")
+            raise TypeError("this evaluator can only judge what it has compiled")
         try:
             return compiled.work(variables) > self._work_max
         except ExpressionError:
@@ -153,12 +153,12 @@ class CelEvaluator:
 
 
 def _parse(source: str) -> tuple[Node, Path | library.Program]:
-    """Return the tree of a source, and its path if it is nothing else, else its program.
+    """Return the tree of a source, and its path if it is only a path, else its program.
 
     Raises:
-        InvalidExpression: It is not within the bounds.
+        InvalidExpression: The source exceeds a bound.
         LibraryError: The library refused it.
-        TooDeep: Its tree is deeper than it should be.
+        TooDeep: The tree is deeper than allowed.
     """
     tree = parse_plain_path(source)
     read = read_of(tree) if tree else None
@@ -174,7 +174,7 @@ def _compile_bounded(source: str) -> library.Program:
     """Compile a source that is within the bounds.
 
     Raises:
-        InvalidExpression: It is not.
+        InvalidExpression: The source exceeds a bound.
         LibraryError: The library refused it.
     """
     try:

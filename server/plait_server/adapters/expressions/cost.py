@@ -1,12 +1,12 @@
-"""An upper bound on what an evaluation takes, worked out before it starts.
+"""An upper bound on the cost of an evaluation, computed before it starts.
 
-The library is fast on most expressions and has no mercy on others: `map` copies its list at every round,
-nested loops multiply, `[x].map(x, x + x)` doubles at every turn, and `contains` and regular expressions take
-the product of text and pattern. None of it can be interrupted, for the library holds the interpreter's lock.
-So the tree is gone through once with the sizes of the values in place of the values: each node gets a bound
-on the size of what it gives (`Extent`), and adds a bound on the work it does. What stays below `WORK_MAX` is
-a matter of milliseconds and runs in place; the rest goes to a process that can be killed. The bound may be
-far too high, never too low.
+The library is fast on most expressions and extremely slow on others: `map` copies its list in every round,
+nested loops multiply, `[x].map(x, x + x)` doubles in every round, and `contains` and regular expressions take
+the product of text and pattern. None of this can be interrupted, because the library holds the interpreter's
+lock. So the tree is walked once with the sizes of the values in place of the values: each node gets a bound on
+the size of its value (`Extent`), and adds a bound on its work. An evaluation below `WORK_MAX` takes
+milliseconds and runs in place; all others run in a process that can be killed. The bound may be far too high,
+but never too low.
 
 A unit of work is about 50 ns, and of memory some 100 bytes at most. The weights were measured on the
 library: `map` over 1,000 integers 15 ms, over 9,000 3.6 s; `contains` with 500 kB and 250 kB 0.66 s; a
@@ -35,29 +35,29 @@ from plait_server.core.json_text import JsonValue
 from plait_server.ports.evaluator import ExpressionError
 
 WORK_MAX: Final = 100_000.0
-"""What may run in place: about 5 ms, while a helper process takes 60 ms to start."""
+"""The most work in place: about 5 ms, compared with the 60 ms that a helper process takes to start."""
 
 _BYTES_A_UNIT: Final = 512
 """Text is copied and compared at 10 bytes a nanosecond."""
 _READ_VALUE: Final = 3.0
 _WRITE_VALUE: Final = 25.0
-"""Values on their way in and out: 0.15 and 1.2 us each."""
+"""Converting values in and out: 0.15 and 1.2 us each."""
 _NODE: Final = 2.0
 _ROUND: Final = 3.0
 _ROUND_SKIP: Final = 0.05
-"""A round of a loop: 0.15 us, and 2 ns for each item of the list that is gone through."""
+"""A round of a loop: 0.15 us, and 2 ns for each item of the list."""
 _COPY: Final = 0.3
 """For each item gathered so far, at each round: half of them on average, at 30 ns and more."""
 _CONTAINS: Final = 1e-4
-"""For each byte of the text and byte of the part that is looked for."""
+"""For each byte of the text times each byte of the search string."""
 _MATCH: Final = 0.06
-"""For each byte of the text and state of the regular expression."""
+"""For each byte of the text times each state of the regular expression."""
 _STATE: Final = 3.0
-"""To compile one state of a regular expression."""
+"""Compiling one state of a regular expression."""
 _STATES_MAX: Final = 100_000
-"""RE2 refuses larger ones, for its 8 MB budget."""
+"""RE2 refuses larger ones, because of its 8 MB budget."""
 _ROUNDS_MAX: Final = 10_000
-"""The library ends an evaluation after so many."""
+"""The library aborts an evaluation after this many rounds."""
 _REPETITION: Final = re.compile(r"\{(\d+)?,?(\d+)?\}")
 _PRODUCTS: Final = frozenset({"contains", "matches"})
 _BOOLEAN: Final = frozenset(
@@ -66,28 +66,28 @@ _BOOLEAN: Final = frozenset(
 
 
 class Extent(NamedTuple):
-    """A bound on how large a value is; a plain tuple, for one is made for every node at every evaluation."""
+    """A bound on the size of a value; a plain tuple, because every evaluation makes one for every node."""
 
     values: float
-    """Values in it, itself included."""
+    """Values in it, including itself."""
     text_bytes: float = 0.0
     """Bytes of text in it."""
     length: float = 1.0
     """Items or keys directly in it."""
     item_values: float = 0.0
-    """Values in the largest item; 0: not known to be less than in the whole."""
+    """Values in its largest item; 0 if no better bound than the whole is known."""
     item_text_bytes: float = 0.0
-    """Bytes of text in the item that has most."""
+    """Bytes of text in the item that has the most."""
     text: str | None = None
-    """The value itself if it is a string that is known."""
+    """The value itself if it is a known string."""
 
     @property
     def units(self) -> float:
-        """How much it takes to copy it or to compare it with something as large."""
+        """The cost of copying it or comparing it with something of the same size."""
         return self.values + self.text_bytes / _BYTES_A_UNIT
 
     def item(self) -> Extent:
-        """Return a bound on anything directly in it."""
+        """Return a bound on any value directly in it."""
         values = self.item_values or self.values
         text_bytes = self.item_text_bytes if self.item_values else self.text_bytes
         return Extent(values, text_bytes, values)
@@ -104,10 +104,10 @@ def estimate_work(
 
     Args:
         tree: The expression.
-        variables: What it sees.
-        size: How much that is.
-        functions: The functions it calls.
-        nodes: The nodes of its tree, where it has no loop; else 0.
+        variables: The variables that it sees.
+        size: Their size.
+        functions: The functions that it calls.
+        nodes: The number of nodes of its tree if it has no loop; else 0.
     """
     reading = size.values * _READ_VALUE + size.text_bytes / _BYTES_A_UNIT
     # Without a loop each leaf counts once: no value is larger than all leaves together, and each node goes
@@ -129,7 +129,7 @@ class _Estimator:
         self._variables = variables
         self._extents: dict[Path, Extent] = {}
         self.work = 0.0
-        """The work of the nodes that were gone through."""
+        """The work of the nodes visited so far."""
 
     def extent(self, node: Node, scope: Mapping[str, Extent]) -> Extent:
         """Bound the value of a node, and add its work; `scope` has the variables of the loops around it."""

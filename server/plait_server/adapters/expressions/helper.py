@@ -2,9 +2,9 @@
 
 It is started by `offload` as `python -m plait_server.adapters.expressions.helper MEMORY_BYTES`. It reads lines of
 JSON from standard input, each the fields of a `Request`, until there are no more, and answers each on standard
-output: a line of a word (`text`, `error` or `memory`) and a number, and as many bytes of text. At the end of its
-memory or its time it may die without a word; whoever started it knows what that means. It holds no secret, opens
-nothing and needs no network.
+output: a line of a word (`text`, `error` or `memory`) and a number, and as many bytes of text. When it runs
+out of memory or time it may die without an answer, which the server handles. It holds no secret, opens no file and
+needs no network.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from plait_server.core.json_text import JsonValue
 from plait_server.ports.evaluator import ExpressionError, Work
 
 NICENESS: Final = 5
-"""The server's loop comes first; on a busy machine there must still be enough left to be done in time."""
+"""The server's loop has precedence; even on a busy machine the helper must get enough time to meet its deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the helper is asked for."""
+    """A request to the helper."""
 
     work: str
     """The value of a `Work`."""
     source: str
     """The expression or template."""
     variables: dict[str, JsonValue]
-    """What it may see."""
+    """The variables that it may see."""
     cpu_s: int
-    """The seconds of processor time that it may use."""
+    """Seconds of processor time that it may use."""
     result_bytes: int
-    """The most that the result may have."""
+    """The most bytes of the result."""
 
 
 def main() -> None:
-    """Serve until standard input ends, or memory does."""
+    """Serve until standard input ends, or memory runs out."""
     memory_bytes = int(sys.argv[1])
-    # macOS knows no limit of the address space; there the deadline alone must do.
+    # macOS has no limit on the address space; there only the deadline applies.
     with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""The offload that is none: for simulations, where a process would end determinism, and for command lines."""
+"""Evaluation in place: for simulations, which a process would make nondeterministic, and for command lines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from plait_server.ports.evaluator import ExpressionError, InvalidExpression, Wor
 class InlineOffload:
     """Runs everything in place and at once, however long it takes; implements the port's Offload and Helper.
 
-    It has no deadline and no bound on memory: for sources that are trusted.
+    It has no deadline and no bound on memory, so it is only for trusted sources.
     """
 
     def __init__(self) -> None:
         self._evaluator = CelEvaluator(work_max=math.inf)
 
     is_over = False
-    """Nobody waits for a turn."""
+    """Always 0: nothing waits for a turn."""
 
     @asynccontextmanager
     async def turn(self, namespace: str, execution_id: str) -> AsyncGenerator[InlineOffload]:
@@ -36,11 +36,7 @@ class InlineOffload:
 
 
 def perform(evaluator: CelEvaluator, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
-    """Do what an Offload is asked for, in place.
-
-    Raises:
-        ExpressionError: It failed, or the source is refused.
-    """
+    """Evaluate or render what an Offload was asked for, in place."""
     try:
         match work:
             case Work.EVALUATE:

@@ -33,10 +33,7 @@ _TOKEN: Final = re.compile(
 
 
 def end_of_expression(text: str, start: int) -> int | None:
-    """Give where the `}}` stands that ends the expression beginning at `start`; None if there is none.
-
-    Strings, comments and the braces of map literals within the expression are passed over.
-    """
+    """Return the position of the `}}` that ends the expression beginning at `start`; None if there is none."""
     depth = 0
     position = start
     while match := _TOKEN.match(text, position):
@@ -53,7 +50,7 @@ def end_of_expression(text: str, start: int) -> int | None:
 
 
 def depth_of_brackets(source: str) -> int:
-    """Return how deep parentheses, lists and maps nest, strings and comments left out."""
+    """Return how deep parentheses, lists and maps nest, ignoring strings and comments."""
     depth = deepest = 0
     for match in _TOKEN.finditer(source):
         if match["opening"]:

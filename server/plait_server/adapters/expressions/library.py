@@ -1,21 +1,20 @@
-"""The one door to cel-expr-python, Google's C++ implementation of CEL.
+"""The only module that calls cel-expr-python, Google's C++ implementation of CEL.
 
-What was found out about version 0.1.3, by trying, and is kept away from it or worked around here and in
-`values`:
+Observed behavior of version 0.1.3, which this module and `values` avoid or work around:
 
-- An evaluation error is returned as a value of type ERROR, not raised; `plain_value()` makes text of it.
-- `value()` and `plain_value()` of a null, or of anything with a null in it, give back a reference to None
-  that was never taken: before Python 3.12 the process aborts after some thousand of them (none_dealloc). So
-  the type is asked for first, containers are opened one level at a time, and of a null nothing more is asked.
-- Strings are taken up to their first NUL; one with a lone surrogate ends the process (a null pointer).
-- An int beyond int64 becomes a uint, one beyond uint64 an error. Values nested some 10,000 deep end the
+- An evaluation error is returned as a value of type ERROR, not raised; `plain_value()` returns its text.
+- `value()` and `plain_value()` of a null, or of anything with a null in it, release a reference to None
+  that was never acquired: before Python 3.12 the process aborts after some thousand of them (none_dealloc). So
+  the type is checked first, containers are opened one level at a time, and the value of a null is never read.
+- Strings end at their first NUL; one with a lone surrogate crashes the process (a null pointer).
+- An int beyond int64 becomes a uint, one beyond uint64 an error. Values nested some 10,000 deep crash the
   process.
 - The whole of each variable that an expression names is converted, at 0.15 us a value.
-- It stops by itself at 32 levels of source, a chain of operators or members counting as one each, and at
+- It refuses more than 32 levels of source, a chain of operators or members counting as one each, and at
   10,000 rounds of loops an evaluation. Neither bounds the memory: 26 nested doublings of a list take
   gigabytes.
 - Maps have no order, and it differs from process to process: keys are sorted on the way back. `map` and
-  `filter` over an object give their items in no order that could be relied on.
+  `filter` over an object return their items in an undefined order.
 """
 
 from __future__ import annotations
@@ -60,11 +59,11 @@ class Program(Protocol):
 
 
 class LibraryError(Exception):
-    """The library refused or failed; the text is its own."""
+    """The library refused or failed; the text is the library's."""
 
 
 class NotJson(Exception):
-    """The value of an expression has no JSON form; the text says why and what to write."""
+    """The value of an expression has no JSON form; the text explains why and how to fix it."""
 
 
 def compile_source(source: str) -> Program:
@@ -80,7 +79,7 @@ def compile_source(source: str) -> Program:
 
 
 def evaluate(program: Program, variables: Mapping[str, JsonValue]) -> JsonValue:
-    """Evaluate with variables that `values` has let through, and give the value as JSON.
+    """Evaluate with variables that `values` has admitted, and return the value as JSON.
 
     Raises:
         LibraryError: The evaluation failed.
@@ -93,7 +92,7 @@ def evaluate(program: Program, variables: Mapping[str, JsonValue]) -> JsonValue:
         raise LibraryError(str(error) or "std::bad_alloc") from None
 
 
-# The library's types, as far as they are used; its own stubs give `Any` for what a value holds.
+# The parts of the library's types that are used; its own stubs have `Any` for the content of a value.
 
 
 class _Type(Protocol):

@@ -1,4 +1,4 @@
-"""What the library says, in words for the author of a graph: what is wrong, where, and what to write."""
+"""Rewords the library's errors for the author of a graph: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plait_server.core.json_text import JsonValue
 from plait_server.ports.evaluator import ExpressionError
 
 NO_MEMORY: Final = "it needs more memory than it may have; let a worker compute it"
-"""What is said of an evaluation that ran short of memory."""
+"""The message for an evaluation that ran out of memory."""
 _SHOWN_CHARS_MAX: Final = 80
 _SAID_CHARS_MAX: Final = 300
 
@@ -47,7 +47,7 @@ _REPHRASED: Final = (
 
 
 def at(problem: str, source: str) -> str:
-    """Say a problem together with the expression, shortened."""
+    """Return a problem with the expression, shortened, appended."""
     text = " ".join("".join(char if char.isprintable() or char.isspace() else "?" for char in source).split())
     if len(text) > _SHOWN_CHARS_MAX:
         text = f"{text[: _SHOWN_CHARS_MAX - 20]} ... {text[-15:]}"
@@ -55,10 +55,10 @@ def at(problem: str, source: str) -> str:
 
 
 def why_refused(said: str, source: str) -> str:
-    """Say why the library does not compile an expression.
+    """Explain why the library does not compile an expression.
 
     Args:
-        said: What the library said.
+        said: The library's error.
         source: The expression.
     """
     rephrased = _rephrase(said)
@@ -81,7 +81,7 @@ def why_refused(said: str, source: str) -> str:
 
 
 def quoting_remedy(source: str) -> str:
-    """Say how to write a node id in an expression that is no CEL identifier; empty if there is none."""
+    """Return how to write a node id that is not a CEL identifier; empty if that is not the problem."""
     for found in _ODD_NODE_ID.finditer(source):
         node_id, member = found.groups()
         if not node_id.isidentifier() or node_id in _KEYWORDS:
@@ -90,12 +90,12 @@ def quoting_remedy(source: str) -> str:
 
 
 def why_failed(said: str, reads: Sequence[Read], variables: dict[str, JsonValue]) -> str:
-    """Say why the library gave no value.
+    """Explain why the library returned no value.
 
     Args:
-        said: What the library said.
-        reads: What the expression reads.
-        variables: What the expression saw.
+        said: The library's error.
+        reads: The paths that the expression reads.
+        variables: The variables that the expression saw.
     """
     if missing := _MISSING_KEY.search(said):
         return _why_missing(missing[1], reads, variables)
@@ -129,7 +129,7 @@ def _shows(key: str, step: str | int) -> bool:
 
 
 def _why_no_overload(operator: str | None, applied: str) -> str:
-    """Say which types an operator or function does not take."""
+    """Explain which types an operator or function does not accept."""
     name, _, types = (operator, "", applied.rstrip("'")) if operator else applied.partition("(")
     name = name or ""
     kinds = [_kind(kind) for kind in types.strip("()' ").split(",") if kind.strip()]

@@ -1,12 +1,12 @@
-"""The offload proper: evaluations in helper processes, which are killed at their deadline.
+"""The process offload: evaluations in helper processes, which are killed at their deadline.
 
-1. Whoever has something to evaluate waits for a turn; turns go round namespaces, then executions (`places`).
-2. A turn has a process of its own, started at its first evaluation and killed at its end: nothing of one
-   execution is left for another. In one turn as many evaluations are run as fit into a quarter of a second, or
-   more if nobody else waits: to start a process takes some 60 ms, most evaluations a few.
-3. Each evaluation has processor time, a deadline and memory of its own. One that passes a bound ends its process,
-   which damages nobody. One that ran short of memory where others had run before it is tried again in a process of
-   its own: what is left of them must not decide.
+1. Every evaluation waits for a turn. Namespaces take turns, and so do executions within one (`places`).
+2. A turn has a process of its own, started at its first evaluation and killed at its end, so that no data of one
+   execution is left for another. A turn runs as many evaluations as fit into a quarter of a second, or more if no
+   other execution waits, because starting a process takes some 60 ms and most evaluations only a few.
+3. Each evaluation has its own limits of processor time, wall time and memory. One that exceeds a limit ends its
+   process, which affects no other execution. One that ran out of memory in a process that had run others before is
+   retried in a new process, because memory left over from the others must not matter.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, KIB, MIB
 from plait_server.ports.evaluator import ExpressionError, InvalidExpression, Work
 
 CPU_S: Final = 2
-"""Processor time of an evaluation: long enough for what the library's 10,000 rounds can do honestly."""
+"""Processor time of an evaluation: enough for what the library's 10,000 rounds can legitimately do."""
 DEADLINE_S: Final = 10.0
-"""On the clock, the start of the process included: on a busy machine the same work must not fail for that."""
+"""Wall time, including the start of the process; on a busy machine the same work must not fail."""
 MEMORY_BYTES_MAX: Final = 512 * MIB
 """Address space; the interpreter and the library take 150 MiB of it."""
 PROCESSES_MAX: Final = 2
-"""More at once would take the processors from the service itself."""
+"""More processes would take the processors from the server itself."""
 TURN_S: Final = 0.25
-"""How long a turn lasts while others wait: four times what the start of a process takes."""
+"""Seconds that a turn lasts while others wait: four times the start of a process."""
 
 _MODULE: Final = "plait_server.adapters.expressions.helper"
 _HEADER_BYTES_MAX: Final = 64
@@ -49,14 +49,14 @@ _CHUNK_BYTES: Final = 256 * KIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffloadStatistics:
-    """What an offload is doing."""
+    """A snapshot of an offload."""
 
     running: int
-    """Turns that are taken."""
+    """Turns in use."""
     waiting: int
-    """Turns that are waited for."""
+    """Turns being waited for."""
     finished: int
-    """Evaluations that gave a value or an error of their own."""
+    """Evaluations that returned a value or an error of their own."""
     stopped: int
     """Evaluations that were ended at their deadline or died at their memory limit."""
     started: int
@@ -67,7 +67,7 @@ class ProcessOffload:
     """Runs evaluations in helper processes; implements the port's Offload.
 
     Args:
-        evaluator: Tells what of the variables a source reads; nothing else is sent.
+        evaluator: Determines which parts of the variables a source reads; only these are sent.
         cpu_s: Seconds of processor time that an evaluation may take, to the next second.
         deadline_s: Seconds that it may take on the clock, the start of its process included.
         memory_bytes: Address space that a process may use.
@@ -97,7 +97,7 @@ class ProcessOffload:
         return f"<ProcessOffload {self.statistics()}>"
 
     def statistics(self) -> OffloadStatistics:
-        """Say what it is doing and has done."""
+        """Return a snapshot of the counts."""
         return OffloadStatistics(
             running=self._places.running,
             waiting=self._places.waiting,
@@ -121,24 +121,24 @@ class ProcessOffload:
             self._places.release()
 
     def is_wanted(self) -> bool:
-        """Whether anybody waits for a turn."""
+        """Whether another execution waits for a turn."""
         return self._places.waiting > 0
 
     async def start_process(self) -> trio.Process:
         """Start a helper."""
         self._started += 1
         return await trio.lowlevel.open_process(
-            # -P: the working directory is no source of modules.
+            # -P: modules are not imported from the working directory.
             [sys.executable, "-P", "-m", _MODULE, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # What a dying interpreter has to say is for nobody, and stderr is the service's own log.
+            # A dying interpreter's output helps nobody, and stderr is the server's own log.
             stderr=subprocess.DEVNULL,
             env=_environment(),
         )
 
     def order(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> bytes:
-        """Write what a helper is asked for, with no more of the variables than the source reads.
+        """Write a request to a helper, with only the parts of the variables that the source reads.
 
         Raises:
             ExpressionError: The source is refused.
@@ -158,16 +158,16 @@ class ProcessOffload:
         return self._deadline_s
 
     def finish(self) -> None:
-        """Count an evaluation that gave something."""
+        """Count an evaluation that returned a value or an error."""
         self._finished += 1
 
     def stopped(self, problem: str) -> ExpressionError:
-        """Count an evaluation that was ended at a bound, and say so."""
+        """Count an evaluation that was stopped at a limit, and return its error."""
         self._stopped += 1
         return ExpressionError(problem)
 
     def died(self, source: str, signal_number: int) -> ExpressionError:
-        """Count an evaluation that ended its process, and say so."""
+        """Count an evaluation that crashed its process, and return its error."""
         if signal_number == signal.SIGXCPU:
             problem = f"it takes longer than {self._cpu_s} s of processor time; let a worker compute it"
         else:
@@ -193,7 +193,7 @@ class ProcessOffload:
 
 
 class _Died(Exception):
-    """A helper ended, or says what no helper says."""
+    """A helper ended, or sent a malformed answer."""
 
 
 class _Turn:
@@ -204,11 +204,11 @@ class _Turn:
         self._over_s = over_s
         self._process: trio.Process | None = None
         self._is_used = False
-        """Whether the process has evaluated anything yet."""
+        """Whether the process has run an evaluation before."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it has lasted long enough and others wait."""
+        """Whether the turn has lasted long enough and others wait."""
         return trio.current_time() >= self._over_s and self._offload.is_wanted()
 
     async def run(self, work: Work, source: str, variables: Mapping[str, JsonValue]) -> str:
@@ -240,7 +240,7 @@ class _Turn:
                     await self.end_process()
 
     async def end_process(self) -> int:
-        """Kill the process, if there is one, and return the signal that ended it: it has nothing to put in order."""
+        """Kill the process, if there is one, and return the signal that ended it; it has nothing to clean up."""
         process, self._process = self._process, None
         self._is_used = False
         if process is None:
@@ -256,10 +256,10 @@ class _Turn:
     async def _ask(self, order: bytes) -> tuple[bytes, str]:
         process = self._process
         if process is None:
-            # One that is not yet known could not be killed.
+            # A process without a reference could not be killed.
             with trio.CancelScope(shield=True):
                 process = self._process = await self._offload.start_process()
-        assert process is not None  # a scope that nobody cancels swallows nothing
+        assert process is not None  # a scope that is never cancelled swallows nothing
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None
         assert stdout is not None  # both are pipes
@@ -295,6 +295,6 @@ async def _receive(stream: trio.abc.ReceiveStream, buffer: bytearray) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the helper the way to the modules and nothing else: the service's environment may hold secrets."""
+    """Return a helper's environment: the module path only, because the server's own may hold secrets."""
     paths = [entry for entry in sys.path if entry]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}

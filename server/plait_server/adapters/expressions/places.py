@@ -1,8 +1,8 @@
-"""Places: who may use one of the few helpers next, fairly by namespace, then by execution.
+"""Places: share the few helpers fairly, between namespaces first, then between executions.
 
-Free places go round the namespaces that have somebody waiting, and within one round its executions: a thousand
-of one execution delay the first of another namespace by one turn. Nobody is refused. What bounds the queue is
-that an execution has but a few waiting at once, and that they hold nothing while they wait.
+Free places go to the waiting namespaces in rotation, and within one to its executions: a thousand waiters of one
+execution delay the first of another namespace by one turn. No waiter is refused. The queue is bounded because each
+execution has only a few waiters, which hold nothing while they wait.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Waiter:
 
 
 class Places:
-    """Hands out places.
+    """Assigns places to waiters.
 
     Args:
         places: How many may be in use at once.
@@ -29,7 +29,7 @@ class Places:
     def __init__(self, places: int) -> None:
         self._places = self._free = places
         self._queues: OrderedDict[str, OrderedDict[str, deque[_Waiter]]] = OrderedDict()
-        """Namespace -> execution -> who waits; those whose turn is next first, none of them empty."""
+        """Namespace -> execution -> its waiters; the next in turn first, none of them empty."""
         self._waiting = 0
 
     def __repr__(self) -> str:
@@ -64,7 +64,7 @@ class Places:
             raise
 
     def release(self) -> None:
-        """Return a place back: to whose turn it is, if anybody waits."""
+        """Release a place; it goes to the waiter whose turn it is, if there is one."""
         if not self._queues:
             self._free += 1
             return

@@ -1,8 +1,8 @@
-"""What an expression reads: the paths into its variables that are fixed by its text.
+"""Finds what an expression reads: the paths into its variables that are fixed by its text.
 
 `input.items.map(i, i.price * nodes.tax.output.rate)` reads `input.items` and `nodes.tax.output.rate`. Only
-what stands at these paths is shown to the library, so a large variable of which little is read costs little;
-and which nodes an expression depends on is known from them.
+the values at these paths are passed to the library, so a large variable costs little if little of it is read.
+The paths also show which nodes an expression depends on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PLAIN_STEP: Final = re.compile(
 _PLAIN_PATH: Final = re.compile(
     rf"(?P<root>{'|'.join(VARIABLES)})(?P<steps>(?:{_PLAIN_STEP.pattern}){{0,24}})"
 )
-"""Far fewer steps than the library takes."""
+"""The most steps of a path: far fewer than the library accepts."""
 _KEYWORDS: Final = frozenset({"in", "true", "false", "null"})
 _TYPES: Final = frozenset(
     {
@@ -43,7 +43,7 @@ _TYPES: Final = frozenset(
         *("google.protobuf.Duration", "google.protobuf.Timestamp"),
     }
 )
-"""The names that are no variables but may be used, as in `type(x) == string`."""
+"""Names that are not variables but may be used, as in `type(x) == string`."""
 _EXECUTION_FIELDS: Final = ("id", "input")
 _NODE_FIELDS: Final = ("output", "failure")
 _NODES_REMEDY: Final = (
@@ -57,17 +57,17 @@ class Read:
     """One place where an expression reads a variable."""
 
     path: Path
-    """What is read."""
+    """The path that is read."""
     is_test: bool
-    """Whether only the presence of the last key is asked for, by `has`."""
+    """Whether only the presence of the last key is tested, by `has`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """All that an expression reads, and how it is built as far as that matters for its cost."""
+    """Everything that an expression reads, and those parts of its structure that matter for its cost."""
 
     facts: ExpressionFacts
-    """What the port tells of it."""
+    """The facts for the port."""
     reads: tuple[Read, ...]
     """In the order of the text."""
     functions: frozenset[str]
@@ -75,9 +75,9 @@ class Reading:
 
 
 def parse_plain_path(source: str) -> Node | None:
-    """Return the tree of an expression that is nothing but a path, without asking the library; else None.
+    """Return the tree of an expression that is only a path, without the library; else None.
 
-    None also for odd paths, which the library reads. Most expressions are plain, and a graph may have many.
+    Unusual paths are left to the library, too. Most expressions are plain, and a graph may have many.
     """
     if len(source) > _PLAIN_CHARS_MAX:
         return None
@@ -98,7 +98,7 @@ def parse_plain_path(source: str) -> Node | None:
 
 
 def read_of(node: Node, scope: Sequence[str] = ()) -> Read | None:
-    """Return the read that a node as a whole is; None if it is anything else.
+    """Return the read that a whole node represents; None if it is anything else.
 
     Args:
         node: The node.
@@ -123,10 +123,10 @@ def read_of(node: Node, scope: Sequence[str] = ()) -> Read | None:
 
 
 def find_reading(tree: Node) -> Reading:
-    """Work out what an expression reads.
+    """Find what an expression reads.
 
     Raises:
-        InvalidExpression: It names what it cannot.
+        InvalidExpression: The expression uses a name that it may not use.
     """
     reads: list[Read] = []
     functions: dict[str, None] = {}
@@ -191,12 +191,12 @@ def _check_path(path: Path) -> None:
 
 
 def known_variables() -> str:
-    """Say which variables there are."""
+    """Return a sentence that lists the variables."""
     return "expressions know input, execution, nodes and, in the `when` of an edge, output"
 
 
 def path_text(path: Path) -> str:
-    """Write a path as it would stand in an expression."""
+    """Return a path as it would be written in an expression."""
     text = str(path[0])
     for key in path[1:]:
         if isinstance(key, str) and key.isidentifier() and key.isascii():

@@ -1,10 +1,10 @@
 """The syntax tree of a checked expression, read from the library's serialized form.
 
-The library gives no access to the tree but `serialize()`: a `google.protobuf.Any` with a
+The library's only access to the tree is `serialize()`: a `google.protobuf.Any` with a
 `cel.expr.CheckedExpr` (https://github.com/google/cel-spec/blob/master/proto/cel/expr/checked.proto), in
 which macros are expanded into comprehensions. Its types are not among the Python packages, and protobuf's
-own reader stops at 100 levels, which fewer than 32 levels of source can exceed; so the wire format is read
-here, as far as it is needed.
+own reader stops at 100 levels, which fewer than 32 levels of source can exceed; so the needed
+part of the wire format is read here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ frames."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
-    """A literal that is no list, map or message."""
+    """A literal that is not a list, map or message."""
 
     value: bool | int | float | str | bytes | None
     """Its value."""
@@ -46,7 +46,7 @@ class Selection:
     field: str
     """The field's name."""
     is_test: bool
-    """Whether only its presence is asked for."""
+    """Whether only its presence is tested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class FunctionCall:
     function: str
     """Its name; operators have names such as `_+_` and `_[_]`."""
     arguments: tuple[Node, ...]
-    """What it is applied to, the target of a method first."""
+    """The operands; the target of a method comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +74,12 @@ class MapLiteral:
     message: str
     """The type of the message; empty for a map."""
     entries: tuple[Node, ...]
-    """Keys and values in turn; of a message the values alone."""
+    """Keys and values in turn; of a message only the values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comprehension:
-    """The loop that a macro stands for.
+    """The loop that a macro expands to.
 
     `accumulator` starts as `initial`; for each item of `source`, as long as `condition` holds, it becomes
     `step`; the value is `result`.
@@ -88,31 +88,31 @@ class Comprehension:
     variable: str
     """The name of the item."""
     source: Node
-    """The list or map that is gone through; of a map the keys."""
+    """The list or map to iterate over; of a map its keys."""
     accumulator: str
     """The name of the accumulator."""
     initial: Node
     """The accumulator's first value."""
     condition: Node
-    """Whether to go on; sees the item and the accumulator."""
+    """Whether to continue; sees the item and the accumulator."""
     step: Node
     """The accumulator's next value; sees the item and the accumulator."""
     result: Node
-    """The value of the whole; sees the accumulator."""
+    """The value of the whole loop; sees the accumulator."""
 
 
 Node: TypeAlias = Constant | Identifier | Selection | FunctionCall | ListLiteral | MapLiteral | Comprehension
 
 
 class TooDeep(Exception):
-    """The tree nests deeper than any source within the bounds should."""
+    """The tree nests deeper than any source within the bounds can."""
 
 
 def read_tree(serialized: bytes) -> Node:
     """Read the tree of a serialized expression.
 
     Raises:
-        TooDeep: It nests deeper than 200 levels.
+        TooDeep: The tree nests deeper than 200 levels.
     """
     any_value = _sole(serialized, 2)
     return _node(_sole(any_value, 4), 0)
@@ -207,7 +207,7 @@ def _constant(data: bytes) -> Constant:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Go through the fields of a message; varints come as integers, everything else as bytes."""
+    """Iterate over the fields of a message; varints are returned as integers, everything else as bytes."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)

@@ -1,7 +1,7 @@
 """Templates: JSON documents in whose strings `{{ CEL }}` stands for a value.
 
-The document is never built anew: the text around its templated strings is kept as it was written, so numbers
-keep their digits and keys their order, and rendering is one join.
+The document is never rebuilt: the text around its templated strings is kept as written, so numbers keep their
+digits and keys their order, and rendering is one join.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _SHOWN_CHARS_MAX: Final = 60
 
 
 class Judged(Expression, Protocol):
-    """An expression of which it is known beforehand what it reads and takes."""
+    """An expression whose reads and cost are known before it is evaluated."""
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """Where it reads the variables."""
+        """The paths at which it reads the variables."""
         ...
 
     def work(self, variables: Mapping[str, JsonValue]) -> float:
@@ -60,11 +60,11 @@ class Mixture:
     """A string of text and expressions."""
 
     parts: tuple[str | Judged, ...]
-    """The text as it reads, not as JSON writes it."""
+    """The decoded text, without JSON escapes."""
 
 
 Slot: TypeAlias = "str | Value | Mixture"
-"""A part of a document: JSON text as it stands, or what must be filled in."""
+"""A part of a document: JSON text to copy, or something to fill in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +74,19 @@ class CelTemplate:
     source: str
     """The text it was compiled from."""
     facts: ExpressionFacts
-    """What its expressions name."""
+    """The names that its expressions use."""
     slots: tuple[Slot, ...]
     """The document in order."""
     expressions: tuple[Judged, ...]
     """All its expressions, in order."""
     shape: Mapping[str, Shape]
-    """What its expressions see of the variables."""
+    """The part of the variables that its expressions see."""
     work_max: float
-    """What may run in place, all expressions together."""
+    """The most work that may run in place, for all expressions together."""
 
     @property
     def is_constant(self) -> bool:
-        """Whether it holds no expression."""
+        """Whether it has no expressions."""
         return not self.expressions
 
     def render(self, variables: Mapping[str, JsonValue]) -> str:
@@ -114,7 +114,7 @@ class CelTemplate:
         """Return a bound on the work of all its expressions.
 
         Raises:
-            ExpressionError: The variables are not there or past a bound.
+            ExpressionError: A variable is missing or exceeds a bound.
         """
         return sum(expression.work(variables) for expression in self.expressions)
 
@@ -125,7 +125,7 @@ def parse_template(
     """Compile a JSON document.
 
     Raises:
-        InvalidExpression: It is no JSON, one of its expressions is refused, or it has too many.
+        InvalidExpression: The document is not JSON, one of its expressions is refused, or it has too many.
     """
     try:
         check_json(json_text, max_bytes=GRAPH_MESSAGE_BYTES_MAX)
@@ -144,7 +144,7 @@ def parse_template(
 
 
 def _slots(json_text: str, compile_expression: Callable[[str], Judged]) -> list[Slot]:
-    """Cut a valid document into text and what must be filled in."""
+    """Split a valid document into text and the parts to fill in."""
     slots: list[Slot] = []
     position = 0
     left = EXPRESSIONS_MAX
@@ -164,7 +164,7 @@ def _slots(json_text: str, compile_expression: Callable[[str], Judged]) -> list[
 
 
 def _parts(text: str, compile_expression: Callable[[str], Judged], count_max: int) -> list[str | Judged]:
-    """Cut a string into text and at most `count_max` compiled expressions."""
+    """Split a string into text and at most `count_max` compiled expressions."""
     parts: list[str | Judged] = []
     position = count = 0
     while (opening := text.find("{{", position)) >= 0:

@@ -1,4 +1,4 @@
-"""The variables as an expression sees them: only what it reads, within the bounds that the library needs."""
+"""The variables as an expression sees them: only the parts that it reads, within the library's safe bounds."""
 
 from __future__ import annotations
 
@@ -12,40 +12,42 @@ from plait_server.core.limits import MIB, VALUE_DEPTH_MAX
 from plait_server.ports.evaluator import ExpressionError
 
 VISIBLE_BYTES_MAX: Final = 1 * MIB
-"""What an expression may look at. Plain paths hand on more: they look at nothing."""
+"""The most text that an expression may read. Plain paths pass on more, because they do not examine it."""
 VISIBLE_VALUES_MAX: Final = 100_000
-"""To count and convert so many takes 40 ms, which nobody should wait for longer; loops end at 10,000 rounds
-anyway."""
+"""Counting and converting this many takes 40 ms, the longest acceptable delay; loops end at 10,000 rounds
+anyway.
+"""
 _LESS: Final = "name less of it, hand it on by a plain path such as input.items, or let a worker compute it"
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
 
 Shape: TypeAlias = "dict[str, Shape] | bool"
-"""What is seen of a value: of an object some keys; else all of it (True), or only that it is there
-(False)."""
+"""The visible part of a value: some keys of an object; else all of it (True), or only its presence
+(False).
+"""
 
 
 @dataclass(slots=True, kw_only=True)
 class Size:
-    """How much a value is."""
+    """The size of a value."""
 
     values: int = 0
-    """Scalars, lists and objects in it, itself included."""
+    """Scalars, lists and objects in it, including itself."""
     text_bytes: int = 0
     """The bytes of its strings and keys."""
 
     def add(self, other: Size) -> None:
-        """Count another value in."""
+        """Add the size of another value."""
         self.values += other.values
         self.text_bytes += other.text_bytes
 
 
 def shape_of(reads: Sequence[Read]) -> Mapping[str, Shape]:
-    """Work out what must be seen of each variable, so that every read gives what it gives with all of it."""
+    """Return the parts of each variable that must be visible so that every read has its usual result."""
     root: dict[str, Shape] = {}
     for read in reads:
         keys = read.path
-        # Of a list everything is seen, so that its indexes stay what they are.
+        # A list is visible as a whole, so that its indexes stay the same.
         whole = next((index for index, key in enumerate(keys) if not isinstance(key, str)), len(keys))
         shape: dict[str, Shape] = root
         for key in keys[: whole - 1]:
@@ -65,10 +67,9 @@ def shape_of(reads: Sequence[Read]) -> Mapping[str, Shape]:
 
 
 def view(variables: Mapping[str, JsonValue], shape: Mapping[str, Shape]) -> dict[str, JsonValue]:
-    """Return what is seen of the variables.
+    """Return the visible part of the variables.
 
-    A node that has no entry looks like one without output and failure. A variable that is not there is left
-    out.
+    A node without an entry looks like one without output and failure. A missing variable is left out.
     """
     seen: dict[str, JsonValue] = {}
     for name, inner in shape.items():
@@ -90,10 +91,10 @@ def _seen_of(value: JsonValue, shape: Shape) -> JsonValue:
 
 
 def admit(seen: dict[str, JsonValue]) -> tuple[dict[str, JsonValue], Size]:
-    """Check that a view is within the bounds, and make its integers beyond int64 doubles.
+    """Check that a view is within the bounds, and convert its integers beyond int64 to doubles.
 
     Raises:
-        ExpressionError: It is too large, nests too deep or holds what the library cannot take.
+        ExpressionError: The view is too large, nests too deep or has a value that the library cannot process.
     """
     size = Size()
     admitted: dict[str, JsonValue] = {}
@@ -113,7 +114,7 @@ def _admit(value: JsonValue, size: Size, depth: int) -> JsonValue:
     if isinstance(value, list | dict):
         if depth >= VALUE_DEPTH_MAX:
             raise ExpressionError(f"a value nests deeper than {VALUE_DEPTH_MAX} levels")
-        # Early, so that what is far too large is not gone through to its end.
+        # Early, so that a value that is far too large is not visited to its end.
         if size.values + len(value) > VISIBLE_VALUES_MAX:
             raise ExpressionError(f"the expression looks at more than {VISIBLE_VALUES_MAX:,} values; {_LESS}")
     if isinstance(value, list):
@@ -156,10 +157,10 @@ def _double(value: int) -> float:
 
 
 def follow(variables: Mapping[str, JsonValue], path: Path) -> JsonValue:
-    """Read what stands at a path, as CEL would.
+    """Return the value at a path, as CEL would.
 
     Raises:
-        ExpressionError: There is nothing; says at which step, and what to write.
+        ExpressionError: There is no value; the text tells at which step, and how to fix it.
     """
     root = path[0]
     if root not in variables:
@@ -185,7 +186,7 @@ def follow(variables: Mapping[str, JsonValue], path: Path) -> JsonValue:
 
 
 def absent(path: Path, index: int) -> str:
-    """Say that the key at an index of a path is not there."""
+    """Return the error that the key at an index of a path is missing."""
     match path:
         case ("output", *_) if index == 0:
             return "output is known only in the `when` of an edge"

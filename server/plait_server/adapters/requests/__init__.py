@@ -1,1 +1,1 @@
-"""Reading of requests that carry a graph: in place, or in helper processes that can be killed."""
+"""Reads requests that carry a graph: in place, or in helper processes that can be killed."""

@@ -19,21 +19,21 @@ from plait_server.ports.graph_requests import CheckedGraph, GraphRequest, GraphT
 TEXT: Final = "TEXT"
 
 HEADER_BYTES_MAX: Final = 1 * MIB
-"""50 problems, each with what it quotes, take some 20 KiB; a cycle's message some more."""
+"""The most bytes of problems: 50 with their quotations take some 20 KiB, the message about a cycle some more."""
 PART_BYTES_MAX: Final = 64 * MIB
-"""The plan of the largest graph takes 40."""
+"""The most bytes of an answer; the plan of the largest graph takes 40 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a helper is asked for; the request's bytes follow."""
+    """A request to a helper; the request's bytes follow."""
 
     want: str
-    """The name of a `Want`, or `TEXT`: the bytes are those of a text that is to be a graph."""
+    """The name of a `Want`, or `TEXT`: then the bytes are a text to read as a graph."""
     size: int
-    """Bytes that follow."""
+    """The number of bytes that follow."""
     cpu_s: int
-    """Processor time that it may take."""
+    """Seconds of processor time that it may take."""
 
 
 def write_order(order: Order) -> bytes:
@@ -65,7 +65,7 @@ def write_answer(answer: GraphRequest) -> list[bytes]:
 
 
 def write_text_answer(answer: GraphText) -> list[bytes]:
-    """Write what a text was read as."""
+    """Write the result of reading a text."""
     graph = answer.graph
     parts = [graph.content, graph.analysis_content] if graph is not None else []
     header = {
@@ -78,13 +78,13 @@ def write_text_answer(answer: GraphText) -> list[bytes]:
 
 
 def write_refusal(refusal: InvalidRequest) -> list[bytes]:
-    """Write that a request is refused."""
+    """Write that a request was refused."""
     violations = [[each.field, each.message] for each in refusal.violations]
     return [json.dumps({"refused": violations, "sizes": []}).encode() + b"\n"]
 
 
 def write_too_costly(why: str) -> list[bytes]:
-    """Write that a request needs more than it may have."""
+    """Write that a request exceeds the limits of time or memory."""
     return [json.dumps({"too_costly": why, "sizes": []}).encode() + b"\n"]
 
 
@@ -100,8 +100,8 @@ def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
     """Read the line of an answer; return it and the sizes of the parts that follow.
 
     Raises:
-        BadAnswer: it is no such line.
-        TooCostlyAnswer: it says that there is no answer.
+        BadAnswer: The line is malformed.
+        TooCostlyAnswer: The helper reports that there is no answer.
     """
     try:
         header = cast("dict[str, Any]", json.loads(line))
@@ -116,7 +116,7 @@ def read_header(line: bytes) -> tuple[dict[str, Any], list[int]]:
 
 
 def read_answer(want: Want, header: dict[str, Any], parts: Sequence[bytes]) -> GraphRequest | InvalidRequest:
-    """Put the answer to a request together."""
+    """Build the answer to a request."""
     if "refused" in header:
         return refusal_of(_violations(header["refused"]))
     return GraphRequest(
@@ -132,7 +132,7 @@ def read_answer(want: Want, header: dict[str, Any], parts: Sequence[bytes]) -> G
 
 
 def read_text_answer(header: dict[str, Any], parts: Sequence[bytes]) -> GraphText:
-    """Put the answer to a text together."""
+    """Build the answer to a text."""
     return GraphText(
         violations=_violations(header["violations"]),
         violation_count=header["violation_count"],

@@ -1,14 +1,14 @@
 """The helper processes that read large requests and texts: few, bounded, killed when they take too long.
 
-The flow of one request; that of a text differs in that it waits for its turn as long as it takes:
+The flow of one request (a text differs only in that it waits for its turn without a bound):
 
 1. A small one (`_is_cheap`) is read in place: no process, no wait.
-2. Any other takes a turn. Turns go round the namespaces; if too many wait, the request is refused with advice
-   when to come again. The namespace is looked for in the first fields alone.
-3. A helper gets the bytes and answers with what the port's `GraphRequest` says, the graph as bytes.
-4. A helper that read a large request is ended, and its memory is back; one that read small ones is kept for
-   some seconds, because starting one takes 0.3 s.
-5. One that does not answer in time, dies or is cancelled is killed; nothing of it is kept.
+2. Any other waits for a turn; namespaces take turns. If too many wait, the request is refused with advice when to
+   retry. The namespace is searched only in the first fields.
+3. A helper gets the bytes and answers with the fields of the port's `GraphRequest`, the graph as bytes.
+4. A helper that has read a large request is ended, which frees its memory; one that has read small ones is kept
+   for some seconds, because starting one takes 0.3 s.
+5. A helper that does not answer in time, dies or is cancelled is killed, and its output is dropped.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ CHEAP_EXPRESSIONS_MAX: Final = 100
 CHEAP_TEXT_CHARS_MAX: Final = 6 * KIB
 """Texts that are read in place: some 80 nodes in 4 ms, the worst (hundreds of misspelt keys) in 15 ms."""
 PROCESSES_MAX: Final = 2
-"""More at once would take the processors from the service itself."""
+"""More processes would take the processors from the server itself."""
 WAITING_MAX: Final = 64
-"""Requests that wait for a helper."""
+"""Requests that may wait for a helper."""
 WAITING_BYTES_MAX: Final = 128 * MIB
 """Their total size."""
 DEADLINE_S: Final = 300.0
-"""A last resort: on a busy machine the helpers run last, and legal graphs must not be refused."""
+"""A last resort: on a busy machine helpers run last, and legal graphs must not be refused."""
 CPU_S: Final = 60
 """The largest graphs take 5 s, 100,000 templates 12."""
 MEMORY_BYTES_MAX: Final = 2_048 * MIB
@@ -64,10 +64,10 @@ MEMORY_BYTES_MAX: Final = 2_048 * MIB
 KEPT_BYTES_MAX: Final = 256 * KIB
 """A helper is kept after requests of up to this size: they leave little memory to free."""
 IDLE_S: Final = 10.0
-"""How long a helper without work is kept."""
+"""Seconds that an idle helper is kept."""
 _CHUNK_BYTES: Final = 256 * KIB
 _NAMESPACE_FIELDS: Final = 16
-"""Fields in which the namespace is looked for; it is the first that any library writes."""
+"""The fields in which the namespace is searched; all libraries write it first."""
 _NAMESPACE_TAG: Final = 1 << 3 | 2
 _MODULE: Final = "plait_server.adapters.requests.helper"
 
@@ -98,7 +98,7 @@ class PooledGraphRequests:
         return f"<PooledGraphRequests {self._turns.statistics()}, {len(self._idle)} idle>"
 
     def statistics(self) -> TurnStatistics:
-        """Take a snapshot of who is served and who waits."""
+        """Return a snapshot of the requests being served and waiting."""
         return self._turns.statistics()
 
     async def read(self, want: Want, request: Message | bytes) -> GraphRequest:
@@ -120,7 +120,7 @@ class PooledGraphRequests:
 
     async def read_text(self, namespace: str, text: str) -> GraphText:
         """Read an output as a graph; see the port."""
-        # What is too long is refused before it is read.
+        # A text that is too long is refused before it is read.
         if not CHEAP_TEXT_CHARS_MAX < len(text) <= GRAPH_MESSAGE_BYTES_MAX:
             return await self._inline.read_text(namespace, text)
         content = text.encode()
@@ -132,7 +132,7 @@ class PooledGraphRequests:
         return read_text_answer(header, parts)
 
     async def run(self) -> None:
-        """End helpers that have had nothing to do for a while, until cancelled; then all."""
+        """End helpers that have been idle for a while, until cancelled; then all."""
         try:
             while True:
                 await self._kept.wait()
@@ -178,7 +178,7 @@ class PooledGraphRequests:
             if process.poll() is None:
                 return process
         return await trio.lowlevel.open_process(
-            # -P: the working directory is no source of modules.
+            # -P: modules are not imported from the working directory.
             [sys.executable, "-P", "-m", _MODULE, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -240,7 +240,7 @@ def _is_cheap(request: Message) -> bool:
             return True
     elements = 0
     texts: set[str] = set()
-    """What has to be compiled, each distinct text once."""
+    """The distinct texts that have to be compiled."""
     rest = [graph]
     while rest:
         each = rest.pop()
@@ -261,7 +261,7 @@ def _expressions(graph: graph_pb2.Graph) -> set[str]:
 
 
 def _namespace_of(content: bytes) -> str:
-    """Find the namespace of an encoded request; empty if it is not among the first fields."""
+    """Return the namespace of an encoded request; empty if it is not among the first fields."""
     position = 0
     try:
         for _ in range(_NAMESPACE_FIELDS):
@@ -277,6 +277,6 @@ def _namespace_of(content: bytes) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return a helper's environment: the module path alone, because the server's own may hold secrets."""
+    """Return a helper's environment: the module path only, because the server's own may hold secrets."""
     paths = [entry for entry in sys.path if entry]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}

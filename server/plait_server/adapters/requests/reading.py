@@ -33,7 +33,7 @@ _NUMBERS_SHOWN_MAX: Final = 10
 
 
 def check_graph(message: graph_pb2.Graph, evaluator: Evaluator) -> tuple[Graph, Validation]:
-    """Read and check a graph; the validation says all that is wrong with it."""
+    """Read and check a graph; the validation has all of its problems."""
 
     def check(source: str, *, template: bool) -> ExpressionNames | str:
         try:
@@ -93,7 +93,7 @@ def read_bytes(want: Want, content: bytes, evaluator: Evaluator) -> GraphRequest
     """Read an encoded request; its elements are counted before it is parsed.
 
     Raises:
-        InvalidRequest: it is no such message, or holds too many elements.
+        InvalidRequest: The bytes are not such a message, or have too many elements.
     """
     type_ = TYPES[want]
     try:
@@ -115,7 +115,7 @@ def refusal_of(violations: Sequence[FieldViolation]) -> InvalidRequest:
 
 
 def read_message(want: Want, message: Message, evaluator: Evaluator) -> GraphRequest:
-    """Read a request that was parsed; it is not changed."""
+    """Read a parsed request, without changing it."""
     match message:
         case execution_service_pb2.SubmitGraphRequest():
             return _read_submission(message, evaluator)
@@ -126,7 +126,7 @@ def read_message(want: Want, message: Message, evaluator: Evaluator) -> GraphReq
 
 
 def checked_graph(message: graph_pb2.Graph, graph: Graph, analysis: Analysis) -> CheckedGraph:
-    """Return what the store keeps of a valid graph."""
+    """Return a valid graph in the form in which the store keeps it."""
     content = message.SerializeToString(deterministic=True)
     analysis_content = analysis_to_bytes(analysis)
     return CheckedGraph(
@@ -199,7 +199,7 @@ def violations_of(validation: Validation) -> tuple[FieldViolation, ...]:
 
 def _problem_of_input(payload: payload_pb2.Payload) -> str:
     if payload.WhichOneof("content") != "json" or len(payload.json) > PAYLOAD_BYTES_MAX:
-        return ""  # Of one that is too large nothing but its size is said.
+        return ""  # For an input that is too large only its size is reported.
     try:
         check_json(payload.json, max_bytes=PAYLOAD_BYTES_MAX)
     except InvalidJson as error:

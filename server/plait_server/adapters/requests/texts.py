@@ -1,4 +1,4 @@
-"""Reading an output as a graph: the JSON of a graph file, by the reader of graph files."""
+"""Reads an output as a graph: the JSON of a graph file, with the reader of graph files."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def read_text(text: str, evaluator: Evaluator) -> GraphText:
 
 
 def refused(message: str) -> GraphText:
-    """Say what is wrong with a text as a whole."""
+    """Return the problem of a text as a whole."""
     return GraphText(violations=(FieldViolation(field=_ROOT, message=message),), violation_count=1)
