@@ -1,12 +1,12 @@
-"""Workers that dial in: their streams, and the attempts that they carry out.
+"""Workers that dial in: their streams, and the attempts that they run.
 
 Rules
-1. Who is there, and how long what a worker holds stays its own, is known to `leases` alone.
+1. Only `leases` knows which workers are attached, and how long a worker keeps its attempts.
 2. Liveness is judged on the stream itself: the server pings, the worker answers on the same stream. One that
-   has not answered for two intervals gets nothing new; for the lease, its stream is dropped.
-3. When an instance attaches again, what it names in `hello` goes on; what it lacks is assigned again under
-   the same attempt; what is being cancelled is cancelled again; what nobody waits for is looked up, and
-   cancelled as STALE if it does not count.
+   has not answered for two intervals gets no new attempts; after a whole lease, its stream is dropped.
+3. When an instance attaches again, the attempts named in its `hello` continue; those that it lacks are assigned
+   again under the same token; those being cancelled are cancelled again; those that no task waits for are looked
+   up, and cancelled as STALE if they do not count.
 4. The nursery of `run` owns the leases, that of `attach` the stream.
 """
 
@@ -62,7 +62,7 @@ IsCurrent: TypeAlias = Callable[[AttemptKey], Awaitable[bool]]
 
 PING_S: Final = 5.0
 GRACE_S: Final = 10.0
-"""How long a cancelled handler may take to end (C1)."""
+"""Seconds that a cancelled handler may take to end (C1)."""
 
 
 class AttachedWorkers:
@@ -90,21 +90,21 @@ class AttachedWorkers:
         self._attempt_reports = AttemptReports(observer)
         self._streams = 0
         self._graces: dict[trio.CancelScope, None] = {}
-        """The waits for cancelled handlers to end."""
+        """The waits for the ends of cancelled handlers."""
         self.deliver: Deliver = _drop
-        """Takes results that nobody waits for; set by bootstrap before any stream begins."""
+        """Receives results that no task waits for; set by bootstrap before any stream begins."""
         self.is_current: IsCurrent = _nothing_is_current
-        """Says whether an attempt still counts; set by bootstrap before any stream begins."""
+        """Returns whether an attempt still counts; set by bootstrap before any stream begins."""
 
     def __repr__(self) -> str:
         return f"<AttachedWorkers {self._leases!r}, {len(self._graces)} graces>"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the leases until cancelled."""
+        """Manage the leases until cancelled."""
         try:
             await self._leases.run(task_status)
         finally:
-            for scope in self._graces:  # Nobody waits out a grace time.
+            for scope in self._graces:  # Grace times are not waited for.
                 scope.cancel()
 
     def list_workers(self, namespace: str) -> Sequence[WorkerSnapshot]:
@@ -115,7 +115,7 @@ class AttachedWorkers:
     # The runtime's side (ports.workers.Workers).
 
     async def execute(self, assignment: Assignment, listener: AttemptListener) -> AttemptResult:
-        """Have an attempt carried out; see `ports.workers.Workers`."""
+        """Run an attempt; see `ports.workers.Workers`."""
         worker = self._leases.of_assignment(assignment)
         held = Held(self._tokens.make(assignment.key), assignment, listener)
         worker.held[held.token] = held
@@ -136,7 +136,7 @@ class AttachedWorkers:
         return held.result
 
     def acknowledge(self, key: AttemptKey, disposition: Disposition, worker_id: str) -> None:
-        """Say `recorded` to the worker that delivered a result."""
+        """Send `recorded` to the worker that delivered a result."""
         worker = self._leases.attached(key.namespace, worker_id)
         if worker is not None and worker.stream is not None:
             worker.stream.answer(key, disposition)
@@ -146,7 +146,7 @@ class AttachedWorkers:
     async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
         """Serve one stream to its end; see `ports.workers.AttachStreams`."""
         if self._streams >= WORKERS_MAX:
-            raise Overloaded(f"{WORKERS_MAX} workers are attached, the most there may be; try again later")
+            raise Overloaded(f"{WORKERS_MAX} workers are attached, which is the limit; try again later")
         self._streams += 1
         stream = Stream(receive, send)
         try:
@@ -183,7 +183,7 @@ class AttachedWorkers:
             self._leases.detach(worker, stream)
 
     def _reconcile(self, worker: WorkerInstance, stream: Stream, hello: Hello, nursery: trio.Nursery) -> None:
-        """Bring what the server and the worker think it holds together (rule 4)."""
+        """Reconcile the attempts that the server and the worker believe it holds (rule 3)."""
         for held in list(worker.held.values()):
             if held.token in worker.at_worker:
                 if held.reason:
@@ -198,12 +198,12 @@ class AttachedWorkers:
         stream.queue()
 
     async def _look_up(self, worker: WorkerInstance, stream: Stream, tokens: Sequence[str]) -> None:
-        """Cancel what nobody wants; one after the other, for a worker may name thousands."""
+        """Cancel attempts that no longer count, one at a time, because a worker may name thousands."""
         for token in tokens:
             await trio.lowlevel.checkpoint()
             key = self._key_of(worker, token)
             if key is not None and await self.is_current(key):
-                continue  # Its execution is being read back, and will ask for it.
+                continue  # Its execution is being read back, and will wait for it.
             if token not in worker.held:
                 stream.session.cancel(token, "STALE", self._grace_s)
                 stream.queue()
@@ -235,7 +235,7 @@ class AttachedWorkers:
                     if held is not None:
                         held.take_usage(event)
                 case Hello() | Accepted() | Ponged():
-                    pass  # Heard of; nothing else follows.
+                    pass  # The lease was renewed; there is nothing else to do.
                 case _:
                     assert_never(event)
 
@@ -257,7 +257,7 @@ class AttachedWorkers:
         if held is None or held.reason or held.done.is_set():
             if held is not None:
                 held.exited.set()
-            if is_first:  # Else it is being looked up, and what comes of that is said once.
+            if is_first:  # Otherwise it is being looked up, and will be answered once.
                 self.deliver(key, result)
             return
         held.end(result)
@@ -276,14 +276,14 @@ class AttachedWorkers:
     def _on_cancel_step(self, worker: WorkerInstance, step: CancelStep) -> None:
         held = worker.held.get(step.token)
         if held is not None and held.reason:
-            held.note_delivered()  # The answer may overtake the end of the write.
+            held.note_delivered()  # The answer may arrive before the write returns.
         if step.stage is CancelStage.EXITED:
             worker.at_worker.pop(step.token, None)
             if held is not None:
                 held.exit_usage = step.usage
                 held.exited.set()
             elif step.usage is not None and (key := self._key_of(worker, step.token)) is not None:
-                # Nobody waits for it any more: it was lost, or its grace time is over.
+                # No task waits for it any more: it was lost, or its grace time is over.
                 result = AttemptResult("", 0, AttemptOutcome.CANCELLED, usage=step.usage)
                 self.deliver(key, _of_attempt(result, key, worker))
         elif held is not None and held.reason:
@@ -304,12 +304,12 @@ class AttachedWorkers:
         """Tell the worker to cancel, and wait for the handler's end within the grace time."""
         held.reason = reason
         if held.done.is_set():
-            # Its result came in the same moment; the handler has ended, and the result is late.
+            # Its result arrived at the same moment; the handler has ended, and the result is late.
             held.exited.set()
             if held.result is not None:
                 self.deliver(held.assignment.key, held.result)
         elif worker.stream is not None and worker.stream.session.withdraw(held.token):
-            # It was never sent: nobody is to be told, and a cancel would overtake it.
+            # It was never sent, so the worker need not be told, and a cancel would overtake it.
             worker.at_worker.pop(held.token, None)
             held.exited.set()
         elif worker.stream is not None:
@@ -320,13 +320,13 @@ class AttachedWorkers:
             await held.exited.wait()
         del self._graces[grace]
         if not self._leases.is_running:
-            return  # The server stops; whoever reads the execution again tells the worker again.
+            return  # The server stops; the next start cancels the attempt again.
         stage = CancelStage.EXITED if held.exited.is_set() else CancelStage.ABANDONED
         held.listener.on_receipt(stage, held.exit_usage)
 
 
 def _of_attempt(result: AttemptResult, key: AttemptKey, worker: WorkerInstance) -> AttemptResult:
-    """Fill in which attempt a result is for, and who sent it."""
+    """Add to a result which attempt it is for, and which worker sent it."""
     node_path, attempt, failure = key.node_path, key.attempt, result.failure
     if failure is not None:
         failure = dataclasses.replace(failure, node_path=node_path, attempt=attempt)

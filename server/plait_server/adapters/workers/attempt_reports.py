@@ -1,7 +1,7 @@
-"""What workers say of their attempts (progress, log lines, heartbeats): handed to the observer, within a quota.
+"""Passes workers' reports on attempts (progress, log lines, heartbeats) to the observer, within a quota.
 
-It is kept at most once (A6), so what is over the quota is dropped and counted; otherwise one handler that logs
-in a loop would fill the server's log and take its time.
+Reports are kept at most once (A6), so those over the quota are dropped and counted; otherwise one handler that logs
+in a loop would fill the server's log and block it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from plait_server.ports.workers import Assignment
 
 LINES_A_SECOND: Final = 100
 LINES_AT_ONCE: Final = 1_000
-"""A worker that said nothing for a while may say so much at once."""
+"""The burst that a worker may send after a pause."""
 BYTES_A_SECOND: Final = 64 * KIB
 BYTES_AT_ONCE: Final = 1024 * KIB
 ALL_TIMES: Final = 10
-"""All workers together may say as much as so many of them."""
+"""All workers together may report as much as this many of them."""
 
 
 class Bucket:
-    """A token bucket: what may be taken grows with time, up to a bound."""
+    """A token bucket: the available amount grows with time, up to a bound."""
 
     def __init__(self, a_second: float, at_once: float) -> None:
         self._a_second = a_second
@@ -33,50 +33,50 @@ class Bucket:
         self._filled_s = trio.current_time()
 
     def has(self, amount: float) -> bool:
-        """Whether so much may be taken now."""
+        """Return whether this amount is available now."""
         now_s = trio.current_time()
         self._left = min(self._at_once, self._left + (now_s - self._filled_s) * self._a_second)
         self._filled_s = now_s
         return self._left >= amount
 
     def take(self, amount: float) -> None:
-        """Take what `has` allowed."""
+        """Take an amount that `has` allowed."""
         self._left -= amount
 
 
 class Quota:
-    """How many lines and bytes may be said, and how many lines were dropped."""
+    """How many lines and bytes may be reported, and how many lines were dropped."""
 
     def __init__(self, times: int = 1) -> None:
         self._lines = Bucket(times * LINES_A_SECOND, times * LINES_AT_ONCE)
         self._bytes = Bucket(times * BYTES_A_SECOND, times * BYTES_AT_ONCE)
         self.dropped = 0
-        """Lines dropped since the last one that was said."""
+        """Lines dropped since the last line that was passed on."""
 
     def allows(self, size: int) -> bool:
-        """Whether another line of this size may be said now."""
+        """Return whether another line of this size may be passed on now."""
         return self._lines.has(1) and self._bytes.has(size)
 
     def take(self, size: int) -> None:
-        """Count a line that is said."""
+        """Count a line that is passed on."""
         self._lines.take(1)
         self._bytes.take(size)
 
 
 class AttemptReports:
-    """Hands the observer what workers say, as far as the quotas of each and of all allow."""
+    """Passes reports to the observer, as far as the quotas of each worker and of all together allow."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._all = Quota(ALL_TIMES)
 
     def pass_on(self, quota: Quota, assignment: Assignment, kind: str, text: str) -> None:
-        """Hand on a line of an attempt, or drop it.
+        """Pass on a line of an attempt, or drop it.
 
         Args:
-            quota: That of the attempt's worker.
+            quota: The quota of the attempt's worker.
             assignment: The attempt.
-            kind: What it is, or its level.
+            kind: The kind of the report, or the level of a log line.
             text: The line.
         """
         size = len(text)

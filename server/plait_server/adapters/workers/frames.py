@@ -1,8 +1,8 @@
 """Splits a worker's frame into pieces that are cheap to parse, before anything is parsed.
 
 A worker may send whatever it likes. Four MiB of empty messages take 0.1 s to parse, which nothing can interrupt, and
-seconds to act on; so the bytes are walked first, field by field, and handed on in pieces, each an AttachRequest
-of its own that takes a few milliseconds to parse and to act on. Between two pieces other tasks run.
+seconds to handle. So the bytes are walked first, field by field, and passed on in pieces, each an AttachRequest
+of its own that takes a few milliseconds to parse and to handle. Between two pieces other tasks run.
 
 A result that is too large is not parsed at all. Its token is read out of the bytes, so that the attempt can be
 failed and the worker answered; otherwise the worker would send the result again on every stream.
@@ -32,16 +32,16 @@ PIECE_MESSAGES: Final = 500
 WHOLE_BYTES: Final = 16 * KIB
 """A frame up to this size needs no walk: it holds at most 8,192 messages."""
 COMPLETE_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 64 * KIB
-"""The largest result, its token and its usage."""
+"""The most bytes of a result with its token and its usage."""
 FAIL_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 256 * KIB
-"""The largest details of a failure, and its causes."""
+"""The most bytes of a failure's details and causes."""
 
 _MESSAGES_TAG: Final = 0x0A  # AttachRequest.messages: field 1, length-delimited
 _TOKEN: Final = 1
 """The field of the token in every message that has one."""
 _HELLO, _COMPLETE, _FAIL = 1, 9, 10
 _KEPT_AT_MOST_ONCE: Final = frozenset({5, 6, 7, 8})
-"""Progress, log, usage, heartbeat: none is ever so large, and one that is too large is dropped."""
+"""Progress, log, usage and heartbeat are never this large; one that is too large is dropped."""
 _KNOWN: Final = frozenset(range(1, 15))
 _HELLO_LISTS: Final = {
     5: ("types", SERVED_TYPES_MAX),
@@ -49,9 +49,9 @@ _HELLO_LISTS: Final = {
     8: ("in_flight", HELD_ATTEMPTS_MAX),
 }
 _COMPLETE_FIELDS_MAX: Final = 256
-"""Its token, its output and a unit of usage each."""
+"""The most fields of a result: its token, its output and one for each unit of usage."""
 _FAIL_FIELDS_MAX: Final = 10_000
-"""Its causes, too; the reader keeps the first 50."""
+"""The same with the causes of a failure, of which the reader keeps the first 50."""
 _USAGE: Final = {_COMPLETE: 3, _FAIL: 8}
 _USAGE_BYTES_MAX: Final = 16 * KIB
 """64 units of 128 characters, and 81 for each amount."""
@@ -67,15 +67,15 @@ class Oversized(NamedTuple):
 
 
 Piece: TypeAlias = bytes | Oversized
-"""Bytes that are an AttachRequest, or what was too large for one."""
+"""Bytes that are an AttachRequest, or a message that was too large for one."""
 
 
 class _Field(NamedTuple):
     number: int
     begin: int
-    """Where its value begins."""
+    """The position of its value."""
     end: int
-    """Where the next field begins."""
+    """The position of the next field."""
     is_delimited: bool
 
 
@@ -83,7 +83,7 @@ def split(content: bytes) -> Iterator[Piece]:
     """Split a frame into pieces, in order.
 
     Raises:
-        ProtocolViolation: It is no AttachRequest, or holds too much. The pieces before the trouble were given.
+        ProtocolViolation: The frame is not an AttachRequest, or holds too much; pieces before the error were yielded.
         InvalidRequest: A list in `hello` is too long.
     """
     if len(content) <= WHOLE_BYTES:
@@ -125,12 +125,12 @@ def split(content: bytes) -> Iterator[Piece]:
 
 
 def _large(content: bytes, start: int, outer: _Field) -> Piece:
-    """Judge a large message by its kind; empty bytes if it is to be ignored."""
+    """Handle a large message by its kind; return empty bytes if it is to be ignored."""
     if content[start] != _MESSAGES_TAG:
         return b""  # A field of a later protocol.
     inner, *more = _fields(content, outer.begin, outer.end, 2)
     if more:
-        # What stands further behind would be parsed with it, unseen.
+        # Fields after it would be parsed with it, unchecked.
         raise ProtocolViolation(f"a message of more than {PIECE_BYTES} bytes says one thing, and no more")
     size = inner.end - inner.begin
     if inner.number == _COMPLETE:

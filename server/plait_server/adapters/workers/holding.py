@@ -1,4 +1,4 @@
-"""What the server keeps of a worker: its stream, if it has one, its lease, and the attempts it holds."""
+"""The server's state of a worker: its stream, if it has one, its lease, and the attempts it holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEASE_INTERVALS: Final = 3
 
 
 class Held:
-    """An attempt that a worker has, or is about to have."""
+    """An attempt that a worker has, or is about to receive."""
 
     __slots__ = (
         "assignment",
@@ -49,19 +49,19 @@ class Held:
         self.done = trio.Event()
         self.exited = trio.Event()
         self.exit_usage: Mapping[str, str] | None = None
-        """What it used in all, as its worker says at its end."""
+        """Its total usage, as its worker reports at its end."""
         self.result: AttemptResult | None = None
         self.reason = ""
-        """Why it is being cancelled; empty while it is not."""
+        """The reason for its cancel; empty if it is not being cancelled."""
         self.is_delivered = False
         """Whether its cancel is known to have reached the worker's stream."""
         self.units: dict[str, None] = {}
         """The units that it has reported so far."""
         self.usage_problem = ""
-        """Why something that it reported to have used cannot be counted."""
+        """Why some of its usage cannot be counted."""
 
     def take_usage(self, used: Used) -> None:
-        """Take a report of what it used; what cannot be counted fails the attempt when it ends (U1)."""
+        """Record a report of usage; usage that cannot be counted fails the attempt when it ends (U1)."""
         problem = used.problem
         if not problem and used.unit not in self.units and len(self.units) >= USAGE_UNITS_MAX:
             problem = f"usage {used.unit!r} is one more than {USAGE_UNITS_MAX} units; report fewer"
@@ -72,7 +72,7 @@ class Held:
         self.listener.on_usage(used.unit, used.amount)
 
     def with_usage_problem(self, result: AttemptResult) -> AttemptResult:
-        """Turn a success into a failure if something it used could not be counted."""
+        """Turn a success into a failure if some usage could not be counted."""
         if not self.usage_problem or result.outcome is not AttemptOutcome.SUCCEEDED:
             return result
         key = self.assignment.key
@@ -117,15 +117,15 @@ class WorkerInstance:
         self.stream: Stream | None = None
         self.held: dict[str, Held] = {}
         self.at_worker: dict[str, None] = {}
-        """Tokens that were sent to it, or that it named, and that have not ended."""
+        """Tokens that were sent to it, or that it named, and whose attempts have not ended."""
         self.slots = 0
         self.is_draining = False
         self.is_paused = False
         self.attached_s = 0.0
         self.heard_s = trio.current_time()
-        """trio time at which it was last heard of."""
+        """The trio time of its last message."""
         self.quota = Quota()
-        """How much its attempts may say."""
+        """The quota for reports on its attempts."""
         self._ping_s = ping_s
 
     def __repr__(self) -> str:
@@ -134,17 +134,17 @@ class WorkerInstance:
 
     @property
     def lease_end_s(self) -> float:
-        """When what it holds is lost, in trio time, if nothing is heard of it."""
+        """The trio time at which its attempts are lost, if it stays silent."""
         return self.heard_s + LEASE_INTERVALS * self._ping_s
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it owes two answers: it gets nothing new."""
+        """Whether it owes two answers; then it gets no new attempts."""
         return trio.current_time() >= self._quiet_s
 
     @property
     def open_slots(self) -> int:
-        """How many attempts it takes at once now; 0 if it takes nothing new."""
+        """How many attempts it accepts at once now; 0 if none."""
         is_closed = self.is_draining or self.is_paused or self.stream is None or self.is_quiet
         return 0 if is_closed else self.slots
 
@@ -157,12 +157,12 @@ class WorkerInstance:
 
         Args:
             stream: Its stream.
-            on_quiet: Called when it has fallen silent.
+            on_quiet: Called when it becomes quiet.
         """
         ping_due_s = trio.current_time() + self._ping_s
         while True:
             await trio.sleep_until(min(ping_due_s, self.lease_end_s if self.is_quiet else self._quiet_s))
-            # The same sums as slept for: a difference may be rounded to less, and this would spin.
+            # The same sums as for the sleep: a difference may be rounded down, and this loop would spin.
             if trio.current_time() >= self.lease_end_s:
                 logger.warning("worker %s does not answer its pings; its stream is dropped", self.worker_id)
                 stream.end(LeaseExpired())
@@ -174,7 +174,7 @@ class WorkerInstance:
                 stream.ping()
 
     def snapshot(self, slots_in_use: int, offset_s: float) -> WorkerSnapshot:
-        """Describe it for people; `offset_s` leads from trio's time to the wall's."""
+        """Describe the worker; `offset_s` converts trio's time to wall time."""
         hello = self.hello
         return WorkerSnapshot(
             namespace=self.namespace,

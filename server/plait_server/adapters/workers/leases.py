@@ -1,13 +1,14 @@
-"""Leases: which instances there are, which of them has a worker's id, and how long what each holds is its own.
+"""Leases: which instances there are, which of them owns a worker's id, and how long each keeps its attempts.
 
 Rules
-1. A lease belongs to a process instance and outlives its stream: a cut stream alone loses nothing. When nothing was
-   heard for the lease, what the instance holds is LOST (T2).
-2. A worker id belongs to one instance at a time. A newcomer with the id of an instance that has a stream has that
-   one asked at once: if it answers, the newcomer is refused; if not, it is lost and the newcomer takes its place.
-   A detached instance is lost at once; one that has not been here since the server's start is left its lease.
+1. A lease belongs to a process instance and outlives its stream: a cut stream alone loses nothing. After a
+   lease without any message, the instance's attempts are LOST (T2).
+2. A worker id belongs to one instance at a time. If another instance attaches with the id of one that has a stream,
+   the server pings the old one at once. If that answers, the new one is refused; if not, the old one is lost and the
+   new one replaces it. A detached instance of that worker is lost at once; one that has not attached since the
+   server's start keeps its lease.
 3. An instance has one stream. A second one replaces the first: the worker knows better which of them works.
-4. The allocator knows an instance while it has a lease. Whatever changes the number of its slots is passed on here.
+4. The allocator knows an instance while it has a lease. Every change of the number of its slots is passed on here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from plait_server.ports.workers import Assignment, WorkerSnapshot
 logger = logging.getLogger(__name__)
 
 REJECT_PAUSE_S: Final = 1.0
-"""A worker that refused an attempt for its own reasons gets nothing for so long; otherwise the two would spin."""
+"""Seconds without new attempts for a worker that refused one for its own reasons; otherwise the two would spin."""
 
 
 class Leases:
@@ -45,18 +46,18 @@ class Leases:
         self._capacity = capacity
         self._ping_s = ping_s
         self.lease_s: Final = ping_s * LEASE_INTERVALS
-        """How long a lease is."""
+        """The length of a lease, in seconds."""
         self._workers: dict[str, WorkerInstance] = {}
         """Instance id -> worker, attached or not."""
         self._attached: dict[tuple[str, str], WorkerInstance] = {}
-        """(namespace, worker id) -> its instance that has a stream."""
+        """(namespace, worker id) -> the instance that has a stream."""
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
         return f"<Leases {len(self._attached)} attached of {len(self._workers)}>"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the leases until cancelled. Streams may outlive it by some steps, and start nothing any more."""
+        """Manage the leases until cancelled. Streams may outlive it by some steps, but start nothing."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -88,7 +89,7 @@ class Leases:
         return self._attached.get((namespace, worker_id))
 
     def of_assignment(self, assignment: Assignment) -> WorkerInstance:
-        """Return the instance that an attempt was granted to; after a restart it is given a new lease in full."""
+        """Return the instance that an attempt was granted to; after a restart its lease starts in full."""
         worker = self._workers.get(assignment.worker_instance_id)
         if worker is None:
             worker = WorkerInstance(
@@ -104,9 +105,9 @@ class Leases:
         """Make sure that no other instance of the worker is attached (rule 2).
 
         Raises:
-            WorkerIdInUse: one is, and answers.
+            WorkerIdInUse: Another instance is attached and alive.
         """
-        # Again after each wait: another newcomer may have been quicker.
+        # Again after each wait, because a third instance may have been quicker.
         while (other := self._attached.get((hello.namespace, hello.worker_id))) is not None:
             stream = other.stream
             if other.instance_id == hello.instance_id or stream is None:
@@ -123,10 +124,10 @@ class Leases:
                 self._lose(other)
 
     def admit(self, hello: Hello, stream: Stream) -> WorkerInstance:
-        """Let an instance whose id was claimed have a stream.
+        """Attach a stream to an instance whose id was claimed.
 
         Raises:
-            InvalidRequest: the instance is one of another worker.
+            InvalidRequest: The instance belongs to another worker.
         """
         worker = self._workers.get(hello.instance_id)
         if worker is None:
@@ -151,7 +152,7 @@ class Leases:
         return worker
 
     def detach(self, worker: WorkerInstance, stream: Stream) -> None:
-        """Take note that a stream is over; nothing changes if its instance has another one."""
+        """Record the end of a stream; nothing changes if its instance has another one."""
         if worker.stream is not stream:
             return
         self._unlink(worker)
@@ -162,7 +163,7 @@ class Leases:
         else:
             self._forget(worker)
 
-    # What an attached worker says.
+    # What an attached worker reports.
 
     def heard(self, worker: WorkerInstance) -> None:
         """Renew a lease."""
@@ -172,21 +173,21 @@ class Leases:
             self.offer_slots(worker)
 
     def change_slots(self, worker: WorkerInstance, change: SlotsChanged) -> None:
-        """Take another number of slots. Credit ends no drain: only another stream begins anew (T3)."""
+        """Change a worker's number of slots. Credit does not end a drain; only a new stream does (T3)."""
         worker.slots, worker.is_draining = change.slots, worker.is_draining or change.is_draining
         self.offer_slots(worker)
         if change.is_draining:
             logger.info("worker %s drains", worker.worker_id)
 
     def pause(self, worker: WorkerInstance) -> None:
-        """Give a worker nothing for a while, for it has refused an attempt."""
+        """Give a worker no attempts for a while, because it has refused one."""
         if not worker.is_draining and self._nursery is not None and not worker.is_paused:
             worker.is_paused = True
             self.offer_slots(worker)
             self._nursery.start_soon(self._resume_later, worker)
 
     def offer_slots(self, worker: WorkerInstance) -> None:
-        """Tell the allocator how many attempts a worker takes now."""
+        """Tell the allocator how many attempts a worker accepts now."""
         self._capacity.set_worker_slots(worker.instance_id, worker.open_slots)
 
     # Inside.
@@ -194,7 +195,9 @@ class Leases:
     async def _resume_later(self, worker: WorkerInstance) -> None:
         await trio.sleep(REJECT_PAUSE_S)
         worker.is_paused = False
-        if self._workers.get(worker.instance_id) is worker:  # Else it is gone, or has come anew meanwhile.
+        if (
+            self._workers.get(worker.instance_id) is worker
+        ):  # Otherwise it is gone, or has attached again in the meantime.
             self.offer_slots(worker)
 
     def _unlink(self, worker: WorkerInstance) -> None:
@@ -215,12 +218,12 @@ class Leases:
     def _lose_others(self, newcomer: WorkerInstance) -> None:
         for other in list(self._workers.values()):
             is_same = other.worker_id == newcomer.worker_id and other.namespace == newcomer.namespace
-            # One that was not here since the server's start may be on its way.
+            # One that has not attached since the server's start may still do so.
             if is_same and other is not newcomer and other.hello is not None:
                 self._lose(other)
 
     def _lose(self, worker: WorkerInstance) -> None:
-        """Give up a worker that is gone: what it held is LOST (T2)."""
+        """Drop a worker that is gone; its attempts are LOST (T2)."""
         if worker.stream is not None:
             worker.stream.end(InstanceReplaced())
             self._unlink(worker)

@@ -1,4 +1,4 @@
-"""Reads the messages of a worker: each is checked, and becomes what it means.
+"""Reads the messages of a worker: each is checked and turned into a session event.
 
 An invalid message of a known attempt fails that attempt, not the stream: a handler may return anything.
 """
@@ -68,11 +68,11 @@ _ID: Final = re.compile(ID_PATTERN)
 
 
 def read_hello(message: worker_hub_service_pb2.Hello) -> Hello:
-    """Read who a worker is.
+    """Read `hello`.
 
     Raises:
-        ProtocolVersionUnsupported: it speaks another version.
-        InvalidRequest: fields are malformed; all of them are named.
+        ProtocolVersionUnsupported: The worker speaks another version.
+        InvalidRequest: Fields are malformed; the error names all of them.
     """
     if message.protocol_version != PROTOCOL_VERSION:
         text = (
@@ -146,7 +146,7 @@ def _read_complete(message: worker_hub_service_pb2.WorkerMessage) -> SessionEven
 def read_long_result(
     complete: worker_hub_service_pb2.Complete,
 ) -> Generator[list[SessionEvent], None, SessionEvent]:
-    """Read a result whose check takes long, with nothing to say in between."""
+    """Read a result whose check takes long; yield empty lists in between."""
     text = complete.output.json
     failure = _problem_of(complete.output, text)
     try:
@@ -180,7 +180,7 @@ def read_oversized(piece: Oversized) -> SessionEvent:
 
 
 def _problem_of(output: payload_pb2.Payload, text: str) -> Failure | None:
-    """Say why a result cannot be recorded, whether or not it is JSON (S2.1); None if it can."""
+    """Return why a result cannot be recorded, whether or not it is JSON (S2.1); None if it can."""
     if output.digest:
         return Failure(code=INVALID_RESULT, message="a result must be JSON text, not a digest")
     size = len(text) if len(text) > PAYLOAD_BYTES_MAX else len(text.encode())
@@ -217,7 +217,7 @@ def _read_reject(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
 def _read_usage(
     message: worker_hub_service_pb2.Complete | worker_hub_service_pb2.Fail | worker_hub_service_pb2.Exited,
 ) -> tuple[Mapping[str, str] | None, str]:
-    """Read what an attempt used in all: exact decimals of at most 64 units (U1); None if it is not said."""
+    """Read an attempt's total usage: exact decimals of at most 64 units (U1); None if there is none."""
     if not message.HasField("usage"):
         return None, ""
     amounts = message.usage.amounts
@@ -278,4 +278,6 @@ READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Ses
     "drain": lambda _: SlotsChanged(0, is_draining=True),
     "pong": lambda message: Ponged(message.pong.number),
 }
-"""Kind of a message -> its reader, which gives None for what is ignored. `hello` and long results have their own."""
+"""Kind of a message -> its reader, which returns None for ignored ones. `hello` and long results are read separately.
+
+"""

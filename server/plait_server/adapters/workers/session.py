@@ -1,17 +1,17 @@
 """The server's end of Attach as a state machine without sockets, clocks or tasks (as h11 is for HTTP).
 
-A session lives as long as one stream. Frames come in through `receive`, which gives what they mean, in pieces
-that each take a few milliseconds; what the server wants to say is queued by `assign`, `cancel`, ... and taken
-out by `take_frame`, everything that is due in one frame.
+A session lives as long as one stream. `receive` turns frames into events, in pieces that each take a few
+milliseconds; the server's messages are queued by `assign`, `cancel`, ... and `take_frame` returns all queued
+messages in one frame.
 
 Rules
 1. The worker's first message is `hello`; then the driver calls `welcome`. Nothing is sent before.
-2. Control messages (welcome, recorded, cancel, ping) stand before assigns: a worker hears of a cancel however
+2. Control messages (welcome, recorded, cancel, ping) go before assigns, so that a cancel reaches a worker however
    much work is queued for it.
 3. An invalid message of a known attempt fails that attempt, not the stream (a handler may return anything); a
    stream whose structure is wrong is refused with `ProtocolViolation`.
-4. Queues are bounded: that of assigns by the slots that the server has given out, that of control messages by
-   CONTROL_BYTES_MAX, for a worker that sends and never reads decides how many answers wait for it.
+4. Queues are bounded: that of assigns by the granted slots, that of control messages by
+   CONTROL_BYTES_MAX, because a worker that sends and never reads decides how many answers wait for it.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from plait_server.errors import (
 from plait_server.ports.workers import Assignment
 
 FRAME_BYTES_MAX: Final = MIB
-"""A frame is filled up to this; a single larger message goes alone."""
+"""The size to which a frame is filled; a single larger message gets a frame of its own."""
 UNRECORDED_BYTES_MAX: Final = 32 * MIB
-"""Results of one worker that are not durable yet, before its stream is read slowly."""
+"""Bytes of a worker's results that are not durable yet, above which its stream is read slowly."""
 CONTROL_BYTES_MAX: Final = 8 * MIB
-"""Twice what a worker can be owed that holds HELD_ATTEMPTS_MAX results with ordinary tokens."""
+"""Twice the largest answers due to a worker that holds HELD_ATTEMPTS_MAX results with ordinary tokens."""
 _MESSAGE_OVERHEAD: Final = 16
 _LIMITS: Final = worker_hub_service_pb2.AttachLimits(
     frame_bytes_max=FRAME_BYTES_MAX,
@@ -81,7 +81,7 @@ class ServerSession:
         self._control: deque[worker_hub_service_pb2.ServerMessage] = deque()
         self._control_bytes = 0
         self._assigns: dict[str, tuple[Assignment, str]] = {}
-        """Token -> what to assign, and its idempotency key; in order. Turned into messages when they are sent."""
+        """Token -> the assignment and its idempotency key, in order. They become messages when they are sent."""
         self._is_welcome = False
 
     def __repr__(self) -> str:
@@ -91,14 +91,14 @@ class ServerSession:
     # In.
 
     def receive(self, content: bytes) -> Iterator[list[SessionEvent]]:
-        """Take a frame, an encoded AttachRequest, and give what it means, in order.
+        """Read a frame, an encoded AttachRequest, and yield its events, in order.
 
-        Each list takes a few milliseconds to work out; between two of them the caller lets other tasks run.
+        Each list takes a few milliseconds to build; between two of them the caller lets other tasks run.
 
         Raises:
-            InvalidRequest: `hello` has malformed fields.
-            ProtocolVersionUnsupported: the worker speaks another version.
-            ProtocolViolation: the first message is not `hello`, a later one is, or the frame is none or too large.
+            InvalidRequest: A field of `hello` is malformed.
+            ProtocolVersionUnsupported: The worker speaks another version.
+            ProtocolViolation: The first message is not `hello`, a later one is, or the frame is invalid or too large.
         """
         for piece in split(content):
             if isinstance(piece, Oversized):
@@ -134,7 +134,7 @@ class ServerSession:
                 else:
                     event = READERS[kind](message)
                 if isinstance(event, Ended) and len(event.token) > TOKEN_BYTES_MAX:
-                    # It would have to be sent back; no token that was given out is so long.
+                    # It would have to be sent back, and no token of the server is this long.
                     raise ProtocolViolation(f"a token has at most {TOKEN_BYTES_MAX} bytes")
                 if event is not None:
                     events.append(event)
@@ -151,7 +151,7 @@ class ServerSession:
         lease_s: float,
         reject_pause_s: float,
     ) -> None:
-        """Answer `hello`; from now on the rest may be sent."""
+        """Answer `hello`; after this, other messages may be sent."""
         self._is_welcome = True
         message = worker_hub_service_pb2.ServerMessage()
         welcome = message.welcome
@@ -166,45 +166,45 @@ class ServerSession:
         self._say(message, first=True)
 
     def assign(self, token: str, assignment: Assignment, idempotency_key: str) -> None:
-        """Return the worker an attempt."""
+        """Queue an attempt for the worker."""
         self._assigns[token] = assignment, idempotency_key
 
     def withdraw(self, token: str) -> bool:
-        """Take back an assign that was not taken out yet; whether there was one."""
+        """Remove an assign that has not been sent; return whether there was one."""
         return self._assigns.pop(token, None) is not None
 
     def recorded(self, token: str, disposition: Disposition) -> None:
-        """Say what became of a result."""
+        """Queue the answer to a result."""
         message = worker_hub_service_pb2.ServerMessage()
         message.recorded.token = token
         message.recorded.result = int(disposition)  # type: ignore[assignment] # an IntEnum of the same numbers
         self._say(message)
 
     def cancel(self, token: str, reason: str, grace_s: float) -> None:
-        """Ask the worker to cancel an attempt."""
+        """Queue a request to cancel an attempt."""
         cancel = worker_hub_service_pb2.Cancel(
             token=token, reason=f"CANCEL_REASON_{reason}", grace=duration(grace_s)
         )
         self._say(worker_hub_service_pb2.ServerMessage(cancel=cancel))
 
     def ping(self, number: int) -> None:
-        """Ask for a pong."""
+        """Queue a ping."""
         message = worker_hub_service_pb2.ServerMessage()
         message.ping.number = number
         self._say(message)
 
     @property
     def is_overfull(self) -> bool:
-        """Whether more waits for the worker than one that reads ever lets wait; the driver ends its stream."""
+        """Whether more is queued than a worker that reads can cause; the driver then ends the stream."""
         return self._control_bytes > CONTROL_BYTES_MAX
 
     @property
     def has_frame(self) -> bool:
-        """Whether `take_frame` would give one."""
+        """Whether `take_frame` would return a frame."""
         return self._is_welcome and bool(self._control or self._assigns)
 
     def take_frame(self) -> worker_hub_service_pb2.AttachResponse | None:
-        """Take whatever is queued, up to 1 MiB, control messages first; None when nothing is."""
+        """Return a frame of queued messages, up to 1 MiB, control messages first; None if the queue is empty."""
         if not self.has_frame:
             return None
         frame = worker_hub_service_pb2.AttachResponse()

@@ -1,4 +1,4 @@
-"""What the messages of a worker mean to the server."""
+"""The events that a session makes of a worker's messages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from plait_server.core.run.states import CancelStage
 
 
 class Hello(NamedTuple):
-    """A worker introduced itself."""
+    """A worker's `hello`."""
 
     worker_id: str
     instance_id: str
     namespace: str
     types: Mapping[str, int]
-    """Type -> how many attempts of it at once; 0: no limit of its own."""
+    """Type -> how many attempts of it may run at once; 0 means no limit of its own."""
     slots: int
     labels: Mapping[str, str]
     sdk: str
@@ -31,19 +31,19 @@ class Ended(NamedTuple):
 
     token: str
     result: AttemptResult
-    """It names no attempt yet: the session cannot read tokens, and its driver fills in which one it is for."""
+    """Without an attempt yet: the session cannot read tokens, so its driver fills in the attempt."""
 
 
 class Returned(NamedTuple):
-    """An attempt was not taken, or is handed back."""
+    """An attempt was refused or handed back."""
 
     token: str
     result: AttemptResult
-    """As in Ended; its outcome is RETURNED, and its failure says why."""
+    """As in Ended; its outcome is RETURNED, and its failure has the reason."""
 
 
 class Accepted(NamedTuple):
-    """An attempt was taken."""
+    """An attempt was accepted."""
 
     token: str
 
@@ -54,11 +54,11 @@ class CancelStep(NamedTuple):
     token: str
     stage: CancelStage
     usage: Mapping[str, str] | None
-    """What the attempt used in all; None if nothing is said of it."""
+    """The attempt's total usage; None if it was not reported."""
 
 
 class SlotsChanged(NamedTuple):
-    """The worker takes another number of attempts at once; 0 when it drains."""
+    """The worker's number of slots changed; 0 when it drains."""
 
     slots: int
     is_draining: bool
@@ -73,13 +73,13 @@ class Reported(NamedTuple):
 
 
 class Used(NamedTuple):
-    """An attempt used something."""
+    """An attempt reported usage."""
 
     token: str
     unit: str
     amount: str
     problem: str
-    """Why it cannot be counted; empty if it can."""
+    """Why the usage cannot be counted; empty if it can."""
 
 
 class Ponged(NamedTuple):

@@ -1,9 +1,9 @@
-"""One Attach stream: reads and writes its frames, sends its pings, and knows what its worker waits for.
+"""One Attach stream: reads and writes its frames, sends its pings, and tracks which answers its worker waits for.
 
 Rules
 1. One task reads and one writes; they share the session, which is synchronous. Between two pieces of a frame the
    reader lets other tasks run.
-2. What a worker sends is bounded by what it reads: one that takes no frame for a lease, or lets more answers wait
+2. A worker must read to be able to send: one that accepts no frame for a lease, or leaves more answers unread
    than it can be owed, loses its stream with SlowConsumer. While the journal is behind with its results, it is
    read slowly.
 """
@@ -23,9 +23,9 @@ from plait_server.errors import PlaitError, ProtocolViolation, SlowConsumer
 from plait_server.ports.workers import AttemptKey, ReceiveFrame, SendFrame
 
 HELLO_S: Final = 10.0
-"""How long a stream may take to say who it is."""
+"""Seconds within which a stream must send `hello`."""
 HOLD_BACK_S: Final = 1.0
-"""The wait for answers before each further frame then; bounded, for a result may have been dropped without one."""
+"""Seconds to wait for answers before each further frame then; bounded, because a result may get no answer."""
 
 
 class Stream:
@@ -34,9 +34,9 @@ class Stream:
     def __init__(self, receive: ReceiveFrame, send: SendFrame) -> None:
         self.session = ServerSession()
         self.scope = trio.CancelScope()
-        """Holds everything that serves the stream."""
+        """The cancel scope of everything that serves the stream."""
         self.error: PlaitError | None = None
-        """Why `end` ended it, if it did."""
+        """The error with which `end` ended it, if it did."""
         self._receive = receive
         self._send = send
         self._pieces: Iterator[list[SessionEvent]] = iter(())
@@ -46,7 +46,7 @@ class Stream:
         self._heard = trio.Event()
         self._is_closed = False
         self._unanswered: dict[AttemptKey, tuple[str, int]] = {}
-        """Results that wait for `answer`, with their tokens and sizes."""
+        """Results without an answer yet, with their tokens and sizes."""
         self._unanswered_bytes = 0
         self._answered = trio.Event()
 
@@ -56,11 +56,11 @@ class Stream:
     # In.
 
     async def receive_hello(self) -> tuple[Hello, list[SessionEvent]]:
-        """Receive the frame that opens the stream: `hello`, and what stands behind it.
+        """Receive the frame that opens the stream: `hello` and the messages after it.
 
         Raises:
-            ProtocolViolation: it did not come in time, something else came, or the worker ended its side.
-            InvalidRequest, ProtocolVersionUnsupported: the worker is refused.
+            ProtocolViolation: `hello` did not come in time, something else came, or the worker ended its side.
+            InvalidRequest, ProtocolVersionUnsupported: The worker is refused.
         """
         with trio.move_on_after(HELLO_S):
             while (events := await self.receive()) is not None:
@@ -71,7 +71,7 @@ class Stream:
         raise ProtocolViolation(text)
 
     async def receive(self) -> list[SessionEvent] | None:
-        """Receive what the worker says next: a piece of a frame; None at the stream's end.
+        """Receive the next piece of a frame; None at the stream's end.
 
         Raises:
             InvalidRequest, ProtocolVersionUnsupported, ProtocolViolation: see `ServerSession.receive`.
@@ -80,7 +80,7 @@ class Stream:
         if events is not None:
             await (
                 trio.lowlevel.checkpoint()
-            )  # Between two pieces of a frame; the wait for a frame is one anyway.
+            )  # A checkpoint between two pieces of a frame; the wait for a frame is one anyway.
         while events is None:
             if self._unanswered_bytes > UNRECORDED_BYTES_MAX:
                 with trio.move_on_after(HOLD_BACK_S):
@@ -100,7 +100,7 @@ class Stream:
     # Out.
 
     def queue(self) -> None:
-        """Let the writer see what was queued; ends the stream if too much waits."""
+        """Wake the writer for queued messages; end the stream if too much is queued."""
         self._wake.set()
         if self.session.is_overfull:
             text = "the worker sends and does not read its answers; read the stream while writing to it"
@@ -112,11 +112,11 @@ class Stream:
         """Write frames until cancelled.
 
         Args:
-            take_s: How long the worker may take to read a frame.
-            on_sent: Called with each frame that the transport took.
+            take_s: Seconds within which the worker must read a frame.
+            on_sent: Called with each frame that the transport accepted.
 
         Raises:
-            SlowConsumer: the worker does not read.
+            SlowConsumer: The worker does not read.
         """
         while True:
             frame = self.session.take_frame()
@@ -134,14 +134,14 @@ class Stream:
             on_sent(frame)
 
     def ping(self) -> int:
-        """Ask for a pong; gives its number."""
+        """Send a ping; return its number."""
         self._pings += 1
         self.session.ping(self._pings)
         self.queue()
         return self._pings
 
     async def is_answering(self, wait_s: float) -> bool:
-        """Ask whether the worker is there, and wait for its pong no longer than `wait_s`."""
+        """Ping the worker; return whether its pong arrives within `wait_s`."""
         number = self.ping()
         with trio.move_on_after(wait_s):
             while self._ponged < number and not self._is_closed:
@@ -154,14 +154,14 @@ class Stream:
         self.scope.cancel()
 
     def close(self) -> None:
-        """Take note that it is over; those who wait for a pong learn that none will come."""
+        """Record that the stream is over; tasks that wait for a pong are woken without one."""
         self._is_closed = True
         self._heard.set()
 
     # Results.
 
     def await_answer(self, key: AttemptKey, token: str, size: int) -> bool:
-        """Note that the worker waits for what becomes of a result; False if it does already."""
+        """Record that the worker waits for the answer to a result; return False if it already does."""
         if key in self._unanswered:
             return False
         self._unanswered[key] = token, size
@@ -169,7 +169,7 @@ class Stream:
         return True
 
     def answer(self, key: AttemptKey, disposition: Disposition) -> None:
-        """Say what became of a result; does nothing if the worker does not wait for it."""
+        """Answer a result; does nothing if the worker does not wait for it."""
         token, size = self._unanswered.pop(key, ("", 0))
         if token:
             self._unanswered_bytes -= size

@@ -1,7 +1,7 @@
-"""Attempt tokens: what names an attempt to its worker, signed under the store's key (HMAC, RFC 2104).
+"""Attempt tokens: identify an attempt to its worker, signed with the store's key (HMAC, RFC 2104).
 
-A token holds no epoch, so it survives a restart of the server. It says which attempt it is for, so that a
-result of a server's former life finds its execution.
+A token has no epoch, so it survives a restart of the server. It contains the attempt's key, so that a result
+from before a restart finds its execution.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Final
 from plait_server.ports.workers import AttemptKey
 
 _MAC_CHARS: Final = 32
-"""128 bits in hexadecimal: a forger has one try a message."""
+"""128 bits in hexadecimal; a forger has one guess for each message."""
 
 
 class Tokens:
-    """Makes and reads tokens under one key."""
+    """Creates and verifies tokens with one key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def make(self, key: AttemptKey) -> str:
-        """Make the token of an attempt."""
+        """Return the token of an attempt."""
         text = f"{key.namespace}/{key.execution_id}/{key.run}/{key.attempt}/{key.node_path}"
         return f"{self._mac(text)}/{text}"
 
     def read(self, token: str) -> AttemptKey | None:
-        """Return the attempt a token is for; None if it was not made under this key."""
+        """Return the attempt of a token; None if the token was not made with this key."""
         mac, _, text = token.partition("/")
         if not hmac.compare_digest(mac.encode(), self._mac(text).encode()):
             return None
@@ -39,5 +39,5 @@ class Tokens:
 
 
 def idempotency_key(key: AttemptKey) -> str:
-    """Make the key that is the same for every attempt and run of a node in an execution (A4)."""
+    """Return the key that is the same for every attempt and run of a node in an execution (A4)."""
     return f"{key.namespace}/{key.execution_id}/{key.node_path}"
