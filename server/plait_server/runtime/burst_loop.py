@@ -78,7 +78,7 @@ class BurstLoop(trio_asyncio.TrioEventLoop):
         """Log a callback's exception: it concerns one call, and others continue."""
         asyncio.SelectorEventLoop.default_exception_handler(self, context)
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # pyright: ignore[reportIncompatibleMethodOverride] # trio-asyncio returns no handle
         self,
         callback: Callable[[*Ts], object],
         *args: *Ts,

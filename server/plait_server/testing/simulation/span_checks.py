@@ -17,7 +17,8 @@ from plait_server.testing.simulation.store import Durable
 
 LATE_S: Final = GATHER_S + BATCH_WAIT_S + 0.01
 """The longest time between a durable event and the handing over of its spans, in seconds."""
-SEND_S: Final = 2 * WAY_S + 0.01
+SEND_S: Final = 4 * 2 * WAY_S + 0.01
+"""The longest time between the handing over of a span and its arrival: up to three batches are sent before its own."""
 
 
 def missing_span(durable: Durable, expected: Mapping[bytes, ExpectedSpan], collector: Collector) -> str:

@@ -148,7 +148,9 @@ class SpanLaw:
         takes_all = mode in (JoinMode.ALL, JoinMode.COLLECT)
         deciding = edges_into(graph, node.node.id) if takes_all else known.active
         # The model may be ahead of the events of one instant, which need not become durable together.
-        is_told = all(self._source(node, edge).state.is_ended for edge in deciding)
+        parent = known.scope.parent
+        is_opened = parent is None or self._nodes[parent.path].opened_s is not None
+        is_told = is_opened and all(self._source(node, edge).state.is_ended for edge in deciding)
         if known.verdict is None or (known.verdict.is_run and not is_told):
             return
         node.is_decided = True
