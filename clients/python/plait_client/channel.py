@@ -13,7 +13,7 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:7480"
 DEFAULT_NAMESPACE: Final = "default"
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""What the server takes where a graph is sent; what it sends is smaller."""
+"""The largest request that the server accepts, one with a graph; its responses are smaller."""
 
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -36,7 +36,7 @@ BACKOFF_MAX_S: Final = 2.0
 
 
 def check_address(address: str) -> str:
-    """Check that an address is HOST:PORT, and give it.
+    """Check that an address is HOST:PORT, and return it.
 
     Raises:
         ValueError: it is not.
@@ -75,13 +75,13 @@ class Tries:
         self._ceiling_s = BACKOFF_INITIAL_S
 
     def succeeded(self) -> None:
-        """Note that the server answered: if it is lost again, the time for tries begins anew."""
+        """Record that the server answered, so that the time for retries starts again if it is lost."""
         self._patience.has_answered = True
         self._failing_since_s = None
         self._ceiling_s = BACKOFF_INITIAL_S
 
     def delay_after(self, error: PlaitError) -> float | None:
-        """Return the seconds until the next try; None when there is to be none."""
+        """Return the seconds until the next attempt; None if there will be none."""
         if error.reason:
             self._patience.has_answered = True
         is_worth_it = isinstance(error, Unavailable) or (
@@ -90,7 +90,7 @@ class Tries:
         now_s = self._clock()
         if self._failing_since_s is None:
             self._failing_since_s = now_s
-        delay_s = self._ceiling_s * random.random()  # noqa: S311 -- Spreads tries; nobody gains by guessing it.
+        delay_s = self._ceiling_s * random.random()  # noqa: S311 -- Spreads retries; guessing it gains nothing.
         self._ceiling_s = min(self._ceiling_s * 2, BACKOFF_MAX_S)
         if error.retry_after is not None:
             delay_s += error.retry_after.total_seconds()

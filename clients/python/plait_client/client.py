@@ -110,7 +110,7 @@ class Client:
         self._call_timeout_s = call_timeout_s
 
     def __repr__(self) -> str:
-        """Show what it is connected to."""
+        """Return what it is connected to."""
         return f"<Client {self.address} {self.namespace}>"
 
     def __enter__(self) -> Self:
@@ -142,8 +142,8 @@ class Client:
         """Have a graph carried out. What this returns is durable.
 
         Args:
-            graph: the graph, or a graph file's path, or what such a file says as a dict.
-            input: the execution's input, a JSON value; or a Payload whose text is sent as it stands.
+            graph: the graph, a graph file's path, or the content of such a file as a dict.
+            input: the execution's input, a JSON value, or a Payload whose text is sent unchanged.
             request_id: the same id with the same content gives the same execution; empty: a new one is made,
                 and kept over the tries of this call.
             execution_id: the execution's id; empty: the server makes one.
@@ -361,7 +361,7 @@ class Client:
                 return response
 
     def _pause(self, tries: Tries, failure: grpc.RpcError | None) -> None:
-        """Wait until the next try; raise the error if there is to be none. No failure: a stream ended."""
+        """Wait until the next attempt, or raise the error if there will be none. Without a failure a stream ended."""
         error: PlaitError = cut_off(self.address) if failure is None else error_of(failure, self.address)
         delay_s = tries.delay_after(error)
         if delay_s is None:

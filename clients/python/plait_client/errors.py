@@ -1,4 +1,4 @@
-"""What a call may end with, made of what gRPC says.
+"""The errors of calls, made from gRPC statuses.
 
 The reason, the violations and the advice on when to try again travel as google.rpc messages. They are read
 here by their field numbers, with protobuf's reader of unknown fields: a client needs no package for them.
@@ -47,9 +47,9 @@ class PlaitError(Exception):
         code: the gRPC code.
         reason: the reason in the contract's ErrorReason, such as EXECUTION_NOT_FOUND; empty when the server
             did not say, or was not reached.
-        metadata: what else the server says, by name.
+        metadata: further facts from the server, by name.
         violations: what is wrong with the request, field by field.
-        retry_after: how long to wait before another try; None when nothing was said.
+        retry_after: how long to wait before a retry; None if the server did not say.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class PlaitError(Exception):
         self.reason = reason
         """The reason in the contract's ErrorReason; empty when the server did not say."""
         self.metadata = dict(metadata or {})
-        """What else the server says, by name."""
+        """Further facts from the server, by name."""
         self.violations = tuple(violations)
         """What is wrong with the request, field by field."""
         self.retry_after = retry_after

@@ -11,7 +11,7 @@ from plait_worker.processes import run_worker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a worker as the command line says; return the exit code."""
+    """Run a worker with the options of the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="plait_worker", description="Runs a worker of a Plait server.")
     parser.add_argument("target", metavar="MODULE:WORKER", help="the worker, such as package.module:worker")
     parser.add_argument("--connect", metavar="HOST:PORT", required=True, help="the server")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plait_worker")
 
 GRACE_S: Final = 10.0
-"""How long a cancelled handler has when the server did not say: as long as it waits by default."""
+"""How long a cancelled handler may take if the server did not say: the server's own default."""
 LOGGED_CHARS_MAX: Final = 300
 """How much of a failure's message the worker's own log shows."""
 INSIST_S: Final = 1.0
@@ -98,7 +98,7 @@ class Attempts:
     """The attempts of one worker. Belongs to its event loop.
 
     Args:
-        session: is told how attempts end.
+        session: receives how attempts end.
         handlers: node type to handler.
         threads: run handlers that are plain functions.
         inputs: fetches inputs by digest.
@@ -138,7 +138,7 @@ class Attempts:
         return len(self._running)
 
     def carry_out(self, events: Sequence[SessionEvent]) -> None:
-        """Do what the session says: start and cancel handlers."""
+        """Carry out the session's events: start and cancel handlers."""
         for event in events:
             match event:
                 case Assigned():
@@ -248,7 +248,7 @@ class Attempts:
         await self._ended.wait()
 
     async def give_up(self, timeout_s: float) -> None:
-        """Cancel what is left and wait for it, for a time; nothing more is told to the session."""
+        """Cancel the remaining handlers and wait for them, for a time; the session learns nothing more."""
         for running in self._running.values():
             if running.timer is not None:
                 running.timer.cancel()
@@ -280,7 +280,7 @@ class Attempts:
             if task is not None and task.cancelling():
                 # The whole worker is being torn down.
                 raise
-            message = "the handler raised CancelledError though nobody had cancelled it"
+            message = "the handler raised CancelledError, but it had not been cancelled"
             return FailureReport(code="CANCELLED_BY_WORKER", message=message)
         except InputUnavailable as problem:
             return problem

@@ -37,5 +37,5 @@ class Backoff:
         return delay_s
 
     def reset(self) -> None:
-        """Begin anew: the last try went well."""
+        """Reset the delay, because the last attempt succeeded."""
         self._ceiling_s = self._initial_s

@@ -1,4 +1,4 @@
-"""Drives a session over gRPC: one Attach stream at a time, made anew for ever.
+"""Drives a session over gRPC: one Attach stream at a time, reopened for ever.
 
 Liveness is judged on the stream itself: the server pings on it, and when nothing came for the lease time it
 is dropped. gRPC's own keepalive finds a peer that is gone without a word (half-open TCP) within 15 s; with
@@ -45,7 +45,7 @@ GREETING_S: Final = 15.0
 LEASE_DEFAULT_S: Final = 30.0
 """The silence that ends a stream when the server did not name its lease."""
 STABLE_S: Final = 5.0
-"""A stream that lived so long lets the backoff begin anew: a server that hangs up at once is not hammered."""
+"""A stream that lasted this long resets the backoff, so that a server that hangs up at once is not hammered."""
 
 IN_USE_S: Final = 120.0
 """How long a worker whose id is in use tries again. In a rolling restart the new process comes before the old
@@ -54,7 +54,7 @@ one has drained, which takes 30 s by default; and it is over sooner when somebod
 _OnEvents: TypeAlias = Callable[[Sequence[SessionEvent]], None]
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[hub.AttachRequest, hub.AttachResponse]"
 
-# What reading and writing raise when the stream is over; the status says why.
+# The errors of reads and writes when the stream is over; the status has the reason.
 _STREAM_OVER: Final = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
 
 
@@ -109,7 +109,7 @@ class Connection:
         If the caller is cancelled, the stream is dropped at once; the session keeps what it holds.
 
         Args:
-            on_events: carries out what the session says, at once.
+            on_events: carries out the session's events, at once.
 
         Raises:
             WorkerRefused: if the server will not have this worker, and trying again cannot help.
@@ -139,7 +139,7 @@ class Connection:
             await asyncio.sleep(backoff.next_delay_s())
 
     async def wait_settled(self) -> None:
-        """Wait until the session is idle and everything it said is written. The caller bounds the wait."""
+        """Wait until the session is idle and all of its messages are written. The caller bounds the wait."""
         while not self._session.is_idle or self._is_writing:
             self._has_moved.clear()
             await self._has_moved.wait()
@@ -242,7 +242,7 @@ class Connection:
         logger.info("attached to %s (Plait %s) as %s", self.address, version, self._session.worker_id)
 
     def _tell_lost(self, end: StreamEnd) -> None:
-        """Log once that the server is out of reach, not at every try."""
+        """Log only once that the server cannot be reached, not at every attempt."""
         if self._is_out_of_reach:
             return
         self._is_out_of_reach = True

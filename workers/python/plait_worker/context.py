@@ -1,4 +1,4 @@
-"""What a handler knows of its attempt, and what it can say while it runs."""
+"""The context of a handler: its attempt, and the reports that it can send while it runs."""
 
 from __future__ import annotations
 

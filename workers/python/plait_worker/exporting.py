@@ -1,4 +1,4 @@
-"""Sends the spans of a worker process to a collector by OTLP, as OpenTelemetry's environment variables say.
+"""Sends the spans of a worker process to a collector by OTLP, configured by OpenTelemetry's environment variables.
 
 Only for `python -m plait_worker`: a program that calls `Worker.run` sets its own TracerProvider. The exporter is set
 up in the process that runs the handlers, since its thread does not survive a fork, and after the worker's module has

@@ -100,7 +100,7 @@ class FailureReport:
     message: str
     """What happened; at most 4 KiB."""
     details_json: str | None = None
-    """What else there is to say."""
+    """More about the failure, as JSON."""
     retryable: bool | None = None
     """Whether another attempt may help; None: the policy's codes decide."""
     retry_after_s: float | None = None
@@ -108,7 +108,7 @@ class FailureReport:
     causes: Sequence[failure_pb2.Failure] = ()
     """The exceptions behind this one."""
     result_problem: hub.ResultProblem = hub.RESULT_PROBLEM_UNSPECIFIED
-    """What is wrong with the result, if that is why the attempt fails; the server then gives the code."""
+    """What is wrong with the result, if that is why the attempt fails; the server then sets the code."""
     exception: str = ""
     """The name of the exception's class, for the handler's span; empty if there was none."""
     traceback: str = ""

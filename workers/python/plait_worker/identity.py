@@ -1,4 +1,4 @@
-"""Who a worker is: what it says of itself in `hello`."""
+"""The identity of a worker, as it is sent in `hello`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Identity:
         Args:
             slots: how many attempts it takes at once now; 0, which `hello` cannot say, counts as what it
                 was made with.
-            in_flight: the attempts of which the server has still to hear.
+            in_flight: the attempts whose end the server has not acknowledged.
         """
         hello = hub.Hello(
             protocol_version=PROTOCOL_VERSION,

@@ -1,4 +1,4 @@
-"""What a worker holds: the attempts of a session, from the assign to the last word about them.
+"""The attempts that a worker holds, from the assign to the last message about them.
 
 The phases of an attempt and the ways between them stand in one table. Beside the attempts held the last
 10,000 that ended are remembered, so that a late copy of an assign starts no second handler, and a late
@@ -48,7 +48,7 @@ class Trigger(enum.IntEnum):
     CANCEL = 4
     """The server asks to cancel it."""
     RECORDED = 5
-    """The server says what became of its result."""
+    """The server acknowledged its result."""
 
 
 class Action(enum.IntEnum):
@@ -91,15 +91,15 @@ _TRANSITIONS: Final[Mapping[tuple[Phase, Trigger], tuple[Phase, Action]]] = {
 
 
 class AttemptNotHeld(LookupError):
-    """The attempt has no running handler here: its end was told before, or it was never assigned.
+    """The attempt has no running handler here: its end was reported before, or it was never assigned.
 
-    It is a mistake of the driver: the end of a handler is told exactly once.
+    This is a mistake of the driver, which must report the end of a handler exactly once.
     """
 
     def __init__(self) -> None:
         # The token is secret and does not appear.
         super().__init__(
-            "the attempt has no running handler here: its end was told before, or it was never assigned"
+            "the attempt has no running handler here: its end was reported before, or it was never assigned"
         )
 
 
@@ -177,7 +177,7 @@ class Ledger:
         return True
 
     def end(self, token: str, usage: Mapping[str, Decimal]) -> HeldAttempt:
-        """Find the attempt of a handler that ended, and add up what it used.
+        """Return the attempt of a handler that ended, and add up its usage.
 
         Raises:
             AttemptNotHeld: if the attempt has no running handler here.
@@ -190,7 +190,7 @@ class Ledger:
         return attempt
 
     def step(self, attempt: HeldAttempt, trigger: Trigger) -> Action:
-        """Carry an attempt to its next phase and queue what the table says."""
+        """Move an attempt to its next phase, and queue the messages in the table."""
         attempt.phase, action = _TRANSITIONS[attempt.phase, trigger]
         token = attempt.token
         match action:
@@ -230,7 +230,7 @@ class Ledger:
         return [attempt.result for attempt in self.unrecorded.values() if attempt.result is not None]
 
     def in_flight(self) -> list[hub.InFlight]:
-        """List the attempts of which the server has still to hear."""
+        """Return the attempts whose end the server has not acknowledged."""
         # Keys in order, without duplicates.
         unended = dict.fromkeys((*self.running, *self._outbox.tokens_owed))
         return [

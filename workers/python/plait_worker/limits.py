@@ -14,7 +14,7 @@ FRAME_BYTES_MAX: Final = 1 * MIB
 RECEIVED_BYTES_MAX: Final = 16 * MIB
 """A join's input may be 16 MiB, though it comes by digest; frames are far smaller."""
 PAYLOAD_BYTES_MAX: Final = 1 * MIB
-"""The largest result, until the server's welcome says otherwise."""
+"""The largest result, until the server's welcome sets another limit."""
 VALUE_DEPTH_MAX: Final = 64
 """How deep lists and objects of a result may nest."""
 FAILURE_MESSAGE_BYTES_MAX: Final = 4 * KIB

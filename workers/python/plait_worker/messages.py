@@ -110,7 +110,7 @@ def fail(  # noqa: PLR0913 -- A failure may say many things; most are keywords.
 
 
 def read_welcome(welcome: hub.Welcome) -> Welcomed:
-    """Read what the server says of itself."""
+    """Read the server's `welcome`."""
     return Welcomed(
         server_version=welcome.server_version,
         server_instance_id=welcome.server_instance_id,

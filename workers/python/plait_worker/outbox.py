@@ -1,4 +1,4 @@
-"""What a worker has to say, sorted into frames.
+"""The queue of a worker's messages, from which frames are filled.
 
 Rules:
 1. What the server waits for is chosen first: control messages, heartbeats, then results; usage, progress and
@@ -172,7 +172,7 @@ class _Frame:
         self._is_empty = True
 
     def admit(self, message: hub.WorkerMessage) -> bool:
-        """Take the room a message needs, or say that it does not fit; the first one always does."""
+        """Reserve the room that a message needs; return False if it does not fit. The first one always fits."""
         size = message.ByteSize() + _ENTRY_BYTES
         if size > self._room and not self._is_empty:
             self._room = 0

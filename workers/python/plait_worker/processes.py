@@ -77,10 +77,10 @@ def run_worker(
 class _Child:
     process: asyncio.subprocess.Process
     socket: socket.socket
-    """To its stdin; that it is open says that the parent is there."""
+    """Connected to its stdin; while it is open, the parent is alive."""
 
     def read(self) -> bytes:
-        """Read what the child said until it ended."""
+        """Read the child's reports until it ends."""
         try:
             return self.socket.recv(_SAID_BYTES_MAX)
         except (BlockingIOError, ConnectionResetError):
@@ -153,7 +153,7 @@ class _Supervisor:
         if words.startswith(END):
             if code:
                 if not self._exit_code:
-                    # Once, though all processes may say the same.
+                    # Once, although all processes may report the same.
                     sys.stderr.write(f"plait worker: {words.removeprefix(END).decode(errors='replace')}\n")
                 # It would go no better with the others.
                 self._end(code)

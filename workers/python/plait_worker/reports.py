@@ -129,7 +129,7 @@ class ReportBuffers:
     """The buffers of one worker. It belongs to one event loop.
 
     Args:
-        session: hears what is reported.
+        session: receives the reports.
         on_heard: called in the loop's thread after the session has heard something.
     """
 

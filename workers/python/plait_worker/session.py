@@ -154,7 +154,7 @@ class WorkerSession:
 
     @property
     def state(self) -> SessionState:
-        """Where it stands with its stream."""
+        """The state of its stream."""
         return self._state
 
     @property
@@ -202,7 +202,7 @@ class WorkerSession:
     # The stream.
 
     def connected(self) -> None:
-        """Begin a new stream: `hello` is what the next `take_frame()` gives.
+        """Begin a new stream; the next `take_frame()` returns its `hello`.
 
         `hello` names every attempt of which the server has still to hear: those that run, those with a result
         that is not recorded, and those whose `exited` or `reject` was not taken. Once the server has said
@@ -296,14 +296,14 @@ class WorkerSession:
     # How a handler ended.
 
     def complete(self, token: str, output_json: str | None, usage: Mapping[str, Decimal] = _NO_USAGE) -> None:
-        """Deliver a result. It is kept and offered until the server has said what became of it.
+        """Deliver a result. It is kept, and sent on every stream, until the server acknowledges it.
 
         If a cancel was requested before, the server has decided without it: `exited` goes out in its place.
 
         Args:
             token: names the attempt.
             output_json: the result as JSON text; None means null.
-            usage: what it used besides what `usage()` was told.
+            usage: its usage in addition to that reported by `usage()`.
 
         Raises:
             AttemptNotHeld: if the attempt has no running handler here.
@@ -326,7 +326,7 @@ class WorkerSession:
         usage: Mapping[str, Decimal] = _NO_USAGE,
         result_problem: hub.ResultProblem = hub.RESULT_PROBLEM_UNSPECIFIED,
     ) -> None:
-        """Deliver a failure. It is kept, and gives way to a cancel, as a result does.
+        """Deliver a failure. It is kept, and yields to a cancel, as a result does.
 
         Args:
             token: names the attempt.
@@ -336,7 +336,7 @@ class WorkerSession:
             retryable: whether another attempt may help; None: the policy's codes decide.
             retry_after_s: seconds to wait before the next attempt; None: the policy decides.
             causes: the failures behind this one.
-            usage: what it used besides what `usage()` was told.
+            usage: its usage in addition to that reported by `usage()`.
             result_problem: what is wrong with the handler's result, if that is why it fails; the server then
                 gives the code.
 
@@ -378,7 +378,7 @@ class WorkerSession:
         Args:
             token: names the attempt.
             code: the cause, such as DRAINING; `[A-Za-z0-9_.-]{1,128}`.
-            message: says more to a person.
+            message: an explanation for people.
 
         Raises:
             AttemptNotHeld: if the attempt does not run here.
@@ -393,7 +393,7 @@ class WorkerSession:
     # How much is taken.
 
     def drain(self) -> None:
-        """Take nothing new from now on, on this stream and all later ones; the server is told. Idempotent."""
+        """Accept no new attempts, on this stream and all later ones, and tell the server. Idempotent."""
         if not self._is_draining:
             self._is_draining = True
             if self._state is SessionState.ATTACHED:

@@ -1,4 +1,4 @@
-"""What a worker's session tells its driver: facts, in the past tense, in the order in which they came."""
+"""The events of a worker's session for its driver: facts, in the past tense, in their order of arrival."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class SessionState(enum.Enum):
-    """Where a session stands with its stream."""
+    """The state of a session's stream."""
 
     DETACHED = "detached"
     """There is no stream."""
@@ -38,11 +38,11 @@ class Welcomed:
     server_version: str
     """The server's version."""
     server_instance_id: str
-    """Another value than before: the server was started anew."""
+    """A different value than before means that the server has restarted."""
     ping_interval_s: float
     """Seconds between pings; 0 when the server did not say."""
     lease_s: float
-    """When nothing was heard for so many seconds, the stream is dead; 0 when the server did not say."""
+    """Seconds of silence after which the stream is dead; 0 if the server did not say."""
     payload_bytes_max: int
     """The largest result in bytes; 0 when the server did not say."""
     frame_bytes_max: int = 0
@@ -86,7 +86,7 @@ class Assigned(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """A handler is to be cancelled. Its attempt stays held until the driver says that it ended."""
+    """A handler must be cancelled. Its attempt stays held until the driver reports its end."""
 
     token: str
     """Names the attempt."""
@@ -119,10 +119,10 @@ SessionEvent: TypeAlias = Welcomed | Assigned | CancelRequested | Recorded | Pro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStatistics:
-    """What a session did since it was made, and what it holds."""
+    """What a session has done since its creation, and what it holds."""
 
     state: SessionState
-    """Where it stands with its stream."""
+    """The state of its stream."""
     is_draining: bool
     """Whether it takes nothing new."""
     slots: int

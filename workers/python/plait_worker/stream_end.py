@@ -38,7 +38,7 @@ class NextStep(enum.Enum):
     ATTACH_AGAIN = "attach again"
     """Open another stream after a backoff, for ever."""
     WAIT_FOR_ID = "wait for id"
-    """Open another stream after a backoff, for a time: the process that has the worker's id may be leaving."""
+    """Open another stream after a backoff, for a limited time: the process with the worker's id may be exiting."""
     GIVE_UP = "give up"
     """End: the next stream would end in the same way."""
 
@@ -60,13 +60,13 @@ class StreamEnd:
         return NextStep.GIVE_UP if self.code in REMEDIES else NextStep.ATTACH_AGAIN
 
     def __str__(self) -> str:
-        """Say what happened, for people."""
+        """Return what happened, for people."""
         said = _shortened(self.details) or self.code.name
         return f"{said} ({self.reason})" if self.reason else said
 
 
 def end_of_error(error: grpc.aio.AioRpcError) -> StreamEnd:
-    """Read what the server, or gRPC, says of a stream that has ended."""
+    """Read the status with which the server, or gRPC, ended a stream."""
     return StreamEnd(code=error.code(), details=error.details() or "", reason=_reason_of(error))
 
 

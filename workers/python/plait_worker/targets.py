@@ -17,7 +17,7 @@ _SHOWN_CHARS_MAX: Final = 300
 
 
 class BadTarget(Exception):
-    """A target names no worker; the message says why, in one line."""
+    """A target does not name a worker; the message explains why in one line."""
 
 
 def load_worker(target: str) -> Worker:
@@ -69,7 +69,7 @@ def _candidates(module_name: str) -> str:
 
 
 def explain_import(target: str, error: BaseException) -> str:
-    """Say in two lines why a module cannot be imported: what it raised, and where."""
+    """Return two lines that explain why a module cannot be imported: what it raised, and where."""
     said = " ".join(str(error).split())[:_SHOWN_CHARS_MAX]
     text = f"{target} cannot be imported: {type(error).__name__}: {said}"
     if os.environ.get(DEBUG_VARIABLE) == "1":

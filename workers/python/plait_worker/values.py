@@ -110,7 +110,7 @@ def _is_plain(value: object, parts_max: int) -> bool:
 
 
 def _explain(value: object, parts_max: int) -> str:
-    """Find the first mistake in a value, by depth, and say what to do about it."""
+    """Return the first problem in a value, level by level, with its remedy."""
     pending: list[tuple[str, object]] = [("$", value)]
     room = parts_max
     for _ in range(VALUE_DEPTH_MAX + 1):

@@ -43,7 +43,7 @@ DRAIN_TIMEOUT: Final = timedelta(seconds=30)
 CANCEL_S: Final = 5.0
 """How long handlers have to end once a leaving worker has cancelled them."""
 GIVE_UP_S: Final = 1.0
-"""How long handlers have to end when nobody waits for their results any more."""
+"""How long handlers may take to end once their results are no longer needed."""
 SETTLE_S: Final = 10.0
 """How long a leaving worker waits until its results are recorded; unrecorded ones are run again elsewhere."""
 CLOSE_S: Final = 2.0
@@ -108,7 +108,7 @@ class Worker:
         self._lease_s = LEASE_DEFAULT_S
 
     def __repr__(self) -> str:
-        """Show what it serves and, while it runs, its session."""
+        """Return what it serves and, while it runs, its session."""
         types = ", ".join(self._handlers) or "nothing"
         running = f" {self._session!r}" if self._session is not None else ""
         return f"<Worker {self.worker_id} serves {types}{running}>"
@@ -129,7 +129,7 @@ class Worker:
 
     @property
     def lease_s(self) -> float:
-        """How long, in seconds, the worker keeps its attempts when the server hears nothing of it."""
+        """How long, in seconds, the worker keeps its attempts if the server receives nothing from it."""
         return self._lease_s
 
     def statistics(self) -> SessionStatistics | None:
