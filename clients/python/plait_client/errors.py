@@ -156,7 +156,7 @@ def cut_off(address: str) -> Unavailable:
 
 
 def _message_without_reason(code: grpc.StatusCode, message: str, address: str) -> str:
-    """Say in our words what gRPC's own library, and not the server, has to say."""
+    """Return our wording of an error that comes from the gRPC library, not the server."""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return f"no Plait server at {address}; start one with `plait serve`"

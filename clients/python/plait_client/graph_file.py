@@ -366,7 +366,7 @@ def _takes_null(field: FieldDescriptor) -> bool:
 
 
 def _is_marker(field: FieldDescriptor) -> bool:
-    """Tell whether the presence of a field is all it says: a message without fields."""
+    """Return whether the presence of a field is all it says: a message without fields."""
     return field.message_type is not None and not field.message_type.fields
 
 

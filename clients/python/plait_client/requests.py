@@ -36,7 +36,7 @@ for states that are newer than this client, too."""
 
 
 def has_ended(execution: execution_pb2.Execution) -> bool:
-    """Tell whether an execution has ended, or is quarantined and does not go on either."""
+    """Return whether an execution has ended, or is quarantined and does not go on either."""
     return execution.state >= _ENDED_FROM
 
 

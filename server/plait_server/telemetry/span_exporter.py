@@ -246,7 +246,7 @@ class _Trouble:
         self._changed = trio.lowlevel.ParkingLot()
 
     def note(self, reason: str) -> None:
-        """Take note that something failed."""
+        """Record a failure."""
         self._last_s = trio.current_time()
         self._has_succeeded_since = False
         if not self.has_begun:
@@ -255,7 +255,7 @@ class _Trouble:
             self._changed.unpark()
 
     def note_success(self) -> None:
-        """Take note that a request succeeded."""
+        """Record that a request succeeded."""
         if not self._has_succeeded_since:
             self._has_succeeded_since = True
             self._changed.unpark()

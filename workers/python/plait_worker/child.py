@@ -88,7 +88,7 @@ class _Parent:
         self._socket.sendall(READY)
 
     def say_end(self, code: int, text: str = "") -> int:
-        """Say that this end is meant; return the exit code, and see that the process ends by it."""
+        """Report that this exit is intended; return the exit code, and ensure that the process ends with it."""
         self._socket.sendall(END + text.encode(errors="backslashreplace")[:_TEXT_BYTES_MAX])
         threading.Thread(target=_exit_late, args=(code,), name="plait-exit", daemon=True).start()
         return code

@@ -42,7 +42,7 @@ class Context:
         left_s = assigned.time_left_s
         self._deadline_s = None if left_s is None else clock() + left_s
         self.cancelled = threading.Event()
-        """Is set when the attempt is cancelled. A plain function looks at it now and then, or waits with it;
+        """Set when the attempt is cancelled. A plain function looks at it now and then, or waits with it;
         a coroutine is cancelled by asyncio anyway."""
 
     def __repr__(self) -> str:
@@ -166,7 +166,7 @@ class Context:
         self._buffer.put_usage(unit, parse_amount(amount))
 
     def heartbeat(self, details: object = None) -> None:
-        """Say that the attempt is alive; needed where the node has a heartbeat timeout. The newest is kept.
+        """Send a heartbeat; required if the node has a heartbeat timeout. Only the newest is kept.
 
         Args:
             details: how far it is, for people, as JSON of at most 8 KiB; None leaves them out.

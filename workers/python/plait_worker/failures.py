@@ -30,7 +30,7 @@ _NOT_THE_WORKER: Final = "a handler ends its attempt, not its worker: return, or
 
 
 class NodeFailure(Exception):
-    """Is raised by a handler to fail its attempt with a code, a message and advice of its own.
+    """Raised by a handler to fail its attempt with a code, a message and advice of its own.
 
     Args:
         code: the machine-readable cause, such as UNAVAILABLE; `[A-Za-z0-9_.-]{1,128}`. A graph's retry policy

@@ -20,7 +20,7 @@ _CANCEL_REASONS: Final = {
 
 
 def reject(token: str, code: str, message: str) -> hub.WorkerMessage:
-    """Say that an attempt was not taken, or hand it back."""
+    """Return a message that refuses an attempt, or hands it back."""
     return hub.WorkerMessage(reject=hub.Reject(token=token, code=f"REJECT_CODE_{code}", message=message))
 
 
@@ -30,7 +30,7 @@ def cancel_ack(token: str) -> hub.WorkerMessage:
 
 
 def exited(token: str, usage: Mapping[str, Decimal]) -> hub.WorkerMessage:
-    """Say that a cancelled handler has ended, and what the attempt used in all."""
+    """Return a message that a cancelled handler has ended, with the attempt's total usage."""
     return hub.WorkerMessage(exited=hub.Exited(token=token, usage=_totals(usage)))
 
 
@@ -45,7 +45,7 @@ def credit(slots: int) -> hub.WorkerMessage:
 
 
 def drain() -> hub.WorkerMessage:
-    """Say that nothing new is taken."""
+    """Return a message that the worker drains."""
     return hub.WorkerMessage(drain=hub.Drain())
 
 
@@ -60,7 +60,7 @@ def usage_report(token: str, unit: str, amount: str) -> hub.WorkerMessage:
 
 
 def heartbeat(token: str, details_json: str | None) -> hub.WorkerMessage:
-    """Say that an attempt is alive."""
+    """Return a heartbeat of an attempt."""
     return hub.WorkerMessage(heartbeat=hub.AttemptHeartbeat(token=token, details=_payload(details_json)))
 
 

@@ -289,7 +289,7 @@ class WorkerSession:
             self._outbox.add_usage(token, unit, exact)
 
     def heartbeat(self, token: str, details_json: str | None = None) -> None:
-        """Say that an attempt is alive. Only the newest heartbeat of an attempt waits."""
+        """Queue a heartbeat. Only the newest heartbeat of an attempt is kept."""
         if token in self._ledger.running:
             self._outbox.set_heartbeat(token, messages.heartbeat(token, details_json))
 
@@ -359,7 +359,7 @@ class WorkerSession:
             self._failed += 1
 
     def exited(self, token: str, usage: Mapping[str, Decimal] = _NO_USAGE) -> None:
-        """Say that a handler ended because it was cancelled.
+        """Report that a handler ended because it was cancelled.
 
         If the server asked for that, it is told now. If it did not (the driver cancelled a handler whose time
         had run out), it is told when it asks: the outcome is the server's to decide, and until then the

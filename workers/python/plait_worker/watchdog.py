@@ -84,7 +84,7 @@ def _watch(
 
 
 def place_of(thread_id: int) -> str:
-    """Say where a thread is: the frame that the event loop or the SDK called, the handler's as a rule."""
+    """Return where a thread is: the frame that the event loop or the SDK called, the handler's as a rule."""
     own = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent), "<")
     place = "somewhere"
     frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - there is no other way.

@@ -181,7 +181,7 @@ class GraphExpressions:
 
 
 def unknown_node(id_: str, place: Place) -> str:
-    """Say that a graph has no node of this id, and what was probably meant."""
+    """Return the message that a graph has no node of this id, with the nearest id."""
     holder, around = place.holder, place.around
     while around is not None:
         if id_ in around.index:

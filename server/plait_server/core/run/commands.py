@@ -254,7 +254,7 @@ class UnlimitScope(NamedTuple):
 
 
 class RefuseGrant(NamedTuple):
-    """Give back the permits of a grant that came too late."""
+    """Return the permits of a grant that came too late."""
 
     node_path: str
     grant: int
@@ -292,7 +292,7 @@ class StopAttempt(NamedTuple):
 
 
 class AcknowledgeResult(NamedTuple):
-    """Tell the worker what became of a result."""
+    """Acknowledge a worker's result."""
 
     node_path: str
     attempt: int

@@ -103,7 +103,7 @@ async def read_events(
 
 
 async def is_missing(journal: Journal, execution_id: str, *, namespace: str = NAMESPACE) -> bool:
-    """Say whether there is no such execution in the namespace."""
+    """Return whether there is no such execution in the namespace."""
     try:
         await read_events(journal, execution_id, namespace=namespace)
     except ExecutionNotFound:

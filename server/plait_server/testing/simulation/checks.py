@@ -244,7 +244,7 @@ def _receipt_problem(durable: Durable) -> str:
 
 
 def _compare(model: SlowModel, replayed: Execution) -> str:
-    """Say where a replayed execution is not the model's; empty if nowhere."""
+    """Return where a replayed execution differs from the model; empty if nowhere."""
     for path, scope in replayed.scopes.items():
         problem = _compare_scope(model.scopes[path], scope)
         if problem:
@@ -258,7 +258,7 @@ def _compare(model: SlowModel, replayed: Execution) -> str:
 
 
 def _compare_scope(mine: ModelScope, scope: Scope) -> str:
-    """Say where a replayed scope is not the model's; empty if nowhere."""
+    """Return where a replayed scope differs from the model; empty if nowhere."""
     for place, (wanted, got) in enumerate(zip(mine.edges, scope.edge_states, strict=True)):
         if wanted is not got:
             edge = scope.edge(place)

@@ -175,7 +175,7 @@ class Tracing:
         self.is_stopped = True
 
     def note_trouble(self, spans: dict[bytes, bytes]) -> None:
-        """Take note that a request met trouble."""
+        """Record that a request failed."""
         self.troubled.update(spans)
         self.trouble_until_s = trio.current_time() + TROUBLE_S
 

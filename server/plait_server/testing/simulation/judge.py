@@ -178,7 +178,7 @@ class Judge:
             raise LawBroken("N2", f"{event.node_path} is of no scope that there is") from None
 
     def _led_to_by(self, event: Event, state: NodeState) -> list[Change | ScopeEnd]:
-        """Tell the model what came from outside, as an event shows it."""
+        """Pass to the model what came from outside, as an event shows it."""
         model, path = self.model, event.node_path
         node = self._known(event)
         if (state, event.reason) == (NodeState.CANCELLED, Reason.EXECUTION_TIMEOUT):
@@ -247,7 +247,7 @@ class Judge:
         )
 
     def _worker_s_word(self, node: ModelNode, detail: AttemptEnded, state: NodeState) -> bool | None:
-        """Tell what the worker said of a retry; a journal keeps only that it said yes (T1)."""
+        """Return the worker's advice on a retry; a journal keeps only a yes (T1)."""
         if detail.outcome is not AttemptOutcome.FAILED or detail.failure is None:
             return None
         if detail.failure.retryable:
@@ -315,7 +315,7 @@ class Judge:
         return self._told[count] if count < len(self._told) else None
 
     def _is_answered(self, path: str) -> bool:
-        """Tell whether the next event is the one of a node's beginning."""
+        """Return whether the next event is the one of a node's beginning."""
         due = self._next
         if (
             due is not None
@@ -332,11 +332,11 @@ class Judge:
         return not (isinstance(first, NodeEnded) and first.failure is not None)
 
     def _is_next(self, path: str) -> bool:
-        """Tell whether the next event is of a node."""
+        """Return whether the next event is of a node."""
         return self._next is not None and self._next.node_path == path
 
     def _is_output_made(self, scope_path: str) -> bool:
-        """Tell whether the next event is the end of a scope: its output is there."""
+        """Return whether the next event is the end of a scope: its output is there."""
         due = self._next
         if scope_path:
             detail = due.detail if due is not None and due.node_path == scope_path else None

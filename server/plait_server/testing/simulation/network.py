@@ -105,7 +105,7 @@ class Direction:
         return content
 
     def close(self) -> None:
-        """Say that nothing more is sent."""
+        """End the sending side."""
         self._is_closed = True
         self._notify()
 

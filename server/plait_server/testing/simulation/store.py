@@ -98,7 +98,7 @@ class Durable:
             self.ended[event.node_path, event.attempt] = event.detail
 
     def outcome(self, node_path: str, attempt: int) -> AttemptOutcome | None:
-        """Tell how an attempt ended; None if it has not."""
+        """Return how an attempt ended; None if it has not."""
         detail = self.ended.get((node_path, attempt))
         return detail.outcome if detail is not None else None
 
@@ -271,7 +271,7 @@ class TappedJournal:
         return claims
 
     async def renew(self) -> bool:
-        """Say whether this journal is still the owner."""
+        """Return whether this journal is still the owner."""
         if self.is_dead:
             raise JournalUnavailable
         return await self._inner.renew()

@@ -54,7 +54,7 @@ def failure_row(
 
 
 def has_bad_when(graph: Graph, node: Node, output: JsonValue, expressions: Expressions) -> bool:
-    """Tell whether a `when` on the handle that an output selects gives no boolean (F2)."""
+    """Return whether a `when` on the handle that an output selects gives no boolean (F2)."""
     handle = selected_handle(node, output)
     for edge in graph.edges:
         if edge.source == node.id and edge.handle == handle and edge.when:

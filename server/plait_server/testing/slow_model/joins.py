@@ -62,7 +62,7 @@ def quorum_of(join: Join, not_dead: int) -> int:
 
 
 def is_success(edge: Edge, state: EdgeState) -> bool:
-    """Tell whether COLLECT counts an edge as a success: an ACTIVE plain edge (J4)."""
+    """Return whether COLLECT counts an edge as a success: an ACTIVE plain edge (J4)."""
     return state is EdgeState.ACTIVE and edge.handle != "error"
 
 

@@ -263,7 +263,7 @@ class SlowModel:
     # Questions.
 
     def is_closed(self, scope: ModelScope) -> bool:
-        """Tell whether in a scope no join is decided and nothing starts any more (E4, E7, C1, T5)."""
+        """Return whether in a scope no join is decided and nothing starts any more (E4, E7, C1, T5)."""
         is_over = self._is_timed_out or any(each.is_over for each in lineage(scope))
         return is_over or is_stopped(scope) or self.state is not ExecutionState.RUNNING
 
@@ -276,7 +276,7 @@ class SlowModel:
         return next((path for path in self.nodes_to_give_out() if self.is_permitted(path)), None)
 
     def is_permitted(self, path: str) -> bool:
-        """Tell whether each scope on the way to a node has a permit left for an attempt (N1, Q1)."""
+        """Return whether each scope on the way to a node has a permit left for an attempt (N1, Q1)."""
         return is_permitted(self.root, self.node(path))
 
     # J5.

@@ -34,7 +34,7 @@ def plain_edges_out_of(graph: Graph, node_id: str) -> list[Edge]:
 
 
 def is_sink(graph: Graph, node_id: str) -> bool:
-    """Tell whether a node's only outgoing edges, if any, are `error` edges (section 1)."""
+    """Return whether a node's only outgoing edges, if any, are `error` edges (section 1)."""
     return not plain_edges_out_of(graph, node_id)
 
 
@@ -57,7 +57,7 @@ def remaining(graph: Graph) -> Mapping[str, int]:
 
 
 def is_guarded(graph: Graph, node_id: str) -> bool:
-    """Tell whether every path of plain edges comes to another node that joins by ANY, QUORUM or COLLECT (E3)."""
+    """Return whether every path of plain edges comes to another node that joins by ANY, QUORUM or COLLECT (E3)."""
     plain = plain_edges_out_of(graph, node_id)
     return bool(plain) and all(
         join_of(graph, edge.target).mode is not JoinMode.ALL or is_guarded(graph, edge.target)

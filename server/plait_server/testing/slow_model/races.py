@@ -29,7 +29,7 @@ def losers(scope: ModelScope) -> list[str]:
 
 
 def _is_wanted(scope: ModelScope, target_id: str, found: Sequence[str]) -> bool:
-    """Tell whether an edge into a node keeps the edge's source wanted."""
+    """Return whether an edge into a node keeps the edge's source wanted."""
     target = scope.nodes[target_id]
     is_loser = target_id in found or target.reason == Reason.RACE_LOST
     is_decided = target.verdict is not None

@@ -24,7 +24,7 @@ def lineage(scope: ModelScope) -> Iterator[ModelScope]:
 
 
 def is_within(scope: ModelScope, other: ModelScope) -> bool:
-    """Tell whether a scope is another or lies in it."""
+    """Return whether a scope is another or lies in it."""
     return any(each is other for each in lineage(scope))
 
 
@@ -45,34 +45,34 @@ def inner_first(scope: ModelScope) -> Iterator[ModelNode]:
 
 
 def is_stopped(scope: ModelScope) -> bool:
-    """Tell whether a failure stopped a scope or one around it (E4, E7)."""
+    """Return whether a failure stopped a scope or one around it (E4, E7)."""
     return any(each.is_stopped for each in lineage(scope))
 
 
 def is_aborted(scope: ModelScope) -> bool:
-    """Tell whether what runs in a scope is aborted: by FAIL_FAST, its own or around it (E4, E7)."""
+    """Return whether what runs in a scope is aborted: by FAIL_FAST, its own or around it (E4, E7)."""
     return any(each.is_stopped and is_fail_fast(each) for each in lineage(scope))
 
 
 def is_fail_fast(scope: ModelScope) -> bool:
-    """Tell whether a scope's own policy is FAIL_FAST."""
+    """Return whether a scope's own policy is FAIL_FAST."""
     return scope.graph.policy.on_failure is OnFailure.FAIL_FAST
 
 
 def is_running(scope: ModelScope) -> bool:
-    """Tell whether a node of a scope is RUNNING; one with an open scope is (N2)."""
+    """Return whether a node of a scope is RUNNING; one with an open scope is (N2)."""
     return any(node.state is NodeState.RUNNING for node in scope.nodes.values())
 
 
 def is_swept(node: ModelNode) -> bool:
-    """Tell whether E4's sweep puts a node back: none that ended; what runs only where it is aborted (E4, E7)."""
+    """Return whether E4's sweep puts a node back: none that ended; what runs only where it is aborted (E4, E7)."""
     if node.state.is_ended or (node.state, node.reason) == (NodeState.IDLE, Reason.SIBLING_FAILED):
         return False
     return is_aborted(node.scope) or (is_stopped(node.scope) and node.state is not NodeState.RUNNING)
 
 
 def is_over(scope: ModelScope, is_output_made: Callable[[str], bool]) -> bool:
-    """Tell whether nothing more happens in a scope (E4, E5, E7), and its output, if it needs one, is there."""
+    """Return whether nothing more happens in a scope (E4, E5, E7), and its output, if it needs one, is there."""
     if scope.is_stopped:
         return is_fail_fast(scope) or not is_running(scope)
     if all(node.state.is_ended for node in scope.nodes.values()):
@@ -92,7 +92,7 @@ def depth(scope: ModelScope) -> int:
 
 
 def is_within_budget(root: ModelScope, parent: ModelScope, graph: Graph) -> bool:
-    """Tell whether a graph may open as a scope in another: by its depth, and by all nodes there ever were (L4, N7)."""
+    """Return whether a graph may open as a scope in another: by its depth, and by the number of all nodes (L4, N7)."""
     return depth(parent) < DEPTH_MAX and _count(root) + len(graph.nodes) <= NODES_MAX
 
 

@@ -40,7 +40,7 @@ def nodes_to_give_out(root: ModelScope) -> list[ModelNode]:
 
 
 def is_permitted(root: ModelScope, node: ModelNode) -> bool:
-    """Tell whether each scope on the way to a node has a permit left for an attempt (N1, Q1)."""
+    """Return whether each scope on the way to a node has a permit left for an attempt (N1, Q1)."""
     running = [
         each
         for scope in open_scopes(root)
@@ -68,7 +68,7 @@ def _places(node: ModelNode) -> list[tuple[int, int, int]]:
 
 
 def is_retried(node: Node, used: int, code: str, *, retryable: bool | None) -> bool:
-    """Tell whether an attempt that failed with a code is followed by another (T1).
+    """Return whether an attempt that failed with a code is followed by another (T1).
 
     Args:
         node: The attempt's node.
