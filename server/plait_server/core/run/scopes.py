@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from plait_server.core.definition.compiled import Definition
-from plait_server.core.definition.graph import OnFailure
 from plait_server.core.limits import EXECUTION_NODES_MAX, SCOPES_DEEP_MAX
 from plait_server.core.run.commands import (
     FindGraph,
@@ -116,8 +115,7 @@ class Scopes:
         if scope.ended_as is ExecutionState.TIMED_OUT:
             return  # `time_out` ends the scope's nodes and then the node that it is in.
         if scope.stopped_by is Treatment.UNHANDLED:
-            fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
-            if fail_fast or not scope.running_count:
+            if not scope.running_count:  # Under FAIL_FAST the sweep has put back what ran.
                 self._fail(scope, record, conclude(scope).failure)
         elif not scope.open_count:
             outcome = conclude(scope)
