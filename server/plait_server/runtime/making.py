@@ -76,7 +76,7 @@ class Making:
         try:
             with trio.CancelScope(shield=True):
                 self._result = await self._committer.append(joined)
-        except Exception as error:
+        except Exception as error:  # Whoever waits for the submission is to be told, whatever it was.
             self._error = error
             raise NotMade from error
         finally:
