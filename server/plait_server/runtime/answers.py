@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
+from plait_server.core.definition.analysis import ERROR_HANDLE
 from plait_server.core.definition.graph import Condition, JoinMode, Switch
 from plait_server.core.json_text import (
     InvalidJson,
@@ -33,7 +34,6 @@ from plait_server.core.run.commands import (
     Question,
     ValueFound,
 )
-from plait_server.core.run.edges import ERROR_HANDLE
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import (
     Failure,

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Mapping
 from typing import assert_never
 
+from plait_server.core.definition.analysis import ERROR_HANDLE
 from plait_server.core.definition.graph import (
     DEFAULT_JOIN,
     Condition,
@@ -32,7 +33,6 @@ from plait_server.core.run.commands import (
     ValueFound,
     WithdrawNode,
 )
-from plait_server.core.run.edges import ERROR_HANDLE
 from plait_server.core.run.ending import Decider, Ending, Endings
 from plait_server.core.run.events import NodeEnded, NodeWaiting
 from plait_server.core.run.failures import EXPRESSION, Failure, caused_by

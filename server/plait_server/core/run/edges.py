@@ -6,11 +6,9 @@ import enum
 from typing import Final, NamedTuple
 
 from plait_server.core.definition.graph import Condition, Node, OnTimeout, Switch
+from plait_server.core.definition.node_rules import DEFAULT_HANDLE
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import EdgeState, NodeState, Reason, Treatment
-
-ERROR_HANDLE: Final = "error"
-DEFAULT_HANDLE: Final = "default"
 
 
 class EdgeRow(enum.Enum):

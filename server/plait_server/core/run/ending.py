@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from plait_server.core.definition.analysis import ERROR_HANDLE
 from plait_server.core.definition.graph import OnError, OnTimeout
 from plait_server.core.limits import EDGES_NAMED_MAX
 from plait_server.core.run.commands import AttemptResult, Command, Disposition, EdgesJudged, JudgeEdges
-from plait_server.core.run.edges import ERROR_HANDLE, chosen_handle
+from plait_server.core.run.edges import chosen_handle
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -314,7 +315,7 @@ class Endings:
         self._refuse_late(ending)
 
     def _names(self, record: NodeRecord, places: Iterable[int]) -> tuple[EdgeName, ...]:
-        scope = self._machine.execution.scope_of(record.path)
+        scope = record.scope
         outgoing = scope.adjacency.outgoing[record.index]
         edges = [scope.edge(outgoing[place]) for place in places]
         return tuple([EdgeName(edge.handle, edge.target) for edge in edges])

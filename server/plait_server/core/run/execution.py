@@ -158,10 +158,6 @@ class Execution:
         closed = self.closed.get(scope_path)
         return closed.outcome(node_id, attempt) if closed is not None else None
 
-    def scope_of(self, node_path: str) -> Scope:
-        """Return the scope that a node belongs to."""
-        return self.scopes[node_path.rpartition("/")[0]]
-
     def input_of(self, scope: Scope) -> Payload:
         """Return the input of a scope, which its nodes without incoming edges receive (J2)."""
         return self.input if scope.parent is None else scope.input

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from plait_server.core.definition.analysis import ERROR_HANDLE
 from plait_server.core.definition.graph import DEFAULT_JOIN, Edge, JoinMode
-from plait_server.core.run.edges import EFFECTS, ERROR_HANDLE, chosen_handle, row_of
+from plait_server.core.run.edges import EFFECTS, chosen_handle, row_of
 from plait_server.core.run.joins import Verdict, judge
 from plait_server.core.run.payload import NULL
 from plait_server.core.run.states import EdgeState, NodeState
