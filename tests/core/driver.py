@@ -32,6 +32,7 @@ from plait_server.core.run.commands import (
     MakeOutput,
     OfferNode,
     OutputMade,
+    QueueTimeout,
     Receipt,
     RefuseGrant,
     SetTimer,
@@ -143,6 +144,10 @@ class Driver:
         """Start the execution."""
         self._step(Start())
         return self
+
+    def time_out_in_queue(self) -> None:
+        """Let the wait for a running slot be over."""
+        self.do(QueueTimeout())
 
     def grant(self, path: str) -> None:
         """Grant permits and a worker to a node, offered or not."""

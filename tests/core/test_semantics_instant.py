@@ -12,6 +12,7 @@ from plait_server.core.run.commands import (
     Granted,
     Input,
     OfferNode,
+    QueueTimeout,
     Start,
     TimerDue,
     TimerKind,
@@ -164,7 +165,7 @@ def test_tasks_are_offered_last() -> None:
 class Wide:
     """An execution of many tasks, all of which run; `Driver` would look at all of them each time."""
 
-    def __init__(self, *lines: str, grants: bool = True) -> None:
+    def __init__(self, *lines: str, grants: bool = True, starts: bool = True) -> None:
         self.names = [f"n{number}" for number in range(LARGE)]
         self.graph = build(f"{', '.join(self.names)} -> end", *lines)
         self.analysis = analyze(self.graph, build_adjacency(self.graph))
@@ -175,7 +176,8 @@ class Wide:
         event = Event(1, 0.0, 1, "", 0, "0", None, ExecutionState.QUEUED, "", submitted)
         self.machine.apply(event)
         self.events = [event]
-        self.take(Start())
+        if starts:
+            self.take(Start())
         for offer in self.offers if grants else ():
             self.take(Granted(offer.node_path, 1, "w", "i", 0.0))
 
@@ -215,13 +217,14 @@ class Wide:
             ExecutionState.TIMED_OUT,
             "EXECUTION_TIMEOUT",
         ),
+        (QueueTimeout(), "", ExecutionState.TIMED_OUT, "QUEUE_TIMEOUT"),
     ],
 )
 def test_end_of_many_nodes_takes_several_decisions_and_survives_a_crash_between_them(
     what: Input, lines: str, state: ExecutionState, reason: str, crashes: bool
 ) -> None:
-    """C1, T5: every node not ended is CANCELLED, however many decisions that takes, and nothing else is decided."""
-    wide = Wide(lines)
+    """C1, T5, Q3: every node not ended is CANCELLED, however many decisions that takes; nothing else is decided."""
+    wide = Wide(lines, starts=not isinstance(what, QueueTimeout))
     events = wide.take(what, crashes=crashes)
     assert wide.parts > 2
     assert wide.machine.execution.state is state

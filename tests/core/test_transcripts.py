@@ -4,9 +4,8 @@ testdata.
 `pytest --rewrite`, or PLAIT_REWRITE=1, writes the expectations anew; read the difference before you commit
 it.
 
-Commands: `graph` with the graph's lines below it, `start`, `complete a [json]`, `fail a CODE`, `time_out
-a`, `lose a`,
-`return a`, `advance 2s`, `cancel`, `receipt a EXITED`, `restart`, `states`, `edges`.
+Commands: `graph` with the graph's lines below it, `start`, `time_out_in_queue`, `complete a [json]`, `fail a CODE`,
+`time_out a`, `lose a`, `return a`, `advance 2s`, `cancel`, `receipt a EXITED`, `restart`, `states`, `edges`.
 """
 
 from __future__ import annotations
@@ -69,6 +68,8 @@ def _carry_out(driver: Driver, line: str) -> list[str]:
     match line.split():
         case ["start"]:
             driver.start()
+        case ["time_out_in_queue"]:
+            driver.time_out_in_queue()
         case ["complete", path]:
             driver.succeed(path)
         case ["complete", path, output]:

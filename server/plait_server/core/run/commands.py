@@ -42,6 +42,10 @@ class Start(NamedTuple):
     """Begin the execution."""
 
 
+class QueueTimeout(NamedTuple):
+    """The execution has waited too long to begin (Q3)."""
+
+
 class Continue(NamedTuple):
     """Continue settling after a decision that stopped early: it asked a question answered later, or none."""
 
@@ -154,6 +158,7 @@ class Receipt(NamedTuple):
 
 Input: TypeAlias = (
     Start
+    | QueueTimeout
     | Continue
     | Granted
     | AttemptResult

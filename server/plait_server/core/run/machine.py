@@ -30,10 +30,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Final, NamedTuple, assert_never
 
-from plait_server.core.definition.graph import (
-    OnFailure,
-    Scheduling,
-)
+from plait_server.core.definition.graph import OnFailure, Scheduling
 from plait_server.core.run.attempts import Attempts
 from plait_server.core.run.beginning import Beginnings
 from plait_server.core.run.commands import (
@@ -52,6 +49,7 @@ from plait_server.core.run.commands import (
     InputMade,
     OutputMade,
     Question,
+    QueueTimeout,
     Receipt,
     RefuseGrant,
     Start,
@@ -147,8 +145,8 @@ class Machine:
         """Decide what an input leads to, at the given wall time."""
         self._begin(now_s)
         match what:
-            case Start():
-                self._on_start()
+            case Start() | QueueTimeout():
+                self._on_start(what)
             case Continue():
                 pass
             case Granted():
@@ -198,7 +196,7 @@ class Machine:
                 self._commands.append(StopAttempt(path, attempt, "CANCELLED"))
         if execution.is_cancelling:
             self._ending = cancel_open_nodes(self, execution.root, "", receipts=True)
-        elif execution.state is ExecutionState.RUNNING and execution.has_timed_out:
+        elif not execution.is_ended and execution.has_timed_out:
             self._ending = self._time_out()
         elif execution.state is ExecutionState.RUNNING and timed_out:
             self._ending = chain.from_iterable(self._scopes.time_out(scope) for scope in timed_out)
@@ -339,8 +337,12 @@ class Machine:
         execution.apply(event)
         self._events.append(event)
 
-    def _on_start(self) -> None:
-        if self.execution.state is ExecutionState.QUEUED:
+    def _on_start(self, what: Start | QueueTimeout) -> None:
+        if self.execution.state is not ExecutionState.QUEUED or self._ending is not None:
+            return
+        if isinstance(what, QueueTimeout):
+            self._ending = self._time_out()
+        else:
             self._emit_execution(ExecutionStarted(), ExecutionState.RUNNING)
             self._commands += scope_timers(self.execution, self.execution.root, self._now_s)
 
@@ -458,9 +460,11 @@ class Machine:
         return True
 
     def _time_out(self) -> Iterator[None]:
-        """End the execution and every node that has not ended (T5)."""
-        yield from cancel_open_nodes(self, self.execution.root, Reason.EXECUTION_TIMEOUT)
-        self._end(ExecutionState.TIMED_OUT, reason=Reason.EXECUTION_TIMEOUT)
+        """End the execution and every node that has not ended (T5, Q3)."""
+        is_queued = self.execution.state is ExecutionState.QUEUED
+        reason = Reason.QUEUE_TIMEOUT if is_queued else Reason.EXECUTION_TIMEOUT
+        yield from cancel_open_nodes(self, self.execution.root, reason)
+        self._end(ExecutionState.TIMED_OUT, reason=reason)
 
     # The end.
 

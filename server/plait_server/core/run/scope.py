@@ -435,7 +435,9 @@ class Scope:
         detail: AttemptEnded | NodeEnded,
     ) -> None:
         self._change(record, state, reason, time_s)
-        if reason == Reason.EXECUTION_TIMEOUT:
+        if reason == Reason.EXECUTION_TIMEOUT or (
+            reason == Reason.QUEUE_TIMEOUT and state is NodeState.CANCELLED
+        ):
             self._close_what_timed_out()
         record.treatment = detail.treatment
         if detail.failure is not None:

@@ -136,7 +136,7 @@ _E = ExecutionState
 _N = NodeState
 
 EXECUTION_TRANSITIONS: Final[dict[ExecutionState, frozenset[ExecutionState]]] = {
-    _E.QUEUED: frozenset({_E.RUNNING, _E.CANCELLING}),
+    _E.QUEUED: frozenset({_E.RUNNING, _E.CANCELLING, _E.TIMED_OUT}),
     _E.RUNNING: frozenset(
         {_E.CANCELLING, _E.SUCCEEDED, _E.PARTIALLY_SUCCEEDED, _E.FAILED, _E.TIMED_OUT},
     ),

@@ -181,6 +181,8 @@ class Judge:
         """Pass to the model what came from outside, as an event shows it."""
         model, path = self.model, event.node_path
         node = self._known(event)
+        if (state, event.reason) == (NodeState.CANCELLED, Reason.QUEUE_TIMEOUT):
+            return model.time_out_execution()
         if (state, event.reason) == (NodeState.CANCELLED, Reason.EXECUTION_TIMEOUT):
             if not self._graph.policy.timeout_s:
                 raise LawBroken("T5", "an execution without a timeout timed out")

@@ -83,6 +83,11 @@ class Changes:
                 self.end_from_outside(node, reason)
         scope.is_over = True
 
+    def time_out(self, root: ModelScope, state: ExecutionState) -> None:
+        """Cancel what has not ended in an execution that timed out: in its queue (Q3), or after it began (T5)."""
+        is_queued = state is ExecutionState.QUEUED
+        self.cancel_all(root, Reason.QUEUE_TIMEOUT if is_queued else Reason.EXECUTION_TIMEOUT)
+
     def put_back(self, node: ModelNode) -> None:
         """Put a node back to IDLE; a scope of it is over, and does not end (E4, E7)."""
         if node.inner is not None:

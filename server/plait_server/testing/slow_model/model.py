@@ -220,10 +220,10 @@ class SlowModel:
         return self._settled()
 
     def time_out_execution(self) -> list[Change | ScopeEnd]:
-        """Let the timeout of the execution fire: it is TIMED_OUT at once (T5)."""
-        if self.state is ExecutionState.RUNNING:
+        """Let the timeout of the execution (T5), or of its wait to begin (Q3), fire: it is TIMED_OUT at once."""
+        if self.state in (ExecutionState.QUEUED, ExecutionState.RUNNING):
             self._is_timed_out = True
-            self._changes.cancel_all(self.root, Reason.EXECUTION_TIMEOUT)
+            self._changes.time_out(self.root, self.state)
         return self._settled()
 
     def cancel(self) -> list[Change | ScopeEnd]:
