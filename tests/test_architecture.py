@@ -120,6 +120,8 @@ LAYERS: Mapping[str, Layer] = {
     "bootstrap": Layer(sees_all=True),
     "cli": Layer(sees_all=True),
     "config": Layer(sees_all=True),
+    # What is near a misspelt name is asked of the core, as problems of graphs do.
+    "configuration": layer("core"),
 }
 
 # The modules that may touch asyncio, each with its reason.

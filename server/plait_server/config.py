@@ -1,4 +1,7 @@
-"""The server's configuration, set by the options of `plait serve`."""
+"""The server's configuration: its options, as `configuration/options` reads them from this dataclass.
+
+No option holds a secret: secrets stand in files that options name.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,38 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal, TypeAlias
 
+from plait_server.configuration.options import Range
 from plait_server.errors import InsecureAddress, InvalidAddress
 
 MEMORY_STORE = ":memory:"
 DEFAULT_STORE = "plait.db"
 PORT_MAX = 65_535
+
+OTHER_VARIABLES: Final = (
+    # Of the command line and the clients.
+    "PLAIT_CONFIG",
+    "PLAIT_DEBUG",
+    "PLAIT_NAMESPACE",
+    "PLAIT_SERVER",
+    # Of the repository's scripts and tests.
+    "PLAIT_BENCH",
+    "PLAIT_BENCH_SLOTS",
+    "PLAIT_REWRITE",
+    "PLAIT_VENV",
+)
+"""Variables that begin with `PLAIT_` and are no options of the server."""
+
+LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeOptions:
+    """The limits of a node type."""
+
+    max_concurrency: Annotated[int | None, Range(1, 1_000_000)] = None
+    """Attempts at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +48,7 @@ class ServerConfig:
     """How a server runs."""
 
     listen: str = "127.0.0.1:7480"
-    """HOST:PORT; port 0 selects a free one."""
+    """The address to listen on, HOST:PORT; port 0 selects a free one."""
     store: str = DEFAULT_STORE
     """Path of the SQLite store, or `:memory:`, whose data is lost at the end."""
     create: bool = False
@@ -28,15 +57,25 @@ class ServerConfig:
     """
     insecure: bool = False
     """Allows an address that other machines can reach, without TLS and authentication."""
-    server_limit: int = 1_000
+    server_limit: Annotated[int, Range(1, 1_000_000)] = 1_000
     """Attempts at once, over all executions."""
-    type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Attempts of a node type at once."""
-    ping_s: float = 5.0
+    types: Mapping[str, TypeOptions] = field(default_factory=dict[str, TypeOptions])
+    """The limits of a node type."""
+    ping_s: Annotated[float, Range(0.1, 3_600)] = 5.0
     """Seconds between pings to workers; a lease is three of them."""
-    grace_s: float = 10.0
+    grace_s: Annotated[float, Range(0, 86_400)] = 10.0
     """Seconds that a cancelled handler may take to end."""
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
+    """The least severe level of what is logged to stderr."""
+
+    @property
+    def type_limits(self) -> Mapping[str, int]:
+        """Attempts of a node type at once."""
+        return {
+            name: options.max_concurrency
+            for name, options in self.types.items()
+            if options.max_concurrency is not None
+        }
 
     def check_address(self) -> None:
         """Refuse an invalid address, and one that other machines can reach without protection.

@@ -57,7 +57,7 @@ class Site:
     def _serve(self) -> Process:
         arguments = ("--listen", self.listen, "--store", str(self.folder / "plait.db"), "--create")
         # So that the second of two nodes of this type waits.
-        limits = ("--type-limit", "stubborn=1")
+        limits = ("--types", "stubborn.max_concurrency=1")
         log = self.folder / "server.log"
         return Process(log, "plait_server", "serve", *arguments, *limits, env=self.environment)
 

@@ -12,7 +12,8 @@ import click
 from plait_server.cli.exit_codes import ExitCode
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "serve": ("processes", "Run a server."),
+    "serve": ("serving", "Run a server."),
+    "config": ("serving", "Check the configuration of a server, or show its options."),
     "worker": ("processes", "Run a worker, in one process or several."),
     "submit": ("submitting", "Have a graph carried out."),
     "watch": ("watching", "Follow an execution, event by event."),

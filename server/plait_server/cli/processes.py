@@ -1,4 +1,4 @@
-"""`plait serve`, `worker`, `sim` and `bench`: commands that run until they are done or told to stop."""
+"""`plait worker`, `sim` and `bench`: commands that run until they are done or told to stop."""
 
 from __future__ import annotations
 
@@ -9,106 +9,9 @@ import click
 from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, check_address
 from plait_server.cli.connecting import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from plait_server.cli.exit_codes import ExitCode
-from plait_server.cli.text import echo
 
-_PORT_MAX: Final = 65_535
 _WORKER_REFUSED: Final = 3
 """The exit code of the SDK's own command if the server refuses the worker."""
-
-
-def _read_type_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
-    limits: dict[str, int] = {}
-    for value in values:
-        name, _separator, number = value.rpartition("=")
-        if not name or not number.isdigit() or not int(number):
-            raise click.BadParameter(f"{value!r} is no limit; write TYPE=N, such as image.generate=4")
-        limits[name] = int(number)
-    return limits
-
-
-def _check_listen(_: click.Context, __: click.Parameter, value: str) -> str:
-    host, _separator, port = value.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
-        raise click.BadParameter(f"{value!r} is no address; write HOST:PORT, such as {DEFAULT_ADDRESS}")
-    return value
-
-
-@click.command("serve")
-@click.option(
-    "--listen",
-    default=DEFAULT_ADDRESS,
-    show_default=True,
-    metavar="HOST:PORT",
-    callback=_check_listen,
-    help="Port 0 takes a free one.",
-)
-@click.option(
-    "--store",
-    default="plait.db",
-    show_default=True,
-    metavar="PATH|:memory:",
-    help="A SQLite file.",
-)
-@click.option(
-    "--create", is_flag=True, help="Make the store if it is not there, as the default one always is."
-)
-@click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Attempts at once."
-)
-@click.option(
-    "--type-limit",
-    "type_limits",
-    multiple=True,
-    metavar="TYPE=N",
-    callback=_read_type_limits,
-    help="Attempts of a node type at once; may be given often.",
-)
-@click.option("--insecure", is_flag=True, help="Allow an address that other machines reach, without TLS.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
-    default="INFO",
-    show_default=True,
-    help="What is logged to stderr.",
-)
-def serve_command(
-    *,
-    listen: str,
-    store: str,
-    create: bool,
-    limit: int,
-    type_limits: dict[str, int],
-    insecure: bool,
-    log_level: str,
-) -> int:
-    """Run a server until SIGTERM or Ctrl-C. Executions that are open then go on when it is started again."""
-    # Imported here, so that `plait worker` works where only the base dependencies and click are installed.
-    from plait_server.bootstrap import serve  # noqa: PLC0415
-    from plait_server.config import MEMORY_STORE, ServerConfig  # noqa: PLC0415
-
-    config = ServerConfig(
-        listen=listen,
-        store=store,
-        create=create,
-        insecure=insecure,
-        server_limit=limit,
-        type_limits=type_limits,
-        log_level=log_level.upper(),
-    )
-    kept = "memory: all is lost when the server stops" if store == MEMORY_STORE else f"{store} (SQLite)"
-    is_first = True
-
-    def announce(line: str) -> None:
-        nonlocal is_first
-        echo(line)
-        if is_first:
-            is_first = False
-            address = line.rpartition(" ")[2]
-            echo(f"  store   {kept}")
-            echo(f"  worker  plait worker MODULE:WORKER --connect {address}")
-            echo(f"  submit  plait submit GRAPH.yaml --watch --server {address}")
-
-    return ExitCode.FAILED if serve(config, announce) else ExitCode.SUCCESS
 
 
 def _check_connect(_: click.Context, __: click.Parameter, value: str) -> str:

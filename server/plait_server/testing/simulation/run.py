@@ -12,7 +12,7 @@ import trio
 
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
-from plait_server.config import ServerConfig
+from plait_server.config import ServerConfig, TypeOptions
 from plait_server.core.definition.graph import Graph
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.testing.simulation.checks import Checks
@@ -122,7 +122,7 @@ class Simulation:
         self.stores: Final = Stores(chance.randbytes(32), is_sqlite=chance.random() < SQLITE_SHARE)
         config = ServerConfig(
             server_limit=chance.choice((1, 5, 1_000, 1_000)),
-            type_limits={TYPES[0]: 2} if chance.random() < 0.2 else {},
+            types={TYPES[0]: TypeOptions(max_concurrency=2)} if chance.random() < 0.2 else {},
         )
         self.host: Final = Host(self.world, self.stores, config, _evaluator(), _offload())
         self.workers: Final = self._make_workers(chance, mishaps)

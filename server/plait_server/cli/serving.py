@@ -1,0 +1,174 @@
+"""`plait serve`, and `plait config`, which checks what it would be given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.text import complain, count, echo, one_line
+from plait_server.config import MEMORY_STORE, OTHER_VARIABLES, ServerConfig
+from plait_server.configuration.example import example_of, toml_value
+from plait_server.configuration.options import Declared, Kind, Option, options_of
+from plait_server.configuration.reading import (
+    FILE_BYTES_MAX,
+    PROBLEMS_MAX,
+    Effective,
+    Problem,
+    Reading,
+    flag_of,
+    path_text,
+)
+from plait_server.errors import PlaitError
+
+CONFIG_VARIABLE: Final = "PLAIT_CONFIG"
+EXAMPLE_HEAD: Final = """\
+The options of `plait serve`, with their defaults. Start a server with one of:
+  plait serve --config plait.toml
+  PLAIT_CONFIG=plait.toml plait serve
+A flag wins over a variable, that over this file, that over the default. `plait config check` shows what holds.
+Written by `plait config show-defaults`."""
+
+_DECLARED: Final = options_of(ServerConfig)
+
+
+def _option_of(declared: Declared) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return the decorator that adds an option's flag. Its value is the texts that were given."""
+    flag = flag_of(declared)
+    if isinstance(declared, Option) and declared.kind is Kind.BOOL:
+        negative = f"--no-{flag.removeprefix('--')}"
+        return click.option(f"{flag}/{negative}", declared.name, default=None, help=declared.text)
+    if isinstance(declared, Option):
+        shown = f"  [default: {declared.default}]" if declared.default not in {None, ""} else ""
+        meaning = "|".join(declared.choices) or declared.kind.name
+        return click.option(
+            flag, declared.name, multiple=True, metavar=meaning, help=f"{declared.text}{shown}"
+        )
+    meaning = f"NAME.{declared.options[0].name}=VALUE"
+    others = ", ".join(option.name for option in declared.options)
+    text = f"{declared.text} Options: {others}; may be given often."
+    return click.option(flag, declared.name, multiple=True, metavar=meaning, help=text)
+
+
+def _config_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add `--config` and a flag for each option of the server."""
+    for declared in reversed(_DECLARED):
+        function = _option_of(declared)(function)
+    return click.option(
+        "--config",
+        "file",
+        envvar=CONFIG_VARIABLE,
+        show_envvar=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="A TOML file with these options; `plait config show-defaults` writes an example.",
+    )(function)
+
+
+def _read(file: Path | None, flags: Mapping[str, bool | Sequence[str] | None]) -> Reading:
+    reading = Reading(_DECLARED)
+    if file is not None:
+        try:
+            with file.open("rb") as stream:
+                reading.read_file(str(file), stream.read(FILE_BYTES_MAX + 1))
+        except OSError as error:
+            reading.problems.append(Problem(source=str(file), text=f"cannot be read: {error.strerror}"))
+    reading.read_variables(os.environ, OTHER_VARIABLES)
+    given = {
+        name: [str(value).lower()] if isinstance(value, bool) else value for name, value in flags.items()
+    }
+    reading.read_flags({name: texts for name, texts in given.items() if texts})
+    return reading
+
+
+def _config_of(reading: Reading) -> ServerConfig | None:
+    """Return the configuration; None if it is wrong, which the user has been told."""
+    problems = [str(problem) for problem in reading.problems]
+    config = None
+    if not problems:
+        # The order of the fields is that of their declaration; the types are checked.
+        config = ServerConfig(**reading.values())  # type: ignore[arg-type]
+        try:
+            config.check_address()
+        except PlaitError as error:
+            source = next(each.source for each in reading.effective() if each.path == ("listen",))
+            problems.append(f"{source}: {error}")
+    if not problems:
+        return config
+    complain(f"plait: {count(len(problems), 'problem')} in the configuration:")
+    for line in problems[:PROBLEMS_MAX]:
+        complain(f"  {one_line(line)}")
+    if len(problems) > PROBLEMS_MAX:
+        complain(f"  and {len(problems) - PROBLEMS_MAX:,} more")
+    return None
+
+
+@click.command("serve")
+@_config_options
+def serve_command(*, file: Path | None, **flags: bool | Sequence[str] | None) -> int:
+    """Run a server until SIGTERM or Ctrl-C. Executions that are open then go on when it is started again.
+
+    Each option can also stand in the environment (--server-limit as PLAIT_SERVER_LIMIT) and in a file
+    (as server_limit). A flag wins over the environment, that over the file.
+    """
+    config = _config_of(_read(file, flags))
+    if config is None:
+        return ExitCode.USAGE
+    # Imported here, so that `plait config` works where the extra `server` is not installed.
+    from plait_server.bootstrap import serve  # noqa: PLC0415
+
+    kept = (
+        "memory: all is lost when the server stops"
+        if config.store == MEMORY_STORE
+        else f"{config.store} (SQLite)"
+    )
+    is_first = True
+
+    def announce(line: str) -> None:
+        nonlocal is_first
+        echo(line)
+        if is_first:
+            is_first = False
+            address = line.rpartition(" ")[2]
+            echo(f"  store   {kept}")
+            echo(f"  worker  plait worker MODULE:WORKER --connect {address}")
+            echo(f"  submit  plait submit GRAPH.yaml --watch --server {address}")
+
+    return ExitCode.FAILED if serve(config, announce) else ExitCode.SUCCESS
+
+
+@click.group("config")
+def config_command() -> None:
+    """Check the configuration of a server, or show its options."""
+
+
+@config_command.command("check")
+@_config_options
+def check_command(*, file: Path | None, **flags: bool | Sequence[str] | None) -> int:
+    """Show the value of each option and where it is set, or all problems.
+
+    The options are those of `plait serve`. The exit code is 2 if there are problems.
+    """
+    reading = _read(file, flags)
+    if _config_of(reading) is None:
+        return ExitCode.USAGE
+    rows = [(path_text(each.path), _shown(each), each.source) for each in reading.effective()]
+    widths = [max(len(row[place]) for row in rows) for place in (0, 1)]
+    for name, value, source in rows:
+        echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
+    return ExitCode.SUCCESS
+
+
+@config_command.command("show-defaults")
+def show_defaults_command() -> int:
+    """Write an example of the configuration file: every option with its default, commented out."""
+    echo(example_of(_DECLARED, EXAMPLE_HEAD).rstrip("\n"))
+    return ExitCode.SUCCESS
+
+
+def _shown(each: Effective) -> str:
+    return toml_value(each.value) or "(not set)"

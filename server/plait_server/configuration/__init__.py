@@ -1,0 +1,1 @@
+"""Reads a dataclass of options from flags, environment variables and a TOML file, and describes it."""

@@ -1,0 +1,100 @@
+"""`plait config`, and what `plait serve` says of a configuration that is wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from plait_server.cli.entry import main
+from plait_server.cli.serving import EXAMPLE_HEAD
+from plait_server.config import OTHER_VARIABLES, ServerConfig
+from plait_server.configuration.example import example_of
+from plait_server.configuration.options import options_of
+from tests.cli import live
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_example_in_the_documentation_is_what_the_command_writes() -> None:
+    """If it fails: plait config show-defaults > docs/plait.toml"""
+    text = (ROOT / "docs" / "plait.toml").read_text()
+    assert text == example_of(options_of(ServerConfig), EXAMPLE_HEAD)
+    assert live.call("config", "show-defaults").stdout == text
+
+
+def test_check_shows_each_value_with_its_source(tmp_path: Path) -> None:
+    file = tmp_path / "plait.toml"
+    file.write_text('store = ":memory:"\n\n[types."gpu.render"]\nmax_concurrency = 4\n')
+    done = live.call(
+        "config",
+        "check",
+        "--ping-s",
+        "2",
+        "--create",
+        env={"PLAIT_CONFIG": str(file), "PLAIT_SERVER_LIMIT": "7"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1].split("  ") for line in done.stdout.splitlines()}
+    shown = {name: (row[0].strip(), row[-1].strip()) for name, row in rows.items()}
+    assert shown["listen"] == ('"127.0.0.1:7480"', "default")
+    assert shown["store"] == ('":memory:"', f"{file}, line 1")
+    assert shown["create"] == ("true", "--create")
+    assert shown["ping_s"] == ("2.0", "--ping-s")
+    assert shown["server_limit"] == ("7", "PLAIT_SERVER_LIMIT")
+    assert shown['types."gpu.render".max_concurrency'] == ("4", f"{file}, line 4")
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["serve"]])
+def test_all_problems_are_told_at_once(command: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "plait.toml"
+    file.write_text("stor = 1\n")
+    arguments = ["--config", str(file), "--log-level", "loud"]
+    done = live.call(*command, *arguments, env={"PLAIT_PING": "1"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "plait: 3 problems in the configuration:",
+        f'  {file}, line 1: there is no option "stor"; did you mean store?',
+        "  PLAIT_PING: there is no such variable; did you mean PLAIT_PING_S?",
+        '  --log-level: log_level: "loud" is not one of DEBUG, INFO, WARNING, ERROR',
+    ]
+
+
+def test_a_file_that_is_not_there_is_a_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check", "--config", "/does/not/exist"]) == 2
+    assert "  /does/not/exist: cannot be read: No such file or directory\n" in capsys.readouterr().err
+
+
+def test_an_address_that_needs_protection_is_a_problem_with_its_source() -> None:
+    done = live.call("config", "check", env={"PLAIT_LISTEN": "0.0.0.0:7480"})
+    assert done.returncode == 2
+    assert "  PLAIT_LISTEN: 0.0.0.0:7480 can be reached from other machines" in done.stderr
+    assert live.call("config", "check", "--insecure", env={"PLAIT_LISTEN": "0.0.0.0:7480"}).returncode == 0
+
+
+def test_each_variable_that_the_project_reads_is_known() -> None:
+    """Else `plait serve` would refuse to start where a variable of another part is set."""
+    found = subprocess.run(
+        [
+            "git",
+            "grep",
+            "-ohE",
+            r"\bPLAIT_[A-Z][A-Z_]*[A-Z]\b",
+            "--",
+            "server/",
+            "workers/",
+            "clients/",
+            "scripts/",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if found.returncode > 1:
+        pytest.skip("there is no git, or this is no clone")
+    known = {*OTHER_VARIABLES, *(f"PLAIT_{each.name.upper()}" for each in options_of(ServerConfig))}
+    names = {name for name in found.stdout.split() if not re.match(r"PLAIT_(SERVICE|PORT)", name)}
+    assert names <= known
