@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,9 @@ from plait_server.core.run.execution import Execution
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.encoding.graph_codec import analysis_to_bytes, graph_to_proto
+from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import (
     AppendItem,
-    AuditRecord,
     ExecutionRow,
     ListedExecution,
     RequestRecord,
@@ -24,6 +25,7 @@ from tests.core.graph_text import build
 
 EXECUTIONS = 12
 NAMESPACE = "n"
+SETTINGS = {("", "limit/a"): b"1", (NAMESPACE, "namespace"): b"value"}
 LARGE = b'"' + b"large " * 2_000 + b'"'
 """A content of several pages, which every execution has."""
 
@@ -34,6 +36,8 @@ class Kept(NamedTuple):
     row: ExecutionRow
     events: list[bytes]
     audit: list[AuditRecord]
+    entries: list[AuditEntry]
+    """Of the audit that lists show, without their positions."""
     request: RequestRecord | None
     scope: list[bytes]
     """The events of the scope `a`, if there is one."""
@@ -87,6 +91,20 @@ def item_of(number: int) -> AppendItem:
             for index in range(2)
         ],
         scope_entries=execution.scope_index.take(),
+        action=action_of(execution_id),
+    )
+
+
+def action_of(execution_id: str) -> ActionRecord:
+    """The action that submitted an execution."""
+    return ActionRecord(
+        time_s=1.25,
+        principal="p",
+        is_verified=True,
+        method="SubmitGraph",
+        execution_id=execution_id,
+        target="t",
+        detail="{}",
     )
 
 
@@ -95,6 +113,8 @@ async def fill_store(path: Path, *, executions: int = EXECUTIONS, is_killed: boo
     journal = SqliteJournal.open(path, owner="filler")
     for number in range(executions):
         await journal.append_many([item_of(number)])
+    for (namespace, name), value in SETTINGS.items():
+        await journal.write_setting(namespace, name, value, action_of(""), None)
     if is_killed:
         journal.crash()
     else:
@@ -114,6 +134,10 @@ async def read_everything(journal: SqliteJournal) -> dict[str, Kept]:
             listed.row,
             list(page.events),
             list(await handle.read_audit(name, limit=100)),
+            [
+                replace(entry, position=0)
+                for entry in await handle.list_audit(execution_id=name, before=None, limit=100)
+            ],
             await handle.find_request("SubmitGraph", f"r{name[1:]}"),
             list(scope.events),
         )

@@ -11,6 +11,7 @@ import apsw
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_rows import Row
+from plait_server.adapters.journals.verification import checksum_of_setting
 from plait_server.ports.journal import Journal
 
 
@@ -39,6 +40,9 @@ class MemoryUnderTest:
     async def exchange(self, first: tuple[str, str], second: tuple[str, str]) -> None:
         kept = self.store.executions
         kept[first], kept[second] = kept[second], kept[first]
+
+    async def fill_settings(self, count: int) -> None:
+        self.store.settings.update({("", f"s{number}"): b"" for number in range(count)})
 
 
 class SqliteUnderTest:
@@ -89,6 +93,16 @@ class SqliteUnderTest:
         await self._change(rename, ("", "", *first))
         await self._change(rename, (*first, *second))
         await self._change(rename, (*second, "", ""))
+
+    async def fill_settings(self, count: int) -> None:
+        names = [f"s{number}" for number in range(count)]
+        connection = apsw.Connection(str(self.path))
+        with connection:
+            connection.executemany(
+                "INSERT INTO settings VALUES ('', ?, x'', ?)",
+                [(name, checksum_of_setting("", name, b"")) for name in names],
+            )
+        connection.close()
 
     async def _change(self, sql: str, values: Row) -> None:
         connection = apsw.Connection(str(self.path))

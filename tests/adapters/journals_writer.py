@@ -14,7 +14,8 @@ import sys
 import trio
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
-from plait_server.ports.journal import Appended, AppendItem, AuditRecord, Claim, ExecutionRow, RequestRecord
+from plait_server.ports.audit import AuditRecord
+from plait_server.ports.journal import Appended, AppendItem, Claim, ExecutionRow, RequestRecord
 
 EXECUTIONS = 5
 EVENTS_AN_APPEND = 3

@@ -82,6 +82,9 @@ def test_a_whole_store_is_whole(path: Path) -> None:
             "the record of a request: damaged",
         ),
         ("UPDATE store SET generation = 99", "the store's own row"),
+        ("UPDATE settings SET value = x'00' WHERE name = 'namespace'", "a setting: damaged"),
+        ("UPDATE actions SET principal = 'q' WHERE arrival = 1", "who did what: damaged"),
+        ("UPDATE audit SET namespace = 'm' WHERE execution = 2 AND number = 1", "x1 of n: its audit records"),
     ],
 )
 def test_a_check_tells_all_that_is_damaged(path: Path, statement: str, says: str) -> None:

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.core.run.scope_index import ScopeEntry
-from plait_server.ports.journal import AppendItem, AuditRecord, ExecutionRow, Journal, RequestRecord
+from plait_server.ports.audit import ActionRecord, AuditRecord
+from plait_server.ports.journal import AppendItem, ExecutionRow, Journal, RequestRecord
 
 T = TypeVar("T")
 
@@ -66,6 +67,18 @@ intents = st.fixed_dictionaries(
 batches = st.dictionaries(
     st.tuples(st.sampled_from(NAMESPACES), st.sampled_from(EXECUTIONS)), intents, max_size=4
 )
+
+
+def action_of(execution_id: str) -> ActionRecord:
+    return ActionRecord(
+        time_s=1.0,
+        principal="p",
+        is_verified=False,
+        method="A",
+        execution_id=execution_id,
+        target="",
+        detail="{}",
+    )
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -130,6 +143,7 @@ class TwoStores(RuleBasedStateMachine):
             contents={hashlib.sha256(content).hexdigest(): content for content in contents},
             request=request,
             audit=audit,
+            action=action_of(name) if events and events[0] else None,
             scope_entries=[
                 ScopeEntry(path, range(expected + 1, expected + 1 + len(events))) for path in sorted(scopes)
             ],
@@ -150,6 +164,27 @@ class TwoStores(RuleBasedStateMachine):
             self.sqlite.crash()
         self.memory.crash()
         self.open()
+
+    @rule(
+        namespace=st.sampled_from(NAMESPACES),
+        name=st.sampled_from(REQUESTS),
+        value=st.none() | st.binary(max_size=3),
+        request=st.none() | records,
+    )
+    def write_setting(
+        self, namespace: str, name: str, value: bytes | None, request: RequestRecord | None
+    ) -> None:
+        async def write(journal: Journal) -> object:
+            return await journal.write_setting(namespace, name, value, action_of(name), request)
+
+        self.both(write)
+
+    @rule(namespace=st.sampled_from(NAMESPACES), name=st.sampled_from(EXECUTIONS))
+    def write_action(self, namespace: str, name: str) -> None:
+        async def write(journal: Journal) -> None:
+            await journal.write_actions([(namespace, action_of(name))])
+
+        self.both(write)
 
     @rule(
         namespace=st.sampled_from(NAMESPACES),
@@ -198,7 +233,7 @@ class TwoStores(RuleBasedStateMachine):
     @invariant()
     def everything_is_equal(self) -> None:
         async def read(journal: Journal) -> list[object]:
-            found: list[object] = [await journal.key(), await journal.renew()]
+            found: list[object] = [await journal.key(), await journal.renew(), await journal.read_settings()]
             for namespace in NAMESPACES:
                 handle = journal.namespace(namespace)
                 listed = await handle.list_rows(before=None, limit=100)
@@ -208,6 +243,8 @@ class TwoStores(RuleBasedStateMachine):
                         await handle.read(entry.execution_id, after=0, events_max=1000, bytes_max=1 << 20)
                     )
                     found.append(list(await handle.read_audit(entry.execution_id, limit=100)))
+                found += await handle.list_audit(execution_id=None, before=None, limit=1000)
+                found += await handle.list_audit(execution_id="x", before=5, limit=2)
                 found += [await handle.find_request("A", request_id) for request_id in REQUESTS]
                 found += [
                     await handle.read_content(hashlib.sha256(content).hexdigest()) for content in CONTENTS

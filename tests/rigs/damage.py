@@ -30,15 +30,26 @@ from plait_server.adapters.journals.sqlite_rows import Row
 from plait_server.adapters.journals.sqlite_salvage import salvage_store
 from plait_server.errors import EventDamaged, StoreDamaged, StoreTooNew, StoreTooOld
 from plait_server.ports.journal import Appended, AppendItem, Claim, DamagedRow, ListedExecution
-from tests.adapters.journals_damage import NAMESPACE, fill_store, item_of
+from tests.adapters.journals_damage import NAMESPACE, SETTINGS, action_of, fill_store, item_of
 
 Outcome: TypeAlias = str
 """`right`, `CORRUPT` or `refused`."""
 
-TABLES: Final = ("store", "executions", "events", "requests", "contents", "audit", "scope_entries")
+TABLES: Final = (
+    "store",
+    "executions",
+    "events",
+    "requests",
+    "contents",
+    "audit",
+    "scope_entries",
+    "settings",
+    "actions",
+)
 KEYS: Final = {
     "requests": "namespace, method, request_id",
     "scope_entries": "execution, scope_path, last_sequence",
+    "settings": "namespace, name",
 }
 """The keys of tables without row ids."""
 
@@ -62,6 +73,8 @@ async def judge(path: Path, items: list[AppendItem]) -> Outcome:
             if item.execution_id not in corrupt and not await _is_whole(journal, item):
                 corrupt.add(item.execution_id)
         await _require_contents(journal, items, corrupt)
+        assert await journal.read_settings() == SETTINGS, "wrong settings"
+        await _require_audit(journal, items)
         await _append(journal, items, corrupt)
     except (StoreDamaged, StoreTooNew, StoreTooOld) as error:
         said = error.message
@@ -160,6 +173,13 @@ async def _require_contents(journal: SqliteJournal, items: list[AppendItem], cor
                 assert await journal.namespace(NAMESPACE).read_content(digest) == content, "wrong content"
             except EventDamaged:
                 corrupt.add(item.execution_id)
+
+
+async def _require_audit(journal: SqliteJournal, items: list[AppendItem]) -> None:
+    """An entry is right or shown as damaged; one that lost its namespace is found by `plait store check`."""
+    wanted = [action_of(""), *(record for item in items for record in (item.action, *item.audit))]
+    for entry in await journal.namespace(NAMESPACE).list_audit(execution_id=None, before=None, limit=1_000):
+        assert entry.record is None or entry.record in wanted, "wrong audit"
 
 
 async def _append(journal: SqliteJournal, items: list[AppendItem], corrupt: set[str]) -> None:

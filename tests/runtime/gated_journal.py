@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal, MemoryStore
+from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import (
     AppendItem,
     AppendResult,
-    AuditRecord,
     Claim,
     DamagedRow,
     EventPage,
@@ -18,6 +18,7 @@ from plait_server.ports.journal import (
     ListedExecution,
     RequestRecord,
     ScopePage,
+    SettingResult,
     Verification,
 )
 
@@ -90,6 +91,22 @@ class GatedJournal:
     async def list_due(self, *, now_s: float, limit: int) -> Sequence[Claim]:
         return await self.inner.list_due(now_s=now_s, limit=limit)
 
+    async def read_settings(self) -> Mapping[tuple[str, str], bytes]:
+        return await self.inner.read_settings()
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        return await self.inner.write_setting(namespace, name, value, audit, request)
+
+    async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
+        await self.inner.write_actions(actions)
+
     async def key(self) -> bytes:
         return await self.inner.key()
 
@@ -146,3 +163,9 @@ class GatedNamespace:
     async def read_audit(self, execution_id: str, *, limit: int) -> Sequence[AuditRecord]:
         await self._way()
         return await self._inner.read_audit(execution_id, limit=limit)
+
+    async def list_audit(
+        self, *, execution_id: str | None, before: int | None, limit: int
+    ) -> Sequence[AuditEntry]:
+        await self._way()
+        return await self._inner.list_audit(execution_id=execution_id, before=before, limit=limit)

@@ -31,6 +31,9 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
 8. Every query is made through a handle bound to a namespace: no execution, request or content of another can
    be named, and an id that exists elsewhere looks as one that exists nowhere.
 9. A cancelled `append_many` has either happened whole or not at all; the caller shields it.
+10. Settings are opaque values by namespace and name, and actions say who did what. Both are durable when the call that
+   writes them returns. An action is written together with what it did, or not at all. Actions and the audit records of
+   executions have positions that grow in the order in which they were written.
 
 Methods are async because some stores are far away. An implementation for which a call is quick may do it in
 place. Prior art: etcd/raft's Storage, Temporal's ExecutionManager (conditions checked in the transaction).
@@ -44,8 +47,15 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from plait_server.core.run.scope_index import ScopeEntry
+from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 
 CHECKSUM_BYTES: Final = 16
+
+SETTING_BYTES_MAX: Final = 16 * 1024
+"""The largest value of a setting."""
+
+SETTINGS_MAX: Final = 10_000
+"""How many settings a store holds."""
 
 
 def chain_start(namespace: str, execution_id: str) -> bytes:
@@ -86,21 +96,6 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
-    """An input that changed nothing but is kept: a stale result, a late receipt."""
-
-    time_s: float
-    """Wall time, seconds since 1970."""
-    kind: str
-    """Such as `STALE_RESULT` or `CANCEL_RECEIPT`."""
-    node_path: str
-    attempt: int
-    worker_id: str
-    detail: str
-    """JSON text."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AppendItem:
     """What one execution adds to the journal in one step. May have no events (audit alone)."""
 
@@ -118,6 +113,8 @@ class AppendItem:
     audit: Sequence[AuditRecord] = ()
     scope_entries: Sequence[ScopeEntry] = ()
     """Events, up to the last of these, that are about nested scopes; each stands in one entry of a scope."""
+    action: ActionRecord | None = None
+    """The mutation that caused the item, if one did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +153,19 @@ class ExecutionDamaged:
 
 
 AppendResult: TypeAlias = Appended | SequenceConflict | EpochConflict | RequestConflict | ExecutionDamaged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingWritten:
+    """The setting is durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsFull:
+    """The store holds `SETTINGS_MAX` settings; nothing was written."""
+
+
+SettingResult: TypeAlias = SettingWritten | RequestConflict | SettingsFull
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +309,18 @@ class NamespaceJournal(Protocol):
         """
         ...
 
+    async def list_audit(
+        self, *, execution_id: str | None, before: int | None, limit: int
+    ) -> Sequence[AuditEntry]:
+        """List actions and audit records newest first, from below the position `before` on (None: from the newest).
+
+        Args:
+            execution_id: List those about this execution; None lists all of the namespace.
+            before: The position of the last entry of the page before.
+            limit: The most entries to return.
+        """
+        ...
+
 
 class Journal(Protocol):
     """A store of executions, opened by one owner."""
@@ -358,6 +380,47 @@ class Journal(Protocol):
         """List open executions of this owner whose due time has come, the earliest first.
 
         Those without a due time are awake, or were to be woken when they were claimed; they are not listed.
+        """
+        ...
+
+    async def read_settings(self) -> Mapping[tuple[str, str], bytes]:
+        """Read all settings, by namespace and name; the namespace of the server's own is empty.
+
+        Raises:
+            StoreDamaged: one is damaged.
+        """
+        ...
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        """Set or remove a setting durably, together with its action and request record.
+
+        Args:
+            namespace: The namespace it belongs to; empty for the server's own.
+            name: Its name in the namespace.
+            value: At most `SETTING_BYTES_MAX` bytes; None removes it, whether or not it was there.
+            audit: Who did it.
+            request: Its request record, kept in the same namespace.
+
+        Raises:
+            InvariantViolated: the value is too large.
+            JournalFull: the disk is full; nothing was written.
+            JournalUnavailable: the store failed; see rule 4.
+        """
+        ...
+
+    async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
+        """Record actions that changed nothing, each in a namespace, durably.
+
+        Raises:
+            JournalFull: the disk is full; nothing was written.
+            JournalUnavailable: the store failed; see rule 4.
         """
         ...
 

@@ -57,10 +57,10 @@ from plait_server.core.run.machine import Decision, Machine
 from plait_server.core.run.scope import NodeRecord
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
+from plait_server.ports.audit import AuditRecord
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
-    AuditRecord,
     ExecutionRow,
     RequestConflict,
     RequestRecord,

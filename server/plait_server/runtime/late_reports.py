@@ -5,7 +5,8 @@ from __future__ import annotations
 from plait_server.core.run.commands import AcknowledgeResult, AttemptResult, Audit
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Machine
-from plait_server.ports.journal import AppendItem, AuditRecord
+from plait_server.ports.audit import AuditRecord
+from plait_server.ports.journal import AppendItem
 from plait_server.ports.workers import AttemptKey
 from plait_server.runtime.environment import Environment
 

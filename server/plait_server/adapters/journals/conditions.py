@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from plait_server.errors import InvariantViolated
 from plait_server.ports.journal import (
+    SETTING_BYTES_MAX,
     AppendItem,
     EpochConflict,
     RequestConflict,
@@ -60,6 +61,16 @@ def require_well_formed(items: Sequence[AppendItem]) -> None:
                     "report it",
                     execution_id=item.execution_id,
                 )
+
+
+def require_small(name: str, value: bytes | None) -> None:
+    """Check the size of a setting.
+
+    Raises:
+        InvariantViolated: it is too large.
+    """
+    if value is not None and len(value) > SETTING_BYTES_MAX:
+        raise InvariantViolated(f"the setting {name} has {len(value)} bytes; please report it")
 
 
 def find_conflict(

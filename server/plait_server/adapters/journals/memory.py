@@ -11,12 +11,12 @@ from __future__ import annotations
 import secrets
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 
-from plait_server.adapters.journals.conditions import Head, find_conflict, require_well_formed
+from plait_server.adapters.journals.conditions import Head, find_conflict, require_small, require_well_formed
 from plait_server.adapters.journals.verification import (
     damaged_row,
     verify_content,
@@ -24,11 +24,12 @@ from plait_server.adapters.journals.verification import (
     verify_scope_page,
 )
 from plait_server.errors import ExecutionNotFound, InvariantViolated, JournalUnavailable
+from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import (
+    SETTINGS_MAX,
     Appended,
     AppendItem,
     AppendResult,
-    AuditRecord,
     Claim,
     DamagedRow,
     EventPage,
@@ -36,8 +37,12 @@ from plait_server.ports.journal import (
     ExecutionRow,
     JournalStatistics,
     ListedExecution,
+    RequestConflict,
     RequestRecord,
     ScopePage,
+    SettingResult,
+    SettingsFull,
+    SettingWritten,
     Verification,
     chain,
     chain_start,
@@ -92,9 +97,19 @@ class MemoryStore:
         self.executions: dict[tuple[str, str], _Execution] = {}
         self.requests: dict[tuple[str, str, str], RequestRecord] = {}
         self.contents: dict[tuple[str, str], bytes] = {}
+        self.settings: dict[tuple[str, str], bytes] = {}
+        self.audit: list[tuple[str, AuditEntry]] = []
+        """Namespace and entry, in the order of their positions: 1, 2, 3."""
 
     def __repr__(self) -> str:
         return f"<MemoryStore of {len(self.executions)} executions, opened {self.generation} times>"
+
+    def add_entry(self, namespace: str, execution_id: str, record: ActionRecord | AuditRecord) -> None:
+        """Add an entry to the audit."""
+        position = len(self.audit) + 1
+        self.audit.append(
+            (namespace, AuditEntry(position=position, execution_id=execution_id, record=record))
+        )
 
     def damage_event(self, namespace: str, execution_id: str, sequence: int) -> None:
         """Flip a bit of a stored event, for tests of the detection of damage."""
@@ -198,6 +213,43 @@ class MemoryJournal:
         ]
         return [_claim_of(execution) for _, _, execution in sorted(due, key=lambda entry: entry[:2])[:limit]]
 
+    async def read_settings(self) -> Mapping[tuple[str, str], bytes]:
+        """Read all settings, by namespace and name."""
+        return dict(sorted(self.require_store().settings.items()))
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        """Set or remove a setting, together with its action and request record."""
+        store = self.require_store()
+        require_small(name, value)
+        if request is not None:
+            request_key = (namespace, request.method, request.request_id)
+            if request_key in store.requests:
+                return RequestConflict(record=store.requests[request_key])
+        is_new = (namespace, name) not in store.settings
+        if value is not None and is_new and len(store.settings) >= SETTINGS_MAX:
+            return SettingsFull()
+        if request is not None:
+            store.requests[namespace, request.method, request.request_id] = request
+        if value is None:
+            store.settings.pop((namespace, name), None)
+        else:
+            store.settings[namespace, name] = value
+        store.add_entry(namespace, audit.execution_id, audit)
+        return SettingWritten()
+
+    async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
+        """Record actions that changed nothing."""
+        store = self.require_store()
+        for namespace, action in actions:
+            store.add_entry(namespace, action.execution_id, action)
+
     async def key(self) -> bytes:
         """Return the store's secret."""
         return self.require_store().key
@@ -253,7 +305,11 @@ class MemoryJournal:
             checksum = chain(checksum, event)
             execution.events.append(event)
             execution.checksums.append(checksum)
-        execution.audit.extend(item.audit)
+        if item.action is not None:
+            store.add_entry(item.namespace, item.action.execution_id, item.action)
+        for record in item.audit:
+            execution.audit.append(record)
+            store.add_entry(item.namespace, item.execution_id, record)
         for entry in item.scope_entries:
             execution.scopes.setdefault(entry.scope_path, array("q")).extend(entry.sequences)
         execution.head = head._replace(
@@ -382,6 +438,19 @@ class MemoryNamespaceJournal:
         """Read the audit of an execution, oldest first."""
         execution = self._find(execution_id)
         return [] if execution is None else execution.audit[:limit]
+
+    async def list_audit(
+        self, *, execution_id: str | None, before: int | None, limit: int
+    ) -> Sequence[AuditEntry]:
+        """List actions and audit records newest first, from below the position `before` on."""
+        entries = (
+            entry
+            for namespace, entry in reversed(self._journal.require_store().audit)
+            if namespace == self._namespace
+            and (before is None or entry.position < before)
+            and (execution_id is None or entry.execution_id == execution_id)
+        )
+        return list(islice(entries, limit))
 
     def _find(self, execution_id: str) -> _Execution | None:
         execution = self._journal.require_store().executions.get((self._namespace, execution_id))

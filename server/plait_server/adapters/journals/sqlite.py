@@ -28,15 +28,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import apsw
 
-from plait_server.adapters.journals.conditions import Head, find_conflict, require_well_formed
+from plait_server.adapters.journals.conditions import Head, find_conflict, require_small, require_well_formed
 from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite_batch import Batch
+from plait_server.adapters.journals.sqlite_claims import claim_next
 from plait_server.adapters.journals.sqlite_errors import damaged, is_page_damage, translate_errors
 from plait_server.adapters.journals.sqlite_file import has_whole_structure
 from plait_server.adapters.journals.sqlite_namespace import SqliteNamespaceJournal
@@ -50,9 +51,9 @@ from plait_server.adapters.journals.sqlite_rows import (
     record_of,
     stored_of,
 )
+from plait_server.adapters.journals.sqlite_settings import read_settings, write_setting
 from plait_server.adapters.journals.sqlite_verifier import Verifier
 from plait_server.adapters.journals.verification import (
-    checksum_of_head,
     damaged_row,
 )
 from plait_server.errors import (
@@ -64,6 +65,7 @@ from plait_server.errors import (
     StoreLocked,
     StoreLost,
 )
+from plait_server.ports.audit import ActionRecord
 from plait_server.ports.journal import (
     AppendItem,
     AppendResult,
@@ -72,6 +74,7 @@ from plait_server.ports.journal import (
     ExecutionDamaged,
     JournalStatistics,
     RequestRecord,
+    SettingResult,
     Verification,
 )
 
@@ -105,6 +108,7 @@ class SqliteJournal:
         self._generation = opened.holding.generation
         self._key = opened.holding.key
         self._last_position = opened.holding.last_position
+        self._last_arrival = opened.holding.last_arrival
         self._is_doubted = opened.is_doubted
         self._checkpoint_pages = checkpoint_pages
         self._queries = load_queries("sqlite.sql")
@@ -179,23 +183,15 @@ class SqliteJournal:
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
         """Make the items durable together; see the port."""
         require_well_formed(items)
-        batch = self._write(lambda: self._append(items))
-        if not self._has_files():
-            # The data was written to files that have no name any more, so it must not be acknowledged.
-            error = StoreLost(
-                f"the store {self._path}, or its log beside it, was deleted, moved or replaced under the server; "
-                "put the files back, or restore a backup, and start the server again"
-            )
-            self._fence(error)
-            raise error
-        self._remember(batch)
-        if self._log_pages >= self._checkpoint_pages:
-            self._checkpoint()
-        return batch.results
+        return self._make_durable(lambda batch: self._append(items, batch))
 
     async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Claim open executions of earlier openings, oldest first."""
-        taken = self._write(lambda: self._claim(limit))
+        taken, self._claimed_position = self._write(
+            lambda: claim_next(
+                self._connection, generation=self._generation, after=self._claimed_position, limit=limit
+            )
+        )
         for each in taken:
             self._heads.pop((each.namespace, each.execution_id), None)
         return taken
@@ -218,6 +214,28 @@ class SqliteJournal:
         rows = self.read(lambda: self.execute("list_due", self._generation, now_s, limit))
         with translate_errors(self._path):
             return [stored.claim() for stored in map(stored_of, rows) if isinstance(stored, Stored)]
+
+    async def read_settings(self) -> Mapping[tuple[str, str], bytes]:
+        """Read all settings, by namespace and name."""
+        return self.read(lambda: read_settings(self))
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        """Set or remove a setting durably, together with its action and request record."""
+        require_small(name, value)
+        return self._make_durable(
+            lambda batch: write_setting(self, batch, namespace, name, value, audit, request)
+        )
+
+    async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
+        """Record actions that changed nothing, durably."""
+        self._make_durable(lambda batch: batch.add_actions(actions))
 
     async def key(self) -> bytes:
         """Return the store's secret."""
@@ -327,6 +345,22 @@ class SqliteJournal:
 
     # Appending.
 
+    def _make_durable(self, act: Callable[[Batch], T]) -> T:
+        """Call `act` in a transaction, which fills a batch, and write the batch."""
+        result, batch = self._write(lambda: self._write_batch(act))
+        if not self._has_files():
+            # The data was written to files that have no name any more, so it must not be acknowledged.
+            error = StoreLost(
+                f"the store {self._path}, or its log beside it, was deleted, moved or replaced under the server; "
+                "put the files back, or restore a backup, and start the server again"
+            )
+            self._fence(error)
+            raise error
+        self._remember(batch)
+        if self._log_pages >= self._checkpoint_pages:
+            self._checkpoint()
+        return result
+
     def _decide(self, item: AppendItem, batch: Batch) -> AppendResult:
         """Add the item's rows to the batch, or return the conflict for which it is refused."""
         key = (item.namespace, item.execution_id)
@@ -347,48 +381,22 @@ class SqliteJournal:
 
         return batch.add(item, head, owner=self._generation)
 
-    def _append(self, items: Sequence[AppendItem]) -> Batch:
-        batch = Batch(self._last_position)
+    def _append(self, items: Sequence[AppendItem], batch: Batch) -> Sequence[AppendResult]:
         for item in items:
             batch.results.append(self._decide(item, batch))
-        before = self._connection.total_changes()
-        self._write_rows("update_execution", batch.rows)
-        self._write_rows("update_head", batch.ends)
-        if self._connection.total_changes() - before != len(batch.rows) + len(batch.ends):
+        return batch.results
+
+    def _write_batch(self, act: Callable[[Batch], T]) -> tuple[T, Batch]:
+        batch = Batch(self._last_position, self._last_arrival)
+        result = act(batch)
+        if not batch.write(self._connection):
             raise damaged(
                 self._path, "an execution does not end where this process, its only writer, left it"
             )
-        self._write_rows("insert_execution", batch.executions)
-        self._write_rows("insert_event", batch.events)
-        self._write_rows("insert_content", batch.contents)
-        self._write_rows("insert_request", batch.requests)
-        self._write_rows("insert_audit", batch.audit)
-        self._write_rows("insert_scope_entry", batch.scope_entries)
-        return batch
-
-    def _claim(self, limit: int) -> list[Claim | DamagedRow]:
-        taken: list[Claim | DamagedRow] = []
-        updates: list[Row] = []
-        rows = self.execute("list_claimable", self._generation, self._claimed_position, limit)
-        for stored in map(stored_of, rows):
-            if isinstance(stored, Stored):
-                head = stored.head._replace(owner=self._generation, owner_epoch=stored.head.owner_epoch + 1)
-                updates.append((head.owner, head.owner_epoch, checksum_of_head(head), head.position))
-                taken.append(stored._replace(head=head).claim())
-            else:
-                taken.append(stored)
-        self._write_rows("claim", updates)
-        if rows:
-            # Damaged rows are skipped and left unchanged.
-            self._claimed_position = cast("int", rows[-1][0])
-        return taken
-
-    def _write_rows(self, query: str, rows: list[Row]) -> None:
-        if rows:
-            self._connection.executemany(self._queries[query].sql, rows)
+        return result, batch
 
     def _remember(self, batch: Batch) -> None:
-        self._last_position = batch.last_position
+        self._last_position, self._last_arrival = batch.last_position, batch.last_arrival
         for key, head in batch.heads.items():
             if head.is_open:
                 self._heads[key] = head

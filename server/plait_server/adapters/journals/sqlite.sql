@@ -20,6 +20,10 @@ PRAGMA integrity_check(executions);
 -- Check the structure of the table, and of its indexes.
 PRAGMA integrity_check(requests);
 
+-- check_settings --
+-- Check the structure of the table, and of its indexes.
+PRAGMA integrity_check(settings);
+
 -- begin --
 -- Begin a writing transaction.
 BEGIN IMMEDIATE;
@@ -149,8 +153,80 @@ WHERE namespace = :namespace AND method = :method AND request_id = :request_id;
 
 -- insert_audit --
 -- Add an audit record.
-INSERT INTO audit (execution, number, time_s, kind, node_path, attempt, worker_id, detail, checksum)
-VALUES (:execution, :number, :time_s, :kind, :node_path, :attempt, :worker_id, :detail, :checksum);
+INSERT INTO audit (
+    arrival, execution, number, time_s, kind, node_path, attempt, worker_id, detail, checksum, namespace
+)
+VALUES (
+    :arrival, :execution, :number, :time_s, :kind, :node_path, :attempt, :worker_id, :detail, :checksum, :namespace
+);
+
+-- insert_action --
+-- Record who did what.
+INSERT INTO actions (
+    arrival, namespace, execution_id, time_s, principal, is_verified, method, target, detail, is_refused, checksum
+)
+VALUES (
+    :arrival, :namespace, :execution_id, :time_s, :principal, :is_verified, :method, :target, :detail, :is_refused,
+    :checksum
+);
+
+-- find_last_arrival --
+-- Read the highest number of an audit record or an action.
+SELECT max(coalesce((SELECT max(arrival) FROM audit), 0), coalesce((SELECT max(arrival) FROM actions), 0));
+
+-- list_actions --
+-- Read the actions of a namespace below a number, newest first.
+SELECT arrival, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), time_s, CAST(principal AS BLOB), is_verified,
+    CAST(method AS BLOB), CAST(target AS BLOB), CAST(detail AS BLOB), is_refused, CAST(checksum AS BLOB)
+FROM actions
+WHERE namespace = :namespace AND arrival < :before
+ORDER BY arrival DESC
+LIMIT :limit;
+
+-- list_actions_of_execution --
+-- Read the actions about an execution below a number, newest first.
+SELECT arrival, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), time_s, CAST(principal AS BLOB), is_verified,
+    CAST(method AS BLOB), CAST(target AS BLOB), CAST(detail AS BLOB), is_refused, CAST(checksum AS BLOB)
+FROM actions
+WHERE namespace = :namespace AND execution_id = :execution_id AND arrival < :before
+ORDER BY arrival DESC
+LIMIT :limit;
+
+-- list_namespace_audit --
+-- Read the audit records of a namespace's executions below a number, newest first.
+SELECT arrival, CAST(execution_id AS BLOB), CAST(identity AS BLOB), number, time_s, CAST(kind AS BLOB),
+    CAST(node_path AS BLOB), attempt, CAST(worker_id AS BLOB), CAST(detail AS BLOB), CAST(audit.checksum AS BLOB)
+FROM audit LEFT JOIN executions ON position = execution AND executions.namespace = audit.namespace
+WHERE audit.namespace = :namespace AND arrival < :before
+ORDER BY arrival DESC
+LIMIT :limit;
+
+-- list_execution_audit --
+-- Read the audit records of an execution below a number, newest first.
+SELECT arrival, CAST(execution_id AS BLOB), CAST(identity AS BLOB), audit.number, time_s, CAST(kind AS BLOB),
+    CAST(node_path AS BLOB), attempt, CAST(worker_id AS BLOB), CAST(detail AS BLOB), CAST(audit.checksum AS BLOB)
+FROM executions JOIN audit ON execution = position
+WHERE executions.namespace = :namespace AND execution_id = :execution_id AND arrival < :before
+ORDER BY number DESC
+LIMIT :limit;
+
+-- list_settings --
+-- Read all settings.
+SELECT namespace, name, CAST(value AS BLOB), CAST(checksum AS BLOB) FROM settings ORDER BY namespace, name;
+
+-- count_settings --
+-- Count the settings.
+SELECT count(*) FROM settings;
+
+-- write_setting --
+-- Set a setting.
+INSERT INTO settings (namespace, name, value, checksum)
+VALUES (:namespace, :name, :value, :checksum)
+ON CONFLICT (namespace, name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum;
+
+-- remove_setting --
+-- Remove a setting.
+DELETE FROM settings WHERE namespace = :namespace AND name = :name;
 
 -- list_audit --
 -- Read an execution's audit records, oldest first.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import apsw
+
 from plait_server.adapters.journals.conditions import Head
+from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite_rows import Row
 from plait_server.adapters.journals.verification import (
+    checksum_of_action,
     checksum_of_audit,
     checksum_of_content_key,
     checksum_of_head,
@@ -16,6 +21,7 @@ from plait_server.adapters.journals.verification import (
     pack_sequences,
 )
 from plait_server.errors import InvariantViolated
+from plait_server.ports.audit import ActionRecord
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
@@ -32,6 +38,8 @@ class Batch:
 
     last_position: int
     """The highest position assigned so far."""
+    last_arrival: int
+    """The highest number of an audit record or an action assigned so far."""
     results: list[AppendResult] = field(default_factory=list[AppendResult])
     """One for each item that was decided."""
     heads: dict[tuple[str, str], Head] = field(default_factory=dict[tuple[str, str], Head])
@@ -56,6 +64,8 @@ class Batch:
     """For `insert_audit`."""
     scope_entries: list[Row] = field(default_factory=list[Row])
     """For `insert_scope_entry`."""
+    actions: list[Row] = field(default_factory=list[Row])
+    """For `insert_action`."""
     event_bytes: int = 0
 
     def add(self, item: AppendItem, head: Head | None, *, owner: int) -> Appended:
@@ -123,23 +133,74 @@ class Batch:
         self._add_records(item, new)
         return Appended(last_sequence=sequence)
 
+    def write(self, connection: apsw.Connection) -> bool:
+        """Write the rows, in the caller's transaction; return whether every execution ended where its item expected."""
+        queries = load_queries("sqlite.sql")
+
+        def write(query: str, rows: list[Row]) -> None:
+            if rows:
+                connection.executemany(queries[query].sql, rows)
+
+        before = connection.total_changes()
+        write("update_execution", self.rows)
+        write("update_head", self.ends)
+        if connection.total_changes() - before != len(self.rows) + len(self.ends):
+            return False
+        write("insert_execution", self.executions)
+        write("insert_event", self.events)
+        write("insert_content", self.contents)
+        write("insert_request", self.requests)
+        write("insert_audit", self.audit)
+        write("insert_scope_entry", self.scope_entries)
+        write("insert_action", self.actions)
+        return True
+
+    def add_action(self, namespace: str, action: ActionRecord) -> None:
+        """Add an action of a namespace."""
+        self.last_arrival += 1
+        self.actions.append(
+            (
+                self.last_arrival,
+                namespace,
+                action.execution_id,
+                action.time_s,
+                action.principal,
+                action.is_verified,
+                action.method,
+                action.target,
+                action.detail,
+                action.is_refused,
+                checksum_of_action(namespace, self.last_arrival, action),
+            )
+        )
+
+    def add_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
+        """Add actions, each of a namespace."""
+        for namespace, action in actions:
+            self.add_action(namespace, action)
+
+    def add_request(self, namespace: str, request: RequestRecord) -> None:
+        """Add the record of a request that nothing conflicts with."""
+        request_key = (namespace, request.method, request.request_id)
+        self.records[request_key] = request
+        self.requests.append(
+            (
+                *request_key,
+                request.fingerprint,
+                request.execution_id,
+                checksum_of_request(namespace, request),
+            )
+        )
+
     def _add_records(self, item: AppendItem, head: Head) -> None:
         for digest, content in item.contents.items():
             self.contents.append(
                 (item.namespace, digest, checksum_of_content_key(item.namespace, digest), content)
             )
-        request = item.request
-        if request is not None:
-            request_key = (item.namespace, request.method, request.request_id)
-            self.records[request_key] = request
-            self.requests.append(
-                (
-                    *request_key,
-                    request.fingerprint,
-                    request.execution_id,
-                    checksum_of_request(item.namespace, request),
-                )
-            )
+        if item.request is not None:
+            self.add_request(item.namespace, item.request)
+        if item.action is not None:
+            self.add_action(item.namespace, item.action)
         for scope_path, sequences in item.scope_entries:
             packed = pack_sequences(sequences)
             self.scope_entries.append(
@@ -152,8 +213,10 @@ class Batch:
                 )
             )
         for number, audit in enumerate(item.audit, start=head.audit_count - len(item.audit) + 1):
+            self.last_arrival += 1
             self.audit.append(
                 (
+                    self.last_arrival,
                     head.position,
                     number,
                     audit.time_s,
@@ -163,5 +226,6 @@ class Batch:
                     audit.worker_id,
                     audit.detail,
                     checksum_of_audit(head.identity, number, audit),
+                    item.namespace,
                 )
             )

@@ -141,6 +141,12 @@ def _check_rows(image: Image, check: StoreCheck) -> None:
             check.add("the record of a request: damaged")
         else:
             check.requests += 1
+    for setting in image.settings():
+        if setting is None:
+            check.add("a setting: damaged")
+    for action in image.actions():
+        if action is None:
+            check.add("a record of who did what: damaged")
     for position in range(1, image.last_position() + 1):
         match image.execution(position):
             case None if image.has_trace(position):
@@ -164,6 +170,8 @@ def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> s
         return f"event {len(events) + 1} is damaged or missing"
     try:
         image.audit(stored)
+        if len(image.arrivals(stored)) != stored.head.audit_count:
+            return "its audit records are not listed; `plait store salvage` lists them"
         scopes: dict[str, list[int]] = {}
         decoded = decode_events(events)
         for entry in index_by_scope(decoded):

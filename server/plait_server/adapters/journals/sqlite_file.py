@@ -49,6 +49,8 @@ class Holding:
     """The store's secret."""
     last_position: int
     """The highest position ever assigned to an execution."""
+    last_arrival: int
+    """The highest number of an audit record or an action."""
 
 
 def require_store(path: Path, *, remedy: str = "name the store that there is") -> None:
@@ -171,11 +173,12 @@ def has_whole_structure(connection: apsw.Connection, path: Path) -> bool:
         # After the first access, which turns the checksums on.
         connection.pragma("checksum_verification", 0)
         found = [
-            fetch(connection, queries[name]) for name in ("check_store", "check_executions", "check_requests")
+            fetch(connection, queries[name])
+            for name in ("check_store", "check_executions", "check_requests", "check_settings")
         ]
     except (apsw.Error, UnicodeDecodeError):
         return False
-    if found != [[("ok",)]] * 3:
+    if found != [[("ok",)]] * 4:
         return False
     logger.error(
         "a page of the store %s is damaged; the server goes on, because its structure is intact, and affected "
@@ -252,10 +255,16 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
     taken = StoreRow(found.key, found.generation + 1, owner, os.getpid(), socket.gethostname(), 0)
     fetch(connection, queries["take_store"], *taken[1:], taken.checksum())
     _raise_epochs(connection, found.epoch_jump)
+    arrival = fetch(connection, queries["find_last_arrival"])
     fetch(connection, queries["commit"])
-    match last:
-        case [(int(last_position),)]:
-            return Holding(generation=taken.generation, key=taken.key, last_position=last_position)
+    match last, arrival:
+        case [(int(last_position),)], [(int(last_arrival),)]:
+            return Holding(
+                generation=taken.generation,
+                key=taken.key,
+                last_position=last_position,
+                last_arrival=last_arrival,
+            )
         case _:
             raise damaged(path, "the number of the newest execution")
 

@@ -20,9 +20,11 @@ from plait_server.adapters.journals.sqlite_rows import (
     UnexpectedRow,
     Value,
     audit_of,
+    entry_of_action,
     fetch,
     record_of,
     sequences_of,
+    setting_of,
     store_of,
     stored_of,
 )
@@ -35,7 +37,8 @@ from plait_server.core.run.events import Event, ExecutionSubmitted
 from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.encoding.event_codec import decode_event
 from plait_server.errors import EventDamaged
-from plait_server.ports.journal import AuditRecord, DamagedRow, RequestRecord, chain
+from plait_server.ports.audit import ActionRecord, AuditRecord
+from plait_server.ports.journal import DamagedRow, RequestRecord, chain
 
 # A row has at least 60 bytes, which bounds the search if a counter is damaged.
 _ROWS_OF_PAGE_MAX = 64
@@ -149,6 +152,37 @@ class Image:
             sequences = sequences_of([tuple(entry)], stored.head.identity, stored.execution_id, scope_path)
             found.setdefault(scope_path, []).extend(sequences)
         return found
+
+    def arrivals(self, stored: Stored) -> list[int]:
+        """Return where the audit records of an execution stand in the lists; fewer than it has if one is damaged."""
+        found: list[int] = []
+        for row in self._fetch("list_arrivals", stored.head.position):
+            match row:
+                case (int(), int(arrival), bytes(namespace)) if (
+                    0 < arrival <= self._rows_max and namespace == stored.namespace.encode()
+                ):
+                    found.append(arrival)
+                case _:
+                    break
+        return found
+
+    def settings(self) -> Iterator[tuple[str, str, bytes] | None]:
+        """Read all settings, None for each that is damaged."""
+        try:
+            for row in self._connection.execute(self._queries["list_settings"].sql):
+                try:
+                    yield setting_of(cast("Row", row))
+                except UnexpectedRow:
+                    yield None
+        except (apsw.Error, UnicodeDecodeError):
+            yield None
+
+    def actions(self) -> Iterator[tuple[str, int, ActionRecord] | None]:
+        """Read all actions with their namespaces and numbers, None for each that is damaged."""
+        for number, row in self._rows("find_last_action", "find_action"):
+            namespace = row[1].decode(errors="replace") if row and isinstance(row[1], bytes) else ""
+            record = entry_of_action(row, namespace).record if row else None
+            yield (namespace, number, record) if isinstance(record, ActionRecord) else None
 
     def requests(self) -> Iterator[tuple[str, RequestRecord] | None]:
         """Read the records of all requests, None for each that is damaged; both ends if the middle is damaged."""

@@ -49,6 +49,21 @@ SELECT namespace, method, request_id, CAST(fingerprint AS BLOB), execution_id, C
 FROM requests
 ORDER BY namespace DESC, method DESC, request_id DESC;
 
+-- list_arrivals --
+-- Read where the audit records of an execution stand in the lists.
+SELECT number, arrival, CAST(namespace AS BLOB) FROM audit WHERE execution = :execution ORDER BY number;
+
+-- find_last_action --
+-- Read the number of the newest action.
+SELECT max(arrival) FROM actions;
+
+-- find_action --
+-- Read an action by its number.
+SELECT arrival, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), time_s, CAST(principal AS BLOB), is_verified,
+    CAST(method AS BLOB), CAST(target AS BLOB), CAST(detail AS BLOB), is_refused, CAST(checksum AS BLOB)
+FROM actions
+WHERE arrival = :number;
+
 -- check_all --
 -- Check the structure of everything.
 PRAGMA integrity_check(1000);

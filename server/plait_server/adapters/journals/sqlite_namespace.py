@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from plait_server.adapters.journals.conditions import Head
-from plait_server.adapters.journals.sqlite_rows import Stored, Value, audit_of, sequences_of, stored_of
+from plait_server.adapters.journals.sqlite_rows import (
+    Stored,
+    Value,
+    audit_of,
+    entry_of_action,
+    entry_of_audit,
+    sequences_of,
+    stored_of,
+)
 from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
     damaged_content,
@@ -17,8 +25,8 @@ from plait_server.adapters.journals.verification import (
     verify_scope_page,
 )
 from plait_server.errors import ExecutionNotFound
+from plait_server.ports.audit import AuditEntry, AuditRecord
 from plait_server.ports.journal import (
-    AuditRecord,
     DamagedRow,
     EventPage,
     ListedExecution,
@@ -124,6 +132,25 @@ class SqliteNamespaceJournal:
                 return []
             records = [audit_of(row) for row in self._journal.execute("list_audit", head.position, limit)]
             return verify_audit(records, execution_id=execution_id, head=head, limit=limit)
+
+        return self._journal.read(read)
+
+    async def list_audit(
+        self, *, execution_id: str | None, before: int | None, limit: int
+    ) -> Sequence[AuditEntry]:
+        """List actions and audit records newest first, from below the position `before` on."""
+        bound = _POSITION_MAX if before is None else before
+        if execution_id is None:
+            queries, key = ("list_actions", "list_namespace_audit"), [self._namespace]
+        else:
+            queries = ("list_actions_of_execution", "list_execution_audit")
+            key = [self._namespace, execution_id]
+
+        def read() -> list[AuditEntry]:
+            actions, records = (self._journal.execute(query, *key, bound, limit) for query in queries)
+            entries = [entry_of_action(row, self._namespace) for row in actions]
+            entries.extend(map(entry_of_audit, records))
+            return sorted(entries, key=lambda entry: -entry.position)[:limit]
 
         return self._journal.read(read)
 

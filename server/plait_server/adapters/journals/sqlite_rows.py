@@ -14,17 +14,20 @@ import apsw
 from plait_server.adapters.journals.conditions import Head
 from plait_server.adapters.journals.queries import Query
 from plait_server.adapters.journals.verification import (
+    checksum_of_action,
+    checksum_of_audit,
     checksum_of_content_key,
     checksum_of_head,
     checksum_of_request,
     checksum_of_scope_entry,
+    checksum_of_setting,
     checksum_of_words,
     damaged_scope,
     digest_of_row,
     unpack_sequences,
 )
+from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import (
-    AuditRecord,
     Claim,
     DamagedRow,
     ExecutionRow,
@@ -257,6 +260,76 @@ def audit_of(row: Row) -> tuple[int, AuditRecord, bytes]:
         case _:
             nothing = AuditRecord(time_s=0.0, kind="", node_path="", attempt=0, worker_id="", detail="")
             return 0, nothing, b""
+
+
+def entry_of_audit(row: Row) -> AuditEntry:
+    """Return the entry in a row of `list_namespace_audit` or `list_execution_audit`."""
+    match row:
+        case (int(arrival), bytes(execution_id), bytes(identity), *values):
+            number, record, checksum = audit_of(tuple(values))
+            is_whole = checksum == checksum_of_audit(identity, number, record)
+            return AuditEntry(
+                position=arrival, execution_id=_text(execution_id), record=record if is_whole else None
+            )
+        case (int(arrival), *_):
+            return AuditEntry(position=arrival, execution_id="", record=None)
+        case _:
+            raise UnexpectedRow("the number of an audit record")
+
+
+def entry_of_action(row: Row, namespace: str) -> AuditEntry:
+    """Return the entry in a row of `list_actions`."""
+    match row:
+        case (
+            int(arrival),
+            bytes(namespace_bytes),
+            bytes(execution_id),
+            float(time_s),
+            bytes(principal),
+            0 | 1 as is_verified,
+            bytes(method),
+            bytes(target),
+            bytes(detail),
+            0 | 1 as is_refused,
+            bytes(checksum),
+        ):
+            record = ActionRecord(
+                time_s=time_s,
+                principal=_text(principal),
+                is_verified=bool(is_verified),
+                method=_text(method),
+                execution_id=_text(execution_id),
+                target=_text(target),
+                detail=_text(detail),
+                is_refused=bool(is_refused),
+            )
+            is_whole = _text(namespace_bytes) == namespace and checksum == checksum_of_action(
+                namespace, arrival, record
+            )
+            return AuditEntry(
+                position=arrival,
+                execution_id=record.execution_id if is_whole else "",
+                record=record if is_whole else None,
+            )
+        case (int(arrival), *_):
+            return AuditEntry(position=arrival, execution_id="", record=None)
+        case _:
+            raise UnexpectedRow("the number of an action")
+
+
+def setting_of(row: Row) -> tuple[str, str, bytes]:
+    """Return namespace, name and value in a row of `list_settings`.
+
+    Raises:
+        UnexpectedRow: it is damaged.
+    """
+    match row:
+        case (str(namespace), str(name), bytes(value), bytes(checksum)) if (
+            checksum_of_setting(namespace, name, value) == checksum
+        ):
+            return namespace, name, value
+        case _:
+            raise UnexpectedRow("a setting")
 
 
 def sequences_of(

@@ -19,6 +19,7 @@ import apsw
 from plait_server.adapters.journals.conditions import Head
 from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.adapters.journals.sqlite_batch import Batch
 from plait_server.adapters.journals.sqlite_errors import translate_errors
 from plait_server.adapters.journals.sqlite_file import connect, refused, require_absent, require_store
 from plait_server.adapters.journals.sqlite_image import Image, StoredEvent, decode_events, index_by_scope
@@ -31,6 +32,7 @@ from plait_server.adapters.journals.verification import (
     checksum_of_head,
     checksum_of_request,
     checksum_of_scope_entry,
+    checksum_of_setting,
     digest_of_row,
     pack_sequences,
 )
@@ -41,7 +43,8 @@ from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
 from plait_server.errors import EventDamaged
-from plait_server.ports.journal import AuditRecord, ExecutionRow, chain_start
+from plait_server.ports.audit import AuditRecord
+from plait_server.ports.journal import ExecutionRow, chain_start
 
 EPOCH_JUMP: Final = 1_000_000
 """What is added to the epochs of a copy: more than the number of openings, so that no earlier writer fits."""
@@ -149,6 +152,8 @@ class _Writer:
         self._salvage = salvage
         self._numbers: dict[tuple[str, str], int] = {}
         """Namespace and digest -> number of the content."""
+        self._arrivals: set[int] = {0}
+        """The numbers of the actions and audit records that were saved."""
 
     def write(self) -> None:
         """Write everything, in the caller's transaction."""
@@ -169,9 +174,29 @@ class _Writer:
             checksum = checksum_of_request(namespace, request)
             words = (request.method, request.request_id, request.fingerprint, request.execution_id)
             self._insert("insert_request", namespace, *words, checksum)
+        self._write_settings_and_actions()
         namespaces = sorted({namespace for namespace, _ in self._numbers})
         for position in range(1, self._image.last_position() + 1):
             self._save(position, namespaces)
+
+    def _write_settings_and_actions(self) -> None:
+        for setting in self._image.settings():
+            if setting is None:
+                self._salvage.lost.append(
+                    "a setting: damaged; look at the limits and the namespaces' settings"
+                )
+            else:
+                self._insert("write_setting", *setting, checksum_of_setting(*setting))
+        batch = Batch(last_position=0, last_arrival=0)
+        for action in self._image.actions():
+            if action is None:
+                self._salvage.lost.append("a record of who did what: damaged")
+                continue
+            namespace, arrival, record = action
+            batch.last_arrival = arrival - 1
+            batch.add_action(namespace, record)
+            self._arrivals.add(arrival)
+        batch.write(self._connection)
 
     def _save(self, position: int, namespaces: list[str]) -> None:
         found = self._image.execution(position)
@@ -278,7 +303,12 @@ class _Writer:
         )
         for event in events:
             self._insert("insert_event", head.position, *event)
+        arrivals = self._image.arrivals(stored)
         for number, record in enumerate(audit, start=1):
+            arrival = arrivals[number - 1] if number <= len(arrivals) else 0
+            if arrival in self._arrivals:
+                arrival = max(self._arrivals) + 1
+            self._arrivals.add(arrival)
             values: Row = (
                 record.time_s,
                 record.kind,
@@ -289,10 +319,12 @@ class _Writer:
             )
             self._insert(
                 "insert_audit",
+                arrival,
                 head.position,
                 number,
                 *values,
                 checksum_of_audit(head.identity, number, record),
+                stored.namespace,
             )
         self._index(stored, events)
         self._salvage.executions += 1

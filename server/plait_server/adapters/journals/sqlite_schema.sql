@@ -70,7 +70,7 @@ CREATE TABLE contents (
     PRIMARY KEY (namespace, digest)
 ) STRICT;
 
--- What changed nothing and must not be forgotten.
+-- What changed nothing and must not be forgotten. `arrival` is counted together with that of `actions`.
 CREATE TABLE audit (
     arrival INTEGER PRIMARY KEY,
     execution INTEGER NOT NULL,      -- `executions.position`
@@ -82,9 +82,12 @@ CREATE TABLE audit (
     worker_id TEXT NOT NULL,
     detail TEXT NOT NULL,
     checksum BLOB NOT NULL
-) STRICT;
+, namespace TEXT NOT NULL DEFAULT '') STRICT;
 
 CREATE UNIQUE INDEX audit_of_execution ON audit (execution, number);
+
+-- Lists: `arrival` follows by itself.
+CREATE INDEX audit_listed ON audit (namespace);
 
 -- Which events are about which nested scope; made anew of the events by a salvage. A row a scope that has ended, or for
 -- each few hundred of its events: a row an event would change a page for each of them where many scopes are open.
@@ -96,3 +99,31 @@ CREATE TABLE scope_entries (
     checksum BLOB NOT NULL,
     PRIMARY KEY (execution, scope_path, last_sequence)
 ) STRICT, WITHOUT ROWID;
+
+-- What was set through the API: limits, and settings of namespaces. Read once, at the start.
+CREATE TABLE settings (
+    namespace TEXT NOT NULL,         -- Empty for the server's own.
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    checksum BLOB NOT NULL,
+    PRIMARY KEY (namespace, name)
+) STRICT, WITHOUT ROWID;
+
+-- Who did what. `arrival` is counted together with that of `audit`.
+CREATE TABLE actions (
+    arrival INTEGER PRIMARY KEY,
+    namespace TEXT NOT NULL,
+    execution_id TEXT NOT NULL,      -- Empty if it is not about one execution.
+    time_s REAL NOT NULL,
+    principal TEXT NOT NULL,
+    is_verified INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    target TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    is_refused INTEGER NOT NULL,
+    checksum BLOB NOT NULL
+) STRICT;
+
+-- Lists: `arrival` follows by itself.
+CREATE INDEX actions_listed ON actions (namespace);
+CREATE INDEX actions_of_execution ON actions (namespace, execution_id);

@@ -14,9 +14,9 @@ from typing import Final
 
 from plait_server.adapters.journals.conditions import Head
 from plait_server.errors import EventDamaged
+from plait_server.ports.audit import ActionRecord, AuditRecord
 from plait_server.ports.journal import (
     CHECKSUM_BYTES,
-    AuditRecord,
     EventPage,
     ExecutionRow,
     RequestRecord,
@@ -62,6 +62,28 @@ def checksum_of_audit(identity: bytes, number: int, record: AuditRecord) -> byte
         record.detail,
     )
     return checksum_of_words(b"plait audit", words)
+
+
+def checksum_of_action(namespace: str, arrival: int, record: ActionRecord) -> bytes:
+    """Return the checksum of an action, with its number and its namespace."""
+    words = (
+        namespace,
+        str(arrival),
+        record.time_s.hex(),
+        record.principal,
+        str(record.is_verified),
+        record.method,
+        record.execution_id,
+        record.target,
+        record.detail,
+        str(record.is_refused),
+    )
+    return checksum_of_words(b"plait action", words)
+
+
+def checksum_of_setting(namespace: str, name: str, value: bytes) -> bytes:
+    """Return the checksum of a setting."""
+    return checksum_of_words(b"plait setting", (namespace, name, value.hex()))
 
 
 def checksum_of_content_key(namespace: str, digest: str) -> bytes:

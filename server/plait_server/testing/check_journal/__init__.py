@@ -13,7 +13,7 @@ Prior art: trio's `testing.check_one_way_stream`.
 from collections.abc import Sequence
 from typing import Final
 
-from plait_server.testing.check_journal import appends, reads, scopes
+from plait_server.testing.check_journal import appends, reads, scopes, settings
 from plait_server.testing.check_journal.store import Check, StoreUnderTest
 
 __all__ = ["CHECKS", "Check", "StoreUnderTest"]
@@ -51,6 +51,12 @@ CHECKS: Final[Sequence[Check]] = (
     scopes.check_scopes_are_bound_to_their_execution,
     scopes.check_a_refused_item_indexes_nothing,
     scopes.check_damage_is_found_in_scopes,
+    settings.check_settings_are_kept,
+    settings.check_settings_are_bounded,
+    settings.check_a_setting_s_request_is_recorded,
+    settings.check_actions_are_listed_newest_first,
+    settings.check_a_refused_item_records_no_action,
+    settings.check_the_audit_is_of_its_namespace,
 )
 """Every check, in the order of the rules. Rule 4 is about faults that a store must be made to have: those
 need tests of the store's own."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from plait_server.errors import ExecutionNotFound
-from plait_server.ports.journal import Appended, AppendItem, AuditRecord, ExecutionRow, Journal, RequestRecord
+from plait_server.ports.audit import AuditRecord
+from plait_server.ports.journal import Appended, AppendItem, ExecutionRow, Journal, RequestRecord
 
 NAMESPACE: Final = "namespace-a"
 OTHER_NAMESPACE: Final = "namespace-b"

@@ -31,6 +31,10 @@ class StoreUnderTest(Protocol):
         """Exchange all that is kept under two keys (namespace and execution id), behind the store's back."""
         ...
 
+    async def fill_settings(self, count: int) -> None:
+        """Add that many settings of the server, which has none. No opening is in use."""
+        ...
+
 
 Check: TypeAlias = Callable[[StoreUnderTest], Awaitable[None]]
 """Raises AssertionError, or what the store raises, if the store breaks a rule."""

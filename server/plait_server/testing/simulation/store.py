@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,11 +25,11 @@ from plait_server.core.run.states import AttemptOutcome, NodeState
 from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
 from plait_server.errors import JournalFull, JournalUnavailable, PlaitError
+from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
     AppendResult,
-    AuditRecord,
     Claim,
     DamagedRow,
     EventPage,
@@ -38,6 +38,7 @@ from plait_server.ports.journal import (
     NamespaceJournal,
     RequestRecord,
     ScopePage,
+    SettingResult,
     Verification,
 )
 
@@ -284,6 +285,34 @@ class TappedJournal:
         """List sleeping executions whose due time has come."""
         return await self._inner.list_due(now_s=now_s, limit=limit)
 
+    async def read_settings(self) -> Mapping[tuple[str, str], bytes]:
+        """Read all settings."""
+        return await self._inner.read_settings()
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        """Set or remove a setting."""
+        if self.is_full:
+            raise JournalFull
+        self.come_to(BreakPoint.BEFORE_APPEND)
+        result = await self._inner.write_setting(namespace, name, value, audit, request)
+        self.come_to(BreakPoint.AFTER_APPEND)
+        return result
+
+    async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
+        """Record actions that changed nothing."""
+        if self.is_full:
+            raise JournalFull
+        self.come_to(BreakPoint.BEFORE_APPEND)
+        await self._inner.write_actions(actions)
+        self.come_to(BreakPoint.AFTER_APPEND)
+
     async def key(self) -> bytes:
         """Return the store's secret."""
         return await self._inner.key()
@@ -363,3 +392,10 @@ class TappedNamespace:
         """Read the audit of an execution."""
         self._journal.come_to(BreakPoint.READ)
         return await self._inner.read_audit(execution_id, limit=limit)
+
+    async def list_audit(
+        self, *, execution_id: str | None, before: int | None, limit: int
+    ) -> Sequence[AuditEntry]:
+        """List actions and audit records newest first."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.list_audit(execution_id=execution_id, before=before, limit=limit)
