@@ -253,7 +253,7 @@ class SqliteJournal:
             # First, because an empty log of a store in use counts as damage. If the log stays, it is only checked
             # less strictly.
             with contextlib.suppress(OSError):
-                self._lock.note_use(is_used=False)
+                self._lock.note_end()
             self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.crash()
 
@@ -413,12 +413,15 @@ class SqliteJournal:
         """Write by calling `act`, a second time in a new transaction if it met a damaged page."""
         try:
             with self._transaction():
-                return act()
+                result = act()
         except StoreDamaged as error:
             if self._can_go_on(error):
                 return self._write(act)
             self._fence(error)
             raise
+        if self._log_pages:
+            self._lock.note_log(self._log_pages)
+        return result
 
     def _can_go_on(self, error: StoreDamaged) -> bool:
         """After damage in a page, return whether the rows' own checksums suffice; if so, rely on them from now on."""

@@ -88,10 +88,10 @@ def check_store(path: Path) -> StoreCheck:
             if not is_page_damage(error):
                 raise
             return check
-        if log is None and lock.was_left_in_use:
+        if log is None and lock.acknowledged is not None:
             check.add("log: gone, though the store was in use")
         if log is not None:
-            state = judge_log(log, frames_taken=taken, is_same_boot=lock.was_left_in_use)
+            state = judge_log(log, frames_taken=taken, acknowledged=lock.acknowledged)
             if state is LogState.DAMAGED:
                 check.add(f"log: damaged after frame {taken} of {log.frame_count}; the rest was not checked")
         if is_in_log:

@@ -18,7 +18,14 @@ from apsw import sqlite_extra
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
 from plait_server.adapters.journals.sqlite_lock import StoreLock
-from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, Log, LogState, judge_log, read_log
+from plait_server.adapters.journals.sqlite_log import (
+    PAGE_BYTES,
+    Acknowledged,
+    Log,
+    LogState,
+    judge_log,
+    read_log,
+)
 from plait_server.adapters.journals.sqlite_rows import Stored, StoreRow, fetch, store_of, stored_of
 from plait_server.adapters.journals.verification import checksum_of_head
 from plait_server.errors import JournalUnavailable, StoreExists, StoreMissing, StoreTooNew, StoreTooOld
@@ -222,8 +229,8 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
     connection.pragma("cache_size", -_CACHE_KIB)
     connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
     if not is_empty:
-        _require_whole_log(connection, path, log, is_same_boot=lock.was_left_in_use)
-    lock.note_use(is_used=False)
+        _require_whole_log(connection, path, log, lock.acknowledged)
+    lock.note_end()
     # Data that a failed flush left in a log must be durable before anything is appended to it; the
     # whole log is written into the database and restarted.
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -379,17 +386,17 @@ def refused(path: Path, error: OSError) -> JournalUnavailable:
 
 
 def _require_whole_log(
-    connection: apsw.Connection, path: Path, log: Log | None, *, is_same_boot: bool
+    connection: apsw.Connection, path: Path, log: Log | None, acknowledged: Acknowledged | None
 ) -> None:
     if log is None:
-        if is_same_boot:
+        if acknowledged is not None:
             raise damaged(
                 path,
                 f"its log, which the last server left, is gone (if you put a backup here, delete {path.name}.lock)",
             )
         return
     frames_taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    state = judge_log(log, frames_taken=frames_taken, is_same_boot=is_same_boot)
+    state = judge_log(log, frames_taken=frames_taken, acknowledged=acknowledged)
     match state:
         case LogState.WHOLE:
             pass

@@ -2,17 +2,21 @@
 
 SQLite uses the frames of a log up to the last transaction whose checksums fit, and silently ignores the rest. After a
 crash the rest is a transaction that was never acknowledged; after a flipped bit it is everything acknowledged since.
-The headers of the frames distinguish the two, without the checksums of all frames (62 us each in Python, a header 0.4):
+
+After a kill the log alone does not distinguish the two. SQLite writes a frame in two steps, first its header, and Linux
+may stop a write between two pages of the file. So a kill may leave the header of the last frame before a page, or the
+end of one, of an earlier use of the file. That is often the same page of the database, and may differ in a single word,
+as if a bit had flipped: page 1 does, in the size of the database. What was written is not lost, though, flushed or
+not. So after each commit, before it is acknowledged, the lock file is told how many frames there are (`Acknowledged`):
+it is damage if SQLite accepts fewer, and no damage otherwise, whatever follows.
+
+After a power cut that number is worth nothing, because it is not flushed. The headers of the frames must do then:
 
 - Each restart of a log draws new salts, and each frame carries them, so frames of earlier uses are recognized. A frame
   with only one matching salt belongs to this use too, and is damaged.
 - A transaction is flushed before it is acknowledged, and before the next one is written. So if a later transaction
   follows rejected frames, their transaction was acknowledged: damage.
-- A power cut may tear the last transaction, which may not have been flushed. A kill alone tears nothing that was
-  written: after one, a rejected frame of a completely written transaction means damage.
-- But SQLite writes a frame in two steps, so a kill may leave the header of the last frame before a page of another.
-  Such a page differs everywhere; damage differs in one word. The checksum is linear (two sums modulo 2**32), so each
-  word has one change that would explain a wrong sum, if any: if one word explains both sums, the frame was damaged.
+- The last transaction may not have been flushed, so its frames may be torn. Damage in it is taken for that.
 
 Format: https://www.sqlite.org/walformat.html
 """
@@ -40,19 +44,26 @@ _WORD: Final = 1 << 32
 # A frame's checksum covers the first two words of its header, then its page.
 _WORDS: Final = 2 + PAGE_BYTES // 4
 
-# A transaction with more frames is not examined frame by frame, which would take over 0.25 s.
-_FRAMES_SUMMED_MAX: Final = 4096
-
 
 class LogState(enum.Enum):
     """What follows the frames that SQLite accepted."""
 
     WHOLE = "whole"
-    """Nothing, or a transaction that was not completely written."""
+    """Nothing, or a transaction that was never acknowledged."""
     TORN = "torn"
     """A transaction that a power cut tore before it was flushed, and so before it was acknowledged."""
     DAMAGED = "damaged"
     """A transaction that was acknowledged."""
+
+
+class Acknowledged(NamedTuple):
+    """How much of a log holds acknowledged transactions."""
+
+    salt_1: int
+    salt_2: int
+    """Those of the log's use."""
+    frames: int
+    """The number of its first frames."""
 
 
 class Frame(NamedTuple):
@@ -82,7 +93,7 @@ class Log:
             _MAGIC,
             _VERSION,
             PAGE_BYTES,
-        ) and self._sum(0, 24, (0, 0)) == self._header_sums
+        ) and _add(content[:24], self._order, (0, 0)) == self._header_sums
         self.frame_count = (len(content) - HEADER_BYTES) // FRAME_BYTES
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
@@ -139,20 +150,8 @@ class Log:
                 content = struct.pack(f"{self._order}{_WORDS}I", *words)
             yield int.from_bytes(content[:4]), content[8:]
 
-    def sums_of(self, frame: Frame) -> tuple[int, int]:
-        """Return the checksum of a frame, computed from the one stored before it; takes 62 us."""
-        before = self._header_sums
-        if frame.number:
-            former = self.frame(frame.number - 1)
-            before = former.sum_1, former.sum_2
-        begin = self._offset(frame.number)
-        return self._sum(begin + FRAME_HEADER_BYTES, PAGE_BYTES, self._sum(begin, 8, before))
-
     def _offset(self, number: int) -> int:
         return HEADER_BYTES + number * FRAME_BYTES
-
-    def _sum(self, begin: int, count: int, sums: tuple[int, int]) -> tuple[int, int]:
-        return _add(self._content[begin : begin + count], self._order, sums)
 
 
 def read_log(database: Path) -> Log | None:
@@ -167,37 +166,34 @@ def read_log(database: Path) -> Log | None:
         return None
 
 
-def judge_log(log: Log, *, frames_taken: int, is_same_boot: bool) -> LogState:
+def judge_log(log: Log, *, frames_taken: int, acknowledged: Acknowledged | None) -> LogState:
     """Return what follows the frames that SQLite accepted.
 
     Args:
         log: The log, before anything is written to it.
         frames_taken: The number of frames that SQLite reports after its recovery.
-        is_same_boot: Whether the machine has not restarted since the log was written.
+        acknowledged: What the lock file says; None if the machine has restarted since.
     """
     if not log.has_header:
         # SQLite accepts nothing then. A header is flushed before the first frame after it is written.
-        return LogState.DAMAGED if is_same_boot or log.has_salts_of(log.frame(0)) else LogState.TORN
+        is_damaged = acknowledged is not None or log.has_salts_of(log.frame(0))
+        return LogState.DAMAGED if is_damaged else LogState.TORN
+    if acknowledged is not None:
+        return LogState.WHOLE if _has_acknowledged(log, frames_taken, acknowledged) else LogState.DAMAGED
     rest = [frame for frame in log.frames(frames_taken) if log.is_of_this_use(frame)]
     ends = [frame.number for frame in rest if frame.commit]
     if ends and ends[0] != rest[-1].number:
         return LogState.DAMAGED
-    if not is_same_boot:
-        return LogState.TORN if ends else LogState.WHOLE
-    return LogState.DAMAGED if _has_damage(log, rest, is_ended=bool(ends)) else LogState.WHOLE
+    return LogState.TORN if ends else LogState.WHOLE
 
 
-def _has_damage(log: Log, rest: list[Frame], *, is_ended: bool) -> bool:
-    """Return whether only damage, and no kill, explains why SQLite rejected the last transaction."""
-    for frame in rest[:_FRAMES_SUMMED_MAX]:
-        if [frame.salt_1, frame.salt_2] != log.salts:
-            return True
-        sums = log.sums_of(frame)
-        stored = frame.sum_1, frame.sum_2
-        if sums != stored:
-            is_last = frame is rest[-1]
-            return (is_ended and not is_last) or _find_wrong_word(sums, stored) is not None
-    return is_ended
+def _has_acknowledged(log: Log, frames_taken: int, acknowledged: Acknowledged) -> bool:
+    """Return whether SQLite accepted everything acknowledged."""
+    if log.salts == [acknowledged.salt_1, acknowledged.salt_2]:
+        return frames_taken >= acknowledged.frames
+    # Only a log that is wholly in the database is restarted. That adds one to the first salt, so a lower one is that of
+    # an earlier use, whose header has come back.
+    return 0 < (log.salts[0] - acknowledged.salt_1) % _WORD < _WORD // 2
 
 
 class WrongWord(NamedTuple):

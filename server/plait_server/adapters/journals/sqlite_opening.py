@@ -56,7 +56,9 @@ def open_store(
             holding, is_doubted = _attempt(
                 connection, file, lambda: take_database(connection, file, owner=owner, key=key)
             )
-            lock.note_use(is_used=True)
+            with translate_errors(file):
+                frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            lock.note_use(file.with_name(file.name + "-wal"), frames)
         except OSError as error:
             raise refused(file, error) from error
         cleanup.pop_all()

@@ -100,7 +100,7 @@ def salvage_store(path: Path, new: Path) -> Salvage:
         SqliteJournal.open(new, owner="salvage", key=row.key if row else None).crash()
         lock = StoreLock.take(new, owner="salvage")
         cleanup.callback(lock.release)
-        lock.note_use(is_used=False)
+        lock.note_end()
         with translate_errors(new):
             target = connect(new, vfs=None)
             cleanup.callback(target.close)
