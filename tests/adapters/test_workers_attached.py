@@ -343,6 +343,8 @@ async def test_reports_of_handlers_are_observed_and_their_usage_handed_on(autoju
             pb.WorkerMessage(usage=pb.Usage(token=token, unit="tokens", amount="1e9")),
             pb.WorkerMessage(log=pb.LogLine(token="unknown", level="LOG_LEVEL_INFO", message="whose?")),
         )
+        # Of each report the attempt hears, whatever becomes of it.
+        assert attempt.heard == ["", "", "3", "", ""]
         assert hub.observer.said == [
             ("a", "progress", "0.5 half"),
             ("a", "WARNING", "hm"),

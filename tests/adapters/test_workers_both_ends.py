@@ -9,7 +9,8 @@ from plait.v1 import worker_hub_service_pb2 as pb
 from plait_server.core.run.commands import Disposition
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
-from plait_worker.session import (
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import (
     Assigned,
     CancelRequested,
     ProtocolError,
@@ -17,7 +18,6 @@ from plait_worker.session import (
     RecordedResult,
     SessionEvent,
     Welcomed,
-    WorkerSession,
 )
 from tests.adapters.workers_streams import Hub, a_hub
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as pb
+from plait_server.adapters.workers import holding
 from plait_server.adapters.workers.attempt_reports import (
     ALL_TIMES,
     BYTES_A_SECOND,
@@ -15,6 +18,7 @@ from plait_server.adapters.workers.attempt_reports import (
     AttemptReports,
     Quota,
 )
+from plait_server.core.limits import HEARTBEAT_DETAILS_BYTES_MAX
 from plait_server.ports.workers import Assignment, AttemptKey
 from tests.adapters.workers_streams import Recorder, a_hub
 
@@ -80,3 +84,40 @@ async def test_a_worker_that_floods_slows_no_result(autojump_clock: MockClock) -
         assert len(hub.observer.said) == BYTES_AT_ONCE // 8_192
         await again.complete(attempt)
         assert attempt.result is not None
+
+
+def heartbeat(token: str, details_json: str) -> pb.WorkerMessage:
+    details = payload_pb2.Payload(json=details_json)
+    return pb.WorkerMessage(heartbeat=pb.AttemptHeartbeat(token=token, details=details))
+
+
+async def test_details_of_heartbeats_are_json_and_bounded(autojump_clock: MockClock) -> None:
+    """FAILURES 46, 51: what is no JSON, or too large, is dropped, and the attempt is alive nonetheless."""
+    largest = '"' + "x" * (HEARTBEAT_DETAILS_BYTES_MAX - 2) + '"'
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        for details in ("[1]", "{", '{"a":1,"a":2}', "NaN", largest, largest[:-1] + 'x"'):
+            await stream.tell(heartbeat(attempt.token, details))
+        assert attempt.heard == ["[1]", "", "", "", largest, ""]
+        await stream.complete(attempt)
+
+
+async def test_details_of_one_worker_take_bounded_memory(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAILURES 25: beyond the bound older details stay; the room of an attempt that ends is free again."""
+    monkeypatch.setattr(holding, "DETAILS_BYTES_MAX", 10)
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        first, second = hub.execute("a"), hub.execute("b")
+        await wait_all_tasks_blocked()
+        await stream.tell(heartbeat(first.token, "12345678"), heartbeat(second.token, "12345"))
+        assert (first.heard, second.heard) == (["12345678"], [""])
+        await stream.tell(heartbeat(first.token, "1234567890"))
+        assert first.heard[-1] == "1234567890"
+        await stream.complete(first)
+        await stream.tell(heartbeat(second.token, "12345"))
+        assert second.heard[-1] == "12345"
+        await stream.complete(second)

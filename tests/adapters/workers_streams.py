@@ -84,6 +84,7 @@ class Attempt:
         self.scope = trio.CancelScope()
         self.is_over = False
         self.used: list[tuple[str, str]] = []
+        self.heard: list[str] = []
         self.exit_usage: Mapping[str, str] | None = None
 
     def stop_reason(self) -> str:
@@ -92,6 +93,9 @@ class Attempt:
     def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
         self.receipts.append((trio.current_time(), stage))
         self.exit_usage = usage
+
+    def on_heard(self, details_json: str = "") -> None:
+        self.heard.append(details_json)
 
     def on_usage(self, unit: str, amount: str) -> None:
         self.used.append((unit, amount))

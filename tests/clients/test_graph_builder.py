@@ -119,6 +119,7 @@ def test_settings_of_a_task() -> None:
         ),
         attempt_timeout=1.5,
         node_timeout=60,
+        heartbeat_timeout=5,
         on_error="IGNORE",
         on_timeout="CONTINUE",
         priority=7,
@@ -132,7 +133,9 @@ def test_settings_of_a_task() -> None:
         max_lost_attempts=0,
     )
     assert node.timeouts == graph_pb2.Timeouts(
-        attempt=Duration(seconds=1, nanos=500_000_000), node=Duration(seconds=60)
+        attempt=Duration(seconds=1, nanos=500_000_000),
+        node=Duration(seconds=60),
+        heartbeat=Duration(seconds=5),
     )
     assert (node.on_error, node.on_timeout) == (graph_pb2.ON_ERROR_IGNORE, graph_pb2.ON_TIMEOUT_CONTINUE)
     assert node.priority == 7

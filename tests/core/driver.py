@@ -110,6 +110,8 @@ class Driver:
         self.refused: list[str] = []
         self.inputs: dict[str, Payload] = {}
         """Node path -> what MakeInput was answered with last."""
+        self.heard_s: dict[tuple[str, int], float] = {}
+        """(node path, attempt) -> when its worker last reported something of it."""
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
         self.rules = JournalRules(graph)
@@ -228,6 +230,13 @@ class Driver:
             ),
         )
 
+    def heartbeat(self, path: str, details_json: str = "") -> None:
+        """Report that a node's newest attempt is alive."""
+        number = self.attempt(path)
+        self.heard_s[path, number] = self.now_s
+        if details_json:
+            self.machine.note_heartbeat(path, number, Payload(details_json))
+
     def do(self, what: Input) -> None:
         """Return the machine an input as it is."""
         self._step(what)
@@ -254,8 +263,12 @@ class Driver:
             return False
         due_s, _, timer = heapq.heappop(self._timers)
         self.now_s = max(self.now_s, due_s)
-        self._step(TimerDue(timer.kind, timer.node_path, timer.number))
+        self._step(self._due(timer))
         return True
+
+    def _due(self, timer: SetTimer) -> TimerDue:
+        heard_s = self.heard_s.get((timer.node_path, timer.number), self.now_s)
+        return TimerDue(timer.kind, timer.node_path, timer.number, quiet_s=self.now_s - heard_s)
 
     def fire(self, kind: TimerKind, path: str = "") -> None:
         """Fire the earliest timer of a kind and a node, whatever the time."""
@@ -263,7 +276,7 @@ class Driver:
             if timer.kind is kind and timer.node_path == path:
                 self._timers = sorted(self._timers)
                 del self._timers[position]
-                self._step(TimerDue(kind, path, timer.number))
+                self._step(self._due(timer))
                 return
         raise AssertionError(f"no timer {kind.name} {path!r}")
 
@@ -284,6 +297,7 @@ class Driver:
             self._apply(execution, event)
         assert execution.digest() == self.machine.execution.digest(), "A1: a replay gives another state"
         self.machine = machine
+        self.heard_s = dict.fromkeys(self.heard_s, self.now_s)
         self.offered.clear()
         # The driver knows them from the state.
         limits = {
@@ -469,6 +483,7 @@ class Driver:
                     isinstance(e.detail, AttemptStarted) and (e.node_path, e.attempt) == (path, attempt)
                     for e in events
                 ), f"attempt {attempt} of {path} is started, but not in the journal"
+                self.heard_s[path, attempt] = self.now_s
                 record = self.execution.record(path)
                 self.inputs.setdefault(path, joined(record.scope, record))
             case StopAttempt(node_path=path, attempt=attempt):

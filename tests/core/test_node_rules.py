@@ -17,6 +17,7 @@ from plait_server.core.definition.graph import (
     OnTimeout,
     Policy,
     RetryPolicy,
+    Subgraph,
     Switch,
     Task,
     Timeouts,
@@ -209,6 +210,16 @@ def test_v6_retries_are_within_limits(retry: RetryPolicy, field: str, message: s
             replace(task(), timeouts=Timeouts(attempt_s=-1)),
             "timeouts.attempt",
             "must be from 0, which is no bound, to 10 years, not -1 s",
+        ),
+        (
+            replace(task(), timeouts=Timeouts(heartbeat_s=-1)),
+            "timeouts.heartbeat",
+            "must be from 0, which is no bound, to 10 years, not -1 s",
+        ),
+        (
+            replace(task("a", Subgraph(graph=build("b"))), timeouts=Timeouts(heartbeat_s=1)),
+            "timeouts.heartbeat",
+            "a sub-graph has no attempts of its own; remove it, and set it on the tasks in it",
         ),
         (
             replace(task(), timeouts=Timeouts(node_s=1e12)),

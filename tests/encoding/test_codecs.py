@@ -88,6 +88,7 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
         outcome=st.sampled_from(AttemptOutcome),
         usage=amounts,
         retry_time_s=st.just(0.0) | wall,
+        heartbeat_details=st.none() | payloads,
         **ends,
     ),
     events.NodeEnded: st.builds(events.NodeEnded, **ends),

@@ -66,7 +66,7 @@ LARGEST: Final[dict[type, Detail]] = {
     ExecutionStarted: ExecutionStarted(),
     AttemptStarted: AttemptStarted(ID, ID, LATE_S, PAYLOAD),
     AttemptEnded: AttemptEnded(
-        AttemptOutcome.LOST, PAYLOAD, FAILURE, USAGE, LATE_S, FALSE, Treatment.UNHANDLED, NAMED
+        AttemptOutcome.LOST, None, FAILURE, USAGE, LATE_S, FALSE, Treatment.UNHANDLED, NAMED, PAYLOAD
     ),
     NodeEnded: NodeEnded(PAYLOAD, FAILURE, FALSE, Treatment.UNHANDLED, NAMED),
     NodeWaiting: NodeWaiting(LATE_S, PAYLOAD),

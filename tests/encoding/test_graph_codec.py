@@ -81,7 +81,7 @@ def nodes_of(kinds: st.SearchStrategy[Kind | None]) -> st.SearchStrategy[Node]:
         input=st.none() | texts,
         join=st.none() | joins,
         retry=st.none() | retries,
-        timeouts=st.none() | st.builds(Timeouts, attempt_s=seconds, node_s=seconds),
+        timeouts=st.none() | st.builds(Timeouts, attempt_s=seconds, node_s=seconds, heartbeat_s=seconds),
         on_error=st.sampled_from(OnError),
         on_timeout=st.none() | st.sampled_from(OnTimeout),
         priority=st.integers(-1000, 1000),

@@ -285,6 +285,7 @@ def test_graph_of_extreme_numbers_is_refused(alone: Service) -> None:
     node.retry.max_backoff.seconds = 2**62
     node.timeouts.attempt.seconds = -(2**62)
     node.timeouts.node.nanos = -5
+    node.timeouts.heartbeat.seconds = 2**62
     graph.nodes.add(id="b").delay.duration.seconds = 0
     graph.nodes.add(id="c").delay.duration.seconds = 2**62
     graph.policy.max_concurrency = -1
@@ -294,7 +295,8 @@ def test_graph_of_extreme_numbers_is_refused(alone: Service) -> None:
     fields = " ".join(problem.field for problem in answer.violations)
     for name in (
         *("priority", "max_attempts", "multiplier", "initial_backoff", "max_backoff", "timeouts.attempt"),
-        *("timeouts.node", "nodes[1]", "nodes[2]", "max_concurrency", "min_success_rate", "on_failure"),
+        *("timeouts.node", "timeouts.heartbeat", "nodes[1]", "nodes[2]", "max_concurrency"),
+        *("min_success_rate", "on_failure"),
     ):
         assert name in fields, (name, fields)
 

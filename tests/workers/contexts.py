@@ -2,7 +2,7 @@
 
 from plait_worker import Context
 from plait_worker.reports import ReportBuffer
-from plait_worker.session import Assigned
+from plait_worker.session_events import Assigned
 
 
 class NeverFlushed:

@@ -4,7 +4,8 @@ from typing import cast
 
 from plait.v1 import payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_worker.session import SessionEvent, WorkerSession
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import SessionEvent
 
 
 def make_session(*, types: dict[str, int] | None = None, slots: int = 8) -> WorkerSession:

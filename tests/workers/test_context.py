@@ -1,13 +1,15 @@
 """Tests of what a handler may say."""
 
 import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from plait_worker import Context
 from plait_worker.reports import ReportBuffer
-from tests.workers.contexts import NeverFlushed, make_context
+from tests.workers.contexts import NeverFlushed, make_assigned, make_context
 from tests.workers.session_driver import assign, attached, receive, said
 
 
@@ -38,8 +40,8 @@ def test_details_of_a_heartbeat_are_small_json() -> None:
     context = make_context()
     with pytest.raises(ValueError, match="is a set"):
         context.heartbeat({1})
-    with pytest.raises(ValueError, match="at most 8192 bytes"):
-        context.heartbeat("x" * 8192)
+    with pytest.raises(ValueError, match="at most 32768 bytes"):
+        context.heartbeat("x" * 32768)
 
 
 def test_raise_if_cancelled_raises_what_no_handler_catches_by_accident() -> None:
@@ -72,3 +74,21 @@ def test_tray_adds_up_and_keeps_the_newest() -> None:
     assert kinds == ["heartbeat", "usage", "progress", *["log"] * 1000]
     assert messages[1].usage.amount == "150.0"
     assert messages[-1].log.message == "1499"
+
+
+def test_details_of_an_earlier_attempt_can_be_read() -> None:
+    assert (make_context().heartbeat_details, make_context().heartbeat_timeout) == (None, None)
+    assigned = make_assigned()._replace(heartbeat_details_json='{"row":5}', heartbeat_timeout_s=1.5)
+    context = Context(assigned, worker_id="w", buffer=ReportBuffer("a", NeverFlushed()), clock=lambda: 0.0)
+    assert context.heartbeat_details == {"row": 5}
+    assert context.heartbeat_timeout == timedelta(seconds=1.5)
+
+
+def test_a_heartbeat_without_details_does_not_take_back_those_before() -> None:
+    session = attached()
+    receive(session, assign("a"))
+    buffer = ReportBuffer("a", NeverFlushed())
+    buffer.put_heartbeat("1")
+    buffer.put_heartbeat(None)
+    buffer.flush_into(session)
+    assert [each.heartbeat.details.json for each in said(session)] == ["1"]

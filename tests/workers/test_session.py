@@ -7,13 +7,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from plait.v1 import failure_pb2, payload_pb2
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_worker.session import (
-    Assigned,
-    ProtocolError,
-    SessionState,
-    Welcomed,
-    WorkerSession,
-)
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import Assigned, ProtocolError, SessionState, Welcomed
 from tests.workers.session_driver import (
     assign,
     attach,

@@ -7,13 +7,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_worker.session import (
-    AttemptNotHeld,
-    CancelRequested,
-    Recorded,
-    RecordedResult,
-    WorkerSession,
-)
+from plait_worker.ledger import AttemptNotHeld
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import CancelRequested, Recorded, RecordedResult
 from tests.workers.session_driver import (
     assign,
     attach,
@@ -292,3 +288,33 @@ def test_credit_changes_the_slots() -> None:
     assert [message.credit.slots for message in said(session)] == [0]
     with pytest.raises(ValueError, match="slots"):
         session.set_credit(10_001)
+
+
+# Heartbeats.
+
+
+def test_the_newest_details_are_sent_again_on_each_new_stream() -> None:
+    """A server that has restarted keeps no details; a heartbeat without any does not take them back."""
+    session = attached()
+    receive(session, assign("a"), assign("b"))
+    session.heartbeat("a", "1")
+    said(session)
+    session.heartbeat("a")
+    session.heartbeat("b")
+    assert [message.heartbeat.HasField("details") for message in said(session)] == [False, False]
+    session.disconnected()
+    attach(session)
+    assert [(each.heartbeat.token, each.heartbeat.details.json) for each in said(session)] == [("a", "1")]
+    session.complete("a", "null")
+    said(session)
+    session.disconnected()
+    attach(session)
+    assert [message.WhichOneof("message") for message in said(session)] == ["complete"]
+
+
+def test_a_heartbeat_without_details_keeps_those_that_wait() -> None:
+    session = attached()
+    receive(session, assign("a"))
+    session.heartbeat("a", "1")
+    session.heartbeat("a")
+    assert [each.heartbeat.details.json for each in said(session)] == ["1"]

@@ -8,7 +8,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from plait.v1 import worker_hub_service_pb2 as hub
-from plait_worker.session import Assigned, CancelRequested, ProtocolError, Recorded, WorkerSession
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import Assigned, CancelRequested, ProtocolError, Recorded
 from tests.workers.session_driver import assign, cancel, make_session, ping, receive, recorded, welcome
 
 TOKENS = tuple("abcdef")

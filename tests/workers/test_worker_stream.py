@@ -10,7 +10,7 @@ import pytest
 from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker import Context, Worker, WorkerRefused
 from plait_worker.backoff import Backoff
-from plait_worker.session import SessionState
+from plait_worker.session_events import SessionState
 from plait_worker.stream_end import end_of_error
 from tests.workers.scripted_hub import (
     ScriptedHub,

@@ -159,6 +159,7 @@ class GraphBuilder:
         retry: graph_pb2.RetryPolicy | None = None,
         attempt_timeout: Seconds | None = None,
         node_timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
         on_error: OnError | None = None,
         on_timeout: OnTimeout | None = None,
         priority: int = 0,
@@ -174,6 +175,7 @@ class GraphBuilder:
             retry: How failed attempts are repeated; see `retry`.
             attempt_timeout: Bounds each attempt.
             node_timeout: Bounds all attempts together.
+            heartbeat_timeout: Bounds the silence of each attempt.
             on_error: What its failure does.
             on_timeout: What its timing out does.
             priority: Orders nodes that wait for capacity, higher first.
@@ -181,16 +183,14 @@ class GraphBuilder:
         Raises:
             ValueError: The id is taken, a node in `after` is unknown, or the input is no JSON.
         """
-        timeouts = None
-        if attempt_timeout is not None or node_timeout is not None:
-            timeouts = graph_pb2.Timeouts(attempt=_duration(attempt_timeout), node=_duration(node_timeout))
+        bounds = {"attempt": attempt_timeout, "node": node_timeout, "heartbeat": heartbeat_timeout}
         node = graph_pb2.Node(
             id=id,
             task=graph_pb2.Task(type=type),
             input=_payload(input),
             join=join,
             retry=retry,
-            timeouts=timeouts,
+            timeouts=_timeouts(bounds),
             on_error=f"ON_ERROR_{on_error}" if on_error else None,
             on_timeout=f"ON_TIMEOUT_{on_timeout}" if on_timeout else None,
             priority=priority,
@@ -429,6 +429,12 @@ def _payload(value: JsonValue | _NotGiven) -> payload_pb2.Payload | None:
         return None
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return payload_pb2.Payload(json=text)
+
+
+def _timeouts(bounds: Mapping[str, Seconds | None]) -> graph_pb2.Timeouts | None:
+    """Return the bounds that are given, by the names of the fields; None if none is."""
+    given = {name: _duration(bound) for name, bound in bounds.items() if bound is not None}
+    return graph_pb2.Timeouts(**given) if given else None
 
 
 def _duration(seconds: Seconds | None) -> Duration | None:

@@ -197,6 +197,8 @@ def _encode_attempt_ended(message: event_pb2.Event, detail: AttemptEnded) -> Non
         )
     if detail.treatment:
         target.treatment = detail.treatment  # type: ignore[assignment] # an IntEnum of the same numbers
+    if detail.heartbeat_details is not None:
+        _set_payload(target.heartbeat_details, detail.heartbeat_details)
 
 
 def _encode_node_ended(message: event_pb2.Event, detail: NodeEnded) -> None:
@@ -357,6 +359,7 @@ def _decode_attempt_ended(message: event_pb2.Event) -> Detail:
         _places(source.edges_false),
         Treatment(source.treatment),
         _names(source.edges_not_taken) if source.edges_not_taken else (),
+        payload_from_proto(source.heartbeat_details) if source.HasField("heartbeat_details") else None,
     )
 
 

@@ -238,6 +238,10 @@ def _node_to_proto(node: Node) -> graph_pb2.Node:
     if node.timeouts is not None:
         message.timeouts.attempt.CopyFrom(_duration(node.timeouts.attempt_s))
         message.timeouts.node.CopyFrom(_duration(node.timeouts.node_s))
+        if (
+            node.timeouts.heartbeat_s
+        ):  # Left out where it is not set, so that digests of earlier graphs stay as they are.
+            message.timeouts.heartbeat.CopyFrom(_duration(node.timeouts.heartbeat_s))
     if node.locked_output is not None:
         message.locked_output.json = node.locked_output
     return message

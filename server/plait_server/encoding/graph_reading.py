@@ -233,6 +233,7 @@ class GraphReader:
         return Timeouts(
             attempt_s=self._seconds(message.attempt, f"{field}.attempt"),
             node_s=self._seconds(message.node, f"{field}.node"),
+            heartbeat_s=self._seconds(message.heartbeat, f"{field}.heartbeat"),
         )
 
     def _policy(self, message: graph_pb2.Policy) -> Policy:

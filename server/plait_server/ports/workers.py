@@ -51,6 +51,10 @@ class Assignment(NamedTuple):
     branch: str
     """The display path of the node's branch."""
     recovered: bool
+    heartbeat_details: str = ""
+    """JSON text that the last heartbeat of an earlier attempt left; empty if there is none."""
+    heartbeat_timeout_s: float = 0.0
+    """Seconds; 0 means no limit."""
 
 
 class AttemptListener(Protocol):
@@ -65,6 +69,9 @@ class AttemptListener(Protocol):
 
     def on_usage(self, unit: str, amount: str) -> None:
         """Receive the usage since the last report."""
+
+    def on_heard(self, details_json: str = "") -> None:
+        """Receive the sign that the worker has reported something, with the details of a heartbeat that has any."""
 
 
 class Workers(Protocol):

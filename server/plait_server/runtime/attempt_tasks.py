@@ -15,7 +15,15 @@ import trio
 
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Task
 from plait_server.core.run.closed_scope import NodeAttempt
-from plait_server.core.run.commands import AttemptResult, Input, InputMade, Receipt
+from plait_server.core.run.commands import (
+    AttemptResult,
+    Input,
+    InputMade,
+    Receipt,
+    SetTimer,
+    TimerDue,
+    TimerKind,
+)
 from plait_server.core.run.events import AttemptEnded, Event
 from plait_server.core.run.machine import Machine
 from plait_server.core.run.payload import NULL, Payload
@@ -40,7 +48,7 @@ _BY_REPORT: Final = (
 class _Running:
     """An attempt's task; receives its worker's reports."""
 
-    __slots__ = ("_attempt", "_machine", "_node_path", "_post", "_worker_id", "reason", "scope")
+    __slots__ = ("_attempt", "_machine", "_node_path", "_post", "_worker_id", "heard_s", "reason", "scope")
 
     def __init__(self, held: NodeAttempt, machine: Machine, post: Callable[[Input], None]) -> None:
         self._node_path = held.node_path
@@ -49,6 +57,8 @@ class _Running:
         self._machine = machine
         self._post = post
         self.scope = trio.CancelScope()
+        self.heard_s = trio.current_time()
+        """The trio time of its worker's last report, or of its start here."""
         self.reason = ""
         """Why it was stopped, for the worker; empty if it was not."""
 
@@ -61,6 +71,12 @@ class _Running:
     def on_usage(self, unit: str, amount: str) -> None:
         # Not an input: it has no effect until the attempt ends.
         self._machine.note_usage(self._node_path, self._attempt, unit, amount)
+
+    def on_heard(self, details_json: str = "") -> None:
+        # Not an input either: a timer asks for it, and the event that ends the attempt.
+        self.heard_s = trio.current_time()
+        if details_json:
+            self._machine.note_heartbeat(self._node_path, self._attempt, Payload(details_json))
 
 
 class AttemptTasks:
@@ -174,6 +190,16 @@ class AttemptTasks:
         run = found.run if found is not None else self._execution.run
         return AttemptKey(self._namespace, self._execution.execution_id, run, node_path, attempt)
 
+    def timer_due(self, timer: SetTimer) -> TimerDue:
+        """Return the input for an expired timer, with what only the runtime knows."""
+        jitter = self._environment.seams.random()
+        quiet_s = 0.0
+        if timer.kind is TimerKind.HEARTBEAT_TIMEOUT:
+            running = self._running.get((timer.node_path, timer.number))
+            # Without a task, its result has come and is about to be decided on.
+            quiet_s = trio.current_time() - running.heard_s if running is not None else 0.0
+        return TimerDue(timer.kind, timer.node_path, timer.number, jitter, quiet_s)
+
     def post_result(self, result: AttemptResult) -> None:
         """Post an attempt's result from its worker; its long texts are stored by digest."""
         output, failure = result.output, result.failure
@@ -215,7 +241,8 @@ class AttemptTasks:
         kind = node.kind
         assert isinstance(kind, Task)  # only tasks have attempts
         payload = await self._input(held)
-        timeout_s = (node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+        timeouts = node.timeouts or DEFAULT_TIMEOUTS
+        timeout_s = timeouts.attempt_s
         # A worker would take 0 for no limit.
         left_s = (
             max(0.001, attempt.started_s + timeout_s - self._environment.seams.now_s()) if timeout_s else 0.0
@@ -233,7 +260,16 @@ class AttemptTasks:
             self._execution.tracestate,
             held.branch,
             recovered,
+            self._heartbeat_details(held),
+            timeouts.heartbeat_s,
         )
+
+    def _heartbeat_details(self, held: NodeAttempt) -> str:
+        """Return the details that the newest earlier attempt of the node has left; empty if there are none."""
+        record = self._execution.find(held.node_path)
+        earlier = record.attempts[: held.attempt.number - 1] if record is not None else ()
+        left = (attempt.heartbeat_details for attempt in reversed(earlier))
+        return next((details.json for details in left if details is not None), "")
 
     def _traceparent(self, key: AttemptKey) -> str:
         if self._trace is None:

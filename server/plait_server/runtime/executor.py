@@ -47,7 +47,6 @@ from plait_server.core.run.commands import (
     SetTimer,
     StartAttempt,
     StopAttempt,
-    TimerDue,
     UnlimitScope,
     WithdrawNode,
 )
@@ -284,9 +283,7 @@ class Executor:
         now_s = self._environment.seams.now_s()
         begun_s = trio.current_time()
         while self._timers and self._timers[0][0] <= begun_s:
-            timer = heapq.heappop(self._timers)[2]
-            jitter = self._environment.seams.random()
-            self._inbox.append(TimerDue(timer.kind, timer.node_path, timer.number, jitter))
+            self._inbox.append(self._attempts.timer_due(heapq.heappop(self._timers)[2]))
         for _ in range(INPUTS_MAX):
             if self._internal:
                 what = self._internal.popleft()

@@ -19,7 +19,8 @@ from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker.backoff import Backoff
 from plait_worker.failures import WorkerRefused
 from plait_worker.limits import RECEIVED_BYTES_MAX
-from plait_worker.session import ProtocolError, SessionEvent, Welcomed, WorkerSession
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import ProtocolError, SessionEvent, Welcomed
 from plait_worker.stream_end import REMEDIES, NextStep, StreamEnd, end_of_error
 
 logger = logging.getLogger("plait_worker")

@@ -15,7 +15,7 @@ from plait_worker.limits import FAILURE_MESSAGE_BYTES_MAX, HEARTBEAT_BYTES_MAX, 
 from plait_worker.reports import ReportBuffer
 from plait_worker.session_events import Assigned
 from plait_worker.usage import parse_amount
-from plait_worker.values import encode_value, size_of
+from plait_worker.values import JSONValue, decode_value, encode_value, size_of
 
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 """The levels of a log line."""
@@ -165,11 +165,29 @@ class Context:
         """
         self._buffer.put_usage(unit, parse_amount(amount))
 
+    @property
+    def heartbeat_details(self) -> JSONValue:
+        """What an earlier attempt of the node said last by `heartbeat`; None if there is nothing.
+
+        The handler can go on from there. An attempt that says nothing by itself leaves it to the next one.
+        """
+        details_json = self._assigned.heartbeat_details_json
+        return None if details_json is None else decode_value(details_json)
+
+    @property
+    def heartbeat_timeout(self) -> timedelta | None:
+        """How long the attempt may be silent before it fails; None when there is no bound."""
+        timeout_s = self._assigned.heartbeat_timeout_s
+        return None if timeout_s is None else timedelta(seconds=timeout_s)
+
     def heartbeat(self, details: object = None) -> None:
-        """Send a heartbeat; required if the node has a heartbeat timeout. Only the newest is kept.
+        """Say that the attempt is alive; needed if the node has a heartbeat timeout. Only the newest is kept.
+
+        Any other report (progress, log, usage) says so too.
 
         Args:
-            details: how far it is, for people, as JSON of at most 8 KiB; None leaves them out.
+            details: how far it is, as JSON of at most 32 KiB: if the attempt does not succeed, the next one
+                finds them in `heartbeat_details`. None: nothing new.
 
         Raises:
             ValueError: if the details are not JSON, or larger.

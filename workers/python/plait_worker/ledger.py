@@ -106,7 +106,7 @@ class AttemptNotHeld(LookupError):
 class HeldAttempt:
     """An attempt that a worker holds. A plain slotted class: it changes, and is made by the thousand."""
 
-    __slots__ = ("phase", "result", "token", "type", "usage")
+    __slots__ = ("heartbeat", "phase", "result", "token", "type", "usage")
 
     def __init__(self, token: str, type_: str) -> None:
         self.token: Final = token
@@ -116,6 +116,8 @@ class HeldAttempt:
         """What it used so far, by unit."""
         self.result: hub.WorkerMessage | None = None
         """`complete`, `fail` or `reject`, once its handler ended so."""
+        self.heartbeat: hub.WorkerMessage | None = None
+        """Its newest heartbeat that had details."""
 
 
 class Ledger:
@@ -225,9 +227,25 @@ class Ledger:
             answer = messages.exited(token, {})
         self._outbox.add_result(answer)
 
-    def results(self) -> list[hub.WorkerMessage]:
-        """List the results not yet recorded, in the order in which they came about."""
-        return [attempt.result for attempt in self.unrecorded.values() if attempt.result is not None]
+    def heartbeat(self, token: str, details_json: str | None) -> None:
+        """Queue a heartbeat of an attempt that runs, with the newest details."""
+        attempt = self.running.get(token)
+        if attempt is None:
+            return
+        if details_json is not None:
+            attempt.heartbeat = messages.heartbeat(token, details_json)
+            self._outbox.set_heartbeat(token, attempt.heartbeat)
+        elif not self._outbox.has_heartbeat(token):
+            self._outbox.set_heartbeat(token, messages.heartbeat(token, None))
+
+    def requeue(self) -> None:
+        """Queue for a new stream the results not yet recorded, and the newest details of attempts that run."""
+        self._outbox.requeue(
+            attempt.result for attempt in self.unrecorded.values() if attempt.result is not None
+        )
+        for token, attempt in self.running.items():
+            if attempt.heartbeat is not None:
+                self._outbox.set_heartbeat(token, attempt.heartbeat)
 
     def in_flight(self) -> list[hub.InFlight]:
         """Return the attempts whose end the server has not acknowledged."""

@@ -31,8 +31,8 @@ RETRY_AFTER_MAX: Final = timedelta(days=3660)
 CAUSES_MAX: Final = 8
 """The contract's depth of a failure's causes."""
 LOG_MESSAGE_BYTES_MAX: Final = 8 * KIB
-HEARTBEAT_BYTES_MAX: Final = 8 * KIB
-"""Details of a heartbeat are for people; they go ahead of results, and small ones delay none."""
+HEARTBEAT_BYTES_MAX: Final = 32 * KIB
+"""What the contract allows the details of a heartbeat, which the server keeps for the next attempt."""
 LOG_LINES_QUEUED_MAX: Final = 1_000
 """With 8 KiB a line at most 8 MiB of memory; older lines make room."""
 LOG_TRAY_BYTES_MAX: Final = 256 * KIB

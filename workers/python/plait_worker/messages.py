@@ -138,6 +138,12 @@ def read_assign(assign: hub.Assign) -> Assigned:
         tracestate=assign.tracestate,
         branch=assign.branch,
         idempotency_key=assign.idempotency_key,
+        heartbeat_details_json=assign.heartbeat_details.json
+        if assign.HasField("heartbeat_details")
+        else None,
+        heartbeat_timeout_s=(
+            seconds_of(assign.heartbeat_timeout) if assign.HasField("heartbeat_timeout") else None
+        ),
     )
 
 

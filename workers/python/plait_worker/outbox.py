@@ -89,6 +89,10 @@ class Outbox:
         """Queue a heartbeat in place of the one of the same attempt that waits."""
         self._heartbeats[token] = message
 
+    def has_heartbeat(self, token: str) -> bool:
+        """Whether a heartbeat of an attempt waits."""
+        return token in self._heartbeats
+
     def set_progress(self, token: str, message: hub.WorkerMessage) -> None:
         """Queue a report of progress in place of the one of the same attempt that waits."""
         self._progress[token] = message

@@ -71,7 +71,7 @@ class ReportBuffer:
         """Replace the heartbeat."""
         with self._lock:
             self._has_heartbeat = True
-            self._heartbeat = details_json
+            self._heartbeat = self._heartbeat if details_json is None else details_json
         self._request_flush()
 
     def put_usage(self, unit: str, amount: Decimal) -> None:

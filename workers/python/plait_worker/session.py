@@ -41,7 +41,6 @@ from plait_worker.ledger import Action, AttemptNotHeld, Ledger, Trigger
 from plait_worker.limits import FRAME_BYTES_MAX, PROTOCOL_VERSION
 from plait_worker.outbox import Outbox
 from plait_worker.session_events import (
-    Assigned,
     CancelRequested,
     ProtocolError,
     Recorded,
@@ -49,23 +48,8 @@ from plait_worker.session_events import (
     SessionEvent,
     SessionState,
     SessionStatistics,
-    Welcomed,
 )
 from plait_worker.usage import add_amount, parse_amount
-
-__all__ = [
-    "Assigned",
-    "AttemptNotHeld",
-    "CancelRequested",
-    "ProtocolError",
-    "Recorded",
-    "RecordedResult",
-    "SessionEvent",
-    "SessionState",
-    "SessionStatistics",
-    "Welcomed",
-    "WorkerSession",
-]
 
 _NO_USAGE: Final[Mapping[str, Decimal]] = MappingProxyType({})
 
@@ -289,9 +273,16 @@ class WorkerSession:
             self._outbox.add_usage(token, unit, exact)
 
     def heartbeat(self, token: str, details_json: str | None = None) -> None:
-        """Queue a heartbeat. Only the newest heartbeat of an attempt is kept."""
-        if token in self._ledger.running:
-            self._outbox.set_heartbeat(token, messages.heartbeat(token, details_json))
+        """Queue a heartbeat. Only the newest of an attempt waits, with the newest details.
+
+        The newest details of an attempt that runs are sent again on each new stream, because a server that has
+        restarted does not know them.
+
+        Args:
+            token: names the attempt.
+            details_json: how far it is, as JSON text of at most 32 KiB; None: as far as the heartbeat before said.
+        """
+        self._ledger.heartbeat(token, details_json)
 
     # How a handler ended.
 
@@ -445,7 +436,7 @@ class WorkerSession:
             self._outbox.add_control(messages.credit(0))
         if self._is_draining:
             self._outbox.add_control(messages.drain())
-        self._outbox.requeue(self._ledger.results())
+        self._ledger.requeue()
         welcomed = messages.read_welcome(welcome)
         self._frame_bytes_max = welcomed.frame_bytes_max or FRAME_BYTES_MAX
         events.append(welcomed)

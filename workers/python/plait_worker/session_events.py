@@ -82,6 +82,10 @@ class Assigned(NamedTuple):
     """The path of the node's branch, such as `0-002`."""
     idempotency_key: str
     """The same for every attempt and run of the node in the execution."""
+    heartbeat_details_json: str | None = None
+    """The details that the last heartbeat of an earlier attempt left, as JSON text, or None."""
+    heartbeat_timeout_s: float | None = None
+    """Seconds for which the attempt may be silent; None: no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

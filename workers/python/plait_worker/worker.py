@@ -28,7 +28,8 @@ from plait_worker.handlers import Handler, HandlerFunction, HandlerT
 from plait_worker.identity import check_count, check_id
 from plait_worker.inputs import Inputs
 from plait_worker.limits import SLOTS_MAX
-from plait_worker.session import SessionEvent, SessionStatistics, Welcomed, WorkerSession
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import SessionEvent, SessionStatistics, Welcomed
 from plait_worker.signals import first_signal_calls
 from plait_worker.threads import DaemonThreads, HandlerThreads
 from plait_worker.tracing import load_tracer, untraced

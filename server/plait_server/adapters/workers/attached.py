@@ -130,8 +130,7 @@ class AttachedWorkers:
                     await self._cancel(worker, held, reason)
             raise
         finally:
-            if worker.held.get(held.token) is held:
-                del worker.held[held.token]
+            worker.drop(held)
         assert held.result is not None  # set together with `done`
         return held.result
 
@@ -229,6 +228,7 @@ class AttachedWorkers:
                 case Reported():
                     held = worker.held.get(event.token)
                     if held is not None:
+                        worker.take_report(held, event.details_json)
                         self._attempt_reports.pass_on(worker.quota, held.assignment, event.kind, event.text)
                 case Used():
                     held = worker.held.get(event.token)

@@ -12,6 +12,7 @@ from plait_server.adapters.workers.attempt_reports import Quota
 from plait_server.adapters.workers.reading import USAGE_UNITS_MAX
 from plait_server.adapters.workers.session_events import Hello, Used
 from plait_server.adapters.workers.streams import Stream
+from plait_server.core.limits import MIB
 from plait_server.core.run.commands import AttemptResult
 from plait_server.core.run.failures import INVALID_RESULT, WORKER_LOST, Failure
 from plait_server.core.run.states import AttemptOutcome, CancelStage
@@ -21,6 +22,8 @@ from plait_server.ports.workers import Assignment, AttemptListener, WorkerSnapsh
 logger = logging.getLogger(__name__)
 
 QUIET_INTERVALS: Final = 2
+DETAILS_BYTES_MAX: Final = 32 * MIB
+"""The details of heartbeats that one worker's attempts may leave in memory: a thousand of the largest."""
 LEASE_INTERVALS: Final = 3
 """A lease is three ping intervals: one lost answer is an accident, three are a death."""
 
@@ -30,6 +33,7 @@ class Held:
 
     __slots__ = (
         "assignment",
+        "details_bytes",
         "done",
         "exit_usage",
         "exited",
@@ -55,6 +59,8 @@ class Held:
         """The reason for its cancel; empty if it is not being cancelled."""
         self.is_delivered = False
         """Whether its cancel is known to have reached the worker's stream."""
+        self.details_bytes = 0
+        """The size of the details of its latest heartbeat."""
         self.units: dict[str, None] = {}
         """The units that it has reported so far."""
         self.usage_problem = ""
@@ -69,6 +75,7 @@ class Held:
             self.usage_problem = self.usage_problem or problem
             return
         self.units[used.unit] = None
+        self.listener.on_heard()
         self.listener.on_usage(used.unit, used.amount)
 
     def with_usage_problem(self, result: AttemptResult) -> AttemptResult:
@@ -127,6 +134,8 @@ class WorkerInstance:
         self.quota = Quota()
         """The quota for reports on its attempts."""
         self._ping_s = ping_s
+        self._details_bytes = 0
+        """Bytes of the details of heartbeats, of all attempts that it holds."""
 
     def __repr__(self) -> str:
         state = "attached" if self.stream is not None else "detached"
@@ -172,6 +181,26 @@ class WorkerInstance:
             if trio.current_time() >= ping_due_s:
                 ping_due_s += self._ping_s
                 stream.ping()
+
+    def take_report(self, held: Held, details_json: str) -> None:
+        """Note that the worker reported something of an attempt, perhaps with the details of a heartbeat.
+
+        Details that do not fit into what one worker may leave here are dropped; the older ones are kept.
+        """
+        if self._details_bytes + len(details_json) - held.details_bytes > DETAILS_BYTES_MAX:
+            details_json = ""
+        if details_json:
+            self._details_bytes += len(details_json) - held.details_bytes
+            held.details_bytes = len(details_json)
+        held.listener.on_heard(details_json)
+
+    def drop(self, held: Held) -> None:
+        """Forget an attempt that nothing waits for any more."""
+        self._details_bytes -= held.details_bytes
+        if (
+            self.held.get(held.token) is held
+        ):  # Otherwise the execution was read again, and waits for it anew.
+            del self.held[held.token]
 
     def snapshot(self, slots_in_use: int, offset_s: float) -> WorkerSnapshot:
         """Describe the worker; `offset_s` converts trio's time to wall time."""

@@ -26,6 +26,7 @@ from plait_server.adapters.workers.session_events import (
 from plait_server.core.json_slices import check_json_in_slices
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
+    HEARTBEAT_DETAILS_BYTES_MAX,
     HELD_ATTEMPTS_MAX,
     ID_PATTERN,
     KIB,
@@ -248,6 +249,17 @@ def _read_used(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     return Used(usage.token, usage.unit, usage.amount, _amount_problem(usage.unit, usage.amount))
 
 
+def _read_heartbeat(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
+    details = message.heartbeat.details.json
+    try:
+        if details:
+            check_json(details, max_bytes=HEARTBEAT_DETAILS_BYTES_MAX)
+    except InvalidJson as error:
+        # The attempt is alive whatever it says.
+        return Reported(message.heartbeat.token, "heartbeat", f"its details are dropped: {error}")
+    return Reported(message.heartbeat.token, "heartbeat", details[:1024], details)
+
+
 def _read_exited(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     usage, _ = _read_usage(message.exited)
     return CancelStep(message.exited.token, CancelStage.EXITED, usage)
@@ -268,9 +280,7 @@ READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Ses
         message.log.message[:LOG_CHARS_MAX],
     ),
     "usage": _read_used,
-    "heartbeat": lambda message: Reported(
-        message.heartbeat.token, "heartbeat", message.heartbeat.details.json[:1024]
-    ),
+    "heartbeat": _read_heartbeat,
     "complete": _read_complete,
     "fail": _read_fail,
     "cancel_ack": lambda message: CancelStep(message.cancel_ack.token, CancelStage.ACKNOWLEDGED, None),

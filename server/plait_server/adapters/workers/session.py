@@ -255,4 +255,8 @@ def _assign(token: str, assignment: Assignment, idempotency_key: str) -> worker_
     assign.tracestate = assignment.tracestate
     assign.branch = assignment.branch
     assign.idempotency_key = idempotency_key
+    if assignment.heartbeat_details:
+        assign.heartbeat_details.json = assignment.heartbeat_details
+    if assignment.heartbeat_timeout_s:
+        assign.heartbeat_timeout.CopyFrom(duration(assignment.heartbeat_timeout_s))
     return message

@@ -70,6 +70,8 @@ class Reported(NamedTuple):
     token: str
     kind: str
     text: str
+    details_json: str = ""
+    """The details of a heartbeat, as JSON text; empty if it has none."""
 
 
 class Used(NamedTuple):

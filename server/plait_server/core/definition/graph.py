@@ -135,6 +135,8 @@ class Timeouts:
 
     attempt_s: float = 0.0
     node_s: float = 0.0
+    heartbeat_s: float = 0.0
+    """The longest silence of an attempt."""
 
 
 DEFAULT_JOIN = Join()

@@ -26,6 +26,7 @@ from plait_server.core.definition.graph import (
     Subgraph,
     Switch,
     Task,
+    Timeouts,
     Transform,
 )
 from plait_server.core.definition.nearest import quote
@@ -95,8 +96,7 @@ def check_node(field: str, node: Node, incoming_count: int, report: Report) -> N
     if node.retry is not None:
         _check_retry(f"{field}.retry", node.retry, report)
     if node.timeouts is not None:
-        _check_bound(f"{field}.timeouts.attempt", node.timeouts.attempt_s, report)
-        _check_bound(f"{field}.timeouts.node", node.timeouts.node_s, report)
+        _check_timeouts(f"{field}.timeouts", node.timeouts, node.kind, report)
     if isinstance(node.kind, Subgraph) and node.retry is not None:
         report.add(
             f"{field}.retry",
@@ -232,6 +232,20 @@ def _check_retry(field: str, retry: RetryPolicy, report: Report) -> None:
         report.add(
             f"{field}.max_lost_attempts",
             f"must be from 0 to {limits.LOST_ATTEMPTS_MAX}, not {retry.max_lost_attempts:,}",
+        )
+
+
+def _check_timeouts(field: str, timeouts: Timeouts, kind: Kind | None, report: Report) -> None:
+    for name, bound_s in (
+        ("attempt", timeouts.attempt_s),
+        ("node", timeouts.node_s),
+        ("heartbeat", timeouts.heartbeat_s),
+    ):
+        _check_bound(f"{field}.{name}", bound_s, report)
+    if isinstance(kind, Subgraph) and timeouts.heartbeat_s:
+        report.add(
+            f"{field}.heartbeat",
+            "a sub-graph has no attempts of its own; remove it, and set it on the tasks in it",
         )
 
 

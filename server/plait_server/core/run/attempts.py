@@ -17,10 +17,10 @@ from plait_server.core.run.commands import (
     TimerDue,
     TimerKind,
 )
-from plait_server.core.run.ending import Decider, Ending, Endings
+from plait_server.core.run.ending import Decider, Ending, Endings, NodeDetail
 from plait_server.core.run.events import AttemptEnded, UsageReported
 from plait_server.core.run.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
-from plait_server.core.run.payload import NULL
+from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.retry import backoff_s, is_retried
 from plait_server.core.run.scope import AttemptRecord, NodeRecord
 from plait_server.core.run.states import AttemptOutcome, NodeState, Reason
@@ -28,6 +28,10 @@ from plait_server.core.run.usage import add_amount, add_usage, beyond, usage_tex
 
 _STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
 """The outcomes of attempts stopped from outside; their handlers are told, and may use more until they have exited."""
+
+
+CLOCK_S: Final = 1e-6
+"""Differences of times below this are rounding; a timer set for them would expire at the same instant, without end."""
 
 
 class Attempts:
@@ -38,11 +42,28 @@ class Attempts:
         self._endings = endings
         self._said: dict[tuple[str, int], dict[str, Decimal]] = {}
         """(node path, attempt) -> the usage reported so far that no event has recorded yet."""
+        self._details: dict[tuple[str, int], Payload] = {}
+        """(node path, attempt) -> the details of the attempt's latest heartbeat that had any."""
 
     def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
         """Add usage reported by an attempt since its last report; the event that ends the attempt has the sum."""
         said = self._said.setdefault((node_path, attempt), {})
         said[unit] = add_amount(said.get(unit), amount)
+
+    def note_heartbeat(self, node_path: str, number: int, details: Payload) -> None:
+        """Keep the details of an attempt's latest heartbeat for the event that ends it."""
+        attempt = self._machine.execution.attempt(node_path, number)
+        if attempt is not None and attempt.outcome is None:
+            self._details[node_path, number] = details
+
+    def with_heartbeat(self, detail: NodeDetail, node_path: str, number: int) -> NodeDetail:
+        """Add the details of the attempt's latest heartbeat to the event that ends it, unless it succeeded."""
+        if not isinstance(detail, AttemptEnded):
+            return detail
+        details = self._details.pop((node_path, number), None)
+        if details is None or detail.outcome is AttemptOutcome.SUCCEEDED:
+            return detail
+        return detail._replace(heartbeat_details=details)
 
     def used(self, record: NodeRecord, number: int, final: Mapping[str, str] | None) -> Mapping[str, str]:
         """Return an attempt's total usage: its final report if there is one, else the sum of its reports (U1)."""
@@ -99,20 +120,25 @@ class Attempts:
 
     def on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
         """End an attempt that exceeded its timeout; it failed like any other (T5)."""
-        number = len(record.attempts)
-        if record.state is not NodeState.RUNNING or number != timer.number or self._endings.is_out(record):
+        if not self._runs(record, timer):
             return
         seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
-        failure = Failure(
-            code=DEADLINE_EXCEEDED,
-            message=f"the attempt took longer than its timeout of {seconds:g} s; raise timeouts.attempt, or let "
-            "the handler do less at once",
-            node_path=record.path,
-            attempt=number,
-        )
-        outcome = AttemptOutcome.TIMED_OUT
-        result = AttemptResult(record.path, number, outcome, failure=failure, jitter=timer.jitter)
-        self._on_failed_attempt(record, result)
+        text = "raise timeouts.attempt, or let the handler do less at once"
+        message = f"the attempt took longer than its timeout of {seconds:g} s; {text}"
+        self._time_out(record, timer, message)
+
+    def on_heartbeat_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
+        """End an attempt of which its worker has said nothing for too long; it failed like any other (T5)."""
+        if not self._runs(record, timer):
+            return
+        seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).heartbeat_s
+        left_s = seconds - timer.quiet_s
+        if left_s > CLOCK_S:
+            self._machine.ask(SetTimer(timer.kind, record.path, timer.number, left_s))
+            return
+        text = "let the handler send heartbeats more often, or raise timeouts.heartbeat"
+        message = f"the worker has not sent a heartbeat of the attempt for {seconds:g} s; {text}"
+        self._time_out(record, timer, message)
 
     def on_node_timeout(self, record: NodeRecord, number: int) -> None:
         """End a node that exceeded its timeout; `number` is the attempt that the timer was set with (T4)."""
@@ -125,6 +151,18 @@ class Attempts:
             self._endings.begin_timeout(record, None)
 
     # Inside.
+
+    def _runs(self, record: NodeRecord, timer: TimerDue) -> bool:
+        """Return whether the attempt that a timer was set for still runs, and is not just ending."""
+        is_current = record.state is NodeState.RUNNING and len(record.attempts) == timer.number
+        return is_current and not self._endings.is_out(record)
+
+    def _time_out(self, record: NodeRecord, timer: TimerDue, message: str) -> None:
+        number = timer.number
+        failure = Failure(code=DEADLINE_EXCEEDED, message=message, node_path=record.path, attempt=number)
+        outcome = AttemptOutcome.TIMED_OUT
+        result = AttemptResult(record.path, number, outcome, failure=failure, jitter=timer.jitter)
+        self._on_failed_attempt(record, result)
 
     def _used(
         self, node_path: str, attempt: AttemptRecord, final: Mapping[str, str] | None

@@ -23,6 +23,7 @@ class TimerKind(enum.Enum):
     WAIT = "WAIT"
     ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
     NODE_TIMEOUT = "NODE_TIMEOUT"
+    HEARTBEAT_TIMEOUT = "HEARTBEAT_TIMEOUT"
     SCOPE_TIMEOUT = "SCOPE_TIMEOUT"
     """The timeout of the execution, or of the graph inside a node (N1)."""
 
@@ -137,6 +138,8 @@ class TimerDue(NamedTuple):
     number: int
     jitter: float = 0.0
     """In [0, 1), for the backoff that may follow."""
+    quiet_s: float = 0.0
+    """For a HEARTBEAT_TIMEOUT, the seconds since the worker last reported something of the attempt."""
 
 
 class Cancel(NamedTuple):

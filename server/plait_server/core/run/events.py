@@ -73,6 +73,8 @@ class AttemptEnded(NamedTuple):
     treatment: Treatment = Treatment.NONE
     edges_not_taken: tuple[EdgeName, ...] = ()
     """The first `EDGES_NAMED_MAX` of `edges_false` by name, for readers of events, who cannot interpret positions."""
+    heartbeat_details: Payload | None = None
+    """The details of the attempt's latest heartbeat that had any, for the next attempt; None if it succeeded."""
 
 
 class NodeEnded(NamedTuple):

@@ -412,6 +412,7 @@ def _fingerprint(record: NodeRecord) -> str:
             attempt.retry_time_s,
             attempt.failure,
             sorted(attempt.usage.items()),
+            attempt.heartbeat_details,
         )
         for attempt in record.attempts
     ]

@@ -206,6 +206,10 @@ class Machine:
         """Add usage that an attempt has reported since its last report; its next event has the sum (U1)."""
         self._attempts.note_usage(node_path, attempt, unit, amount)
 
+    def note_heartbeat(self, node_path: str, attempt: int, details: Payload) -> None:
+        """Keep the details of an attempt's latest heartbeat; the event that ends the attempt has them."""
+        self._attempts.note_heartbeat(node_path, attempt, details)
+
     @property
     def has_offers(self) -> bool:
         """Whether any node waits for capacity."""
@@ -254,6 +258,7 @@ class Machine:
     ) -> None:
         """Decide an event about a node."""
         scope = record.scope
+        detail = self._attempts.with_heartbeat(detail, record.path, attempt)
         inner = scope.children.get(record.index)
         limited = (
             [each.path for each in (inner, *inner.inside()) if each.graph.policy.max_concurrency]
@@ -285,18 +290,8 @@ class Machine:
         attempt: int,
     ) -> None:
         execution = self.execution
-        event = Event(
-            execution.sequence + 1,
-            self._now_s,
-            execution.run,
-            node_path,
-            attempt,
-            branch,
-            state,
-            None,
-            reason,
-            detail,
-        )
+        number, run = execution.sequence + 1, execution.run
+        event = Event(number, self._now_s, run, node_path, attempt, branch, state, None, reason, detail)
         execution.apply(event)
         self._events.append(event)
 

@@ -53,6 +53,7 @@ class AttemptRecord:
     __slots__ = (
         "ended_s",
         "failure",
+        "heartbeat_details",
         "late_usage",
         "number",
         "outcome",
@@ -78,6 +79,8 @@ class AttemptRecord:
         self.outcome: AttemptOutcome | None = None
         self.failure: Failure | None = None
         self.usage: Mapping[str, str] = NO_USAGE
+        self.heartbeat_details: Payload | None = None
+        """The details of its latest heartbeat, once it has ended without success."""
         self.late_usage: Mapping[str, str] = NO_USAGE
         """Late usage audited since the execution was read; not durable state."""
 
@@ -353,6 +356,7 @@ class Scope:
         attempt.ended_s = time_s
         attempt.failure = detail.failure
         attempt.usage = detail.usage
+        attempt.heartbeat_details = detail.heartbeat_details
         if detail.outcome in _USED_UP:
             record.used += 1
         elif detail.outcome is AttemptOutcome.LOST:

@@ -41,6 +41,8 @@ class Timers:
                     self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=record.input))
             case TimerKind.ATTEMPT_TIMEOUT:
                 self._attempts.on_attempt_timeout(record, timer)
+            case TimerKind.HEARTBEAT_TIMEOUT:
+                self._attempts.on_heartbeat_timeout(record, timer)
             case TimerKind.NODE_TIMEOUT:
                 scope = record.scope.children.get(record.index)
                 if scope is not None:

@@ -30,6 +30,9 @@ def node_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[
     if timeouts.attempt_s and record.is_at_worker:
         left_s = _left_s(started_s + timeouts.attempt_s, now_s)
         timers.append(SetTimer(TimerKind.ATTEMPT_TIMEOUT, record.path, number, left_s))
+    if timeouts.heartbeat_s and record.is_at_worker:
+        # In full also after a replay: reports are not durable, and the worker has to attach again.
+        timers.append(SetTimer(TimerKind.HEARTBEAT_TIMEOUT, record.path, number, timeouts.heartbeat_s))
     if timeouts.node_s:
         left_s = _left_s(started_s + timeouts.node_s - _spent_s(execution, record), now_s)
         timers.append(SetTimer(TimerKind.NODE_TIMEOUT, record.path, number, left_s))

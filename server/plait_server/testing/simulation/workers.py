@@ -12,14 +12,8 @@ from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.network import ConnectionLost, Link
 from plait_server.testing.simulation.scripts import MUCH, Act, Script, choose_script, many_causes
 from plait_server.testing.simulation.world import World
-from plait_worker.session import (
-    Assigned,
-    CancelRequested,
-    ProtocolError,
-    Recorded,
-    Welcomed,
-    WorkerSession,
-)
+from plait_worker.session import WorkerSession
+from plait_worker.session_events import Assigned, CancelRequested, ProtocolError, Recorded, Welcomed
 
 TOKENS: Final = 7
 """What a handler that talks uses."""

@@ -165,7 +165,7 @@ class AttemptStarted(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., worker_instance_id: _Optional[str] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
-    __slots__ = ("outcome", "output", "failure", "usage", "retry_time", "edges_false", "treatment", "edges_not_taken", "edges_not_taken_count")
+    __slots__ = ("outcome", "output", "failure", "usage", "retry_time", "edges_false", "treatment", "edges_not_taken", "edges_not_taken_count", "heartbeat_details")
     class UsageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +182,7 @@ class AttemptEnded(_message.Message):
     TREATMENT_FIELD_NUMBER: _ClassVar[int]
     EDGES_NOT_TAKEN_FIELD_NUMBER: _ClassVar[int]
     EDGES_NOT_TAKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_DETAILS_FIELD_NUMBER: _ClassVar[int]
     outcome: _state_pb2.AttemptOutcome
     output: _payload_pb2.Payload
     failure: _failure_pb2.Failure
@@ -191,7 +192,8 @@ class AttemptEnded(_message.Message):
     treatment: FailureTreatment
     edges_not_taken: _containers.RepeatedCompositeFieldContainer[EdgeName]
     edges_not_taken_count: int
-    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ..., edges_not_taken: _Optional[_Iterable[_Union[EdgeName, _Mapping]]] = ..., edges_not_taken_count: _Optional[int] = ...) -> None: ...
+    heartbeat_details: _payload_pb2.Payload
+    def __init__(self, outcome: _Optional[_Union[_state_pb2.AttemptOutcome, str]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., usage: _Optional[_Mapping[str, str]] = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., edges_false: _Optional[bytes] = ..., treatment: _Optional[_Union[FailureTreatment, str]] = ..., edges_not_taken: _Optional[_Iterable[_Union[EdgeName, _Mapping]]] = ..., edges_not_taken_count: _Optional[int] = ..., heartbeat_details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
 
 class EdgeName(_message.Message):
     __slots__ = ("handle", "target")

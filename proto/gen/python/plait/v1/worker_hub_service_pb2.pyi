@@ -356,7 +356,7 @@ class AttachLimits(_message.Message):
     def __init__(self, frame_bytes_max: _Optional[int] = ..., frame_messages_max: _Optional[int] = ..., fail_bytes_max: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., unrecorded_bytes_max: _Optional[int] = ..., usage_units_max: _Optional[int] = ..., log_message_chars_max: _Optional[int] = ..., reports_per_second: _Optional[int] = ..., report_bytes_per_second: _Optional[int] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("token", "execution_id", "node_path", "attempt", "type", "input", "time_left", "traceparent", "idempotency_key", "run", "tracestate", "branch")
+    __slots__ = ("token", "execution_id", "node_path", "attempt", "type", "input", "time_left", "traceparent", "idempotency_key", "run", "tracestate", "branch", "heartbeat_details", "heartbeat_timeout")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_PATH_FIELD_NUMBER: _ClassVar[int]
@@ -369,6 +369,8 @@ class Assign(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     token: str
     execution_id: str
     node_path: str
@@ -381,7 +383,9 @@ class Assign(_message.Message):
     run: int
     tracestate: str
     branch: str
-    def __init__(self, token: _Optional[str] = ..., execution_id: _Optional[str] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., type: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., run: _Optional[int] = ..., tracestate: _Optional[str] = ..., branch: _Optional[str] = ...) -> None: ...
+    heartbeat_details: _payload_pb2.Payload
+    heartbeat_timeout: _duration_pb2.Duration
+    def __init__(self, token: _Optional[str] = ..., execution_id: _Optional[str] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., type: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., run: _Optional[int] = ..., tracestate: _Optional[str] = ..., branch: _Optional[str] = ..., heartbeat_details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Recorded(_message.Message):
     __slots__ = ("token", "result")
