@@ -26,6 +26,7 @@ from plait_server.adapters.requests.pool import PooledGraphRequests
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
+from plait_server.api.audit import Actions, AuditServicer
 from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
 from plait_server.api.grpc_server import serve_grpc, standard_methods
@@ -48,6 +49,7 @@ from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
+from plait_server.runtime.refused_calls import RefusedCalls
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
 from plait_server.telemetry.logs import log_to
@@ -95,6 +97,7 @@ class Server:
     journal: Journal
     allocator: Allocator
     committer: Committer
+    refused_calls: RefusedCalls
     workers: AttachedWorkers
     supervisor: Supervisor
     executions: ExecutionServicer
@@ -112,6 +115,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.workers.run)
             nursery.start_soon(self.committer.run)
+            nursery.start_soon(self.refused_calls.run)
             nursery.start_soon(self._keep_store)
             nursery.start_soon(self.supervisor.run)
             await self.supervisor.wait_ready()
@@ -166,7 +170,10 @@ async def assemble(platform: Platform) -> Server:
         insecure=True,
         attempts_max=config.server_limit,
     )
-    executions = ExecutionServicer(supervisor, platform.journal, platform.graph_requests, page_tokens)
+    actions = Actions(platform.seams.now_s)
+    executions = ExecutionServicer(
+        supervisor, platform.journal, platform.graph_requests, page_tokens, actions
+    )
     insight = InsightServicer(
         supervisor, platform.journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
     )
@@ -175,6 +182,7 @@ async def assemble(platform: Platform) -> Server:
         "graph": GraphServicer(platform.graph_requests),
         "execution": executions,
         "insight": insight,
+        "audit": AuditServicer(platform.journal, page_tokens),
         "worker_hub": worker_hub,
         "system": SystemServicer(facts),
     }
@@ -182,6 +190,7 @@ async def assemble(platform: Platform) -> Server:
         journal=platform.journal,
         allocator=allocator,
         committer=committer,
+        refused_calls=RefusedCalls(platform.journal),
         workers=workers,
         supervisor=supervisor,
         executions=executions,

@@ -13,6 +13,7 @@ from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.journals.memory import MemoryStore
 from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.api import nodes as nodes_module
+from plait_server.api.audit import Actions
 from plait_server.api.call import Call
 from plait_server.api.executions import ExecutionServicer
 from plait_server.api.pages import PageTokens
@@ -52,7 +53,11 @@ class Lister:
 
     def __init__(self, runtime: Runtime) -> None:
         self.servicer = ExecutionServicer(
-            runtime.supervisor, runtime.journal, InlineGraphRequests(CelEvaluator()), PageTokens(b"k")
+            runtime.supervisor,
+            runtime.journal,
+            InlineGraphRequests(CelEvaluator()),
+            PageTokens(b"k"),
+            Actions(lambda: 0.0),
         )
 
     async def page(

@@ -54,6 +54,15 @@ def test_submit_is_a_child_of_the_span_that_the_environment_names(run: Run, grap
     assert first["traceparent"].split("-")[1] == trace_id
 
 
+def test_audit_lists_who_did_what(run: Run, graph_file: GraphFile) -> None:
+    run("submit", graph_file("test.echo"), "--id", "audited", "--wait")
+    head, line = run("audit", "audited").stdout.splitlines()
+    assert head.split()[:5] == ["TIME", "WHO", "WHAT", "OUTCOME", "EXECUTION"]
+    assert line.split()[2].endswith("?")
+    assert line.split()[3:6] == ["SubmitGraph", "ACCEPTED", "audited"]
+    assert json_lines(run("audit", "audited", "--json").stdout)[0]["kind"] == "SubmitGraph"
+
+
 def test_watch_tells_a_line_an_event(run: Run, graph_file: GraphFile) -> None:
     done = run("submit", graph_file("test.echo"), "--id", "watched", "--watch", "--input", "[1]")
     assert done.returncode == 0

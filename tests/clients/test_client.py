@@ -110,6 +110,17 @@ def test_a_snapshot_comes_before_the_events(client: Client) -> None:
     assert not any(frame.HasField("events") for frame in frames)
 
 
+def test_the_audit_tells_who_submitted(client: Client) -> None:
+    ids = [client.submit(one("test.echo"), wait_s=60).execution_id for _ in range(3)]
+    for id_ in ids:
+        (entry,) = client.audit(id_)
+        assert (entry.kind, entry.execution_id, entry.target) == ("SubmitGraph", id_, "one")
+        assert not entry.verified
+        assert "127.0.0.1" in entry.principal
+    listed = [entry.execution_id for entry in client.audit(page_size=2)]
+    assert [id_ for id_ in listed if id_ in ids] == ids[::-1]
+
+
 def test_submit_waits_in_the_same_call(client: Client) -> None:
     assert client.submit(one("test.echo"), wait_s=60).state == SUCCEEDED
     execution = client.submit(one("test.nobody"), wait_s=0.01)

@@ -13,6 +13,8 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from plait.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     event_pb2,
     execution_pb2,
     execution_service_pb2,
@@ -84,6 +86,7 @@ class AsyncClient:
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
         self._insight = insight_service_pb2_grpc.InsightServiceStub(self._channel)
+        self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
         self._requests = Requests(namespace)
@@ -304,6 +307,19 @@ class AsyncClient:
                 return
             finally:
                 call.cancel()
+
+    async def audit(
+        self, execution_id: str = "", *, page_size: int = 0
+    ) -> AsyncIterator[audit_service_pb2.AuditEntry]:
+        """List who did what, newest first, in the namespace or to one execution, page by page as they are asked for."""
+        request = self._requests.audit(execution_id, page_size)
+        while True:
+            page = await self._call(self._audit.ListAuditEntries, request)
+            for entry in page.entries:
+                yield entry
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphResponse:
         """Check a graph; an invalid one is an answer, not an error."""

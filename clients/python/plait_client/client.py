@@ -11,6 +11,8 @@ import grpc
 from google.protobuf.message import Message
 
 from plait.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     event_pb2,
     execution_pb2,
     execution_service_pb2,
@@ -103,6 +105,7 @@ class Client:
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
         self._insight = insight_service_pb2_grpc.InsightServiceStub(self._channel)
+        self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
         self._requests = Requests(namespace)
@@ -315,6 +318,16 @@ class Client:
                 return
             finally:
                 call.cancel()
+
+    def audit(self, execution_id: str = "", *, page_size: int = 0) -> Iterator[audit_service_pb2.AuditEntry]:
+        """List who did what, newest first, in the namespace or to one execution, page by page as they are asked for."""
+        request = self._requests.audit(execution_id, page_size)
+        while True:
+            page = self._call(self._audit.ListAuditEntries, request)
+            yield from page.entries
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     def validate(self, graph: GraphSource) -> graph_service_pb2.ValidateGraphResponse:
         """Check a graph; an invalid one is an answer, not an error."""

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, cast
 from google.protobuf import duration_pb2
 
 from plait.v1 import (
+    audit_service_pb2,
     execution_pb2,
     execution_service_pb2,
     graph_pb2,
@@ -160,6 +161,12 @@ class Requests:
             execution_id=execution_id,
             reason=reason,
             request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def audit(self, execution_id: str, page_size: int) -> audit_service_pb2.ListAuditEntriesRequest:
+        """Ask for the first page of the audit."""
+        return audit_service_pb2.ListAuditEntriesRequest(
+            namespace=self._namespace, execution_id=execution_id, page_size=page_size
         )
 
     def trace(self, execution_id: str) -> insight_service_pb2.ExportTraceRequest:

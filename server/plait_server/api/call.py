@@ -16,6 +16,19 @@ SLOW_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who calls."""
+
+    name: str
+    """The name of the credentials; the peer's address if there are none."""
+    is_verified: bool
+    """Whether the caller was authenticated."""
+
+
+NOBODY: Final = Principal(name="", is_verified=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call."""
 
@@ -25,6 +38,8 @@ class Call:
     """The caller's address, as the transport reports it."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """The headers with text values; keys in lower case."""
+    principal: Principal = NOBODY
+    """Who calls."""
 
 
 class CallerGone(Exception):

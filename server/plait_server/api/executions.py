@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
+from plait_server.api.audit import Actions
 from plait_server.api.call import Call, Send, send_in_time
 from plait_server.api.checks import Checks, request_record, target_of
 from plait_server.api.graphs import require_valid
@@ -51,12 +52,18 @@ class ExecutionServicer:
     """Serves ExecutionService."""
 
     def __init__(
-        self, supervisor: Supervisor, journal: Journal, graph_requests: GraphRequests, tokens: PageTokens
+        self,
+        supervisor: Supervisor,
+        journal: Journal,
+        graph_requests: GraphRequests,
+        tokens: PageTokens,
+        actions: Actions,
     ) -> None:
         self._supervisor = supervisor
         self._journal = journal
         self._graph_requests = graph_requests
         self._tokens = tokens
+        self._actions = actions
         self._closed_scopes = ClosedScopes(journal)
         self._watchers = 0
         self._gate = Gate()
@@ -103,6 +110,7 @@ class ExecutionServicer:
                     call.metadata.get("traceparent", ""), call.metadata.get("tracestate", "")
                 ),
                 request=record,
+                action=self._actions.accepted(call),
             )
         )
         view = await self._view_at_end(namespace, execution.execution_id, wait_s)

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from plait_server.api.call import Call, CallerGone
+from plait_server.api.call import Call, CallerGone, Principal
 from plait_server.api.checks import request_fields
 from plait_server.api.error_table import row_of, status_of
 from plait_server.api.frame_reader import FrameReader
@@ -326,4 +326,5 @@ def _encode(message: Message | bytes | None) -> bytes:
 
 def _call(method: Method, context: _Context) -> Call:
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return Call(method=method.path, peer=context.peer(), metadata=metadata)
+    principal = Principal(name=context.peer(), is_verified=False)
+    return Call(method=method.path, peer=context.peer(), metadata=metadata, principal=principal)

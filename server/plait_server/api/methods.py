@@ -18,6 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from plait.v1 import (
+    audit_service_pb2,
     execution_service_pb2,
     graph_service_pb2,
     insight_service_pb2,
@@ -31,6 +32,7 @@ SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
     "graph": graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"],
     "execution": execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
     "insight": insight_service_pb2.DESCRIPTOR.services_by_name["InsightService"],
+    "audit": audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
     "worker_hub": worker_hub_service_pb2.DESCRIPTOR.services_by_name["WorkerHubService"],
     "system": system_service_pb2.DESCRIPTOR.services_by_name["SystemService"],
 }

@@ -22,6 +22,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "nodes": ("showing", "List the nodes of an execution."),
     "trace": ("tracing", "Draw the trace of an execution, or send it to a collector again."),
     "cancel": ("submitting", "Cancel an execution."),
+    "audit": ("auditing", "List who did what, newest first."),
     "validate": ("graphs", "Check graph files, without a server."),
     "plan": ("graphs", "Show what a graph would do, without a server."),
     "store": ("store", "Check, salvage or back up a store."),

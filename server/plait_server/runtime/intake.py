@@ -5,6 +5,7 @@ Nothing here is durable and nothing runs yet: the supervisor appends the item an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.execution_codec import summarize
 from plait_server.errors import RequestIdReused
+from plait_server.ports.audit import ActionRecord
 from plait_server.ports.graph_requests import CheckedGraph
 from plait_server.ports.journal import AppendItem, ExecutionRow, NamespaceJournal, RequestRecord
 from plait_server.runtime.content_store import ContentStore
@@ -35,6 +37,8 @@ class Submission(NamedTuple):
     caller: TraceContext | None
     """The caller's trace context, the parent of the execution's span; None if the caller sent none."""
     request: RequestRecord | None
+    action: ActionRecord | None = None
+    """Who submits; the execution and the graph are filled in."""
 
 
 async def prepare(environment: Environment, submission: Submission) -> tuple[Execution, AppendItem]:
@@ -87,6 +91,8 @@ async def prepare(environment: Environment, submission: Submission) -> tuple[Exe
             fingerprint=request.fingerprint,
             execution_id=execution_id,
         ),
+        action=submission.action
+        and dataclasses.replace(submission.action, execution_id=execution_id, target=graph.name),
     )
     return execution, item
 

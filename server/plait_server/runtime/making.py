@@ -72,6 +72,7 @@ class Making:
             row=item.row or self.item.row,
             contents={**self.item.contents, **item.contents},
             request=self.item.request,
+            action=self.item.action,
         )
         try:
             with trio.CancelScope(shield=True):
