@@ -17,8 +17,16 @@ NAMESPACE = "default"
 class Desk:
     """An allocator whose grants are kept, by the node's path, in the order of the granting."""
 
-    def __init__(self, *, server: int = 1_000, types: Mapping[str, int] | None = None) -> None:
-        self.allocator = Allocator(server_limit=server, type_limits=types or {})
+    def __init__(
+        self,
+        *,
+        server: int = 1_000,
+        types: Mapping[str, int] | None = None,
+        namespaces: Mapping[str, int] | None = None,
+    ) -> None:
+        self.allocator = Allocator(
+            server_limit=server, type_limits=types or {}, namespace_limits=namespaces or {}
+        )
         self.grants: dict[str, Grant] = {}
         self.order: list[str] = []
         self._count = 0
@@ -55,12 +63,13 @@ class Desk:
         namespace: str = NAMESPACE,
         within: tuple[Place, ...] = (),
         limit_path: str = "",
+        key: str = "",
     ) -> None:
         """Queue a request; its order in the graph is that of the asking."""
         self._count += 1
         request = self.request(path, execution=execution, type_=type_, namespace=namespace)
         places = (*within, Place(-priority, -remaining, self._count))
-        self.allocator.offer(request._replace(places=places, limit_path=limit_path))
+        self.allocator.offer(request._replace(places=places, limit_path=limit_path, key=key))
 
     def request(
         self, path: str, *, execution: str = "x", type_: str = "t", namespace: str = NAMESPACE

@@ -22,10 +22,16 @@ class Waiter:
     ready_s: float
     scopes: tuple[str, ...] = ()
     """The limits of scopes around it, the outermost first."""
+    key: str = ""
 
     @property
     def chain(self) -> list[str]:
         return [self.execution, *self.scopes]
+
+    @property
+    def held_under(self) -> list[str]:
+        """The limits whose permits are reserved for the first request under them."""
+        return [*self.chain, f"key {self.namespace} {self.key}"] if self.key else self.chain
 
 
 @dataclass
@@ -96,7 +102,7 @@ class Reference:
         heads: dict[tuple[object, ...], Waiter] = {}
         for waiter in sorted(self.waiting.values(), key=lambda each: each.rank):
             if waiter.namespace == namespace:
-                heads.setdefault((waiter.execution, waiter.scopes, waiter.type), waiter)
+                heads.setdefault((waiter.execution, waiter.scopes, waiter.type, waiter.key), waiter)
         return list(heads.values())
 
     def keeps(self, waiter: Waiter, name: str) -> bool:
@@ -106,14 +112,14 @@ class Reference:
         return is_served and since_s >= waiter.ready_s + RESERVE_AFTER_S
 
     def first_under(self, limit: str) -> Waiter:
-        """The first of all that need a permit of an execution's or a scope's limit."""
+        """The first of all that need a permit of an execution's, a scope's or a key's limit."""
         return min(
-            (each for each in self.waiting.values() if limit in each.chain), key=lambda each: each.rank
+            (each for each in self.waiting.values() if limit in each.held_under), key=lambda each: each.rank
         )
 
     def execution_lets(self, waiter: Waiter) -> bool:
-        """Whether its execution and the scopes around it have permits that are not kept for others."""
-        for limit in waiter.chain:
+        """Whether its execution, the scopes around it and its key have permits that are not kept for others."""
+        for limit in waiter.held_under:
             first = self.first_under(limit)
             is_kept = first is not waiter and self.keeps(first, limit)
             if self.free(limit) <= (1 if is_kept else 0):
@@ -155,9 +161,10 @@ class Reference:
         reservers = self.reservers(waiter.rank, waiter.namespace)
         if not self.execution_lets(waiter):
             return None
-        kept = sum(self.keeps(each, "server") for each in reservers)
-        if self.free("server") - kept <= 0:
-            return None
+        for shared in ("server", f"namespace {waiter.namespace}"):
+            kept = sum(self.keeps(each, shared) for each in reservers)
+            if shared in self.limits and self.free(shared) - kept <= 0:
+                return None
         limit = f"type {waiter.type}"
         if limit in self.limits:
             kept = sum(each.type == waiter.type and self.keeps(each, limit) for each in reservers)
@@ -197,7 +204,7 @@ class Reference:
         slots.taken_of[waiter.type] += 1
 
     def engine(self, waiter: Waiter) -> list[str]:
-        names = ["server", *waiter.chain, f"type {waiter.type}"]
+        names = ["server", f"namespace {waiter.namespace}", *waiter.held_under, f"type {waiter.type}"]
         return [name for name in names if name in self.limits]
 
     def give_back_engine(self, waiter: Waiter, now_s: float) -> None:
@@ -224,8 +231,13 @@ class Reference:
             return "NO_WORKER"
         if self.free("server") <= 0:
             return "SERVER_LIMIT"
+        namespace = f"namespace {waiter.namespace}"
+        if namespace in self.limits and self.free(namespace) <= 0:
+            return "NAMESPACE_LIMIT"
         if any(self.free(limit) <= 0 for limit in waiter.chain):
             return "EXECUTION_LIMIT"
+        if waiter.key and self.free(f"key {waiter.namespace} {waiter.key}") <= 0:
+            return "KEY_LIMIT"
         limit = f"type {waiter.type}"
         if limit in self.limits and self.free(limit) <= 0:
             return "NODE_TYPE_LIMIT"

@@ -30,7 +30,9 @@ SCOPES = {
 SCOPE_LIMITS = {"p": 2, "p/q": 1, "p/r": 2, "s/l": 1}
 TYPES = {"t": 0, "u": 2, "v": 1}
 """Name -> limit, 0 for none."""
+KEYS = ("k", "l")
 SERVER_LIMIT = 4
+NAMESPACE_LIMITS = {"one": 3}
 WORKERS = {"a": {"t": 0, "u": 0}, "b": {"t": 1, "u": 0, "v": 0}, "c": {"v": 0}}
 """Name -> the types it serves, and its limit of each."""
 
@@ -43,6 +45,7 @@ class Ask:
     remaining: int
     order: int
     scope: str = ""
+    key: str = ""
 
 
 @dataclass
@@ -85,6 +88,7 @@ class TakeBack:
     type: str
     worker: str
     scope: str
+    key: str
 
 
 @dataclass
@@ -108,6 +112,16 @@ ACTIONS = st.one_of(
         few(2),
         st.sampled_from(tuple(SCOPES)),
     ),
+    st.builds(
+        Ask,
+        st.sampled_from(tuple(EXECUTIONS)),
+        st.sampled_from(tuple(TYPES)),
+        few(1),
+        few(1),
+        few(2),
+        st.sampled_from(("", "", *SCOPES)),
+        st.sampled_from(KEYS),
+    ),
     st.builds(Reopen, st.sampled_from(tuple(EXECUTIONS)), st.sampled_from(tuple(SCOPE_LIMITS))),
     st.builds(Withdraw, few(30)),
     st.builds(GiveBack, few(30), st.sampled_from(("engine", "slot", "all", "all", "all"))),
@@ -119,6 +133,7 @@ ACTIONS = st.one_of(
         st.sampled_from(tuple(TYPES)),
         st.sampled_from(tuple(WORKERS)),
         st.sampled_from(("", "", *SCOPES)),
+        st.sampled_from(("", "", *KEYS)),
     ),
     st.builds(Pass, st.sampled_from((0.5, 4.0, 11.0))),
 )
@@ -129,8 +144,14 @@ class Model:
 
     def __init__(self) -> None:
         limits = {name: limit for name, limit in TYPES.items() if limit}
-        self.allocator = Allocator(server_limit=SERVER_LIMIT, type_limits=limits)
+        self.allocator = Allocator(
+            server_limit=SERVER_LIMIT, type_limits=limits, namespace_limits=NAMESPACE_LIMITS
+        )
         self.reference = Reference(SERVER_LIMIT, TYPES, NAMESPACES)
+        for name in NAMESPACES:
+            self.reference.limits.update({f"key {name} {key}": 1 for key in KEYS})
+            if name in NAMESPACE_LIMITS:
+                self.reference.limits[f"namespace {name}"] = NAMESPACE_LIMITS[name]
         for name, (namespace, limit, submitted_s) in EXECUTIONS.items():
             self.allocator.open_execution(namespace, name, limit, submitted_s)
             self.reference.limits[name] = limit
@@ -176,6 +197,7 @@ class Model:
         remaining: int = 0,
         order: int = 0,
         scope: str = "",
+        key: str = "",
     ) -> Waiter:
         self.count += 1
         namespace, _, submitted_s = EXECUTIONS[execution]
@@ -202,6 +224,7 @@ class Model:
             rank=rank,
             ready_s=trio.current_time(),
             scopes=tuple(f"{execution}:{limit}" for limit in limits),
+            key=key,
         )
         self.waiters[path] = waiter
         return waiter
@@ -216,10 +239,13 @@ class Model:
             waiter.scopes[-1].partition(":")[2] if waiter.scopes else "",
             waiter.ready_s,
             partial(self.on_grant, waiter.path),
+            waiter.key,
         )
 
     def ask(self, ask: Ask) -> None:
-        waiter = self.waiter(ask.execution, ask.type, ask.priority, ask.remaining, ask.order, ask.scope)
+        waiter = self.waiter(
+            ask.execution, ask.type, ask.priority, ask.remaining, ask.order, ask.scope, ask.key
+        )
         self.reference.offer(waiter)
         self.allocator.offer(self.request(waiter))
 
@@ -251,7 +277,7 @@ class Model:
         slots = self.reference.workers.get(instance)
         if slots is None or action.type not in slots.limits:
             return
-        waiter = self.waiter(action.execution, action.type, scope=action.scope)
+        waiter = self.waiter(action.execution, action.type, scope=action.scope, key=action.key)
         grant = self.allocator.take_back(self.request(waiter), action.worker, instance)
         self.reference.take(waiter, instance)
         self.out[waiter.path] = grant, waiter, slots
@@ -312,6 +338,7 @@ class Model:
         assert not self.reference.waiting
         assert self.allocator.statistics().running == 0
         assert all(self.allocator.slots_in_use(name) == 0 for name in self.reference.workers)
+        assert not self.allocator._limits._keys, "a key that nobody uses is forgotten"
         for execution, (namespace, _, _) in EXECUTIONS.items():
             self.allocator.close_execution(namespace, execution)
 

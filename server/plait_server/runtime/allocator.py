@@ -5,9 +5,9 @@ used as counters (`acquire_on_behalf_of_nowait`), because trio's own queue is fi
 limiter, whereas R4 orders by priority and Q1 takes all permits or none.
 
 Rules
-1. A request needs a permit of the server, of its execution, of each scope around it that has a limit (N1) and of
-   its node type (if that has one), and a slot of a worker: all or none. It holds nothing while it waits. One that
-   lacks something is skipped.
+1. A request needs a permit of the server, of its namespace and of its node type (where these have limits), of its
+   execution, of each scope around it that has a limit (N1), and of its concurrency key (if it has one), and a slot of
+   a worker: all or none. It holds nothing while it waits. One that lacks something is skipped.
 2. R4's order holds within a namespace. Namespaces take turns: the one with the fewest grants is first. One that
    had nothing waiting for a while starts level with the others, so the grants that they got in the meantime give it
    no head start.
@@ -15,10 +15,12 @@ Rules
    it starts or is withdrawn: requests later in R4's order do not see the permit, earlier ones do. A reserved slot
    belongs to the worker with the most room that serves the type. Of requests that need the same permits only the
    first reserves, because the others cannot start before it, and their permits would lie idle. A permit of an
-   execution or a scope is reserved for the first request under that limit. Everything else is reserved for the
-   first request of an execution, if it lacks a permit of the execution or of a scope in it, and, among those that
-   lack neither, for the first of each node type. A request that no worker serves reserves nothing. There are no
-   reservations between namespaces: a namespace that waits for its own workers would stop all others.
+   execution, a scope or a key is reserved for the first request under that limit. Everything else is reserved for
+   the first request of an execution, if it lacks a permit of the execution or of a scope in it, and, among those
+   that lack neither, nor one of their key, for the first of each node type. A request that lacks its key's permit
+   reserves that alone: the others would lie idle for as long as another attempt has the key, and the key is kept for
+   it. A request that no worker serves reserves nothing. There are no reservations between namespaces: a namespace
+   that waits for its own workers would stop all others.
 4. The engine's permits (server, execution, scopes, node type) are returned at the decision; the worker's slot when
    the handler has ended or was abandoned. Each is returned once, by the owner of the `Grant`.
 
@@ -27,10 +29,12 @@ How it costs O(log n)
   all lack, except for the permits of executions and scopes. So only the first group of a queue is examined. A
   group whose execution has no permit free moves to that execution's heap, until one comes free; a group inside it
   whose scope has none to that scope's. Scopes inside an execution are reached only through its group, so
-  that a permit that comes free moves one group, however many scopes are open.
+  that a permit that comes free moves one group, however many scopes are open. Keys are shared by executions, and so
+  have lines of their own (`key_limits`).
 - A freed permit makes ready whatever may have lacked it: a slot the queues of the types that its worker serves, a
   permit of a node type the queues of that type, a permit of an execution or scope its first blocked group (once that
-  has started, the next). A permit of the server makes nothing ready, because queues stay ready while it has none.
+  has started, the next), a permit of a key its lines. A permit of the server or of a namespace makes nothing ready,
+  because queues stay ready while it has none.
 - Ready items are taken in R4's order from one heap for each namespace, and namespaces in turn from another.
 - Reservations are computed from times: a request lacks what was exhausted after it had waited for 10 s, so there is
   no state to update for each request. The cost is linear in the reservers of the namespace (node types, and
@@ -47,19 +51,22 @@ from itertools import chain
 import trio
 
 from plait_server.runtime.grant import Grant
+from plait_server.runtime.key_limits import KeyLimit
+from plait_server.runtime.limit import Limit
+from plait_server.runtime.limit_table import LimitTable
 from plait_server.runtime.namespace_queues import NamespaceQueue, Namespaces, TypeQueue
 from plait_server.runtime.reservations import Reservations
 from plait_server.runtime.waiting import (
     Entry,
     ExecutionQueue,
     Group,
-    Limit,
     PermitRequest,
     Rank,
     ScopeQueue,
-    TypeLimit,
+    SharedLimit,
 )
-from plait_server.runtime.worker_slots import WorkerPool, WorkerSlots
+from plait_server.runtime.waiting_groups import WaitingGroups
+from plait_server.runtime.worker_slots import WorkerPools, WorkerSlots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,17 +86,25 @@ class AllocatorStatistics:
 class Allocator:
     """Grants capacity to ready nodes."""
 
-    def __init__(self, *, server_limit: int, type_limits: Mapping[str, int]) -> None:
-        self._server = Limit("SERVER_LIMIT", server_limit)
-        self._types = {name: TypeLimit(limit) for name, limit in type_limits.items()}
+    def __init__(
+        self,
+        *,
+        server_limit: int,
+        type_limits: Mapping[str, int],
+        namespace_limits: Mapping[str, int] | None = None,
+    ) -> None:
+        self._limits = LimitTable(
+            server_limit=server_limit, type_limits=type_limits, namespace_limits=namespace_limits or {}
+        )
+        self._server = self._limits.server
         self._executions: dict[tuple[str, str], ExecutionQueue] = {}
         self._opened = 0
-        self._pools: dict[tuple[str, str], WorkerPool] = {}
-        """(namespace, type) -> its workers; there for each type that is served or waited for."""
         self._instances: dict[str, WorkerSlots] = {}
         self._requests: dict[tuple[str, str, str], Entry] = {}
         """(namespace, execution, path) -> the waiting request."""
-        self._namespaces = Namespaces()
+        self._namespaces = Namespaces(self._limits.of_namespace)
+        self._pools = WorkerPools()
+        self._groups = WaitingGroups(self._limits, self._namespaces, self._pools)
         self._arrivals = 0
         self._grants = 0
         self._moment = 0
@@ -143,7 +158,7 @@ class Allocator:
             worker = self._instances[instance_id] = WorkerSlots(namespace, worker_id, instance_id, {})
         worker.set_types(types)
         for name in types:
-            self._pool(namespace, name)
+            self._pools.get(namespace, name)
         self.change_worker(worker, lambda: worker.set_slots(slots))
 
     def set_worker_slots(self, instance_id: str, slots: int) -> None:
@@ -158,10 +173,8 @@ class Allocator:
         if worker is None:
             return
         for name in worker.types:
-            pool = self._pools.get((worker.namespace, name))
-            if pool is not None:
-                pool.remove(worker)
-                self._forget_pool(worker.namespace, name)
+            self._pools.get(worker.namespace, name).remove(worker)
+            self._groups.forget_unused_pool(worker.namespace, name)
 
     def slots_in_use(self, instance_id: str) -> int:
         """Return how many slots of a worker are in use."""
@@ -174,7 +187,9 @@ class Allocator:
         """Queue a request; `dispatch` grants it when it can."""
         execution = self._executions[request.namespace, request.execution_id]
         queue = execution.limit_of(request.limit_path)
-        group = queue.groups.get(request.type) or self._group(queue, request.type)
+        group = queue.groups.get((request.type, request.key))
+        if group is None:
+            group = self._groups.make(queue, request.type, request.key)
         self._arrivals += 1
         places = request.places
         urgency, distance, order = places[0]
@@ -197,7 +212,7 @@ class Allocator:
         queue.namespace.arrive(entry)
         self._requests[request.namespace, request.execution_id, request.node_path] = entry
         if group.entries[0][1] is entry:
-            self._place(group)
+            self._groups.put(group)
 
     def withdraw(self, namespace: str, execution_id: str, node_path: str) -> None:
         """Withdraw a request. Idempotent."""
@@ -215,7 +230,13 @@ class Allocator:
             worker = WorkerSlots(request.namespace, worker_id, instance_id, {})
             self._instances[instance_id] = worker
         queue = self._executions[request.namespace, request.execution_id].limit_of(request.limit_path)
-        grant = Grant(self, request, worker, self._engine(queue, request.type), 0.0)
+        engine: tuple[Limit, ...] = (
+            *self._limits.of_grants(request.namespace, request.type),
+            *queue.chain,
+        )
+        if request.key:
+            engine = *engine, self._limits.of_key(request.namespace, request.key)
+        grant = Grant(self, request, worker, engine, 0.0)
         queue.note_exhausted()
         return grant
 
@@ -224,17 +245,21 @@ class Allocator:
         entry = self._requests.get((namespace, execution_id, node_path))
         if entry is None:
             return ""
-        kind, limits = entry.group.kind, entry.group.queue.chain
+        group = entry.group
+        kind = group.kind
         if not kind.pool.has_workers:
             return "NO_WORKER"
-        for limit in (self._server, *limits, kind.limit):
+        limits: tuple[SharedLimit, ...] = group.queue.chain
+        if group.line is not None:
+            limits = *limits, group.line.limit
+        for limit in (self._server, kind.namespace.limit, *limits, *kind.limits):
             if limit is not None and limit.free <= 0:
                 return limit.name
         if kind.pool.best() is None:
             return "WORKER_SLOTS"
         # All free permits are reserved for others.
         for each in limits:
-            if not each.has_permit_for(entry.group):
+            if not each.has_permit_for(group):
                 return each.name
         self._moment += 1
         lacking = self._choose(kind, entry.rank)
@@ -249,7 +274,10 @@ class Allocator:
         namespaces.make_held_ready()
         while namespaces.has_ready and self._server.free > 0:
             namespace = namespaces.take_first()
-            namespaces.put_back(namespace, was_granted=self._grant_first(namespace))
+            if namespace.limit is not None and namespace.limit.free <= 0:
+                namespaces.set_aside(namespace)
+            else:
+                namespaces.put_back(namespace, was_granted=self._grant_first(namespace))
 
     # Used by grants.
 
@@ -257,12 +285,9 @@ class Allocator:
         """Return permits to the engine's limits, and make ready whatever may have lacked them."""
         for limit in engine:
             limit.give_back(borrower)
-            if isinstance(limit, ScopeQueue):
-                limit.note_exhausted()
-                self._namespaces.make_ready(limit)
-            elif isinstance(limit, TypeLimit):
-                for kind in limit.kinds:
-                    self._namespaces.make_ready(kind)
+            limit.wake(self._namespaces)
+            if isinstance(limit, KeyLimit):
+                self._limits.forget_unused(limit)
         self._tell()
 
     def change_worker(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
@@ -279,7 +304,7 @@ class Allocator:
         for pool in exhausted:
             pool.exhausted_s = trio.current_time()
         for name in names:
-            self._pools[worker.namespace, name].add(worker)
+            self._pools.get(worker.namespace, name).add(worker)
         for kind in waiting:
             self._namespaces.make_ready(kind)
         self._tell()
@@ -310,7 +335,7 @@ class Allocator:
             if group.rank != rank:
                 self._namespaces.make_ready(item)  # Its first group was withdrawn or is blocked.
                 continue
-            if item.limit is not None and item.limit.free <= 0:
+            if item.limits and any(limit.free <= 0 for limit in item.limits):
                 continue
             worker = self._choose(item, rank)
             if isinstance(worker, str):
@@ -338,16 +363,15 @@ class Allocator:
         """Choose a worker for the first request of a type, or return the reason why it must wait.
 
         The reason is the first limit whose free permits are all reserved for others. Requires a free permit of the
-        server and of the type.
+        server, the namespace and the type.
         """
         reservations = self._reservations(kind.namespace)
         if reservations is None:
             return kind.pool.best() or "WORKER_SLOTS"
-        server, limit = self._server, kind.limit
-        if reservations.is_kept(server.free, server.exhausted_s, rank):
-            return server.name
-        if limit is not None and reservations.is_kept(limit.free, limit.exhausted_s, rank, kind):
-            return limit.name
+        for limit in kind.engine:
+            only = kind if limit in kind.limits else None
+            if reservations.is_kept(limit.free, limit.exhausted_s, rank, only):
+                return limit.name
         return reservations.slot_for(kind, rank) or "WORKER_SLOTS"
 
     def _reservations(self, namespace: NamespaceQueue) -> Reservations | None:
@@ -358,6 +382,7 @@ class Allocator:
         if known is not None and known[0] == self._moment:
             return known[1]
         reservations = Reservations(namespace.reservers())
+        self._namespaces.resume(namespace.name)  # Lines of keys may have let groups go on.
         namespace.reservations = self._moment, reservations
         return reservations
 
@@ -365,67 +390,17 @@ class Allocator:
         entry = group.entries[0][1]
         request = entry.request
         queue_s = max(0.0, trio.current_time() - request.ready_s)
-        grant = Grant(self, request, worker, group.engine, queue_s)
+        engine = group.kind.engine + group.queue.chain
+        if group.line is not None:
+            engine = *engine, group.line.limit
+        grant = Grant(self, request, worker, engine, queue_s)
         self._grants += 1
         self._moment += 1
         self._remove(entry)
         group.queue.note_exhausted()
         request.on_grant(grant)
 
-    # Inside: which request waits where.
-
-    def _group(self, queue: ScopeQueue, node_type: str) -> Group:
-        """Create the group of a limit and a node type, and those of the limits around it."""
-        group = queue.groups.get(node_type)
-        if group is not None:
-            return group
-        kind = self._kind(queue.namespace, node_type)
-        parent = None
-        if queue.outer:
-            parent = self._group(queue.outer[-1], node_type)
-            parent.child_count += 1
-            for limit in queue.outer:
-                limit.count += 1
-        queue.count += 1
-        kind.count += 1
-        group = queue.groups[node_type] = Group(queue, kind, parent, self._engine(queue, node_type))
-        return group
-
-    def _place(self, group: Group) -> None:
-        """Put a group where its first own request belongs now; an empty one is removed."""
-        group.trim()
-        queue = group.queue
-        if group.entries:
-            group.own_rank = group.entries[0][0]
-            queue.note(group)
-            for limit in queue.outer:
-                limit.note(group)
-        else:
-            group.own_rank = None
-            if not group.child_count:
-                self._forget_group(group)
-                return
-        queue.note_exhausted()
-        self._namespaces.make_ready(group.move())
-
-    def _forget_group(self, group: Group) -> None:
-        """Remove an empty group, and the one around it if that becomes empty."""
-        queue, kind, parent = group.queue, group.kind, group.parent
-        group.rank = None
-        del queue.groups[kind.name]
-        queue.count -= 1
-        for limit in queue.outer:
-            limit.count -= 1
-        queue.note_exhausted()
-        kind.count -= 1
-        if not kind.count:
-            self._forget_kind(kind)
-        if parent is not None:
-            parent.child_count -= 1
-            if parent.is_empty:
-                self._forget_group(parent)
-            else:
-                self._namespaces.make_ready(parent.move())
+    # Inside: requests that leave.
 
     def _withdraw_all(self, limit: ScopeQueue) -> None:
         waiting = [entry for group in limit.groups.values() for _, entry in group.entries if entry.is_waiting]
@@ -444,43 +419,10 @@ class Allocator:
         group.waiting -= 1
         group.queue.namespace.leave()
         if group.entries[0][1] is entry:
-            self._place(group)
+            self._groups.put(group)
         else:
             group.trim()
 
     def _tell(self) -> None:
         if self._namespaces.has_ready or self._namespaces.has_held:
             self.on_capacity()
-
-    def _engine(self, queue: ScopeQueue, node_type: str) -> tuple[Limit, ...]:
-        limit = self._types.get(node_type)
-        engine = self._server, *queue.outer, queue
-        return engine if limit is None else (*engine, limit)
-
-    def _kind(self, namespace: NamespaceQueue, node_type: str) -> TypeQueue:
-        kind = namespace.kinds.get(node_type)
-        if kind is None:
-            limit = self._types.get(node_type)
-            pool = self._pool(namespace.name, node_type)
-            kind = namespace.kinds[node_type] = TypeQueue(namespace, node_type, limit, pool)
-            if limit is not None:
-                limit.kinds[kind] = None
-        return kind
-
-    def _pool(self, namespace: str, node_type: str) -> WorkerPool:
-        pool = self._pools.get((namespace, node_type))
-        if pool is None:
-            pool = self._pools[namespace, node_type] = WorkerPool(node_type)
-        return pool
-
-    def _forget_kind(self, kind: TypeQueue) -> None:
-        del kind.namespace.kinds[kind.name]
-        if kind.limit is not None:
-            del kind.limit.kinds[kind]
-        self._forget_pool(kind.namespace.name, kind.name)
-
-    def _forget_pool(self, namespace: str, node_type: str) -> None:
-        queue = self._namespaces.find(namespace)
-        pool = self._pools[namespace, node_type]
-        if not pool.has_workers and (queue is None or node_type not in queue.kinds):
-            del self._pools[namespace, node_type]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plait_server.runtime.waiting import Limit, PermitRequest
+from plait_server.runtime.limit import Limit
+from plait_server.runtime.waiting import PermitRequest
 from plait_server.runtime.worker_slots import WorkerSlots, take_permit
 
 if TYPE_CHECKING:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from itertools import count
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from plait_server.runtime.key_limits import KeyLine
+from plait_server.runtime.limit import Limit, NamespaceLimit, TypeLimit
 from plait_server.runtime.waiting import (
     RESERVE_AFTER_S,
     SPARE_ENTRIES,
     Entry,
     ExecutionQueue,
     Group,
-    GroupHeap,
     Rank,
+    RankHeap,
     ScopeQueue,
-    TypeLimit,
-    open_rank,
 )
 from plait_server.runtime.worker_slots import WorkerPool
 
@@ -31,45 +33,56 @@ _NAMESPACES_MIN: Final = 64
 class TypeQueue:
     """The groups of one namespace and node type."""
 
-    __slots__ = ("_groups", "count", "limit", "name", "namespace", "pool", "ready_rank")
+    __slots__ = ("_groups", "count", "engine", "limits", "name", "namespace", "pool", "ready_rank")
 
-    def __init__(
-        self, namespace: NamespaceQueue, name: str, limit: TypeLimit | None, pool: WorkerPool
-    ) -> None:
+    def __init__(self, namespace: NamespaceQueue, name: str, pool: WorkerPool) -> None:
         self.namespace = namespace
         self.name = name
-        self.limit = limit
+        self.limits: tuple[TypeLimit, ...] = ()
+        """The limits of the type: the server's and the namespace's, if there are such."""
+        self.engine: tuple[Limit, ...] = ()
+        """The limits of which each grant takes a permit: of the server, the namespace and the type."""
         self.pool = pool
         self.count = 0
         """How many groups there are, blocked ones and those inside others included."""
-        self._groups = GroupHeap(open_rank)
+        self._groups: RankHeap[Group | KeyLine] = RankHeap(attrgetter("open_rank"))
+        """The groups of executions that are not blocked, and the lines of keys with a free permit."""
         self.ready_rank: Rank | None = None
 
-    def add(self, group: Group) -> None:
-        """Add the group of an execution, which is not blocked."""
-        self._groups.push(group, self.count)
+    def add(self, item: Group | KeyLine) -> None:
+        """Add the group of an execution, or the line of a key, under the rank with which it competes."""
+        self._groups.push(item, self.count)
 
     def first(self) -> Group | None:
-        """Return the first group for whose first request each limit of its execution has a permit.
+        """Return the first group for whose first request each limit of its execution, and its key, has a permit.
 
         Blocked groups before it are moved to the limit that lacks a permit.
         """
-        while (group := self._groups.first()) is not None:
-            lacking = group.lacking()
+        while (first := self._groups.first()) is not None:
+            if isinstance(first, KeyLine):
+                first.let_go_on()
+                continue
+            lacking = first.lacking()
             if lacking is None:
-                break
+                return first
             lacking.block()
-            if lacking.queue.free > 0:
-                self.namespace.hold(lacking.queue)
-        return group
+            gate = lacking.gate
+            if isinstance(gate, KeyLine):
+                if gate.limit.free > 0:
+                    gate.hold()
+            elif gate.free > 0:
+                self.namespace.hold(gate)
+        return None
 
-    def peek(self) -> Group | None:
-        """Return the first group that is not blocked, whatever it lacks."""
+    def peek(self) -> Group | KeyLine | None:
+        """Return the first item that is not blocked, whatever it lacks."""
         return self._groups.first()
 
 
-Item: TypeAlias = "TypeQueue | ScopeQueue"
-"""An item to examine: a type's queue may start its first request, a limit may unblock a group."""
+ReadyItem: TypeAlias = "TypeQueue | ScopeQueue"
+"""An item in the order of examination."""
+Item: TypeAlias = "TypeQueue | ScopeQueue | KeyLine"
+"""An item to examine: a type's queue may start its first request, a limit or a line may unblock a group."""
 
 
 class NamespaceQueue:
@@ -85,6 +98,7 @@ class NamespaceQueue:
         "exhausted",
         "is_queued",
         "kinds",
+        "limit",
         "name",
         "number",
         "open",
@@ -96,6 +110,7 @@ class NamespaceQueue:
     def __init__(self, name: str, number: int, holding: dict[NamespaceQueue, None]) -> None:
         self.name = name
         self.number = number
+        self.limit: NamespaceLimit | None = None
         self.turn = 0
         self.is_queued = False
         """Whether it is in the allocator's queue."""
@@ -112,7 +127,7 @@ class NamespaceQueue:
         self._held: dict[Item, None] = {}
         self._holding = holding
         self._arrivals: deque[Entry] = deque()
-        self._ready: list[tuple[Rank, int, Item]] = []
+        self._ready: list[tuple[Rank, int, ReadyItem]] = []
         self._ready_count = 0
         self._count = count()
 
@@ -148,6 +163,8 @@ class NamespaceQueue:
 
     def make_ready(self, item: Item) -> None:
         """Mark an item to be examined."""
+        if isinstance(item, KeyLine):
+            item = item.reopen()
         group = item.peek()
         if group is None or group.rank is None:
             return
@@ -161,7 +178,7 @@ class NamespaceQueue:
             self._ready = [each for each in self._ready if each[2].ready_rank == each[0]]
             heapq.heapify(self._ready)
 
-    def take_ready(self) -> tuple[Rank, Item] | None:
+    def take_ready(self) -> tuple[Rank, ReadyItem] | None:
         """Remove and return the first item to examine; None if there is none."""
         while self._ready:
             rank, _, item = heapq.heappop(self._ready)
@@ -192,7 +209,8 @@ class NamespaceQueue:
 class Namespaces:
     """All namespaces. Those with ready items take turns: the one with the fewest grants is first."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_of: Callable[[str], NamespaceLimit | None]) -> None:
+        self._limit_of = limit_of
         self._namespaces: dict[str, NamespaceQueue] = {}
         self._made = 0
         self._most = _NAMESPACES_MIN
@@ -226,6 +244,7 @@ class Namespaces:
                 self._forget_some()
             self._made += 1
             namespace = NamespaceQueue(name, self._made, self._holding)
+            namespace.limit = self._limit_of(name)
             self._namespaces[name] = namespace
         return namespace
 
@@ -233,8 +252,14 @@ class Namespaces:
         """Mark an item to be examined at its namespace's turn."""
         namespace = item.namespace
         namespace.make_ready(item)
-        if namespace.has_ready and not namespace.is_queued:
-            self._enqueue(namespace)
+        if not namespace.is_queued:
+            self._enqueue_if_ready(namespace)
+
+    def resume(self, name: str) -> None:
+        """Let a namespace take turns again that was set aside, as long as it has ready items."""
+        namespace = self._namespaces.get(name)
+        if namespace is not None:
+            self._enqueue_if_ready(namespace)
 
     def make_held_ready(self) -> None:
         """Mark all held items to be examined."""
@@ -246,8 +271,12 @@ class Namespaces:
                     self.make_ready(item)
 
     def take_first(self) -> NamespaceQueue:
-        """Remove and return the namespace whose turn it is; the caller then calls `put_back`."""
+        """Remove and return the namespace whose turn it is; the caller then calls `put_back` or `set_aside`."""
         return heapq.heappop(self._queue)[2]
+
+    def set_aside(self, namespace: NamespaceQueue) -> None:
+        """Let a namespace take no turns until `resume` or until more of it is ready."""
+        namespace.is_queued = False
 
     def put_back(self, namespace: NamespaceQueue, *, was_granted: bool) -> None:
         """Put a namespace back with a later turn if it got a grant, as long as it has ready items."""
@@ -255,10 +284,11 @@ class Namespaces:
             self._turn = namespace.turn
             namespace.turn += 1
         namespace.is_queued = False
-        if namespace.has_ready:
-            self._enqueue(namespace)
+        self._enqueue_if_ready(namespace)
 
-    def _enqueue(self, namespace: NamespaceQueue) -> None:
+    def _enqueue_if_ready(self, namespace: NamespaceQueue) -> None:
+        if namespace.is_queued or not namespace.has_ready:
+            return
         namespace.is_queued = True
         namespace.turn = max(namespace.turn, self._turn)
         heapq.heappush(self._queue, (namespace.turn, namespace.number, namespace))

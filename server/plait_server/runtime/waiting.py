@@ -1,12 +1,13 @@
-"""The requests that wait for capacity, in R4's order, grouped by node type and by the limits of an execution.
+"""The requests that wait for capacity, in R4's order, grouped by node type, by the limits of an execution, and by key.
 
-Request -> Group (one limit of an execution, one node type) -> TypeQueue (one namespace and node type) ->
-NamespaceQueue, the latter two in `namespace_queues`. Each level is a heap by rank that holds the level below;
-`allocator` explains what each is for.
+Request -> Group (one limit of an execution, one node type, one concurrency key or none) -> TypeQueue (one namespace
+and node type) -> NamespaceQueue, the latter two in `namespace_queues`. Each level is a heap by rank that holds the
+level below; `allocator` explains what each is for.
 
 The limits of an execution form a tree: its own, and those of the scopes inside that have one. So do its groups of
-a node type: a group holds the requests that are directly under its limit, and the groups of the limits inside. Outside
-the tree only the group of the execution is visible, ranked by the first request in it.
+a node type: a group holds the requests that are directly under its limit, the groups of the limits inside, and one
+group for each concurrency key that requests directly under its limit have. Outside the tree only the group of the
+execution is visible, ranked by the first request in it; and groups whose key has no permit free (`key_limits`).
 
 An entry of a heap is not removed when its item moves: it is dropped when it comes to the top.
 Each heap is rebuilt when more than half of it is outdated, so none outgrows what waits.
@@ -17,15 +18,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
-
-import trio
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from plait_server.core.run.commands import Place
+from plait_server.runtime.limit import Limit
 
 if TYPE_CHECKING:
     from plait_server.runtime.grant import Grant
-    from plait_server.runtime.namespace_queues import Item, NamespaceQueue, TypeQueue
+    from plait_server.runtime.key_limits import KeyLine
+    from plait_server.runtime.namespace_queues import Item, NamespaceQueue, Namespaces, TypeQueue
 
 RESERVE_AFTER_S: Final = 10.0
 """Seconds of waiting after which a request reserves each permit that it lacks (R4)."""
@@ -55,6 +57,8 @@ class PermitRequest(NamedTuple):
     """The trio time at which it became ready."""
     on_grant: Callable[[Grant], None]
     """Called with the grant during `dispatch`; it must not call the allocator."""
+    key: str = ""
+    """Its concurrency key; empty without one."""
 
 
 class Entry:
@@ -69,55 +73,20 @@ class Entry:
         self.is_waiting = True
 
 
-class Limit:
-    """A limit of the engine: of the server, of a node type, of an execution or of a scope in it."""
-
-    __slots__ = ("exhausted_s", "limiter", "name")
-
-    def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        """The reason shown: SERVER_LIMIT, EXECUTION_LIMIT (of its scopes too) or NODE_TYPE_LIMIT."""
-        self.limiter = trio.CapacityLimiter(limit)
-        self.exhausted_s = float("-inf")
-        """The last trio time at which no permit was free."""
-
-    @property
-    def free(self) -> int:
-        """How many permits are free; negative if more are in use than the limit allows."""
-        limiter = self.limiter
-        return int(limiter.total_tokens) - limiter.borrowed_tokens
-
-    def give_back(self, borrower: object) -> None:
-        """Return a borrower's permit to the limit."""
-        if self.free <= 0:
-            self.exhausted_s = trio.current_time()
-        self.limiter.release_on_behalf_of(borrower)
-
-
-class TypeLimit(Limit):
-    """The limit of a node type, which all namespaces share."""
-
-    __slots__ = ("kinds",)
-
-    def __init__(self, limit: int) -> None:
-        super().__init__("NODE_TYPE_LIMIT", limit)
-        self.kinds: dict[TypeQueue, None] = {}
-        """The queues of this type with waiting requests."""
-
-
 class Group:
-    """Requests of one node type under one limit of an execution: they need the same permits.
+    """Requests of one node type under one limit of an execution, and of one key: they need the same permits.
 
-    So only the first is examined. Permits of limits inside are the concern of `children`.
+    So only the first is examined. Permits of limits inside, and of keys, are the concern of `children`.
     """
 
     __slots__ = (
         "child_count",
         "children",
-        "engine",
         "entries",
+        "gate",
         "is_blocked",
         "kind",
+        "line",
         "own_rank",
         "parent",
         "queue",
@@ -126,27 +95,39 @@ class Group:
     )
 
     def __init__(
-        self, queue: ScopeQueue, kind: TypeQueue, parent: Group | None, engine: tuple[Limit, ...]
+        self, queue: ScopeQueue, kind: TypeQueue, parent: Group | None, line: KeyLine | None
     ) -> None:
         self.queue = queue
         self.kind = kind
         self.parent = parent
-        """The group of the enclosing limit; None for the execution's."""
-        self.engine = engine
-        """The limits of which a grant of its own requests takes permits."""
+        """The group of the enclosing limit, of a key's group that of the same limit; None for the execution's."""
+        self.line = line
+        """The line of its key; None without a key."""
+        self.gate: ScopeQueue | KeyLine = queue if line is None else line
+        """What keeps it while there is no permit for it, of its key or else of its limit."""
         self.entries: list[tuple[Rank, Entry]] = []
         self.waiting = 0
         """How many of the entries still wait."""
         self.own_rank: Rank | None = None
         """The rank of the first entry; None without one."""
-        self.children: GroupHeap | None = None
-        """The groups of the limits inside that are not blocked; None until there is one."""
+        self.children: RankHeap[Group] | None = None
+        """The groups of the limits inside, and of keys, that are not blocked; None until there is one."""
         self.child_count = 0
         """How many there are, blocked ones included."""
         self.rank: Rank | None = None
         """The rank of the first request in it or in its children; None if all that is left is blocked."""
         self.is_blocked = False
         """Whether it is in its limit's heap of blocked groups, and not in its usual place."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Its name under its limit: the node type and the key, which is empty without one."""
+        return self.kind.name, "" if self.line is None else self.line.limit.key
+
+    @property
+    def open_rank(self) -> Rank | None:
+        """The rank of the first request in it or in its children; None if it is blocked, too."""
+        return None if self.is_blocked else self.rank
 
     @property
     def first(self) -> PermitRequest:
@@ -166,7 +147,7 @@ class Group:
     def add_child(self, child: Group) -> None:
         """Add the group of a limit inside, which is not blocked."""
         if self.children is None:
-            self.children = GroupHeap(open_rank)
+            self.children = RankHeap(attrgetter("open_rank"))
         self.children.push(child, self.child_count)
 
     def trim(self) -> None:
@@ -186,11 +167,11 @@ class Group:
         return group
 
     def lacking(self) -> Group | None:
-        """Return the outermost group around the first request whose limit has no permit for it, or None."""
+        """Return the outermost group around the first request whose gate has no permit for it, or None."""
         holder = group = self
         if self.children is not None:
             holder = self.holder()
-        while group.queue.has_permit_for(holder):
+        while group.gate.has_permit_for(holder):
             if group is holder:
                 return None
             child = group._first_child()
@@ -207,8 +188,8 @@ class Group:
                 break
             group.rank = rank
             if group.is_blocked:
-                group.queue.keep_blocked(group)
-                return group.queue
+                group.gate.keep_blocked(group)
+                return group.gate
             if group.parent is None:
                 group.kind.add(group)
                 break
@@ -217,9 +198,9 @@ class Group:
         return group.kind
 
     def block(self) -> None:
-        """Move it to its limit until that has a permit for its first request."""
+        """Move it to its gate until that has a permit for its first request."""
         self.is_blocked = True
-        self.queue.keep_blocked(self)
+        self.gate.keep_blocked(self)
         if self.parent is not None:
             self.parent.move()
 
@@ -256,53 +237,82 @@ def _own_rank(group: Group) -> Rank | None:
     return group.own_rank
 
 
-def open_rank(group: Group) -> Rank | None:
-    """Return the rank of a group among those that are not blocked."""
-    return None if group.is_blocked else group.rank
-
-
-def _blocked_rank(group: Group) -> Rank | None:
+def blocked_rank(group: Group) -> Rank | None:
+    """Return the rank of a group among those that are blocked."""
     return group.rank if group.is_blocked else None
 
 
-class GroupHeap:
-    """Groups by the rank that a function returns for them; entries whose rank has changed since are outdated."""
+RankedT = TypeVar("RankedT")
+
+
+class RankHeap(Generic[RankedT]):
+    """Items by the rank that a function returns for them; entries whose rank has changed since are outdated."""
 
     __slots__ = ("_count", "_entries", "_rank_of")
 
-    def __init__(self, rank_of: Callable[[Group], Rank | None]) -> None:
+    def __init__(self, rank_of: Callable[[RankedT], Rank | None]) -> None:
         self._rank_of = rank_of
-        self._entries: list[tuple[Rank, int, Group]] = []
+        self._entries: list[tuple[Rank, int, RankedT]] = []
         self._count = count()
 
-    def push(self, group: Group, groups: int) -> None:
-        """Add a group under its current rank, if it has one; `groups` is an upper bound on how many there are."""
-        rank = self._rank_of(group)
+    def push(self, item: RankedT, items: int) -> None:
+        """Add an item under its current rank, if it has one; `items` is an upper bound on how many there are."""
+        rank = self._rank_of(item)
         if rank is None:
             return
-        heapq.heappush(self._entries, (rank, next(self._count), group))
-        if len(self._entries) > 2 * groups + SPARE_ENTRIES:
+        heapq.heappush(self._entries, (rank, next(self._count), item))
+        if len(self._entries) > 2 * items + SPARE_ENTRIES:
             self._entries = [each for each in self._entries if self._rank_of(each[2]) == each[0]]
             heapq.heapify(self._entries)
 
-    def first(self) -> Group | None:
-        """Return the first group; None if there is none."""
+    def first(self) -> RankedT | None:
+        """Return the first item; None if there is none."""
         entries = self._entries
         while entries:
-            rank, _, group = entries[0]
-            if self._rank_of(group) == rank:
-                return group
+            rank, _, item = entries[0]
+            if self._rank_of(item) == rank:
+                return item
             heapq.heappop(entries)
         return None
 
 
-class ScopeQueue(Limit):
+class SharedLimit(Limit):
+    """A limit under which groups wait; a permit of it may be reserved for the first request of them all."""
+
+    __slots__ = ("_all", "count")
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(name, limit)
+        self._all: RankHeap[Group] = RankHeap(_own_rank)
+        """The groups, by their first own request."""
+        self.count = 0
+        """How many groups there are, including those of the limits inside."""
+
+    def note(self, group: Group) -> None:
+        """Record the first request of a group of this limit or of one inside."""
+        self._all.push(group, self.count)
+
+    def has_permit_for(self, group: Group) -> bool:
+        """Return whether a permit is free for a group's first own request and not reserved for an earlier one."""
+        free = self.free
+        if free <= 0:
+            return False
+        earliest = self._all.first()
+        if earliest is not None and earliest is not group and earliest.keeps(self.exhausted_s):
+            free -= 1
+        return free > 0
+
+    def earliest(self) -> Group | None:
+        """Return the group that has the first request of all, blocked or not."""
+        return self._all.first()
+
+
+class ScopeQueue(SharedLimit):
     """The limit of an execution or of a scope in it, and the waiting groups under it."""
 
     __slots__ = (
-        "_all",
         "_blocked",
-        "count",
+        "chain",
         "exhausted",
         "groups",
         "namespace",
@@ -315,25 +325,19 @@ class ScopeQueue(Limit):
         self.namespace = namespace
         self.outer = outer
         """The enclosing limits, the execution's first; empty for the execution's own."""
-        self.groups: dict[str, Group] = {}
-        """Node type -> the requests of that type; none is empty."""
-        self.count = 0
-        """How many groups there are, including those of the limits inside."""
-        self._all = GroupHeap(_own_rank)
-        """The groups, by their first own request."""
-        self._blocked = GroupHeap(_blocked_rank)
+        self.chain: tuple[ScopeQueue, ...] = (*outer, self)
+        """The enclosing limits and this one, the execution's first."""
+        self.groups: dict[tuple[str, str], Group] = {}
+        """Node type and key, empty without one -> the requests of that type and key; none is empty."""
+        self._blocked: RankHeap[Group] = RankHeap(blocked_rank)
         self.exhausted: dict[ScopeQueue, None] = outer[0].exhausted if outer else {}
         """The limits of nested scopes that have waiting requests and no free permit."""
         self.ready_rank: Rank | None = None
 
-    @property
-    def chain(self) -> tuple[ScopeQueue, ...]:
-        """The enclosing limits and this one, the execution's first."""
-        return *self.outer, self
-
-    def note(self, group: Group) -> None:
-        """Record the first request of a group of this limit or of one inside."""
-        self._all.push(group, self.count)
+    def wake(self, namespaces: Namespaces) -> None:
+        """Mark what may have lacked a permit to be examined."""
+        self.note_exhausted()
+        namespaces.make_ready(self)
 
     def note_exhausted(self) -> None:
         """Record whether a waiting request lacks a permit of this limit, and of the limits around it."""
@@ -350,20 +354,6 @@ class ScopeQueue(Limit):
     def peek(self) -> Group | None:
         """Return the first blocked group."""
         return self._blocked.first()
-
-    def has_permit_for(self, group: Group) -> bool:
-        """Return whether a permit is free for a group's first own request and not reserved for an earlier one."""
-        free = self.free
-        if free <= 0:
-            return False
-        earliest = self._all.first()
-        if earliest is not None and earliest is not group and earliest.keeps(self.exhausted_s):
-            free -= 1
-        return free > 0
-
-    def earliest(self) -> Group | None:
-        """Return the group that has the first request of all, blocked or not."""
-        return self._all.first()
 
 
 class ExecutionQueue(ScopeQueue):

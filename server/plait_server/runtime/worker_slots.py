@@ -157,6 +157,29 @@ class WorkerPool:
             heapq.heapify(self._heap)
 
 
+class WorkerPools:
+    """The pools of all namespaces; there is one for each type that is served or waited for."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, str], WorkerPool] = {}
+
+    def __repr__(self) -> str:
+        return f"<WorkerPools, {len(self._pools)} of them>"
+
+    def get(self, namespace: str, node_type: str) -> WorkerPool:
+        """Return the pool of a type; create it if there is none."""
+        pool = self._pools.get((namespace, node_type))
+        if pool is None:
+            pool = self._pools[namespace, node_type] = WorkerPool(node_type)
+        return pool
+
+    def forget_empty(self, namespace: str, node_type: str) -> None:
+        """Remove a pool without workers. Idempotent."""
+        pool = self._pools.get((namespace, node_type))
+        if pool is not None and not pool.has_workers:
+            del self._pools[namespace, node_type]
+
+
 def take_permit(limiter: trio.CapacityLimiter, borrower: object) -> None:
     """Take a permit, even beyond a limit that was lowered, because a running attempt counts regardless."""
     try:

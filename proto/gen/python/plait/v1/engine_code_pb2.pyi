@@ -30,6 +30,9 @@ class EngineCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENGINE_CODE_NODE_TYPE_LIMIT: _ClassVar[EngineCode]
     ENGINE_CODE_WORKER_SLOTS: _ClassVar[EngineCode]
     ENGINE_CODE_LEVEL: _ClassVar[EngineCode]
+    ENGINE_CODE_NAMESPACE_LIMIT: _ClassVar[EngineCode]
+    ENGINE_CODE_KEY_LIMIT: _ClassVar[EngineCode]
+    ENGINE_CODE_RATE_LIMIT: _ClassVar[EngineCode]
 ENGINE_CODE_UNSPECIFIED: EngineCode
 ENGINE_CODE_EXPRESSION: EngineCode
 ENGINE_CODE_INVALID_RESULT: EngineCode
@@ -54,3 +57,6 @@ ENGINE_CODE_EXECUTION_LIMIT: EngineCode
 ENGINE_CODE_NODE_TYPE_LIMIT: EngineCode
 ENGINE_CODE_WORKER_SLOTS: EngineCode
 ENGINE_CODE_LEVEL: EngineCode
+ENGINE_CODE_NAMESPACE_LIMIT: EngineCode
+ENGINE_CODE_KEY_LIMIT: EngineCode
+ENGINE_CODE_RATE_LIMIT: EngineCode
