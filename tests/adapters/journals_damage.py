@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.core.lists.listing import listing_of
 from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.core.run.execution import Execution
 from plait_server.encoding.event_codec import encode_event
@@ -79,6 +80,7 @@ def item_of(number: int) -> AppendItem:
             summary=summarize(NAMESPACE, execution).SerializeToString(),
             is_open=not execution.is_ended,
             due_time_s=None,
+            listing=listing_of(execution),
         ),
         contents={hashlib.sha256(content).hexdigest(): content for content in (graph, analysis, LARGE)},
         request=RequestRecord(

@@ -35,7 +35,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def fill(path: Path) -> None:
-    journal = SqliteJournal.open(path, owner="o", checkpoint_pages=40)
+    journal = SqliteJournal.open(path, owner="o", checkpoint_pages=90)
     for number in range(APPENDS):
         shutil.copy(lock_of(path), former_lock_of(path))
         item = AppendItem(

@@ -409,7 +409,7 @@ async def test_the_log_stays_small(path: Path) -> None:
     for sequence in range(1, 200):
         await journal.append_many([item("x", sequence)])
     log = path.with_name("store.db-wal")
-    assert 0 < log.stat().st_size < 40 * 4096
+    assert 0 < log.stat().st_size < 60 * 4096
     await journal.aclose()
     assert log.stat().st_size == 0
 
@@ -465,8 +465,8 @@ def test_no_query_scans_a_table() -> None:
             continue
         plan = plan_of(connection, query.sql)
         # `sqlite_sequence` has a row for each table that counts.
-        # The settings are read whole, once.
-        harmless = ("SCAN CONSTANT ROW", "SCAN sqlite_sequence", "SCAN settings")
+        # The settings are read whole, once; `each` has a row for each namespace.
+        harmless = ("SCAN CONSTANT ROW", "SCAN sqlite_sequence", "SCAN settings", "SCAN each")
         assert not [step for step in plan if step.startswith("SCAN") and step not in harmless], query.name
     connection.close()
 

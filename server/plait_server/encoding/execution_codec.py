@@ -7,17 +7,18 @@ from decimal import Decimal
 from itertools import islice
 from typing import Final, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from plait.v1 import execution_pb2, failure_pb2, graph_pb2, state_pb2
 from plait_server.core.definition.graph import Condition, Delay, Subgraph, Switch, Task, Transform
 from plait_server.core.limits import KIB, MIB
+from plait_server.core.lists.listing import Listing
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure, cut_failure
 from plait_server.core.run.scope import AttemptRecord, NodeRecord
 from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.core.run.usage import usage_text
-from plait_server.encoding.event_codec import duration, timestamp
+from plait_server.encoding.event_codec import duration, seconds_of_timestamp, timestamp
 from plait_server.encoding.failure_codec import failure_to_proto, payload_to_proto
 
 FAILURES_SHOWN_MAX: Final = 100
@@ -79,6 +80,22 @@ def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
     if execution.failure is not None:
         message.failure.CopyFrom(_listed(execution.failure))
     return message
+
+
+def listing_of_summary(summary: bytes) -> Listing | None:
+    """Return the listing of an execution from its short form; None if that is not one."""
+    try:
+        message = execution_pb2.Execution.FromString(summary)
+        return Listing(
+            state=ExecutionState(message.state),
+            reason=message.reason,
+            graph_name=message.graph_name,
+            labels=dict(message.labels),
+            create_time_s=seconds_of_timestamp(message.create_time),
+            end_time_s=seconds_of_timestamp(message.end_time),
+        )
+    except (DecodeError, ValueError):
+        return None
 
 
 def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> execution_pb2.Execution:

@@ -34,6 +34,9 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
 10. Settings are opaque values by namespace and name, and actions say who did what. Both are durable when the call that
    writes them returns. An action is written together with what it did, or not at all. Actions and the audit records of
    executions have positions that grow in the order in which they were written.
+11. Each row has a change number: a new one, greater than all before it in the store, when the execution is made and
+   when an append changes its listing. `list_changes` reads them in that order. A deletion leaves a tombstone with a
+   change number of its own for a bounded time; `ChangePage.floor` tells which tombstones are gone.
 
 Methods are async because some stores are far away. An implementation for which a call is quick may do it in
 place. Prior art: etcd/raft's Storage, Temporal's ExecutionManager (conditions checked in the transaction).
@@ -46,6 +49,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
+from plait_server.core.lists.listing import Listing
 from plait_server.core.run.scope_index import ScopeEntry
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 
@@ -80,6 +84,8 @@ class ExecutionRow:
     """Whether it has not ended and must be carried on after a restart."""
     due_time_s: float | None = None
     """Wall time (seconds since 1970) at which a sleeping execution has something to do; None: at once if open."""
+    listing: Listing = field(default_factory=Listing)
+    """The fields of the summary that lists filter and order by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,12 +55,10 @@ from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Decision, Machine
 from plait_server.core.run.scope import NodeRecord
 from plait_server.encoding.event_codec import encode_event
-from plait_server.encoding.execution_codec import summarize
 from plait_server.ports.audit import AuditRecord
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
-    ExecutionRow,
     RequestConflict,
     RequestRecord,
 )
@@ -74,6 +72,7 @@ from plait_server.runtime.making import Making
 from plait_server.runtime.pending_call import PendingCall
 from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
+from plait_server.runtime.rows import row_of
 
 logger = logging.getLogger(__name__)
 
@@ -367,7 +366,9 @@ class Executor:
             expected_sequence=self.feed.last_sequence,
             owner_epoch=self._epoch,
             events=encoded,
-            row=self._new_row() if any(event.execution_state is not None for event in events) else None,
+            row=row_of(self.namespace, self.execution)
+            if any(event.execution_state is not None for event in events)
+            else None,
             contents=self._contents.unsaved,
             request=next((call.request for call in calls if call.request is not None), None),
             audit=audit,
@@ -402,12 +403,6 @@ class Executor:
             self._environment.observer.events_durable(self.namespace, self.execution, events)
             self.execution.forget_closed()
         self._settling += calls
-
-    def _new_row(self, due_time_s: float | None = None) -> ExecutionRow:
-        summary = summarize(self.namespace, self.execution)
-        return ExecutionRow(
-            summary=summary.SerializeToString(), is_open=not self.execution.is_ended, due_time_s=due_time_s
-        )
 
     # Commands.
 
@@ -484,7 +479,7 @@ class Executor:
             execution_id=self.execution.execution_id,
             expected_sequence=self.feed.last_sequence,
             owner_epoch=self._epoch,
-            row=self._new_row(self.due_time_s),
+            row=row_of(self.namespace, self.execution, self.due_time_s),
         )
         result = await self._environment.committer.append_when_there_is_room(item)
         if not isinstance(result, Appended):

@@ -15,13 +15,13 @@ from plait_server.core.run.machine import SEMANTICS_VERSION
 from plait_server.core.run.states import ExecutionState
 from plait_server.core.run.trace import SpanIds, TraceContext, own_trace_id
 from plait_server.encoding.event_codec import encode_event
-from plait_server.encoding.execution_codec import summarize
 from plait_server.errors import RequestIdReused
 from plait_server.ports.audit import ActionRecord
 from plait_server.ports.graph_requests import CheckedGraph
-from plait_server.ports.journal import AppendItem, ExecutionRow, NamespaceJournal, RequestRecord
+from plait_server.ports.journal import AppendItem, NamespaceJournal, RequestRecord
 from plait_server.runtime.content_store import ContentStore
 from plait_server.runtime.environment import Environment
+from plait_server.runtime.rows import row_of
 from plait_server.runtime.slicing import in_slices
 
 
@@ -76,9 +76,7 @@ async def prepare(environment: Environment, submission: Submission) -> tuple[Exe
         expected_sequence=0,
         owner_epoch=1,
         events=[encode_event(event)],
-        row=ExecutionRow(
-            summary=summarize(submission.namespace, execution).SerializeToString(), is_open=True
-        ),
+        row=row_of(submission.namespace, execution),
         contents={
             detail.graph_digest: checked.content,
             detail.analysis_digest: checked.analysis_content,

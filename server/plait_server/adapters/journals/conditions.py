@@ -36,6 +36,10 @@ class Head(NamedTuple):
     """The `chain_start` of the execution."""
     row_digest: bytes
     """The digest of the execution's row, by `verification.digest_of_row`."""
+    listing_digest: bytes
+    """The digest of the row's listing, by `verification.digest_of_listing`."""
+    change: int
+    """The number of the newest change of its listing."""
 
 
 def require_well_formed(items: Sequence[AppendItem]) -> None:

@@ -19,6 +19,7 @@ from itertools import islice
 from plait_server.adapters.journals.conditions import Head, find_conflict, require_small, require_well_formed
 from plait_server.adapters.journals.verification import (
     damaged_row,
+    digest_of_listing,
     verify_content,
     verify_page,
     verify_scope_page,
@@ -94,6 +95,7 @@ class MemoryStore:
         self.key = secrets.token_bytes(32) if key is None else key
         self.on_append = on_append
         self.generation = 0
+        self.last_change = 0
         self.executions: dict[tuple[str, str], _Execution] = {}
         self.requests: dict[tuple[str, str, str], RequestRecord] = {}
         self.contents: dict[tuple[str, str], bytes] = {}
@@ -316,8 +318,15 @@ class MemoryJournal:
             last_sequence=len(execution.events), last_checksum=checksum, audit_count=len(execution.audit)
         )
         if item.row is not None:
+            listed = digest_of_listing(item.row.listing)
+            store.last_change += listed != head.listing_digest
             execution.row = item.row
-            execution.head = execution.head._replace(owner=self._generation, is_open=item.row.is_open)
+            execution.head = execution.head._replace(
+                owner=self._generation,
+                is_open=item.row.is_open,
+                listing_digest=listed,
+                change=store.last_change if listed != head.listing_digest else head.change,
+            )
         if request_key is not None and request is not None:
             store.requests[request_key] = request
         for digest, content in item.contents.items():
@@ -343,6 +352,8 @@ class MemoryJournal:
             audit_count=0,
             identity=identity,
             row_digest=b"",
+            listing_digest=b"",
+            change=0,
         )
         execution = _Execution(item.namespace, item.execution_id, head, item.row)
         executions[item.namespace, item.execution_id] = execution

@@ -109,6 +109,7 @@ class SqliteJournal:
         self._key = opened.holding.key
         self._last_position = opened.holding.last_position
         self._last_arrival = opened.holding.last_arrival
+        self._last_change = opened.holding.last_change
         self._is_doubted = opened.is_doubted
         self._checkpoint_pages = checkpoint_pages
         self._queries = load_queries("sqlite.sql")
@@ -387,7 +388,7 @@ class SqliteJournal:
         return batch.results
 
     def _write_batch(self, act: Callable[[Batch], T]) -> tuple[T, Batch]:
-        batch = Batch(self._last_position, self._last_arrival)
+        batch = Batch(self._last_position, self._last_arrival, self._last_change)
         result = act(batch)
         if not batch.write(self._connection):
             raise damaged(
@@ -397,6 +398,7 @@ class SqliteJournal:
 
     def _remember(self, batch: Batch) -> None:
         self._last_position, self._last_arrival = batch.last_position, batch.last_arrival
+        self._last_change = batch.last_change
         for key, head in batch.heads.items():
             if head.is_open:
                 self._heads[key] = head

@@ -67,6 +67,7 @@ SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'executions'), 0);
 -- Read an execution's row.
 SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
     CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
     CAST(checksum AS BLOB)
 FROM executions
 WHERE namespace = :namespace AND execution_id = :execution_id;
@@ -75,12 +76,18 @@ WHERE namespace = :namespace AND execution_id = :execution_id;
 -- Make an execution.
 INSERT INTO executions (
     position, namespace, execution_id, identity, last_sequence, last_checksum, owner_epoch, owner, is_open,
-    due_time_s, audit_count, summary, checksum
+    due_time_s, audit_count, summary, checksum, state, reason, graph_name, labels, create_time_s, end_time_s, change
 )
 VALUES (
     :position, :namespace, :execution_id, :identity, :last_sequence, :last_checksum, :owner_epoch, :owner, :is_open,
-    :due_time_s, :audit_count, :summary, :checksum
+    :due_time_s, :audit_count, :summary, :checksum, :state, :reason, :graph_name, :labels, :create_time_s, :end_time_s,
+    :change
 );
+
+-- insert_label --
+-- Index an execution by one of its labels.
+INSERT INTO labels (namespace, key, value, position)
+VALUES (:namespace, :key, :value, :position);
 
 -- update_execution --
 -- Move an execution on and replace its row, if it still ends there and may be written.
@@ -89,6 +96,13 @@ SET last_sequence = :last_sequence, last_checksum = :last_checksum, owner = :own
     due_time_s = :due_time_s, audit_count = :audit_count, summary = :summary, checksum = :checksum
 WHERE position = :position AND last_sequence = :expected_sequence AND owner_epoch = :owner_epoch
     AND (owner = :owner OR NOT is_open);
+
+-- update_listing --
+-- Replace an execution's listing, after `update_execution` or before `update_filled`.
+UPDATE executions
+SET state = :state, reason = :reason, graph_name = :graph_name, labels = :labels, create_time_s = :create_time_s,
+    end_time_s = :end_time_s, change = :change
+WHERE position = :position;
 
 -- update_head --
 -- Move an execution on and leave its row as it is, if it still ends there and may be written.
@@ -241,16 +255,58 @@ LIMIT :limit;
 -- Read rows of a namespace below a position, newest first.
 SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
     CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
     CAST(checksum AS BLOB)
 FROM executions
 WHERE namespace = :namespace AND position < :before
 ORDER BY position DESC
 LIMIT :limit;
 
+-- list_changed --
+-- Read rows of a namespace whose listing changed after a change, by their newest change.
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
+    CAST(checksum AS BLOB)
+FROM executions INDEXED BY executions_changed
+WHERE namespace = :namespace AND change > :after
+ORDER BY change
+LIMIT :limit;
+
+-- list_tombstones --
+-- Read the deletions of a namespace after a change, oldest first.
+SELECT change, CAST(execution_id AS BLOB), time_s, CAST(checksum AS BLOB)
+FROM tombstones
+WHERE namespace = :namespace AND change > :after
+ORDER BY change
+LIMIT :limit;
+
+-- insert_tombstone --
+-- Record a deletion for watchers.
+INSERT INTO tombstones (change, namespace, execution_id, time_s, checksum)
+VALUES (:change, :namespace, :execution_id, :time_s, :checksum);
+
+-- find_floor --
+-- Read the newest change whose tombstone was dropped: the one row without a namespace.
+SELECT coalesce((SELECT max(change) FROM tombstones WHERE namespace = ''), 0);
+
+-- find_last_change --
+-- Read the highest change number that was ever given.
+WITH RECURSIVE each (found) AS (
+    SELECT min(namespace) FROM executions
+    UNION ALL
+    SELECT (SELECT min(namespace) FROM executions WHERE namespace > found) FROM each WHERE found IS NOT NULL
+)
+SELECT max(
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'), 0),
+    coalesce((SELECT max((SELECT max(change) FROM executions WHERE namespace = found)) FROM each), 0)
+);
+
 -- list_claimable --
 -- Read the oldest open executions of former openings above a position.
 SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
     CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
     CAST(checksum AS BLOB)
 -- Left to itself, SQLite walks through all ended executions to save the sorting.
 FROM executions INDEXED BY executions_open
@@ -268,6 +324,7 @@ WHERE position = :position;
 -- Read the open executions of an owner whose due time has come, earliest first.
 SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
     CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
     CAST(checksum AS BLOB)
 FROM executions
 WHERE is_open AND owner = :owner AND due_time_s <= :now_s
@@ -278,6 +335,7 @@ LIMIT :limit;
 -- Read the rows above a position, oldest first.
 SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
     CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
     CAST(checksum AS BLOB)
 FROM executions
 WHERE position > :after

@@ -9,7 +9,7 @@ import apsw
 
 from plait_server.adapters.journals.conditions import Head
 from plait_server.adapters.journals.queries import load_queries
-from plait_server.adapters.journals.sqlite_rows import Row
+from plait_server.adapters.journals.sqlite_rows import Row, values_of_listing
 from plait_server.adapters.journals.verification import (
     checksum_of_action,
     checksum_of_audit,
@@ -17,6 +17,7 @@ from plait_server.adapters.journals.verification import (
     checksum_of_head,
     checksum_of_request,
     checksum_of_scope_entry,
+    digest_of_listing,
     digest_of_row,
     pack_sequences,
 )
@@ -40,6 +41,8 @@ class Batch:
     """The highest position assigned so far."""
     last_arrival: int
     """The highest number of an audit record or an action assigned so far."""
+    last_change: int
+    """The highest change number assigned so far."""
     results: list[AppendResult] = field(default_factory=list[AppendResult])
     """One for each item that was decided."""
     heads: dict[tuple[str, str], Head] = field(default_factory=dict[tuple[str, str], Head])
@@ -52,6 +55,10 @@ class Batch:
     """For `insert_execution`."""
     rows: list[Row] = field(default_factory=list[Row])
     """For `update_execution`."""
+    listings: list[Row] = field(default_factory=list[Row])
+    """For `update_listing`."""
+    labels: list[Row] = field(default_factory=list[Row])
+    """For `insert_label`."""
     ends: list[Row] = field(default_factory=list[Row])
     """For `update_head`."""
     events: list[Row] = field(default_factory=list[Row])
@@ -93,7 +100,9 @@ class Batch:
         row, epoch = item.row, item.owner_epoch
         audit_count += len(item.audit)
         if row is not None:
-            row_digest = digest_of_row(row)
+            listing_digest = digest_of_listing(row.listing)
+            is_changed = head is None or head.listing_digest != listing_digest
+            self.last_change += is_changed
             new = Head(
                 position,
                 sequence,
@@ -103,15 +112,25 @@ class Batch:
                 row.is_open,
                 audit_count,
                 identity,
-                row_digest,
+                digest_of_row(row, listing_digest),
+                listing_digest,
+                self.last_change if is_changed or head is None else head.change,
             )
             values = (row.is_open, row.due_time_s, audit_count, row.summary, checksum_of_head(new))
             if head is None:
-                self.executions.append((position, *key, identity, sequence, checksum, epoch, owner, *values))
+                self.executions.append(
+                    (
+                        *(position, *key, identity, sequence, checksum, epoch, owner, *values),
+                        *(*values_of_listing(row.listing), new.change),
+                    )
+                )
+                self.labels += [(item.namespace, *label, position) for label in row.listing.labels.items()]
             else:
                 self.rows.append(
                     (sequence, checksum, owner, *values, position, item.expected_sequence, epoch)
                 )
+                if is_changed:
+                    self.listings.append((*values_of_listing(row.listing), new.change, position))
         elif head is not None:
             new = head._replace(last_sequence=sequence, last_checksum=checksum, audit_count=audit_count)
             self.ends.append(
@@ -146,7 +165,9 @@ class Batch:
         write("update_head", self.ends)
         if connection.total_changes() - before != len(self.rows) + len(self.ends):
             return False
+        write("update_listing", self.listings)
         write("insert_execution", self.executions)
+        write("insert_label", self.labels)
         write("insert_event", self.events)
         write("insert_content", self.contents)
         write("insert_request", self.requests)

@@ -9,7 +9,7 @@ from typing import Final
 
 import apsw
 
-from plait_server.adapters.journals.queries import load_queries
+from plait_server.adapters.journals.queries import load_migrations, load_queries
 from plait_server.adapters.journals.sqlite_errors import is_page_damage, translate_errors
 from plait_server.adapters.journals.sqlite_file import (
     checksum_vfs,
@@ -24,7 +24,7 @@ from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, LogState, judge_log, read_log
 from plait_server.adapters.journals.sqlite_rows import Stored, fetch
 from plait_server.core.run.events import ExecutionSubmitted, ScopeOpened
-from plait_server.errors import EventDamaged, StoreDamaged
+from plait_server.errors import EventDamaged, StoreDamaged, StoreTooOld
 from plait_server.ports.journal import DamagedRow
 
 FINDINGS_MAX: Final = 1_000
@@ -84,6 +84,7 @@ def check_store(path: Path) -> StoreCheck:
                 taken, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
                 if not is_in_log:
                     require_ours(connection, path)
+                    _require_newest(connection, path)
         except StoreDamaged as error:
             if not is_page_damage(error):
                 raise
@@ -101,6 +102,22 @@ def check_store(path: Path) -> StoreCheck:
         _check_structure(connection, check)
         _check_rows(Image(connection, pages=pages + len(in_log)), check)
     return check
+
+
+def _require_newest(connection: apsw.Connection, path: Path) -> None:
+    """Check that a store has the newest schema, which is that of the queries.
+
+    Raises:
+        StoreTooOld: an older version of Plait wrote it.
+    """
+    version, newest = connection.pragma("user_version"), load_migrations()[-1].version
+    if version < newest:
+        raise StoreTooOld(
+            f"the store {path} has schema version {version}, and this check reads {newest}; start its server once, "
+            "which upgrades it, and check it then",
+            version=version,
+            oldest=newest,
+        )
 
 
 def _check_pages(path: Path, in_log: set[int], check: StoreCheck) -> int:

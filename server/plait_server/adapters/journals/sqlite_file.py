@@ -17,6 +17,7 @@ from apsw import sqlite_extra
 
 from plait_server.adapters.journals.queries import load_migrations, load_queries, load_script
 from plait_server.adapters.journals.sqlite_errors import damaged
+from plait_server.adapters.journals.sqlite_filling import LISTINGS_VERSION, fill_listings
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import (
     PAGE_BYTES,
@@ -58,6 +59,8 @@ class Holding:
     """The highest position ever assigned to an execution."""
     last_arrival: int
     """The highest number of an audit record or an action."""
+    last_change: int
+    """The highest change number ever assigned."""
 
 
 def require_store(path: Path, *, remedy: str = "name the store that there is") -> None:
@@ -263,17 +266,19 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
     fetch(connection, queries["take_store"], *taken[1:], taken.checksum())
     _raise_epochs(connection, found.epoch_jump)
     arrival = fetch(connection, queries["find_last_arrival"])
+    change = fetch(connection, queries["find_last_change"])
     fetch(connection, queries["commit"])
-    match last, arrival:
-        case [(int(last_position),)], [(int(last_arrival),)]:
+    match last, arrival, change:
+        case [(int(last_position),)], [(int(last_arrival),)], [(int(last_change),)]:
             return Holding(
                 generation=taken.generation,
                 key=taken.key,
                 last_position=last_position,
                 last_arrival=last_arrival,
+                last_change=last_change,
             )
         case _:
-            raise damaged(path, "the number of the newest execution")
+            raise damaged(path, "the number of the newest execution, audit record or change")
 
 
 def _raise_epochs(connection: apsw.Connection, jump: int) -> None:
@@ -298,6 +303,8 @@ def migrate(connection: apsw.Connection) -> None:
     version = connection.pragma("user_version")
     for migration in load_migrations():
         if migration.version > version:
+            if migration.version == LISTINGS_VERSION + 1:
+                fill_listings(connection)
             with connection:
                 connection.execute(migration.sql)
 

@@ -6,6 +6,7 @@ are read as bytes where invalid UTF-8 must not end the whole query.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
@@ -23,9 +24,13 @@ from plait_server.adapters.journals.verification import (
     checksum_of_setting,
     checksum_of_words,
     damaged_scope,
+    digest_of_listing,
     digest_of_row,
+    labels_text,
     unpack_sequences,
 )
+from plait_server.core.lists.listing import Listing
+from plait_server.core.run.states import ExecutionState
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import (
     Claim,
@@ -146,9 +151,17 @@ def _stored_of(
             None | float() as due_time_s,
             int(audit_count),
             bytes(summary),
+            *listed,
+            int(change),
             bytes(checksum),
         ]:
-            execution_row = ExecutionRow(summary=summary, is_open=bool(is_open), due_time_s=due_time_s)
+            listing = _listing_of(listed)
+            if listing is None:
+                return None
+            execution_row = ExecutionRow(
+                summary=summary, is_open=bool(is_open), due_time_s=due_time_s, listing=listing
+            )
+            listing_digest = digest_of_listing(listing)
             head = Head(
                 position,
                 sequence,
@@ -158,11 +171,52 @@ def _stored_of(
                 bool(is_open),
                 audit_count,
                 identity,
-                digest_of_row(execution_row),
+                digest_of_row(execution_row, listing_digest),
+                listing_digest,
+                change,
             )
             if checksum_of_head(head) == checksum:
                 return Stored(namespace, execution_id, head, execution_row)
             return None
+        case _:
+            return None
+
+
+def values_of_listing(listing: Listing) -> Row:
+    """Return the columns of a listing, without its change number."""
+    return (
+        int(listing.state),
+        listing.reason,
+        listing.graph_name,
+        labels_text(listing.labels),
+        listing.create_time_s,
+        listing.end_time_s,
+    )
+
+
+def _listing_of(values: Sequence[Value]) -> Listing | None:
+    """Parse the columns of a listing; return None if a value cannot be one. The caller verifies the checksum."""
+    match values:
+        case [
+            int(state),
+            bytes(reason),
+            bytes(graph_name),
+            bytes(labels_json),
+            float(create_time_s),
+            float(end_time_s),
+        ]:
+            try:
+                labels: object = json.loads(labels_json) if labels_json != b"{}" else {}
+                return Listing(
+                    state=ExecutionState(state),
+                    reason=reason.decode(),
+                    graph_name=graph_name.decode(),
+                    labels=cast("dict[str, str]", labels),
+                    create_time_s=create_time_s,
+                    end_time_s=end_time_s,
+                )
+            except (ValueError, RecursionError):
+                return None
         case _:
             return None
 

@@ -21,11 +21,17 @@ from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_batch import Batch
 from plait_server.adapters.journals.sqlite_errors import translate_errors
-from plait_server.adapters.journals.sqlite_file import connect, refused, require_absent, require_store
+from plait_server.adapters.journals.sqlite_file import (
+    connect,
+    migrate,
+    refused,
+    require_absent,
+    require_store,
+)
 from plait_server.adapters.journals.sqlite_image import Image, StoredEvent, decode_events, index_by_scope
 from plait_server.adapters.journals.sqlite_lock import StoreLock
 from plait_server.adapters.journals.sqlite_log import PAGE_BYTES, read_log
-from plait_server.adapters.journals.sqlite_rows import Row, Stored, fetch, store_of
+from plait_server.adapters.journals.sqlite_rows import Row, Stored, fetch, store_of, values_of_listing
 from plait_server.adapters.journals.verification import (
     checksum_of_audit,
     checksum_of_content_key,
@@ -33,9 +39,11 @@ from plait_server.adapters.journals.verification import (
     checksum_of_request,
     checksum_of_scope_entry,
     checksum_of_setting,
+    digest_of_listing,
     digest_of_row,
     pack_sequences,
 )
+from plait_server.core.lists.listing import listing_of
 from plait_server.core.run.events import ExecutionSubmitted, ScopeOpened
 from plait_server.core.run.execution import Execution
 from plait_server.encoding.definition_codec import definition_from_bytes
@@ -92,8 +100,11 @@ def salvage_store(path: Path, new: Path) -> Salvage:
         except OSError as error:
             raise refused(path, error) from error
         with translate_errors(copy):
-            source = apsw.Connection(str(copy), apsw.SQLITE_OPEN_READONLY, "unix")
+            source = apsw.Connection(str(copy), apsw.SQLITE_OPEN_READWRITE, "unix")
             cleanup.callback(source.close)
+            # A store of an older version is read as one of this version, unless damage stops that.
+            with contextlib.suppress(apsw.Error):
+                migrate(source)
             image = Image(source, pages=pages)
             row = image.store_row()
         salvage.has_key = row is not None
@@ -154,6 +165,7 @@ class _Writer:
         """Namespace and digest -> number of the content."""
         self._arrivals: set[int] = {0}
         """The numbers of the actions and audit records that were saved."""
+        self._changes = 0
 
     def write(self) -> None:
         """Write everything, in the caller's transaction."""
@@ -187,7 +199,7 @@ class _Writer:
                 )
             else:
                 self._insert("write_setting", *setting, checksum_of_setting(*setting))
-        batch = Batch(last_position=0, last_arrival=0)
+        batch = Batch(last_position=0, last_arrival=0, last_change=0)
         for action in self._image.actions():
             if action is None:
                 self._salvage.lost.append("a record of who did what: damaged")
@@ -236,12 +248,17 @@ class _Writer:
             execution = self._replay(namespace, events)
         except EventDamaged:
             return False
+        listing = listing_of(execution)
         row = ExecutionRow(
-            summary=summarize(namespace, execution).SerializeToString(), is_open=not execution.is_ended
+            summary=summarize(namespace, execution).SerializeToString(),
+            is_open=not execution.is_ended,
+            listing=listing,
         )
-        identity = chain_start(namespace, execution_id)
+        identity, listed = chain_start(namespace, execution_id), digest_of_listing(listing)
+        digest = digest_of_row(row, listed)
+        # The change is set when it is written.
         head = Head(
-            position, len(events), events[-1].checksum, 1, 1, row.is_open, 0, identity, digest_of_row(row)
+            position, len(events), events[-1].checksum, 1, 1, row.is_open, 0, identity, digest, listed, 0
         )
         self._write(Stored(namespace, execution_id, head, row), events, [])
         self._salvage.rebuilt.append(f"execution {execution_id} of {namespace}")
@@ -284,7 +301,8 @@ class _Writer:
 
     def _write(self, stored: Stored, events: list[StoredEvent], audit: list[AuditRecord]) -> None:
         # As if it belonged to the opening that created the new store; the next one claims it.
-        head = stored.head._replace(owner=1, audit_count=len(audit))
+        self._changes += 1
+        head = stored.head._replace(owner=1, audit_count=len(audit), change=self._changes)
         self._insert(
             "insert_execution",
             head.position,
@@ -300,7 +318,11 @@ class _Writer:
             head.audit_count,
             stored.row.summary,
             checksum_of_head(head),
+            *values_of_listing(stored.row.listing),
+            head.change,
         )
+        for label in stored.row.listing.labels.items():
+            self._insert("insert_label", stored.namespace, *label, head.position)
         for event in events:
             self._insert("insert_event", head.position, *event)
         arrivals = self._image.arrivals(stored)

@@ -14,7 +14,9 @@ CREATE TABLE store (
 ) STRICT;
 
 -- An execution: where its events end, who may append to them, and what lists and the recovery need. `checksum` is of
--- the whole row; `identity` tells whether the key is whole when the checksum does not fit.
+-- the whole row; `identity` tells whether the key is whole when the checksum does not fit. The columns from `state` on
+-- are its listing; `end_time_s` is 0 until it has ended, `labels` a JSON object, `change` the number of the newest change
+-- of the listing.
 CREATE TABLE executions (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace TEXT NOT NULL,
@@ -28,15 +30,49 @@ CREATE TABLE executions (
     summary BLOB NOT NULL,
     audit_count INTEGER NOT NULL,
     identity BLOB NOT NULL,          -- Of namespace and id; what the first event is chained to.
-    checksum BLOB NOT NULL,
+    checksum BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', graph_name TEXT NOT NULL DEFAULT '', labels TEXT NOT NULL DEFAULT '{}', create_time_s REAL NOT NULL DEFAULT 0, end_time_s REAL NOT NULL DEFAULT 0, change INTEGER NOT NULL DEFAULT 0,
     UNIQUE (namespace, execution_id)
 ) STRICT;
 
--- Lists: `position` follows by itself.
-CREATE INDEX executions_listed ON executions (namespace);
+-- Lists and counts read these indexes alone for all that a filter names, and the table only for rows that match.
+CREATE INDEX executions_in_order
+ON executions (namespace, position, state, graph_name, create_time_s, end_time_s);
+
+CREATE INDEX executions_by_state
+ON executions (namespace, state, position, graph_name, create_time_s, end_time_s);
+
+CREATE INDEX executions_by_graph
+ON executions (namespace, graph_name, position, state, create_time_s, end_time_s);
+
+CREATE INDEX executions_by_end
+ON executions (namespace, end_time_s, position, state, graph_name, create_time_s);
+
+-- For watchers of a namespace.
+CREATE INDEX executions_changed ON executions (namespace, change);
 
 -- Claims (owners of former openings are smaller) and due times.
 CREATE INDEX executions_open ON executions (owner, due_time_s) WHERE is_open;
+
+-- The labels of executions, for filters; `executions.labels` is what counts.
+CREATE TABLE labels (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    position INTEGER NOT NULL,       -- `executions.position`
+    PRIMARY KEY (namespace, key, value, position)
+) STRICT, WITHOUT ROWID;
+
+-- Executions that were deleted, for those who watch a namespace: `change` is of the deletion. What is dropped of them
+-- leaves its highest change in a row without a namespace.
+CREATE TABLE tombstones (
+    change INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL,
+    execution_id TEXT NOT NULL,
+    time_s REAL NOT NULL,            -- Wall time of the deletion, seconds since 1970.
+    checksum BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX tombstones_listed ON tombstones (namespace, change);
 
 -- The events, in the order of their arrival. Clustered by execution instead, a commit of many executions would
 -- dirty a page of 4 KiB for each of them: two to three times the time.

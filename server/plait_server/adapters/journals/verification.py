@@ -8,11 +8,13 @@ of the part for lists and recovery is computed first, and the checksum covers th
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from plait_server.adapters.journals.conditions import Head
+from plait_server.core.lists.listing import Listing
 from plait_server.errors import EventDamaged
 from plait_server.ports.audit import ActionRecord, AuditRecord
 from plait_server.ports.journal import (
@@ -24,20 +26,43 @@ from plait_server.ports.journal import (
     chain,
 )
 
-_HEAD: Final = struct.Struct(">qqqqq")
+_HEAD: Final = struct.Struct(">qqqqqq")
 _ROW: Final = struct.Struct(">?d?")
+_LISTING: Final = struct.Struct(">qddqq")
 
 
-def digest_of_row(row: ExecutionRow) -> bytes:
-    """Return the digest of an execution's row, the first step of its checksum."""
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return the form in which the labels of an execution are stored: a JSON object with sorted keys."""
+    return json.dumps(labels, ensure_ascii=False, sort_keys=True) if labels else "{}"
+
+
+def digest_of_listing(listing: Listing) -> bytes:
+    """Return the digest of an execution's listing."""
+    reason, graph_name = listing.reason.encode(), listing.graph_name.encode()
+    numbers = _LISTING.pack(
+        listing.state, listing.create_time_s, listing.end_time_s, len(reason), len(graph_name)
+    )
+    labels = labels_text(listing.labels).encode()
+    return hashlib.blake2b(numbers + reason + graph_name + labels, digest_size=CHECKSUM_BYTES).digest()
+
+
+def digest_of_row(row: ExecutionRow, listing_digest: bytes) -> bytes:
+    """Return the digest of an execution's row, the first step of its checksum.
+
+    Args:
+        row: The row.
+        listing_digest: The digest of its listing; empty for a row of a store from before there were listings.
+    """
     due_time_s = row.due_time_s
     packed = _ROW.pack(due_time_s is not None, due_time_s or 0.0, row.is_open)
-    return hashlib.blake2b(packed + row.summary, digest_size=CHECKSUM_BYTES).digest()
+    return hashlib.blake2b(packed + listing_digest + row.summary, digest_size=CHECKSUM_BYTES).digest()
 
 
 def checksum_of_head(head: Head) -> bytes:
     """Return the checksum of an execution's row: of its key, its head and its row's digest."""
-    packed = _HEAD.pack(head.position, head.last_sequence, head.owner_epoch, head.owner, head.audit_count)
+    packed = _HEAD.pack(
+        head.position, head.last_sequence, head.owner_epoch, head.owner, head.audit_count, head.change
+    )
     return hashlib.blake2b(
         packed + head.last_checksum + head.row_digest, digest_size=CHECKSUM_BYTES, key=head.identity
     ).digest()
