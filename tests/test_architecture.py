@@ -106,7 +106,7 @@ LAYERS: Mapping[str, Layer] = {
         *("core", "ports", "encoding", "runtime", "telemetry"),
         others=CONTRACT | {"google.rpc", "grpc", "grpc_health", "grpc_reflection", "trio"},
     ),
-    "telemetry": layer("core", "ports", others=frozenset({"opentelemetry.proto", "trio"})),
+    "telemetry": layer("core", "ports", others=frozenset({"opentelemetry.proto", "structlog", "trio"})),
     "testing": layer(
         # The simulator runs the whole server, so it puts one together.
         *("core", "encoding", "ports", "runtime", "adapters", "api", "telemetry", "bootstrap", "config"),

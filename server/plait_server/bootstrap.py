@@ -215,7 +215,7 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
         config: The configuration.
         announce: Called with each line for the user.
     """
-    log_to(sys.stderr, config.log_level)
+    log_to(sys.stderr, config.log_level, config.log_format)
     gc.freeze()  # Imported modules stay for good.
     gc.set_threshold(*GC_THRESHOLDS)
     failures: list[BaseException] = []

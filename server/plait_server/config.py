@@ -33,6 +33,7 @@ OTHER_VARIABLES: Final = (
 """Variables that begin with `PLAIT_` and are no options of the server."""
 
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+LogFormat: TypeAlias = Literal["auto", "console", "json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,8 @@ class ServerConfig:
     """Seconds that a cancelled handler may take to end."""
     log_level: LogLevel = "INFO"
     """The least severe level of what is logged to stderr."""
+    log_format: LogFormat = "auto"
+    """The format of the log: lines for people or JSON; `auto` is the console on a terminal and JSON elsewhere."""
 
     @property
     def type_limits(self) -> Mapping[str, int]:

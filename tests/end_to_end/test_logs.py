@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
 from plait_server.core.run.trace import SpanIds
+from plait_server.ports.log_fields import LOG_FIELDS
 from tests.end_to_end.processes import Server
 from tests.end_to_end.service import Service, until
 
@@ -23,12 +25,13 @@ edges:
 
 
 def lines_of(server: Server, execution_id: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Return message and fields of each line about an execution."""
+    """Return level and message, and the fields of each line about an execution."""
     for line in server.stderr().splitlines():
-        fields = dict(re.findall(r" (namespace|execution|node|branch|attempt|trace|span)=(\S*)", line))
+        fields: dict[str, str] = {name: str(value) for name, value in json.loads(line).items()}
         if fields.get("execution") == execution_id:
-            message = line[24:].partition(" namespace=")[0]
-            yield re.sub(r" after [0-9.]+ s$", "", message), fields
+            message = f"{fields['level']} {fields['event']}"
+            kept: dict[str, str] = {name: fields[name] for name in LOG_FIELDS if name in fields}
+            yield re.sub(r" after [0-9.]+ s$", "", message), kept
 
 
 def test_each_line_about_an_execution_says_which(server: Server, service: Service) -> None:
@@ -39,15 +42,14 @@ def test_each_line_about_an_execution_says_which(server: Server, service: Servic
     until(lambda: any(" ended: " in message for message, _ in lines_of(server, execution_id)))
     lines = dict(lines_of(server, execution_id))
     assert set(lines) == {
-        "INFO    executing 2 parallel branches from start",
-        "INFO    worker live: INFO: spent",
-        "INFO    worker live: progress: 1 done",
-        "WARNING node broken failed: UNKNOWN: LookupError: two\\nlines \\x1b[2J",
-        f"INFO    execution {execution_id} ended: PARTIALLY_SUCCEEDED (UNKNOWN)",
+        "info executing 2 parallel branches from start",
+        "info worker live: spent",
+        "warning node broken failed: UNKNOWN: LookupError: two\nlines \x1b[2J",
+        f"info execution {execution_id} ended: PARTIALLY_SUCCEEDED (UNKNOWN)",
     }
     assert {fields["trace"] for fields in lines.values()} == {TRACE}
     spans = SpanIds("default", execution_id, 1)
-    assert lines["INFO    worker live: INFO: spent"] == {
+    assert lines["info worker live: spent"] == {
         "namespace": "default",
         "execution": execution_id,
         "node": "spend",
@@ -56,8 +58,8 @@ def test_each_line_about_an_execution_says_which(server: Server, service: Servic
         "trace": TRACE,
         "span": spans.attempt("spend", 1).hex(),
     }
-    assert lines["INFO    executing 2 parallel branches from start"]["node"] == "start"
-    assert lines[f"INFO    execution {execution_id} ended: PARTIALLY_SUCCEEDED (UNKNOWN)"] == {
+    assert lines["info executing 2 parallel branches from start"]["node"] == "start"
+    assert lines[f"info execution {execution_id} ended: PARTIALLY_SUCCEEDED (UNKNOWN)"] == {
         "namespace": "default",
         "execution": execution_id,
         "trace": TRACE,

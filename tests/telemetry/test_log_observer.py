@@ -59,12 +59,20 @@ def test_what_a_worker_says_has_the_fields_of_its_attempt(caplog: pytest.LogCapt
         "trace": TRACE,
         "span": SPAN,
     }
-    assert lines_of(caplog) == [("INFO", "worker w: WARNING: half done", fields)]
+    assert lines_of(caplog) == [("WARNING", "worker w: half done", fields)]
+
+
+@pytest.mark.parametrize("kind", ["progress", "heartbeat"])
+def test_progress_and_heartbeats_are_details(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    LogObserver().worker_said(ASSIGNMENT, kind, "0.5")
+    assert [line[:2] for line in lines_of(caplog)] == [("DEBUG", f"worker w: {kind}: 0.5")]
 
 
 def test_nothing_is_logged_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING")
-    LogObserver().worker_said(ASSIGNMENT, "WARNING", "half done")
+    LogObserver().worker_said(ASSIGNMENT, "INFO", "half done")
+    LogObserver().worker_said(ASSIGNMENT, "progress", "0.5")
     assert caplog.records == []
 
 

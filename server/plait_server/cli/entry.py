@@ -22,6 +22,7 @@ _EXTRAS: Final[Mapping[str, str]] = {
     "apsw": "server",
     "grpc_health": "server",
     "grpc_reflection": "server",
+    "structlog": "server",
     "trio": "server",
     "trio_asyncio": "server",
 }

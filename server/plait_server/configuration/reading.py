@@ -292,8 +292,9 @@ def _lines_of(text: str) -> dict[Path, int]:
 
 def _only_path(document: Mapping[str, object]) -> Path:
     path: list[str] = []
-    inner: object = document
-    while isinstance(inner, dict) and inner:
-        [(key, inner)] = inner.items()
+    inner: Mapping[str, object] = document
+    while inner:
+        [(key, value)] = inner.items()
         path.append(key)
+        inner = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     return tuple(path)

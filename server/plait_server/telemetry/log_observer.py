@@ -7,7 +7,7 @@ one line that counts the others; the journal has them all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from plait_server.core.run.events import (
@@ -29,6 +29,12 @@ logger = logging.getLogger(__name__)
 NODE_LINES_MAX: Final = 10
 """Lines about nodes in one batch of events."""
 MESSAGE_CHARS_MAX: Final = 300
+_WORKER_LEVELS: Final[Mapping[str, int]] = {
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+}
 _BRANCHES: Final = "executing %d parallel branches from %s"
 _FAILED: Final = (NodeState.FAILED, NodeState.TIMED_OUT)
 _STOPPED: Final = (ExecutionState.CANCELLING, ExecutionState.CANCELLED, ExecutionState.TIMED_OUT)
@@ -69,10 +75,12 @@ class LogObserver:
                 _log_end(execution, last, fields)
 
     def worker_said(self, assignment: Assignment, kind: str, text: str) -> None:
-        """Log what a worker said of an attempt."""
-        if logger.isEnabledFor(logging.INFO):
+        """Log what a worker said of an attempt: a log line at its level, progress and heartbeats at DEBUG."""
+        level = _WORKER_LEVELS.get(kind, logging.DEBUG)
+        if logger.isEnabledFor(level):
             fields = assignment_fields(assignment)
-            logger.info("worker %s: %s: %s", assignment.worker_id, kind, text, extra=fields)
+            what = text if kind in _WORKER_LEVELS else f"{kind}: {text}"
+            logger.log(level, "worker %s: %s", assignment.worker_id, what, extra=fields)
 
 
 def _node_lines(execution: Execution, events: Sequence[Event], level: int) -> Iterator[_Line]:

@@ -57,6 +57,7 @@ _LEVELS: Final = (
     (log_pb2.LOG_LEVEL_ERROR, "ERROR"),
     (log_pb2.LOG_LEVEL_WARNING, "WARNING"),
     (log_pb2.LOG_LEVEL_INFO, "INFO"),
+    (log_pb2.LOG_LEVEL_DEBUG, "DEBUG"),
     (1, "DEBUG"),
 )
 """The lowest number of a level, and the level; the highest first."""
