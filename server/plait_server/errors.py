@@ -78,6 +78,14 @@ class PayloadNotFound(CallerError):
     """No payload of this digest is kept in this namespace."""
 
 
+class Unauthenticated(CallerError):
+    """The caller is not known here. Make a token with `plait token create`, and pass it in PLAIT_TOKEN."""
+
+
+class PermissionDenied(CallerError):
+    """The caller lacks the role that this call needs. Ask whoever runs the server for it."""
+
+
 class RequestIdReused(CallerError):
     """The request id was used with other content. Use a new one for a new request."""
 
@@ -195,6 +203,12 @@ class Overloaded(EnvironmentFault):
     retry_after_s = 1.0
 
 
+class TooManyFailures(EnvironmentFault):
+    """Too many calls from this address failed to authenticate. Correct the credentials, then try again later."""
+
+    retry_after_s = 10.0
+
+
 class ShuttingDown(EnvironmentFault):
     """The server shuts down. Try again."""
 
@@ -210,7 +224,15 @@ class InvalidAddress(EnvironmentFault):
 
 
 class InsecureAddress(EnvironmentFault):
-    """The address is not of this machine, and calls are not protected. Listen on 127.0.0.1, or pass --insecure."""
+    """Other machines reach the address, and calls are not protected. Set TLS and tokens up, or pass --insecure."""
+
+
+class InvalidTokensFile(EnvironmentFault):
+    """The tokens file is missing or wrong. Correct it, or make a new one with `plait token create`."""
+
+
+class InvalidTlsFiles(EnvironmentFault):
+    """A file of TLS is missing or wrong. Correct it, or name another."""
 
 
 # Plait itself is wrong.

@@ -26,6 +26,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "validate": ("graphs", "Check graph files, without a server."),
     "plan": ("graphs", "Show what a graph would do, without a server."),
     "store": ("store", "Check, salvage or back up a store."),
+    "token": ("tokens", "Make, list and revoke tokens."),
     "workers": ("showing", "List the workers."),
     "sim": ("processes", "Run random graphs in simulated time, with faults."),
     "bench": ("processes", "Measure this machine, and the server on it."),

@@ -1,0 +1,1 @@
+"""Who may call: the tokens file, and the files of TLS."""
