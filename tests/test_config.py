@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plait_server.config import ServerConfig
-from plait_server.errors import InsecureAddress, InvalidAddress
+from plait_server.errors import InsecureAddress, InvalidAddress, InvalidTlsFiles
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,51 @@ def test_what_is_no_address_is_refused_with_the_remedy(listen: str) -> None:
 def test_an_ipv6_address_needs_brackets(listen: str) -> None:
     with pytest.raises(InvalidAddress, match="in brackets"):
         ServerConfig(listen=listen, insecure=True).check_address()
+
+
+TLS = {"tls_cert": "c", "tls_key": "k"}
+TOKENS = {"tokens_file": "t"}
+MUTUAL = {"tls_client_ca": "a"}
+
+
+@pytest.mark.parametrize("insecure", [False, True], ids=["", "insecure"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    ("files", "lacking"),
+    [
+        ({}, "TLS (--tls-cert and --tls-key) and authentication (--tokens-file)"),
+        (TLS, "lacks authentication (--tokens-file)"),
+        (TOKENS, "lacks TLS (--tls-cert and --tls-key)"),
+        (TLS | TOKENS, ""),
+        (TLS | TOKENS | MUTUAL, ""),
+    ],
+    ids=["nothing", "tls", "tokens", "both", "mutual"],
+)
+def test_off_loopback_a_server_starts_only_protected_or_insecure(
+    host: str, files: dict[str, str], lacking: str, insecure: bool
+) -> None:
+    """FAILURES, security: refuse to start without TLS and an authenticator; `--insecure` is the only way round."""
+    config = ServerConfig(listen=f"{host}:0", insecure=insecure, **files)  # type: ignore[arg-type] # all are str
+    assert config.is_protected is (not lacking)
+    if insecure or not lacking or host == "127.0.0.1":
+        config.check_address()
+        return
+    with pytest.raises(InsecureAddress) as raised:
+        config.check_address()
+    assert lacking in str(raised.value)
+    assert "pass --insecure" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "remedy"),
+    [
+        ({"tls_cert": "c"}, "give --tls-key as well"),
+        ({"tls_key": "k"}, "give --tls-cert as well"),
+        (MUTUAL | TOKENS, "--tls-client-ca needs TLS"),
+        (MUTUAL | TLS, "--tls-client-ca needs --tokens-file"),
+    ],
+    ids=["no-key", "no-certificate", "no-tls", "no-tokens"],
+)
+def test_files_of_tls_that_need_others_are_refused(files: dict[str, str], remedy: str) -> None:
+    with pytest.raises(InvalidTlsFiles, match=remedy):
+        ServerConfig(insecure=True, **files).check_address()  # type: ignore[arg-type] # all are str

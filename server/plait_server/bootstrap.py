@@ -12,10 +12,13 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import trio
 
+from plait_server.adapters.access.tls_files import ServerTls, TlsFiles
+from plait_server.adapters.access.tokens import FileAuthenticator
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.offload import ProcessOffload
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
@@ -26,6 +29,7 @@ from plait_server.adapters.requests.pool import PooledGraphRequests
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
+from plait_server.api.access import AccessControl
 from plait_server.api.audit import Actions, AuditServicer
 from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
@@ -167,7 +171,7 @@ async def assemble(platform: Platform) -> Server:
         instance_id=instance_id,
         start_time_s=platform.seams.now_s(),
         store=platform.journal.kind,
-        insecure=True,
+        insecure=not config.is_protected,
         attempts_max=config.server_limit,
     )
     actions = Actions(platform.seams.now_s)
@@ -221,9 +225,10 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
     failures: list[BaseException] = []
     try:
         config.check_address()
+        tls = _tls(config)
         # Before the event loop starts, because the SDK uses threads.
         tracing = open_tracing(version_of_plait())
-        trio.run(_serve, config, tracing, announce)
+        trio.run(_serve, config, tls, tracing, announce)
     except* PlaitError as group:
         failures = leaves_of(group)
     # Every task that waited for the store raises the same error.
@@ -232,9 +237,16 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
     return 1 if failures else 0
 
 
-async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callable[[str], None]) -> None:
+async def _serve(
+    config: ServerConfig,
+    tls: ServerTls | None,
+    tracing: Tracing | None,
+    announce: Callable[[str], None],
+) -> None:
     is_local = config.is_local  # Resolves a name, so it runs before calls are served.
+    _warn_if_insecure(config, is_local=is_local)
     seams = SystemSeams()
+    authenticator = FileAuthenticator(Path(config.tokens_file), seams.now_s) if config.tokens_file else None
     journal = _open_journal(config, seams.new_id())
     async with AsyncExitStack() as stack:
         stack.push_async_callback(journal.aclose)
@@ -262,13 +274,17 @@ async def _serve(config: ServerConfig, tracing: Tracing | None, announce: Callab
             if isinstance(journal, SqliteJournal):
                 nursery.start_soon(serve_backups, journal)
             methods = [*server.methods, *standard_methods(health)]
-            port = await nursery.start(serve_grpc, config.listen, methods, seams.new_id)
+            access = AccessControl(authenticator)
+            credentials = tls.credentials() if tls is not None else None
+            port = await nursery.start(serve_grpc, config.listen, methods, access, credentials, seams.new_id)
             host = config.listen.rpartition(":")[0]
             health.set_serving(is_serving=True)
             # A reader of this line may stop the server at once, so signals are awaited before it is printed.
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                announce(f"Plait {version_of_plait()} listens on {host}:{port}")
-                announce(_access(f"{host}:{port}", is_local=is_local))
+                _warn_if_insecure(config, is_local=is_local)
+                address = f"{'https://' if tls is not None else ''}{host}:{port}"
+                announce(f"Plait {version_of_plait()} listens on {address}")
+                announce(_access(config, address, is_local=is_local))
                 if tracing is not None:
                     announce(f"  traces  go to {tracing.describe()}")
                 async for _ in signals:
@@ -338,11 +354,38 @@ async def _collect_no_garbage_until_whole(supervisor: Supervisor) -> None:
         gc.enable()
 
 
-def _access(address: str, *, is_local: bool) -> str:
-    """Return the line about who may use a server that has no protection."""
+def _tls(config: ServerConfig) -> ServerTls | None:
+    if not config.tls_cert:
+        return None
+    client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+    files = TlsFiles(certificate=Path(config.tls_cert), key=Path(config.tls_key), client_ca=client_ca)
+    return ServerTls(files)
+
+
+def _warn_if_insecure(config: ServerConfig, *, is_local: bool) -> None:
+    """Log that others can reach a server without protection: at the start and when it is ready."""
+    if not config.is_protected and not is_local:
+        text = "INSECURE: other machines can reach %s, which lacks %s"
+        logger.warning(text, config.listen, _lacking(config))
+
+
+def _lacking(config: ServerConfig) -> str:
+    """Return what a server lacks to be protected."""
+    return " and ".join(
+        [*([] if config.tls_cert else ["TLS"]), *([] if config.tokens_file else ["authentication"])]
+    )
+
+
+def _access(config: ServerConfig, address: str, *, is_local: bool) -> str:
+    """Return the line about who may use a server."""
+    if config.tokens_file:
+        whom = "tokens and client certificates" if config.tls_client_ca else "tokens"
+        lacking = "" if config.tls_cert else ", without TLS"
+        return f"  access  by the {whom} of {config.tokens_file}{lacking}"
+    lacking = "without authentication" if config.tls_cert else "with neither TLS nor authentication"
     if is_local:
-        return "  access  insecure, with neither TLS nor authentication: any user of this machine may do everything"
-    return f"  access  INSECURE, with neither TLS nor authentication: whoever reaches {address} may do everything"
+        return f"  access  insecure, {lacking}: any user of this machine may do everything"
+    return f"  access  INSECURE, {lacking}: whoever reaches {address} may do everything"
 
 
 def _open_journal(config: ServerConfig, owner: str) -> Journal:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeAlias
 
 from plait_server.configuration.options import Range
-from plait_server.errors import InsecureAddress, InvalidAddress
+from plait_server.errors import InsecureAddress, InvalidAddress, InvalidTlsFiles
 
 MEMORY_STORE = ":memory:"
 DEFAULT_STORE = "plait.db"
@@ -24,6 +24,9 @@ OTHER_VARIABLES: Final = (
     "PLAIT_DEBUG",
     "PLAIT_NAMESPACE",
     "PLAIT_SERVER",
+    "PLAIT_TLS_CA",
+    "PLAIT_TOKEN",
+    "PLAIT_TOKEN_FILE",
     # Of the repository's scripts and tests.
     "PLAIT_BENCH",
     "PLAIT_BENCH_SLOTS",
@@ -58,6 +61,16 @@ class ServerConfig:
     """
     insecure: bool = False
     """Allows an address that other machines can reach, without TLS and authentication."""
+    tls_cert: str = ""
+    """Path of the server's certificate, in PEM form, with those between it and its root; empty: plain text."""
+    tls_key: str = ""
+    """Path of the certificate's key, in PEM form, not encrypted."""
+    tls_client_ca: str = ""
+    """Path of the CAs of clients' certificates, in PEM form; if given, every client must have one. What the holder of a
+    certificate may do stands in the tokens file.
+    """
+    tokens_file: str = ""
+    """Path of the tokens file, which `plait token` writes; empty: whoever reaches the server may do everything."""
     server_limit: Annotated[int, Range(1, 1_000_000)] = 1_000
     """Attempts at once, over all executions."""
     types: Mapping[str, TypeOptions] = field(default_factory=dict[str, TypeOptions])
@@ -80,13 +93,20 @@ class ServerConfig:
             if options.max_concurrency is not None
         }
 
+    @property
+    def is_protected(self) -> bool:
+        """Whether calls are encrypted, and their callers authenticated."""
+        return bool(self.tls_cert and self.tokens_file)
+
     def check_address(self) -> None:
         """Refuse an invalid address, and one that other machines can reach without protection.
 
         Raises:
             InvalidAddress: The address is not HOST:PORT with a port of 0 to 65,535.
-            InsecureAddress: Other machines can reach the address, and `insecure` is off.
+            InvalidTlsFiles: A file of TLS is named without another that it needs.
+            InsecureAddress: Other machines can reach the address, TLS or authentication is off, and so is `insecure`.
         """
+        self._check_tls()
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
             text = (
@@ -96,12 +116,28 @@ class ServerConfig:
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             text = f"{self.listen!r} is no address; write an IPv6 address in brackets, as in [::1]:{port}"
             raise InvalidAddress(text)
-        if not self.insecure and not self.is_local:
+        if not self.insecure and not self.is_protected and not self.is_local:
+            lacking = [
+                *([] if self.tls_cert else ["TLS (--tls-cert and --tls-key)"]),
+                *([] if self.tokens_file else ["authentication (--tokens-file)"]),
+            ]
             text = (
-                f"{self.listen} can be reached from other machines, and this version has neither TLS nor "
-                "authentication; listen on 127.0.0.1, or pass --insecure on a private network"
+                f"{self.listen} can be reached from other machines, and the server lacks {' and '.join(lacking)}; "
+                "set that up, listen on 127.0.0.1, or pass --insecure on a private network"
             )
             raise InsecureAddress(text)
+
+    def _check_tls(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            lacking = "--tls-key" if self.tls_cert else "--tls-cert"
+            raise InvalidTlsFiles(f"a certificate and its key belong together; give {lacking} as well")
+        if self.tls_client_ca and not self.tls_cert:
+            raise InvalidTlsFiles("--tls-client-ca needs TLS; give --tls-cert and --tls-key as well")
+        if self.tls_client_ca and not self.tokens_file:
+            raise InvalidTlsFiles(
+                "--tls-client-ca needs --tokens-file, which says what the holder of a certificate may do; "
+                "`plait token create --certificate NAME` writes it"
+            )
 
     @property
     def is_local(self) -> bool:

@@ -56,7 +56,7 @@ class SessionDriver:
 
     async def _serve(self, scope: trio.CancelScope) -> None:
         with scope:
-            await self._hub.workers.attach(self._next_frame, self._take_frame)
+            await self._hub.workers.attach(self._next_frame, self._take_frame, lambda _: None)
 
     async def _next_frame(self) -> bytes:
         while (frame := self.session.take_frame()) is None:

@@ -219,7 +219,7 @@ class Stream:
     async def serve(self) -> None:
         try:
             with self._scope:
-                await self._hub.workers.attach(self._take, self._put)
+                await self._hub.workers.attach(self._take, self._put, lambda _: None)
         except* PlaitError as group:
             (error,) = leaves_of(group)
             assert isinstance(error, PlaitError)

@@ -22,7 +22,7 @@ from tests.end_to_end.service import CALL_S, Service, outcome, refusal_of
 from tests.end_to_end.stage import Stage
 
 
-def serve_in_vain(*arguments: str) -> subprocess.CompletedProcess[str]:
+def serve_in_vain(*arguments: str, code: ExitCode = ExitCode.FAILED) -> subprocess.CompletedProcess[str]:
     """Start a server that cannot start."""
     done = subprocess.run(
         [sys.executable, "-m", "plait_server", "serve", "--create", *arguments],
@@ -32,7 +32,7 @@ def serve_in_vain(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=HANG_S,
         check=False,
     )
-    assert done.returncode == ExitCode.FAILED
+    assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert done.stdout == "", "it must not say that it listens"
     return done
@@ -90,7 +90,7 @@ def test_two_servers_on_one_port_are_refused(server: Server, tmp_path: Path) -> 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.com:0"])
 def test_address_of_others_needs_insecure(address: str, tmp_path: Path) -> None:
     store = tmp_path / "plait.db"
-    done = serve_in_vain("--listen", address, "--store", str(store))
+    done = serve_in_vain("--listen", address, "--store", str(store), code=ExitCode.USAGE)
     assert "--insecure" in done.stderr
     assert not store.exists(), "nothing is left behind"
 
@@ -104,6 +104,10 @@ def test_insecure_says_so(tmp_path: Path, log: Path) -> None:
         process.terminate()
         said = f"INSECURE, with neither TLS nor authentication: whoever reaches {address} may do everything"
         assert said in process.rest()
+    warnings = [
+        line for line in process.stderr().splitlines() if "INSECURE: other machines can reach" in line
+    ]
+    assert len(warnings) == 2, "at the start, and when it is ready"
 
 
 def test_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

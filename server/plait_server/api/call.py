@@ -20,12 +20,17 @@ class Principal:
     """Who calls."""
 
     name: str
-    """The name of the credentials; the peer's address if there are none."""
+    """The name of the token, or of the entry for the client's certificate; else the peer's address."""
     is_verified: bool
     """Whether the caller was authenticated."""
 
 
 NOBODY: Final = Principal(name="", is_verified=False)
+
+
+def admit_all(namespace: str) -> None:
+    """Admit a stream whatever namespace its first message names."""
+    del namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +42,14 @@ class Call:
     peer: str
     """The caller's address, as the transport reports it."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The headers with text values; keys in lower case."""
+    """The headers with text values but for the credentials; keys in lower case."""
     principal: Principal = NOBODY
     """Who calls."""
+    admit: Callable[[str], None] = admit_all
+    """Called by a bidirectional method with the namespace that the stream's first message names, before it answers.
+
+    Raises PermissionDenied if the caller may not call the method there.
+    """
 
 
 class CallerGone(Exception):

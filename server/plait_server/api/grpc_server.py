@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -20,13 +20,15 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from plait_server.api.call import Call, CallerGone, Principal
+from plait_server.api.access import AccessControl, Admission
+from plait_server.api.call import Call, CallerGone
 from plait_server.api.checks import request_fields
 from plait_server.api.error_table import row_of, status_of
 from plait_server.api.frame_reader import FrameReader
 from plait_server.api.health import HealthServicer
 from plait_server.api.methods import PARSED_BYTES_MAX, Method, MethodKind
 from plait_server.api.reflection import REFLECTION_SERVICES, ReflectionServicer
+from plait_server.api.roles import access_to
 from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
 from plait_server.errors import (
     AddressInUse,
@@ -36,6 +38,7 @@ from plait_server.errors import (
     ShuttingDown,
     leaves_of,
 )
+from plait_server.ports.access import Credentials
 from plait_server.ports.log_fields import LogFields
 from plait_server.runtime.asyncio_bridge import callable_from_asyncio, callable_from_trio
 from plait_server.runtime.pacing import Gate
@@ -43,6 +46,8 @@ from plait_server.runtime.pacing import Gate
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Check: TypeAlias = Callable[[], PlaitError | None]
+"""Returns why a call has to end now; None if it may go on."""
 
 STOP_S: Final = 0.5
 """Seconds for which calls may continue while the server stops; clients resume streams later or elsewhere."""
@@ -53,6 +58,9 @@ LINGER_S: Final = 0.1
 
 CALLS_MAX: Final = 20_000
 """Calls and streams served at once, at some 20 KiB each. More than the limits of watchers and workers together."""
+
+_AUTHORIZATION: Final = "authorization"
+_CERTIFICATE_NAMES: Final = "x509_subject_alternative_name"
 
 _OPTIONS: Final[Sequence[tuple[str, int]]] = (
     # Twice the limit, so that the servicer can refuse a message that is too large with a proper error.
@@ -83,15 +91,28 @@ class OpenCalls:
     """The calls in progress: when the server stops, they get an error that allows a retry."""
 
     def __init__(self) -> None:
-        self._scopes: dict[trio.CancelScope, None] = {}
+        self._scopes: dict[trio.CancelScope, Check] = {}
+        self._ended: dict[trio.CancelScope, PlaitError] = {}
+        """The calls that `check` has ended, until they have been told."""
         self._is_closed = False
         self._streams = Gate()
 
-    async def serve(self, function: Callable[[], Awaitable[T]], kind: MethodKind = MethodKind.UNARY) -> T:
+    async def serve(
+        self,
+        function: Callable[[], Awaitable[T]],
+        kind: MethodKind = MethodKind.UNARY,
+        check: Check = lambda: None,
+    ) -> T:
         """Serve a call. Few streams begin at once, so that a burst of them does not delay other calls.
+
+        Args:
+            function: Serves it.
+            kind: Which directions have a stream.
+            check: Returns why the call has to end, or None.
 
         Raises:
             ShuttingDown: The server is stopping.
+            PlaitError: What `check` returned.
             Overloaded: Too many calls are in progress.
         """
         if self._is_closed:
@@ -99,7 +120,7 @@ class OpenCalls:
         if len(self._scopes) >= CALLS_MAX:
             raise Overloaded(f"{CALLS_MAX} calls are in progress, which is the limit; try again later")
         with trio.CancelScope() as scope:
-            self._scopes[scope] = None
+            self._scopes[scope] = check
             try:
                 if kind is MethodKind.UNARY:
                     return await function()
@@ -107,7 +128,15 @@ class OpenCalls:
                     return await function()
             finally:
                 del self._scopes[scope]
-        raise ShuttingDown
+                error = self._ended.pop(scope, None)
+        raise error or ShuttingDown
+
+    def check(self) -> None:
+        """End the calls whose callers have lost their access."""
+        for scope, check in self._scopes.items():
+            if (error := check()) is not None:
+                self._ended[scope] = error
+                scope.cancel()
 
     def close(self) -> None:
         """End all calls, and accept no more."""
@@ -119,9 +148,9 @@ class OpenCalls:
 class GrpcDoor(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, methods: Iterable[Method], new_id: Callable[[], str]) -> None:
+    def __init__(self, methods: Iterable[Method], access: AccessControl, new_id: Callable[[], str]) -> None:
         self.calls = OpenCalls()
-        self._handlers = {method.path: _handler(method, self.calls, new_id) for method in methods}
+        self._handlers = {method.path: _handler(method, access, self.calls, new_id) for method in methods}
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -136,6 +165,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
     methods = [
         Method(
             path="/grpc.health.v1.Health/Check",
+            access=access_to("/grpc.health.v1.Health/Check"),
             kind=MethodKind.UNARY,
             request_type=health_pb2.HealthCheckRequest,
             request_bytes_max=MESSAGE_BYTES_MAX,
@@ -144,6 +174,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
         ),
         Method(
             path="/grpc.health.v1.Health/Watch",
+            access=access_to("/grpc.health.v1.Health/Watch"),
             kind=MethodKind.SERVER_STREAM,
             request_type=health_pb2.HealthCheckRequest,
             request_bytes_max=MESSAGE_BYTES_MAX,
@@ -154,6 +185,7 @@ def standard_methods(health: HealthServicer) -> list[Method]:
     methods += [
         Method(
             path=f"/{service}/ServerReflectionInfo",
+            access=access_to(f"/{service}/ServerReflectionInfo"),
             kind=MethodKind.BIDI_STREAM,
             # The two versions have the same messages, in different packages.
             request_type=reflection_pb2.ServerReflectionRequest,
@@ -169,20 +201,30 @@ def standard_methods(health: HealthServicer) -> list[Method]:
 async def serve_grpc(
     address: str,
     methods: Iterable[Method],
+    access: AccessControl,
+    tls: grpc.ServerCredentials | None,
     new_id: Callable[[], str],
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen until cancelled; report the port when started.
 
+    Args:
+        address: HOST:PORT.
+        methods: What is served.
+        access: Decides who may call.
+        tls: The server's side of TLS; None: plain text.
+        new_id: Makes ids of errors.
+        task_status: Told the port.
+
     Raises:
         AddressInUse: Listening on the address failed.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    door = GrpcDoor(methods, new_id)
+    door = GrpcDoor(methods, access, new_id)
     server.add_generic_rpc_handlers((door,))
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
     except RuntimeError as error:
         text = (
             f"cannot listen on {address}: it is in use, or not of this machine; choose another with --listen"
@@ -191,6 +233,7 @@ async def serve_grpc(
     await callable_from_trio(server.start)()
     try:
         task_status.started(port)
+        await access.run(door.calls.check)
         await trio.sleep_forever()
     finally:
         door.calls.close()
@@ -199,37 +242,51 @@ async def serve_grpc(
             await callable_from_trio(server.stop)(STOP_S)
 
 
-def _handler(method: Method, calls: OpenCalls, new_id: Callable[[], str]) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: Method, access: AccessControl, calls: OpenCalls, new_id: Callable[[], str]
+) -> grpc.RpcMethodHandler[Any, Any]:
     if method.kind is MethodKind.UNARY:
 
         async def unary(content: bytes, context: _Context) -> bytes:
-            async def serve() -> bytes:
-                answer = await method.function(method.read(content), _call(method, context))
-                return _encode(answer)
+            admission = _admission(access, method, context)
 
-            return await _guarded(serve, calls, method, context, new_id, content) or b""
+            async def serve() -> bytes:
+                admission.authenticate()
+                request = method.read(content)
+                admission.admit(request)
+                return _encode(await method.function(request, _call(method, context, admission)))
+
+            return await _guarded(serve, calls, method, context, admission, new_id, content) or b""
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
     if method.kind is MethodKind.SERVER_STREAM:
 
         async def server_stream(content: bytes, context: _Context) -> None:
-            async def serve() -> None:
-                await method.function(method.parse(content), _call(method, context), _sender(context))
+            admission = _admission(access, method, context)
 
-            await _guarded(serve, calls, method, context, new_id, content)
+            async def serve() -> None:
+                admission.authenticate()
+                request = method.parse(content)
+                admission.admit(request)
+                await method.function(request, _call(method, context, admission), _sender(context, admission))
+
+            await _guarded(serve, calls, method, context, admission, new_id, content)
 
         return grpc.unary_stream_rpc_method_handler(server_stream)
 
     async def bidi_stream(_: object, context: _Context) -> None:
         reader = FrameReader(context.read)
+        admission = _admission(access, method, context)
 
         async def serve() -> None:
-            await method.function(_call(method, context), reader.receive, _sender(context))
+            admission.authenticate()
+            call = _call(method, context, admission)
+            await method.function(call, reader.receive, _sender(context, admission))
 
         reading = asyncio.create_task(reader.run())
         try:
-            await _guarded(serve, calls, method, context, new_id)
+            await _guarded(serve, calls, method, context, admission, new_id)
         finally:
             reading.cancel()
 
@@ -241,12 +298,13 @@ async def _guarded(
     calls: OpenCalls,
     method: Method,
     context: _Context,
+    admission: Admission,
     new_id: Callable[[], str],
     content: bytes = b"",
 ) -> T | None:
     """Cross into trio, and turn errors into statuses; return None if the caller is gone."""
     try:
-        return await callable_from_asyncio(calls.serve)(serve, method.kind)
+        return await callable_from_asyncio(calls.serve)(serve, method.kind, admission.check)
     except (PlaitError, CallerGone) as error:
         await _end(context, method, error, content)
     except BaseExceptionGroup as group:
@@ -295,7 +353,7 @@ async def _abort(context: _Context, error: PlaitError) -> None:
         await context.abort(row_of(error).code, status.message, details)
 
 
-def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
+def _sender(context: _Context, admission: Admission) -> Callable[[Message | bytes], Any]:
     send_headers = callable_from_trio(context.send_initial_metadata)
     write = callable_from_trio(context.write)
     has_headers = False
@@ -305,6 +363,7 @@ def _sender(context: _Context) -> Callable[[Message | bytes], Any]:
         try:
             if not has_headers:
                 has_headers = True
+                admission.check_greeted()
                 # grpc.aio sends the headers with the first message, and again with the status if that message is
                 # cancelled under way; the second time fails, and the peer never hears how the stream ended.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + HEADERS_S):
@@ -324,7 +383,33 @@ def _encode(message: Message | bytes | None) -> bytes:
     return message or b""
 
 
-def _call(method: Method, context: _Context) -> Call:
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    principal = Principal(name=context.peer(), is_verified=False)
-    return Call(method=method.path, peer=context.peer(), metadata=metadata, principal=principal)
+def _admission(access: AccessControl, method: Method, context: _Context) -> Admission:
+    return access.open(method, context.peer(), _credentials(context))
+
+
+def _credentials(context: _Context) -> Credentials:
+    names = tuple(
+        name.decode(errors="replace") for name in context.auth_context().get(_CERTIFICATE_NAMES, ())
+    )
+    values = [value for key, value in context.invocation_metadata() or () if key == _AUTHORIZATION]
+    if not values:
+        return Credentials(certificate_names=names)
+    scheme, _, token = str(values[0]).partition(" ")
+    is_bearer = len(values) == 1 and scheme.lower() == "bearer"
+    # What is no bearer token is none that is known.
+    return Credentials(token=token.strip() if is_bearer else "", certificate_names=names)
+
+
+def _call(method: Method, context: _Context, admission: Admission) -> Call:
+    metadata = {
+        key: value
+        for key, value in context.invocation_metadata() or ()
+        if isinstance(value, str) and key != _AUTHORIZATION
+    }
+    return Call(
+        method=method.path,
+        peer=context.peer(),
+        metadata=metadata,
+        principal=admission.principal,
+        admit=admission.admit_namespace,
+    )

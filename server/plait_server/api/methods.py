@@ -25,6 +25,7 @@ from plait.v1 import (
     system_service_pb2,
     worker_hub_service_pb2,
 )
+from plait_server.api.roles import Access, access_to
 from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, KIB, MESSAGE_BYTES_MAX
 from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
 
@@ -63,6 +64,8 @@ class Method:
     request_bytes_max: int
     parsed_bytes_max: int
     """Larger requests are not parsed here, but passed to the function as bytes."""
+    access: Access
+    """Who may call it."""
     function: Callable[..., Awaitable[Message | bytes | None]]
 
     def read(self, content: bytes) -> Message | bytes:
@@ -107,6 +110,7 @@ def methods_of(servicers: Mapping[str, object]) -> list[Method]:
 
     Raises:
         AttributeError: A servicer lacks a method of its service.
+        LookupError: A method has no row in the table of roles.
     """
     return [
         _method(servicers[name], service.full_name, descriptor)
@@ -122,11 +126,13 @@ def _method(servicer: object, service: str, descriptor: MethodDescriptor) -> Met
     elif descriptor.server_streaming:
         kind = MethodKind.SERVER_STREAM
     carries_graph = descriptor.name in _CARRY_GRAPHS
+    path = f"/{service}/{descriptor.name}"
     return Method(
-        path=f"/{service}/{descriptor.name}",
+        path=path,
         kind=kind,
         request_type=message_factory.GetMessageClass(descriptor.input_type),
         request_bytes_max=GRAPH_MESSAGE_BYTES_MAX if carries_graph else MESSAGE_BYTES_MAX,
         parsed_bytes_max=PARSED_BYTES_MAX if carries_graph else MESSAGE_BYTES_MAX,
+        access=access_to(path),
         function=getattr(servicer, _CAPITAL.sub("_", descriptor.name).lower()),
     )

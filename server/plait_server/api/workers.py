@@ -21,8 +21,7 @@ class WorkerHubServicer:
 
     async def attach(self, call: Call, receive: Receive, send: Send) -> None:
         """Serve one worker's stream."""
-        del call
-        await self._workers.attach(receive, send)
+        await self._workers.attach(receive, send, call.admit)
 
     async def list_workers(self, request: Pb.ListWorkersRequest, call: Call) -> Pb.ListWorkersResponse:
         """List the workers of a namespace."""

@@ -122,15 +122,20 @@ Always a checkpoint, because a worker may send without pause.
 """
 SendFrame: TypeAlias = Callable[[worker_hub_service_pb2.AttachResponse], Awaitable[None]]
 """Sends a frame; waits for the transport's flow control."""
+Admit: TypeAlias = Callable[[str], None]
+"""Admits a worker in the namespace that it is to serve, or raises PermissionDenied."""
 
 
 class AttachStreams(Protocol):
     """Workers that dial in."""
 
-    async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
+    async def attach(self, receive: ReceiveFrame, send: SendFrame, admit: Admit) -> None:
         """Serve one stream to its end. Returns only after the worker has ended its side of the stream.
 
+        `admit` is called with the namespace of `hello` before anything is done for the worker.
+
         Raises:
+            PermissionDenied: `admit` refused the worker.
             InvalidRequest: A field of `hello` is malformed.
             ProtocolVersionUnsupported: The worker speaks another version.
             ProtocolViolation: The worker broke the protocol.

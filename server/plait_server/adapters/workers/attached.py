@@ -47,6 +47,7 @@ from plait_server.ports.log_fields import attempt_fields
 from plait_server.ports.observer import Observer
 from plait_server.ports.seams import Seams
 from plait_server.ports.workers import (
+    Admit,
     Assignment,
     AttemptKey,
     AttemptListener,
@@ -142,7 +143,7 @@ class AttachedWorkers:
 
     # The stream's side.
 
-    async def attach(self, receive: ReceiveFrame, send: SendFrame) -> None:
+    async def attach(self, receive: ReceiveFrame, send: SendFrame, admit: Admit) -> None:
         """Serve one stream to its end; see `ports.workers.AttachStreams`."""
         if self._streams >= WORKERS_MAX:
             raise Overloaded(f"{WORKERS_MAX} workers are attached, which is the limit; try again later")
@@ -150,15 +151,16 @@ class AttachedWorkers:
         stream = Stream(receive, send)
         try:
             with stream.scope:
-                await self._serve(stream)
+                await self._serve(stream, admit)
         finally:
             self._streams -= 1
             stream.close()
         if stream.error is not None:
             raise stream.error
 
-    async def _serve(self, stream: Stream) -> None:
+    async def _serve(self, stream: Stream, admit: Admit) -> None:
         hello, events = await stream.receive_hello()
+        admit(hello.namespace)
         await self._leases.claim_id(hello)
         worker = self._leases.admit(hello, stream)
         stream.session.welcome(

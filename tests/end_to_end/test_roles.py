@@ -1,0 +1,245 @@
+"""Who may do what: every method, with every role, in the caller's namespace and in another's, over real gRPC.
+
+What is looked at is only whether a call was let in: what it answers then is the business of other tests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from plait.v1 import worker_hub_service_pb2
+from plait_server.adapters.access.tokens_file import Entry, locked, new_entry, read_entries, write_entries
+from plait_server.api.methods import SERVICES
+from plait_server.api.roles import ACCESS, Scope
+from plait_server.ports.access import Role
+from tests.end_to_end.processes import Server
+from tests.end_to_end.service import CALL_S, Refusal, read_refusal
+
+OWN, OTHER = "shop", "lab"
+NOBODY, SERVER_WIDE = "nobody", "server-wide"
+BRIEF = "brief"
+"""A worker whose token is revoked."""
+CALLERS = [*(role.value for role in Role), SERVER_WIDE, NOBODY]
+DESCRIPTORS = {
+    f"/{service.full_name}/{method.name}": method
+    for service in SERVICES.values()
+    for method in service.methods
+}
+LET_IN = Refusal(code=grpc.StatusCode.OK, message="")
+
+# What each role may call in its namespace. It says again what `ACCESS` says, the other way round.
+READING = {
+    *("ValidateGraph", "PlanGraph", "GetExecution", "ListExecutions", "ListNodes", "GetNode", "GetPayload"),
+    *("WaitExecution", "WatchExecution", "ListEvents", "ExportTrace", "ListWorkers"),
+}
+MAY: Mapping[str, set[str]] = {
+    "read": READING,
+    "submit": READING | {"SubmitGraph"},
+    "operate": READING | {"CancelExecution"},
+    "work": {"Attach", "GetPayload"},
+    "admin": READING | {"SubmitGraph", "CancelExecution", "Attach", "ListAuditEntries"},
+}
+EVERYONE = {"Check", "Watch"}
+ANYBODY_KNOWN = {"GetServerInfo", "ServerReflectionInfo"}
+
+
+class Guarded:
+    """A server with a token for each role."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "tokens.json"
+        self.tokens: dict[str, str] = {}
+        entries = [self._entry(role.value, {OWN: frozenset({role})}) for role in Role]
+        entries.append(self._entry(BRIEF, {OWN: frozenset({Role.WORK})}))
+        entries.append(self._entry(SERVER_WIDE, {"*": frozenset({Role.ADMIN})}))
+        self.write(entries)
+
+    def _entry(self, name: str, roles: Mapping[str, frozenset[Role]]) -> Entry:
+        entry, self.tokens[name] = new_entry(name=name, roles=roles, now_s=0)
+        return entry
+
+    def write(self, entries: list[Entry]) -> None:
+        with locked(self.path):
+            write_entries(self.path, entries)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    return Guarded(tmp_path_factory.mktemp("guarded"))
+
+
+@pytest.fixture(scope="module")
+def server(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with Server(folder / "log", store=":memory:", tokens_file=str(guarded.path)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(server: Server) -> Generator[grpc.Channel]:
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+def call(channel: grpc.Channel, path: str, request: bytes, token: str | None) -> Refusal:
+    """Call any method as far as to know whether the call was let in."""
+    metadata = [("authorization", f"Bearer {token}")] if token is not None else []
+    stub: Any = channel.stream_stream(path)
+    answers = stub(iter([request]), timeout=CALL_S, metadata=metadata)
+    try:
+        next(answers)
+    except StopIteration:
+        return LET_IN
+    except grpc.RpcError as error:
+        return read_refusal(error)
+    finally:
+        answers.cancel()
+    return LET_IN
+
+
+def request_of(path: str, namespace: str, worker_id: str = "w") -> bytes:
+    """Return a request that names a namespace, and otherwise as little as may be."""
+    if path.endswith("/Attach"):
+        hello = worker_hub_service_pb2.Hello(
+            protocol_version=1,
+            worker_id=worker_id,
+            instance_id=f"of-{worker_id}",
+            namespace=namespace,
+            slots=1,
+        )
+        hello.types.add(type="t")
+        message = worker_hub_service_pb2.WorkerMessage(hello=hello)
+        return worker_hub_service_pb2.AttachRequest(messages=[message]).SerializeToString()
+    if path in DESCRIPTORS:
+        request = message_factory.GetMessageClass(DESCRIPTORS[path].input_type)()
+        if ACCESS[path].scope is not Scope.ANYWHERE:
+            set_text(request, ACCESS[path].field, namespace)
+        return request.SerializeToString()
+    if path.endswith("/ServerReflectionInfo"):
+        return reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString()
+    return health_pb2.HealthCheckRequest().SerializeToString()
+
+
+def set_text(message: Message, path: str, text: str) -> None:
+    *outer, last = path.split(".")
+    for name in outer:
+        message = getattr(message, name)
+    setattr(message, last, text)
+
+
+def is_let_in(path: str, caller: str, namespace: str) -> bool:
+    name = path.rpartition("/")[2]
+    if name in EVERYONE and "Health" in path:
+        return True
+    if caller == NOBODY:
+        return False
+    if name in ANYBODY_KNOWN or caller == SERVER_WIDE:
+        return True
+    return namespace == OWN and name in MAY[caller]
+
+
+@pytest.mark.parametrize("path", ACCESS, ids=str)
+def test_each_role_is_let_in_where_it_may_and_nowhere_else(
+    channel: grpc.Channel, guarded: Guarded, path: str
+) -> None:
+    name = path.rpartition("/")[2]
+    for caller in CALLERS:
+        for namespace in (OWN, OTHER):
+            token = guarded.tokens.get(caller)
+            found = call(channel, path, request_of(path, namespace, f"{caller}-{namespace}"), token)
+            where = f"{caller} in {namespace}: {found}"
+            if is_let_in(path, caller, namespace):
+                assert found.reason not in ("UNAUTHENTICATED", "PERMISSION_DENIED"), where
+            elif caller == NOBODY:
+                # The failures of one host are limited.
+                if found.reason == "OVERLOADED":
+                    assert (found.code, found.retry_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 10), where
+                else:
+                    assert (found.code, found.reason) == (
+                        grpc.StatusCode.UNAUTHENTICATED,
+                        "UNAUTHENTICATED",
+                    ), where
+                    assert "PLAIT_TOKEN" in found.message, where
+            else:
+                needed = ACCESS[path].roles[0].value
+                assert found == Refusal(
+                    code=grpc.StatusCode.PERMISSION_DENIED,
+                    message=f"{name} needs the role {needed} in the namespace {namespace}, which {caller} lacks; "
+                    "ask for a token with it",
+                    reason="PERMISSION_DENIED",
+                    domain="plait.v1",
+                    metadata={"role": needed, "namespace": namespace},
+                ), where
+
+
+def test_every_method_of_the_contract_is_walked() -> None:
+    assert DESCRIPTORS.keys() <= ACCESS.keys()
+    named = set().union(*MAY.values()) | ANYBODY_KNOWN
+    assert {path.rpartition("/")[2] for path in DESCRIPTORS} <= named
+
+
+def test_a_large_request_is_refused_by_its_bytes(channel: grpc.Channel, guarded: Guarded) -> None:
+    """One that is parsed elsewhere is admitted before that."""
+    path = "/plait.v1.ExecutionService/SubmitGraph"
+    large = b"\x12\x82\x80\x08" + b"\x0a\xfe\xff\x07" + bytes(0x1FFFE)
+    found = call(channel, path, request_of(path, OTHER) + large, guarded.tokens["submit"])
+    assert found.reason == "PERMISSION_DENIED"
+    found = call(channel, path, request_of(path, OWN) + large, guarded.tokens["submit"])
+    assert found.reason not in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+    found = call(
+        channel, path, request_of(path, OWN) + large + request_of(path, OTHER), guarded.tokens["submit"]
+    )
+    assert found.reason == "PERMISSION_DENIED", "the last namespace counts"
+
+
+def test_streams_end_when_their_token_is_revoked(channel: grpc.Channel, guarded: Guarded) -> None:
+    """With the reason; those of others go on."""
+    over = threading.Event()
+
+    def attach(caller: str) -> Any:  # noqa: ANN401 # gRPC's call
+        path = "/plait.v1.WorkerHubService/Attach"
+
+        def requests() -> Generator[bytes]:
+            yield request_of(path, OWN, f"long-{caller}")
+            over.wait()
+
+        metadata = [("authorization", f"Bearer {guarded.tokens[caller]}")]
+        stub: Any = channel.stream_stream(path)
+        answers = stub(requests(), timeout=CALL_S, metadata=metadata)
+        next(answers)
+        return answers
+
+    revoked, kept = attach(BRIEF), attach("work")
+    guarded.write([each for each in read_entries(guarded.path) if each.name != BRIEF])
+    with pytest.raises(grpc.RpcError) as raised:
+        list(revoked)
+    found = read_refusal(raised.value)
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    assert f"the access of {BRIEF} was revoked" in found.message
+    assert kept.is_active()
+    kept.cancel()
+    over.set()
+
+
+def test_no_token_is_written_anywhere(channel: grpc.Channel, guarded: Guarded, server: Server) -> None:
+    """Canary: neither good nor bad tokens are in logs, answers or errors."""
+    bad = f"plait_{'0' * 12}_{'c' * 43}"
+    answers = [
+        str(call(channel, path, request_of(path, OTHER), token))
+        for path in DESCRIPTORS
+        for token in (guarded.tokens["read"], guarded.tokens["admin"], bad, f"Basic {bad}")
+    ]
+    said = "".join([*answers, server.stderr()])
+    assert "refused /plait.v1." in said
+    for secret in [bad, *guarded.tokens.values()]:
+        assert secret.rpartition("_")[2][-20:] not in said
