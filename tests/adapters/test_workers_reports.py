@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from google.protobuf.duration_pb2 import Duration
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait.v1 import payload_pb2
@@ -18,7 +19,7 @@ from plait_server.adapters.workers.attempt_reports import (
     AttemptReports,
     Quota,
 )
-from plait_server.core.limits import HEARTBEAT_DETAILS_BYTES_MAX
+from plait_server.core.limits import DURATION_S_MAX, HEARTBEAT_DETAILS_BYTES_MAX
 from plait_server.ports.workers import Assignment, AttemptKey
 from tests.adapters.workers_streams import Recorder, a_hub
 
@@ -121,3 +122,20 @@ async def test_details_of_one_worker_take_bounded_memory(
         await stream.tell(heartbeat(second.token, "12345"))
         assert second.heard[-1] == "12345"
         await stream.complete(second)
+
+
+def more_time(token: str, seconds: int) -> pb.WorkerMessage:
+    return pb.WorkerMessage(extend=pb.Extend(token=token, duration=Duration(seconds=seconds)))
+
+
+async def test_requests_for_more_time_are_bounded(autojump_clock: MockClock) -> None:
+    """FAILURES 53: what is no time is ignored; the longest is ten years."""
+    async with a_hub() as hub:
+        stream = await hub.dial()
+        attempt = hub.execute()
+        await wait_all_tasks_blocked()
+        for seconds in (60, 0, -5, 2**62):
+            await stream.tell(more_time(attempt.token, seconds))
+        await stream.tell(more_time("unknown", 60))
+        assert attempt.extensions == [60, DURATION_S_MAX]
+        await stream.complete(attempt)

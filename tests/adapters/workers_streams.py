@@ -85,6 +85,7 @@ class Attempt:
         self.is_over = False
         self.used: list[tuple[str, str]] = []
         self.heard: list[str] = []
+        self.extensions: list[float] = []
         self.exit_usage: Mapping[str, str] | None = None
 
     def stop_reason(self) -> str:
@@ -93,6 +94,9 @@ class Attempt:
     def on_receipt(self, stage: CancelStage, usage: Mapping[str, str] | None = None) -> None:
         self.receipts.append((trio.current_time(), stage))
         self.exit_usage = usage
+
+    def on_extend(self, duration_s: float) -> None:
+        self.extensions.append(duration_s)
 
     def on_heard(self, details_json: str = "") -> None:
         self.heard.append(details_json)

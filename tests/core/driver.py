@@ -268,7 +268,7 @@ class Driver:
 
     def _due(self, timer: SetTimer) -> TimerDue:
         heard_s = self.heard_s.get((timer.node_path, timer.number), self.now_s)
-        return TimerDue(timer.kind, timer.node_path, timer.number, quiet_s=self.now_s - heard_s)
+        return TimerDue(timer.kind, timer.node_path, timer.number, timer.turn, quiet_s=self.now_s - heard_s)
 
     def fire(self, kind: TimerKind, path: str = "") -> None:
         """Fire the earliest timer of a kind and a node, whatever the time."""

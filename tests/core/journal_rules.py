@@ -7,6 +7,7 @@ from collections import Counter
 from plait_server.core.definition.graph import Graph, Node, Subgraph
 from plait_server.core.run.events import (
     AttemptEnded,
+    AttemptExtended,
     AttemptStarted,
     CancelReceipt,
     Event,
@@ -92,7 +93,7 @@ class JournalRules:
         if isinstance(event.detail, ScopeEnded):
             self._end_scope(path, event.detail)
         elif not path or after is None:
-            assert isinstance(event.detail, CancelReceipt | UsageReported) or not path
+            assert isinstance(event.detail, CancelReceipt | UsageReported | AttemptExtended) or not path
         else:
             self._follow_node(event, path, after)
 

@@ -32,10 +32,11 @@ from plait_server.core.definition.graph import (
     Timeouts,
     Transform,
 )
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.events import Event, ExecutionEnded, ScopeOpened
 from plait_server.core.run.lone_scope import apply_alone, open_alone
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.scope import AttemptRecord, Scope
+from plait_server.core.run.scope import Scope
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState
 from plait_server.core.slices import finish
 from tests.core.against_model import SideBySide

@@ -1,11 +1,12 @@
-"""T4, T5: the heartbeat timeout of an attempt, and what its heartbeats leave to the next attempt."""
+"""T4, T5: the heartbeat timeout of an attempt, what its heartbeats leave to the next one, and more time."""
 
 from __future__ import annotations
 
 import pytest
 
-from plait_server.core.run.commands import TimerKind
-from plait_server.core.run.events import AttemptEnded
+from plait_server.core.run import attempts
+from plait_server.core.run.commands import ExtendAttempt, TimerKind
+from plait_server.core.run.events import AttemptEnded, AttemptExtended
 from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import AttemptOutcome, ExecutionState
 from tests.core.driver import Driver
@@ -102,3 +103,66 @@ def test_heartbeats_of_an_attempt_that_has_ended_change_nothing() -> None:
     d.advance(100)
     d.fail("a", "UNAVAILABLE")
     assert [end.heartbeat_details for end in ends(d)] == [None] * 3
+
+
+# More time.
+
+
+def extend(driver: Driver, path: str, seconds: float, attempt: int = 1) -> None:
+    driver.do(ExtendAttempt(path, attempt, seconds))
+
+
+def deadlines(driver: Driver) -> list[float]:
+    return [event.detail.deadline_s for event in driver.events if isinstance(event.detail, AttemptExtended)]
+
+
+def test_an_attempt_may_ask_for_more_time() -> None:
+    """T4, T6: its timeout counts anew from the request; what was asked for survives a restart."""
+    d = run("node a attempt_timeout=5")
+    d.advance(4)
+    extend(d, "a", 10)
+    d.advance(6)
+    assert d.state("a") == "RUNNING"
+    d.restart()
+    d.advance(3.9)
+    assert d.state("a") == "RUNNING"
+    d.advance(0.1)
+    assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
+    failure = ends(d)[0].failure
+    assert failure is not None
+    assert "its timeout of 5 s, which was extended to 14 s;" in failure.message
+
+
+def test_a_request_for_more_time_takes_none_away() -> None:
+    d = run("node a attempt_timeout=50; node b")
+    extend(d, "a", 10)
+    extend(d, "b", 10)
+    extend(d, "a", 60, attempt=2)
+    extend(d, "nobody", 60)
+    assert deadlines(d) == []
+    d.succeed("a")
+    extend(d, "a", 60)
+    assert deadlines(d) == []
+
+
+def test_the_timeout_of_the_node_bounds_every_extension() -> None:
+    """T4: the node's timeout is over all attempts."""
+    d = run("node a attempt_timeout=5 node_timeout=12 retry=3 backoff=0")
+    d.advance(5)
+    extend(d, "a", 100, attempt=2)
+    extend(d, "a", 1_000, attempt=2)
+    assert deadlines(d) == [12]
+    d.advance(7)
+    assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"
+    assert d.attempt("a") == 2
+
+
+def test_extensions_of_an_attempt_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAILURES 25: a worker cannot fill the journal."""
+    monkeypatch.setattr(attempts, "EXTENSIONS_MAX", 3)
+    d = run("node a attempt_timeout=5")
+    for seconds in range(10, 20):
+        extend(d, "a", seconds)
+    assert deadlines(d) == [10, 11, 12]
+    d.advance(12)
+    assert d.state("a") == "TIMED_OUT/DEADLINE_EXCEEDED"

@@ -83,6 +83,7 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
         queue_s=spans,
         input=st.none() | payloads,
     ),
+    events.AttemptExtended: st.builds(events.AttemptExtended, deadline_s=wall),
     events.AttemptEnded: st.builds(
         events.AttemptEnded,
         outcome=st.sampled_from(AttemptOutcome),

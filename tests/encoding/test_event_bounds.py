@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plait_server.core import limits
 from plait_server.core.run.events import (
     AttemptEnded,
+    AttemptExtended,
     AttemptStarted,
     CancelReceipt,
     CancelRequested,
@@ -65,6 +66,7 @@ LARGEST: Final[dict[type, Detail]] = {
     ),
     ExecutionStarted: ExecutionStarted(),
     AttemptStarted: AttemptStarted(ID, ID, LATE_S, PAYLOAD),
+    AttemptExtended: AttemptExtended(LATE_S),
     AttemptEnded: AttemptEnded(
         AttemptOutcome.LOST, None, FAILURE, USAGE, LATE_S, FALSE, Treatment.UNHANDLED, NAMED, PAYLOAD
     ),

@@ -1,6 +1,7 @@
 """Records the golden journal: `python -m tests.golden.record tests/golden/journal-1.json`.
 
-Done once for each version of the journal; a recorded file is never changed, for stores out there hold the same bytes.
+What is recorded is never changed, for stores out there hold the same bytes: a file that exists gets the executions that
+it lacks. After a release they go to a new file.
 """
 
 import base64
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from plait_server.core.run.commands import Receipt
+from plait_server.core.run.commands import ExtendAttempt, Receipt
 from plait_server.core.run.events import ExecutionSubmitted
 from plait_server.core.run.states import CancelStage
 from plait_server.encoding.event_codec import encode_event
@@ -76,6 +77,11 @@ def executions() -> dict[str, Driver]:
     failed_inside.succeed("t", output="1")
     failed_inside.succeed("s/a", "s/b", "s/u/x")
     failed_inside.fail("s/u/y", "BROKEN")
+
+    extended = Driver(build("node a attempt_timeout=5")).start()
+    extended.do(ExtendAttempt("a", 1, 60.0))
+    extended.heartbeat("a", '{"row":7}')
+    extended.advance(60)
     return {
         "retried": retried,
         "stopped": stopped,
@@ -85,6 +91,7 @@ def executions() -> dict[str, Driver]:
         "timed out": timed_out,
         "open inside": open_inside,
         "failed inside": failed_inside,
+        "extended": extended,
     }
 
 
@@ -108,6 +115,6 @@ def record(driver: Driver) -> Recorded:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    assert not target.exists(), f"{target} is recorded; give the next version another name"
-    recorded = {name: record(driver) for name, driver in executions().items()}
+    recorded = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    recorded = {name: record(driver) for name, driver in executions().items()} | recorded
     target.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")

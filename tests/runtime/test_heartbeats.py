@@ -66,3 +66,22 @@ async def test_after_a_restart_a_worker_has_the_whole_time_to_be_heard(autojump_
         execution = await again.wait_ended()
         assert trio.current_time() == 19
         assert execution.record("a").attempts[0].outcome is AttemptOutcome.TIMED_OUT
+
+
+async def test_more_time_counts_for_a_worker_that_gets_the_attempt_again(autojump_clock: MockClock) -> None:
+    """T4: the attempt's timeout moves, also after a restart."""
+    async with running() as runtime:
+
+        async def extends(assignment: Assignment) -> AttemptResult:
+            await trio.sleep(4)
+            runtime.workers.listeners["a"].on_extend(20)
+            return await hangs(assignment)
+
+        runtime.workers.scripts["a"] = extends
+        await runtime.submit("node a attempt_timeout=5")
+        await trio.sleep(10)
+        runtime.crash()
+    async with running(runtime.store, scripts={"a": hangs}) as again:
+        await again.wait_ended()
+        assert [assignment.time_left_s for assignment in again.workers.assigned] == [14]
+        assert trio.current_time() == 24

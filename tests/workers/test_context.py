@@ -92,3 +92,26 @@ def test_a_heartbeat_without_details_does_not_take_back_those_before() -> None:
     buffer.put_heartbeat(None)
     buffer.flush_into(session)
     assert [each.heartbeat.details.json for each in said(session)] == ["1"]
+
+
+def test_more_time_is_asked_for_where_there_is_a_bound() -> None:
+    now_s = [0.0]
+    session = attached()
+    receive(session, assign("a"))
+    buffer = ReportBuffer("a", NeverFlushed())
+    context = Context(
+        make_assigned()._replace(time_left_s=5.0), worker_id="w", buffer=buffer, clock=lambda: now_s[0]
+    )
+    now_s[0] = 4.0
+    context.extend(0.5)
+    assert context.time_left == timedelta(seconds=1)
+    context.extend(timedelta(seconds=10))
+    assert context.time_left == timedelta(seconds=10)
+    buffer.flush_into(session)
+    assert [each.extend.duration.seconds for each in said(session)] == [10]
+    for wrong in (0, -1, float("nan"), float("inf"), 1e12):
+        with pytest.raises(ValueError, match="more time must be above 0"):
+            context.extend(wrong)
+    unbounded = make_context()
+    unbounded.extend(1)
+    assert unbounded.time_left is None

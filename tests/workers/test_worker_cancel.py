@@ -5,6 +5,7 @@ import contextlib
 import logging
 from datetime import timedelta
 
+import grpc
 import pytest
 
 from plait.v1 import worker_hub_service_pb2 as hub
@@ -118,6 +119,36 @@ def test_attempt_whose_time_ran_out_is_cancelled_and_told_when_the_server_asks()
             await stream.send(cancel("a", "TIMED_OUT"))
             await stream.expect("cancel_ack")
             await stream.expect("exited")
+            await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_attempt_that_asked_for_more_time_is_not_cancelled_here() -> None:
+    """The request is sent again on a new stream; it may have been lost with the one before."""
+    worker = make_worker()
+    go_on = asyncio.Event()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> str:
+        context.extend(timedelta(hours=1))
+        await asyncio.sleep(0.02)  # Longer than its time was; the clock is asyncio's own.
+        await go_on.wait()
+        return "in time"
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a", time_left=duration(0.01)))
+            assert (await stream.expect("extend")).duration.seconds == 3600
+            stream.end(grpc.StatusCode.UNAVAILABLE, "restarting")
+            stream = await server.next_stream()
+            await stream.greet()
+            assert 3590 < (await stream.expect("extend")).duration.seconds <= 3600
+            go_on.set()
+            assert (await stream.expect("complete")).output.json == '"in time"'
+            await stream.send(recorded("a"))
             await finish(worker, stream, task)
 
     run(test)

@@ -74,6 +74,9 @@ class Timeline:
                 return "started", []
             case kind.EVENT_TYPE_ATTEMPT_STARTED:
                 return "running", self._attempt_started(event)
+            case kind.EVENT_TYPE_ATTEMPT_EXTENDED:
+                left_s = between(event.time, event.attempt_extended.deadline_time)
+                return "extended", [f"{duration(left_s)} left"]
             case kind.EVENT_TYPE_ATTEMPT_ENDED:
                 what = _AFTER_ATTEMPT.get(event.node_state, _words(_state_name(event)))
                 return what or _words(_outcome_name(event)), self._attempt_ended(event)

@@ -50,6 +50,8 @@ HELD_ATTEMPTS_MAX: Final = 20_000
 """The attempts a worker may report when it re-attaches: one for each slot, and as many unrecorded results."""
 HEARTBEAT_DETAILS_BYTES_MAX: Final = 32 * KIB
 """They stand in an event and in an assign, so they are as large as what is kept inline."""
+EXTENSIONS_MAX: Final = 1_000
+"""Extensions of one attempt; each is an event."""
 TOKEN_BYTES_MAX: Final = 4 * KIB
 """An attempt's token holds ids of at most 128 characters and a node path; workers send it back unchanged."""
 PROBLEMS_MAX: Final = 50

@@ -17,6 +17,7 @@ from plait_server.core.limits import EVENT_BYTES_MAX
 from plait_server.core.run.events import (
     NO_USAGE,
     AttemptEnded,
+    AttemptExtended,
     AttemptStarted,
     CancelReceipt,
     CancelRequested,
@@ -52,6 +53,7 @@ _TYPES: Final[dict[type, event_pb2.EventType]] = {
     ExecutionSubmitted: event_pb2.EVENT_TYPE_EXECUTION_SUBMITTED,
     ExecutionStarted: event_pb2.EVENT_TYPE_EXECUTION_STARTED,
     AttemptStarted: event_pb2.EVENT_TYPE_ATTEMPT_STARTED,
+    AttemptExtended: event_pb2.EVENT_TYPE_ATTEMPT_EXTENDED,
     AttemptEnded: event_pb2.EVENT_TYPE_ATTEMPT_ENDED,
     NodeEnded: event_pb2.EVENT_TYPE_NODE_ENDED,
     NodeWaiting: event_pb2.EVENT_TYPE_NODE_WAITING,
@@ -177,6 +179,10 @@ def _encode_attempt_started(message: event_pb2.Event, detail: AttemptStarted) ->
         target.input.CopyFrom(payload_to_proto(detail.input))
 
 
+def _encode_extended(message: event_pb2.Event, detail: AttemptExtended) -> None:
+    message.attempt_extended.deadline_time.CopyFrom(timestamp(detail.deadline_s))
+
+
 def _encode_attempt_ended(message: event_pb2.Event, detail: AttemptEnded) -> None:
     target = message.attempt_ended
     target.outcome = detail.outcome  # type: ignore[assignment] # an IntEnum of the same numbers
@@ -273,6 +279,7 @@ def _encode_scope_ended(message: event_pb2.Event, detail: ScopeEnded) -> None:
 _ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
     ExecutionSubmitted: _encode_submitted,
     AttemptStarted: _encode_attempt_started,
+    AttemptExtended: _encode_extended,
     AttemptEnded: _encode_attempt_ended,
     NodeEnded: _encode_node_ended,
     NodeWaiting: _encode_waiting,
@@ -408,6 +415,9 @@ _DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
     event_pb2.EVENT_TYPE_EXECUTION_SUBMITTED: _decode_submitted,
     event_pb2.EVENT_TYPE_EXECUTION_STARTED: lambda _: ExecutionStarted(),
     event_pb2.EVENT_TYPE_ATTEMPT_STARTED: _decode_attempt_started,
+    event_pb2.EVENT_TYPE_ATTEMPT_EXTENDED: lambda message: AttemptExtended(
+        seconds_of_timestamp(message.attempt_extended.deadline_time)
+    ),
     event_pb2.EVENT_TYPE_ATTEMPT_ENDED: _decode_attempt_ended,
     event_pb2.EVENT_TYPE_NODE_ENDED: _decode_node_ended,
     event_pb2.EVENT_TYPE_NODE_WAITING: _decode_waiting,

@@ -13,9 +13,10 @@ from plait.v1 import execution_pb2, failure_pb2, graph_pb2, state_pb2
 from plait_server.core.definition.graph import Condition, Delay, Subgraph, Switch, Task, Transform
 from plait_server.core.limits import KIB, MIB
 from plait_server.core.lists.listing import Listing
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.failures import Failure, cut_failure
-from plait_server.core.run.scope import AttemptRecord, NodeRecord
+from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.core.run.usage import usage_text
 from plait_server.encoding.event_codec import duration, seconds_of_timestamp, timestamp

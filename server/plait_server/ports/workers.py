@@ -70,6 +70,9 @@ class AttemptListener(Protocol):
     def on_usage(self, unit: str, amount: str) -> None:
         """Receive the usage since the last report."""
 
+    def on_extend(self, duration_s: float) -> None:
+        """Receive the request for more time: seconds from now, above 0."""
+
     def on_heard(self, details_json: str = "") -> None:
         """Receive the sign that the worker has reported something, with the details of a heartbeat that has any."""
 

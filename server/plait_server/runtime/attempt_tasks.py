@@ -17,6 +17,7 @@ from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Task
 from plait_server.core.run.closed_scope import NodeAttempt
 from plait_server.core.run.commands import (
     AttemptResult,
+    ExtendAttempt,
     Input,
     InputMade,
     Receipt,
@@ -28,6 +29,7 @@ from plait_server.core.run.events import AttemptEnded, Event
 from plait_server.core.run.machine import Machine
 from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.states import AttemptOutcome, CancelStage
+from plait_server.core.run.timers import attempt_deadline_s
 from plait_server.core.run.trace import SpanIds, read_trace_context
 from plait_server.errors import InvariantViolated
 from plait_server.ports.workers import Assignment, AttemptKey
@@ -71,6 +73,9 @@ class _Running:
     def on_usage(self, unit: str, amount: str) -> None:
         # Not an input: it has no effect until the attempt ends.
         self._machine.note_usage(self._node_path, self._attempt, unit, amount)
+
+    def on_extend(self, duration_s: float) -> None:
+        self._post(ExtendAttempt(self._node_path, self._attempt, duration_s))
 
     def on_heard(self, details_json: str = "") -> None:
         # Not an input either: a timer asks for it, and the event that ends the attempt.
@@ -198,7 +203,7 @@ class AttemptTasks:
             running = self._running.get((timer.node_path, timer.number))
             # Without a task, its result has come and is about to be decided on.
             quiet_s = trio.current_time() - running.heard_s if running is not None else 0.0
-        return TimerDue(timer.kind, timer.node_path, timer.number, jitter, quiet_s)
+        return TimerDue(timer.kind, timer.node_path, timer.number, timer.turn, jitter, quiet_s)
 
     def post_result(self, result: AttemptResult) -> None:
         """Post an attempt's result from its worker; its long texts are stored by digest."""
@@ -242,11 +247,9 @@ class AttemptTasks:
         assert isinstance(kind, Task)  # only tasks have attempts
         payload = await self._input(held)
         timeouts = node.timeouts or DEFAULT_TIMEOUTS
-        timeout_s = timeouts.attempt_s
+        deadline_s = attempt_deadline_s(node, attempt)
         # A worker would take 0 for no limit.
-        left_s = (
-            max(0.001, attempt.started_s + timeout_s - self._environment.seams.now_s()) if timeout_s else 0.0
-        )
+        left_s = max(0.001, deadline_s - self._environment.seams.now_s()) if deadline_s else 0.0
         return Assignment(
             key,
             attempt.worker_id,

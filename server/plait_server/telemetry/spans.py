@@ -24,10 +24,11 @@ from typing import Final, NamedTuple, TypeAlias
 
 from plait_server.core.definition.branches import MAIN
 from plait_server.core.definition.graph import JoinMode, Subgraph, Task
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.events import AttemptEnded, Event, ExecutionEnded, NodeEnded
 from plait_server.core.run.execution import ROOT_BRANCH, Execution
 from plait_server.core.run.failures import DEADLINE_EXCEEDED, WORKER_LOST, Failure
-from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.states import AttemptOutcome, EdgeState, ExecutionState, NodeState
 from plait_server.core.run.times import (
     Bounds,

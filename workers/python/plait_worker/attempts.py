@@ -147,6 +147,7 @@ class Attempts:
                     self.cancel(event.token, CancelledBy.SERVER, event.grace_s, event.reason)
                 case Welcomed():
                     self._payload_bytes_max = event.payload_bytes_max or PAYLOAD_BYTES_MAX
+                    self._extend_again()
                 case Recorded() | ProtocolError():
                     # The session has forgotten the result; the connection drops the stream.
                     pass
@@ -161,9 +162,7 @@ class Attempts:
         self._running[token] = running
         self._ended.clear()
         if assigned.time_left_s is not None:
-            running.timer = self._loop.call_later(
-                assigned.time_left_s, self.cancel, token, CancelledBy.DEADLINE
-            )
+            running.timer = self._loop.call_later(assigned.time_left_s, self._on_deadline, running)
         running.task = self._loop.create_task(self._run(running))
         self._tasks.add(running.task)
         running.task.add_done_callback(functools.partial(self._on_done, token))
@@ -205,6 +204,21 @@ class Attempts:
                 running.timer.cancel()
             grace_s = grace_s or GRACE_S
             running.timer = self._loop.call_later(grace_s, self._insist, running, grace_s)
+
+    def _on_deadline(self, running: _Running) -> None:
+        """Cancel a handler whose time has run out, unless it has asked for more."""
+        left = running.context.time_left
+        if left:
+            running.timer = self._loop.call_later(left.total_seconds(), self._on_deadline, running)
+        else:
+            self.cancel(running.assigned.token, CancelledBy.DEADLINE)
+
+    def _extend_again(self) -> None:
+        """Ask for more time again on a new stream: the request may have been lost with the stream before."""
+        for token, running in self._running.items():
+            left = running.context.time_left
+            if running.context.is_extended and left:
+                self._session.extend(token, left.total_seconds())
 
     def _insist(self, running: _Running, waited_s: float) -> None:
         """Cancel a handler again that did not end by it."""

@@ -11,7 +11,12 @@ from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
 from plait_worker.failures import cut
-from plait_worker.limits import FAILURE_MESSAGE_BYTES_MAX, HEARTBEAT_BYTES_MAX, LOG_MESSAGE_BYTES_MAX
+from plait_worker.limits import (
+    DURATION_MAX,
+    FAILURE_MESSAGE_BYTES_MAX,
+    HEARTBEAT_BYTES_MAX,
+    LOG_MESSAGE_BYTES_MAX,
+)
 from plait_worker.reports import ReportBuffer
 from plait_worker.session_events import Assigned
 from plait_worker.usage import parse_amount
@@ -30,7 +35,7 @@ class Context:
     lines and progress are kept at most once. Usage is not lost: it goes with the attempt's result.
     """
 
-    __slots__ = ("_assigned", "_buffer", "_clock", "_deadline_s", "_worker_id", "cancelled")
+    __slots__ = ("_assigned", "_buffer", "_clock", "_deadline_s", "_worker_id", "cancelled", "is_extended")
 
     def __init__(
         self, assigned: Assigned, *, worker_id: str, buffer: ReportBuffer, clock: Callable[[], float]
@@ -41,6 +46,8 @@ class Context:
         self._clock = clock
         left_s = assigned.time_left_s
         self._deadline_s = None if left_s is None else clock() + left_s
+        self.is_extended = False
+        """Whether the attempt has asked for more time."""
         self.cancelled = threading.Event()
         """Set when the attempt is cancelled. A plain function looks at it now and then, or waits with it;
         a coroutine is cancelled by asyncio anyway."""
@@ -164,6 +171,22 @@ class Context:
             ValueError: if the amount is negative or out of bounds, or the unit is no name or one too many.
         """
         self._buffer.put_usage(unit, parse_amount(amount))
+
+    def extend(self, seconds: float | timedelta) -> None:
+        """Ask for more time: at least this long from now, where the attempt's own timeout would end it before.
+
+        The timeout of the node still bounds it. An attempt without a bound needs no more time.
+
+        Raises:
+            ValueError: if it is not above 0, or more than 10 years.
+        """
+        duration_s = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+        if not 0 < duration_s <= DURATION_MAX.total_seconds():
+            raise ValueError(f"more time must be above 0 and at most {DURATION_MAX.days} days: {seconds}")
+        if self._deadline_s is not None:
+            self._deadline_s = max(self._deadline_s, self._clock() + duration_s)
+            self.is_extended = True
+            self._buffer.put_extension(duration_s)
 
     @property
     def heartbeat_details(self) -> JSONValue:

@@ -13,9 +13,9 @@ from plait.v1 import worker_hub_service_pb2 as hub
 from plait_worker.identity import check_id
 from plait_worker.limits import (
     CAUSES_MAX,
+    DURATION_MAX,
     EXCEPTIONS_SHOWN_MAX,
     FAILURE_MESSAGE_BYTES_MAX,
-    RETRY_AFTER_MAX,
     TRACEBACK_BYTES_MAX,
     TRACEBACK_FRAMES_MAX,
     TRACEBACK_LINE_BYTES_MAX,
@@ -59,10 +59,8 @@ class NodeFailure(Exception):
             # Callers are not all type-checked.
             if not isinstance(retry_after, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"retry_after is a timedelta, not a {type(retry_after).__name__}")
-            if not timedelta() <= retry_after <= RETRY_AFTER_MAX:
-                raise ValueError(
-                    f"retry_after must be within 0 to {RETRY_AFTER_MAX.days} days: {retry_after}"
-                )
+            if not timedelta() <= retry_after <= DURATION_MAX:
+                raise ValueError(f"retry_after must be within 0 to {DURATION_MAX.days} days: {retry_after}")
         super().__init__(code, message)
         self.code = code
         self.message = message

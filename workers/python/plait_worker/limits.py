@@ -26,7 +26,7 @@ TRACEBACK_LINE_BYTES_MAX: Final = 1 * KIB
 """The place where an exception was raised stands above its message, and is not to be pushed out by it."""
 EXCEPTIONS_SHOWN_MAX: Final = 100
 """Of more that hang together (causes, groups) only the last is shown: formatting 50,000 takes seconds."""
-RETRY_AFTER_MAX: Final = timedelta(days=3660)
+DURATION_MAX: Final = timedelta(days=3660)
 """The contract's longest duration."""
 CAUSES_MAX: Final = 8
 """The contract's depth of a failure's causes."""

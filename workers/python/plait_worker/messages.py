@@ -64,6 +64,11 @@ def heartbeat(token: str, details_json: str | None) -> hub.WorkerMessage:
     return hub.WorkerMessage(heartbeat=hub.AttemptHeartbeat(token=token, details=_payload(details_json)))
 
 
+def extend(token: str, duration_s: float) -> hub.WorkerMessage:
+    """Return a request for more time."""
+    return hub.WorkerMessage(extend=hub.Extend(token=token, duration=_duration(duration_s)))
+
+
 def log(token: str, level: str, message: str, time_ns: int) -> hub.WorkerMessage:
     """Make a log line; a time of 0 is left out."""
     line = hub.LogLine(token=token, level=f"LOG_LEVEL_{level}", message=message)
@@ -104,8 +109,7 @@ def fail(  # noqa: PLR0913 -- A failure may say many things; most are keywords.
     if retryable is not None:
         failure.retryable = retryable
     if retry_after_s is not None:
-        seconds, nanos = divmod(round(retry_after_s * _NANOS), _NANOS)
-        failure.retry_after.CopyFrom(duration_pb2.Duration(seconds=seconds, nanos=nanos))
+        failure.retry_after.CopyFrom(_duration(retry_after_s))
     return hub.WorkerMessage(fail=failure)
 
 
@@ -155,6 +159,11 @@ def cancel_reason_of(cancel: hub.Cancel) -> str:
 def seconds_of(duration: duration_pb2.Duration) -> float:
     """Read a duration as seconds."""
     return duration.seconds + duration.nanos / _NANOS
+
+
+def _duration(duration_s: float) -> duration_pb2.Duration:
+    seconds, nanos = divmod(round(duration_s * _NANOS), _NANOS)
+    return duration_pb2.Duration(seconds=seconds, nanos=nanos)
 
 
 def _payload(json_text: str | None) -> payload_pb2.Payload | None:

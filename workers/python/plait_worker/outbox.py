@@ -1,11 +1,11 @@
 """The queue of a worker's messages, from which frames are filled.
 
 Rules:
-1. What the server waits for is chosen first: control messages, heartbeats, then results; usage, progress and
-   log lines fill what room is left. So a flood of log lines delays no result.
+1. What the server waits for is chosen first: control messages, extensions, heartbeats, then results; usage,
+   progress and log lines fill what room is left. So a flood of log lines delays no result.
 2. Within one frame an attempt's log lines stand before its result: what is chosen together arrives together,
    and the server still knows the attempt when it reads the lines.
-3. Everything is bounded: progress and heartbeats keep the newest of each attempt, usage adds up, log lines
+3. Everything is bounded: progress, extensions and heartbeats keep the newest of each attempt, usage adds up, log lines
    drop the oldest; control messages and results are as many as the attempts held.
 4. A message larger than a frame travels alone. Once passed over it opens the next frame, or a busy stream
    would always have something smaller to send before it.
@@ -33,6 +33,7 @@ class Outbox:
 
     __slots__ = (
         "_control",
+        "_extensions",
         "_heartbeats",
         "_is_result_next",
         "_logs",
@@ -45,6 +46,7 @@ class Outbox:
     def __init__(self) -> None:
         self._control: deque[hub.WorkerMessage] = deque()
         self._results: deque[hub.WorkerMessage] = deque()
+        self._extensions: dict[str, hub.WorkerMessage] = {}
         self._heartbeats: dict[str, hub.WorkerMessage] = {}
         self._usage: dict[str, dict[str, Decimal]] = {}
         self._progress: dict[str, hub.WorkerMessage] = {}
@@ -58,6 +60,7 @@ class Outbox:
         return (
             len(self._control)
             + len(self._results)
+            + len(self._extensions)
             + len(self._heartbeats)
             + len(self._usage)
             + len(self._progress)
@@ -92,6 +95,10 @@ class Outbox:
     def has_heartbeat(self, token: str) -> bool:
         """Whether a heartbeat of an attempt waits."""
         return token in self._heartbeats
+
+    def set_extension(self, token: str, message: hub.WorkerMessage) -> None:
+        """Queue a request for more time in place of the one of the same attempt that waits."""
+        self._extensions[token] = message
 
     def set_progress(self, token: str, message: hub.WorkerMessage) -> None:
         """Queue a report of progress in place of the one of the same attempt that waits."""
@@ -142,6 +149,7 @@ class Outbox:
             self._is_result_next = False
             frame.fill_from(self._results, results, count_max=1)
         frame.fill_from(self._control, control)
+        frame.fill_from_newest(self._extensions, reports)
         frame.fill_from_newest(self._heartbeats, reports)
         frame.fill_from(self._results, results)
         self._is_result_next = bool(self._results) and not results

@@ -32,6 +32,7 @@ class ReportBuffer:
     """The reports of one attempt that have not reached the session yet. Thread-safe."""
 
     __slots__ = (
+        "_extension_s",
         "_has_heartbeat",
         "_heartbeat",
         "_is_due",
@@ -52,6 +53,7 @@ class ReportBuffer:
         self._lock = threading.Lock()
         self._is_due = False
         self._progress: tuple[float, str] | None = None
+        self._extension_s: float | None = None
         self._has_heartbeat = False
         self._heartbeat: str | None = None
         self._usage: dict[str, Decimal] = {}
@@ -72,6 +74,12 @@ class ReportBuffer:
         with self._lock:
             self._has_heartbeat = True
             self._heartbeat = self._heartbeat if details_json is None else details_json
+        self._request_flush()
+
+    def put_extension(self, duration_s: float) -> None:
+        """Replace the request for more time."""
+        with self._lock:
+            self._extension_s = duration_s
         self._request_flush()
 
     def put_usage(self, unit: str, amount: Decimal) -> None:
@@ -99,12 +107,15 @@ class ReportBuffer:
             progress, self._progress = self._progress, None
             has_heartbeat, self._has_heartbeat = self._has_heartbeat, False
             heartbeat, self._heartbeat = self._heartbeat, None
+            extension_s, self._extension_s = self._extension_s, None
             usage, self._usage = self._usage, {}
             logs = tuple(self._logs)
             self._logs.clear()
             self._logs_bytes = 0
             dropped, self._logs_dropped = self._logs_dropped, 0
         token = self._token
+        if extension_s is not None:
+            session.extend(token, extension_s)
         if has_heartbeat:
             session.heartbeat(token, heartbeat)
         for unit, amount in usage.items():

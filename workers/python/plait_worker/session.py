@@ -284,6 +284,11 @@ class WorkerSession:
         """
         self._ledger.heartbeat(token, details_json)
 
+    def extend(self, token: str, duration_s: float) -> None:
+        """Ask for more time: `duration_s` seconds from now, above 0. Only the newest request of an attempt waits."""
+        if token in self._ledger.running:
+            self._outbox.set_extension(token, messages.extend(token, duration_s))
+
     # How a handler ended.
 
     def complete(self, token: str, output_json: str | None, usage: Mapping[str, Decimal] = _NO_USAGE) -> None:

@@ -28,6 +28,7 @@ from plait_server.adapters.workers.session_events import (
     Accepted,
     CancelStep,
     Ended,
+    Extended,
     Hello,
     Ponged,
     Reported,
@@ -232,6 +233,11 @@ class AttachedWorkers:
                     if held is not None:
                         worker.take_report(held, event.details_json)
                         self._attempt_reports.pass_on(worker.quota, held.assignment, event.kind, event.text)
+                case Extended():
+                    held = worker.held.get(event.token)
+                    if held is not None:
+                        held.listener.on_heard()
+                        held.listener.on_extend(event.duration_s)
                 case Used():
                     held = worker.held.get(event.token)
                     if held is not None:

@@ -42,7 +42,7 @@ _TOKEN: Final = 1
 _HELLO, _COMPLETE, _FAIL = 1, 9, 10
 _KEPT_AT_MOST_ONCE: Final = frozenset({5, 6, 7, 8})
 """Progress, log, usage and heartbeat are never this large; one that is too large is dropped."""
-_KNOWN: Final = frozenset(range(1, 15))
+_KNOWN: Final = frozenset(range(1, 16))
 _HELLO_LISTS: Final = {
     5: ("types", SERVED_TYPES_MAX),
     7: ("labels", LABELS_MAX),

@@ -15,6 +15,7 @@ from plait_server.adapters.workers.session_events import (
     Accepted,
     CancelStep,
     Ended,
+    Extended,
     Hello,
     Ponged,
     Reported,
@@ -26,6 +27,7 @@ from plait_server.adapters.workers.session_events import (
 from plait_server.core.json_slices import check_json_in_slices
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import (
+    DURATION_S_MAX,
     HEARTBEAT_DETAILS_BYTES_MAX,
     HELD_ATTEMPTS_MAX,
     ID_PATTERN,
@@ -261,6 +263,13 @@ def _read_heartbeat(message: worker_hub_service_pb2.WorkerMessage) -> SessionEve
     return Reported(message.heartbeat.token, "heartbeat", details[:1024], details)
 
 
+def _read_extend(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent | None:
+    duration_s = seconds_of_duration(message.extend.duration)
+    if not duration_s > 0:
+        return None
+    return Extended(message.extend.token, min(duration_s, DURATION_S_MAX))
+
+
 def _read_exited(message: worker_hub_service_pb2.WorkerMessage) -> SessionEvent:
     usage, _ = _read_usage(message.exited)
     return CancelStep(message.exited.token, CancelStage.EXITED, usage)
@@ -282,6 +291,7 @@ READERS: Final[Mapping[str, Callable[[worker_hub_service_pb2.WorkerMessage], Ses
     ),
     "usage": _read_used,
     "heartbeat": _read_heartbeat,
+    "extend": _read_extend,
     "complete": _read_complete,
     "fail": _read_fail,
     "cancel_ack": lambda message: CancelStep(message.cancel_ack.token, CancelStage.ACKNOWLEDGED, None),

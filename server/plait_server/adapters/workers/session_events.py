@@ -74,6 +74,14 @@ class Reported(NamedTuple):
     """The details of a heartbeat, as JSON text; empty if it has none."""
 
 
+class Extended(NamedTuple):
+    """An attempt asked for more time."""
+
+    token: str
+    duration_s: float
+    """Seconds from now, above 0."""
+
+
 class Used(NamedTuple):
     """An attempt reported usage."""
 
@@ -91,5 +99,5 @@ class Ponged(NamedTuple):
 
 
 SessionEvent: TypeAlias = (
-    Hello | Ended | Returned | Accepted | CancelStep | SlotsChanged | Reported | Used | Ponged
+    Hello | Ended | Returned | Accepted | CancelStep | SlotsChanged | Reported | Extended | Used | Ponged
 )

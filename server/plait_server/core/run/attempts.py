@@ -8,22 +8,26 @@ from decimal import Decimal
 from typing import Final
 
 from plait_server.core.definition.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS
+from plait_server.core.limits import EXTENSIONS_MAX
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.commands import (
     LATE_USAGE,
     AttemptResult,
     Audit,
     Disposition,
+    ExtendAttempt,
     SetTimer,
     TimerDue,
     TimerKind,
 )
 from plait_server.core.run.ending import Decider, Ending, Endings, NodeDetail
-from plait_server.core.run.events import AttemptEnded, UsageReported
+from plait_server.core.run.events import AttemptEnded, AttemptExtended, UsageReported
 from plait_server.core.run.failures import DEADLINE_EXCEEDED, POISON, UNKNOWN, Failure
 from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.retry import backoff_s, is_retried
-from plait_server.core.run.scope import AttemptRecord, NodeRecord
+from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.states import AttemptOutcome, NodeState, Reason
+from plait_server.core.run.timers import attempt_timer, extended_deadline_s
 from plait_server.core.run.usage import add_amount, add_usage, beyond, usage_text
 
 _STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
@@ -120,16 +124,29 @@ class Attempts:
 
     def on_attempt_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
         """End an attempt that exceeded its timeout; it failed like any other (T5)."""
-        if not self._runs(record, timer):
+        if not self._runs(record, timer.number) or record.attempts[-1].extensions != timer.turn:
             return
-        seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+        seconds, extended = (record.node.timeouts or DEFAULT_TIMEOUTS).attempt_s, ""
+        if timer.turn:
+            extended = f", which was extended to {record.attempts[-1].deadline_s - record.attempts[-1].started_s:g} s"
         text = "raise timeouts.attempt, or let the handler do less at once"
-        message = f"the attempt took longer than its timeout of {seconds:g} s; {text}"
+        message = f"the attempt took longer than its timeout of {seconds:g} s{extended}; {text}"
         self._time_out(record, timer, message)
+
+    def on_extend(self, extend: ExtendAttempt) -> None:
+        """Give an attempt more time, if it has a timeout that would run out before (T4)."""
+        record = self._machine.execution.find(extend.node_path)
+        if record is None or not self._runs(record, extend.attempt):
+            return
+        wanted_s = self._machine.now_s + extend.duration_s
+        deadline_s = extended_deadline_s(self._machine.execution, record, wanted_s)
+        if deadline_s and record.attempts[-1].extensions < EXTENSIONS_MAX:
+            self._machine.emit(AttemptExtended(deadline_s), record, None, "", extend.attempt)
+            self._machine.ask(attempt_timer(record, self._machine.now_s))
 
     def on_heartbeat_timeout(self, record: NodeRecord, timer: TimerDue) -> None:
         """End an attempt of which its worker has said nothing for too long; it failed like any other (T5)."""
-        if not self._runs(record, timer):
+        if not self._runs(record, timer.number):
             return
         seconds = (record.node.timeouts or DEFAULT_TIMEOUTS).heartbeat_s
         left_s = seconds - timer.quiet_s
@@ -152,9 +169,9 @@ class Attempts:
 
     # Inside.
 
-    def _runs(self, record: NodeRecord, timer: TimerDue) -> bool:
-        """Return whether the attempt that a timer was set for still runs, and is not just ending."""
-        is_current = record.state is NodeState.RUNNING and len(record.attempts) == timer.number
+    def _runs(self, record: NodeRecord, number: int) -> bool:
+        """Return whether an attempt of a node still runs, and is not just ending."""
+        is_current = record.state is NodeState.RUNNING and len(record.attempts) == number
         return is_current and not self._endings.is_out(record)
 
     def _time_out(self, record: NodeRecord, timer: TimerDue, message: str) -> None:

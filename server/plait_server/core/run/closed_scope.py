@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from plait_server.core.definition.graph import Node
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.failures import Failure
-from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState
 
 _LATE = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED, AttemptOutcome.LOST)

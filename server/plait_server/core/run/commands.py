@@ -82,6 +82,15 @@ class AttemptResult(NamedTuple):
     """Whether a worker waits for the acknowledgement."""
 
 
+class ExtendAttempt(NamedTuple):
+    """The worker of an attempt asks for more time."""
+
+    node_path: str
+    attempt: int
+    duration_s: float
+    """Seconds from now, above 0."""
+
+
 class EdgesJudged(NamedTuple):
     """Answers JudgeEdges: for each edge in the order asked True, False, or why its `when` has no value."""
 
@@ -136,6 +145,8 @@ class TimerDue(NamedTuple):
     kind: TimerKind
     node_path: str
     number: int
+    turn: int = 0
+    """The turn with which it was set."""
     jitter: float = 0.0
     """In [0, 1), for the backoff that may follow."""
     quiet_s: float = 0.0
@@ -165,6 +176,7 @@ Input: TypeAlias = (
     | Continue
     | Granted
     | AttemptResult
+    | ExtendAttempt
     | EdgesJudged
     | InputMade
     | ValueFound
@@ -276,6 +288,8 @@ class SetTimer(NamedTuple):
     """For a SCOPE_TIMEOUT, the node that the scope is in; empty for the execution."""
     number: int
     delay_s: float
+    turn: int = 0
+    """Tells the timers of one kind, node and number apart; for an ATTEMPT_TIMEOUT, the number of extensions."""
 
 
 # Acts: carried out after the events decided with them are durable.

@@ -20,6 +20,7 @@ from plait_server.core.run.commands import AttemptResult, Command, Disposition, 
 from plait_server.core.run.edges import chosen_handle
 from plait_server.core.run.events import (
     AttemptEnded,
+    AttemptExtended,
     AttemptStarted,
     CancelReceipt,
     EdgeName,
@@ -65,6 +66,7 @@ class Ending:
 
 NodeDetail: TypeAlias = (
     AttemptStarted
+    | AttemptExtended
     | AttemptEnded
     | CancelReceipt
     | NodeEnded

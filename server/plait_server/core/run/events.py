@@ -52,6 +52,13 @@ class AttemptStarted(NamedTuple):
     """The rendered input; only on the first attempt of a node that has an `input`."""
 
 
+class AttemptExtended(NamedTuple):
+    """The worker of an attempt asked for more time."""
+
+    deadline_s: float
+    """Wall time at which the attempt's timeout runs out."""
+
+
 class EdgeName(NamedTuple):
     """An outgoing edge of the node that the header names."""
 
@@ -155,6 +162,7 @@ Detail: TypeAlias = (
     ExecutionSubmitted
     | ExecutionStarted
     | AttemptStarted
+    | AttemptExtended
     | AttemptEnded
     | NodeEnded
     | NodeWaiting

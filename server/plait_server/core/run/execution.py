@@ -11,9 +11,11 @@ from plait_server.core.definition.branches import MAIN
 from plait_server.core.definition.compiled import Definition, compile_graph
 from plait_server.core.definition.graph import Analysis, Graph
 from plait_server.core.run.agenda import Agenda
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.closed_scope import ClosedScope, NodeAttempt, stopped_attempts
 from plait_server.core.run.events import (
     AttemptEnded,
+    AttemptExtended,
     AttemptStarted,
     CancelReceipt,
     CancelRequested,
@@ -30,7 +32,7 @@ from plait_server.core.run.events import (
 )
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import NULL, Payload
-from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.scope_branches import ScopeBranches
 from plait_server.core.run.scope_index import ScopeIndex
 from plait_server.core.run.states import (
@@ -224,6 +226,8 @@ class Execution:
         match detail:
             case AttemptStarted():
                 scope.apply_started(record, event.time_s, event.run, detail)
+            case AttemptExtended():
+                record.attempts[-1].apply_extended(detail)
             case AttemptEnded():
                 state = _node_state(event)
                 scope.apply_attempt_ended(record, state, event.reason, event.time_s, detail)
@@ -344,6 +348,7 @@ class Execution:
                 self.agenda.clear()
             case (
                 AttemptStarted()
+                | AttemptExtended()
                 | AttemptEnded()
                 | NodeEnded()
                 | NodeWaiting()
@@ -413,6 +418,8 @@ def _fingerprint(record: NodeRecord) -> str:
             attempt.failure,
             sorted(attempt.usage.items()),
             attempt.heartbeat_details,
+            attempt.deadline_s,
+            attempt.extensions,
         )
         for attempt in record.attempts
     ]

@@ -12,6 +12,7 @@ from plait_server.core.definition.compiled import Definition
 from plait_server.core.run.agenda import Agenda
 from plait_server.core.run.events import (
     AttemptEnded,
+    AttemptExtended,
     AttemptStarted,
     CancelReceipt,
     CancelRequested,
@@ -71,6 +72,8 @@ def apply_alone(scope: Scope, event: Event) -> None:
     match detail:
         case AttemptStarted():
             scope.apply_started(record, event.time_s, event.run, detail)
+        case AttemptExtended() if record.attempts:
+            record.attempts[-1].apply_extended(detail)
         case AttemptEnded() if state is not None and record.attempts:
             scope.apply_attempt_ended(record, state, event.reason, event.time_s, detail)
         case NodeEnded() if state is not None:
@@ -86,7 +89,8 @@ def apply_alone(scope: Scope, event: Event) -> None:
         case ScopeEnded() | CancelReceipt():
             pass
         case (
-            AttemptEnded()
+            AttemptExtended()
+            | AttemptEnded()
             | NodeEnded()
             | UsageReported()
             | ExecutionSubmitted()

@@ -42,6 +42,7 @@ from plait_server.core.run.commands import (
     Continue,
     Disposition,
     EdgesJudged,
+    ExtendAttempt,
     FindGraph,
     Granted,
     GraphFound,
@@ -153,6 +154,8 @@ class Machine:
                 self._on_granted(what)
             case AttemptResult():
                 self._attempts.on_result(what)
+            case ExtendAttempt():
+                self._attempts.on_extend(what)
             case EdgesJudged():
                 self._endings.on_judged(what)
             case InputMade():

@@ -11,15 +11,14 @@ over the whole execution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from plait_server.core.definition.compiled import Definition
 from plait_server.core.definition.graph import Edge, Node, OnFailure, OnTimeout
 from plait_server.core.run.agenda import Agenda
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.commands import Place
 from plait_server.core.run.events import (
-    NO_USAGE,
     AttemptEnded,
     AttemptStarted,
     NodeEnded,
@@ -45,44 +44,6 @@ from plait_server.core.slices import Slices, batches
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
-
-
-class AttemptRecord:
-    """One attempt of a node."""
-
-    __slots__ = (
-        "ended_s",
-        "failure",
-        "heartbeat_details",
-        "late_usage",
-        "number",
-        "outcome",
-        "queue_s",
-        "retry_time_s",
-        "run",
-        "started_s",
-        "usage",
-        "worker_id",
-        "worker_instance_id",
-    )
-
-    def __init__(self, number: int, run: int, started_s: float, detail: AttemptStarted) -> None:
-        self.number = number
-        self.run = run
-        self.worker_id = detail.worker_id
-        self.worker_instance_id = detail.worker_instance_id
-        self.queue_s = detail.queue_s
-        self.started_s = started_s
-        self.ended_s = 0.0
-        self.retry_time_s = 0.0
-        """When the backoff after it ends; 0 if there is none."""
-        self.outcome: AttemptOutcome | None = None
-        self.failure: Failure | None = None
-        self.usage: Mapping[str, str] = NO_USAGE
-        self.heartbeat_details: Payload | None = None
-        """The details of its latest heartbeat, once it has ended without success."""
-        self.late_usage: Mapping[str, str] = NO_USAGE
-        """Late usage audited since the execution was read; not durable state."""
 
 
 class NodeRecord:

@@ -5,7 +5,8 @@ An obsolete timer is not cancelled; when it expires, the machine sees that its a
 
 from __future__ import annotations
 
-from plait_server.core.definition.graph import DEFAULT_TIMEOUTS
+from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Node
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.commands import SetTimer, TimerKind
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.scope import NodeRecord, Scope
@@ -25,18 +26,42 @@ def node_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[
     """Return the timers of a node that runs, backs off or has a scope, as of now (T4)."""
     timeouts = record.node.timeouts or DEFAULT_TIMEOUTS
     number = len(record.attempts)
-    started_s = record.attempts[-1].started_s if number else record.started_s
     timers: list[SetTimer] = []
     if timeouts.attempt_s and record.is_at_worker:
-        left_s = _left_s(started_s + timeouts.attempt_s, now_s)
-        timers.append(SetTimer(TimerKind.ATTEMPT_TIMEOUT, record.path, number, left_s))
+        timers.append(attempt_timer(record, now_s))
     if timeouts.heartbeat_s and record.is_at_worker:
         # In full also after a replay: reports are not durable, and the worker has to attach again.
         timers.append(SetTimer(TimerKind.HEARTBEAT_TIMEOUT, record.path, number, timeouts.heartbeat_s))
     if timeouts.node_s:
-        left_s = _left_s(started_s + timeouts.node_s - _spent_s(execution, record), now_s)
+        left_s = _left_s(_node_deadline_s(execution, record), now_s)
         timers.append(SetTimer(TimerKind.NODE_TIMEOUT, record.path, number, left_s))
     return timers
+
+
+def attempt_timer(record: NodeRecord, now_s: float) -> SetTimer:
+    """Return the timer of an attempt's timeout, which its worker may have extended."""
+    attempt = record.attempts[-1]
+    left_s = _left_s(attempt_deadline_s(record.node, attempt), now_s)
+    return SetTimer(TimerKind.ATTEMPT_TIMEOUT, record.path, attempt.number, left_s, attempt.extensions)
+
+
+def attempt_deadline_s(node: Node, attempt: AttemptRecord) -> float:
+    """Return the wall time at which an attempt's timeout runs out; 0 if it has none."""
+    timeout_s = (node.timeouts or DEFAULT_TIMEOUTS).attempt_s
+    return max(attempt.started_s + timeout_s, attempt.deadline_s) if timeout_s else 0.0
+
+
+def extended_deadline_s(execution: Execution, record: NodeRecord, wanted_s: float) -> float:
+    """Return when a running attempt's timeout runs out if it is extended, in whole microseconds; 0 if it is not.
+
+    It is never moved forward, nor beyond the node's timeout.
+    """
+    timeouts = record.node.timeouts or DEFAULT_TIMEOUTS
+    deadline_s = attempt_deadline_s(record.node, record.attempts[-1])
+    if timeouts.node_s:
+        wanted_s = min(wanted_s, _node_deadline_s(execution, record))
+    wanted_s = round(wanted_s, 6)
+    return wanted_s if deadline_s and wanted_s > deadline_s else 0.0
 
 
 def resumed_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:
@@ -54,6 +79,12 @@ def resumed_timers(execution: Execution, record: NodeRecord, now_s: float) -> li
 
 def _left_s(due_s: float, now_s: float) -> float:
     return max(0.0, due_s - now_s)
+
+
+def _node_deadline_s(execution: Execution, record: NodeRecord) -> float:
+    """Return the wall time at which the timeout of a node runs out, which has one."""
+    started_s = record.attempts[-1].started_s if record.attempts else record.started_s
+    return started_s + (record.node.timeouts or DEFAULT_TIMEOUTS).node_s - _spent_s(execution, record)
 
 
 def _spent_s(execution: Execution, record: NodeRecord) -> float:

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from plait_server.core.definition.graph import DEFAULT_JOIN, JoinMode, Task
+from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.joins import Verdict
-from plait_server.core.run.scope import AttemptRecord, NodeRecord, Scope
+from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.states import Reason
 from plait_server.core.slices import Slices, batches
 

@@ -30,6 +30,7 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_USAGE_REPORTED: _ClassVar[EventType]
     EVENT_TYPE_SCOPE_OPENED: _ClassVar[EventType]
     EVENT_TYPE_SCOPE_ENDED: _ClassVar[EventType]
+    EVENT_TYPE_ATTEMPT_EXTENDED: _ClassVar[EventType]
 
 class FailureTreatment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -61,6 +62,7 @@ EVENT_TYPE_EXECUTION_ENDED: EventType
 EVENT_TYPE_USAGE_REPORTED: EventType
 EVENT_TYPE_SCOPE_OPENED: EventType
 EVENT_TYPE_SCOPE_ENDED: EventType
+EVENT_TYPE_ATTEMPT_EXTENDED: EventType
 FAILURE_TREATMENT_UNSPECIFIED: FailureTreatment
 FAILURE_TREATMENT_HANDLED: FailureTreatment
 FAILURE_TREATMENT_IGNORED: FailureTreatment
@@ -74,7 +76,7 @@ CANCEL_STAGE_EXITED: CancelStage
 CANCEL_STAGE_ABANDONED: CancelStage
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported", "scope_opened", "scope_ended")
+    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported", "scope_opened", "scope_ended", "attempt_extended")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +98,7 @@ class Event(_message.Message):
     USAGE_REPORTED_FIELD_NUMBER: _ClassVar[int]
     SCOPE_OPENED_FIELD_NUMBER: _ClassVar[int]
     SCOPE_ENDED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_EXTENDED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     type: EventType
@@ -117,7 +120,8 @@ class Event(_message.Message):
     usage_reported: UsageReported
     scope_opened: ScopeOpened
     scope_ended: ScopeEnded
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ..., scope_opened: _Optional[_Union[ScopeOpened, _Mapping]] = ..., scope_ended: _Optional[_Union[ScopeEnded, _Mapping]] = ...) -> None: ...
+    attempt_extended: AttemptExtended
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ..., scope_opened: _Optional[_Union[ScopeOpened, _Mapping]] = ..., scope_ended: _Optional[_Union[ScopeEnded, _Mapping]] = ..., attempt_extended: _Optional[_Union[AttemptExtended, _Mapping]] = ...) -> None: ...
 
 class ExecutionSubmitted(_message.Message):
     __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count", "parent_span_id", "tracestate")
@@ -289,3 +293,9 @@ class ScopeEnded(_message.Message):
     state: _state_pb2.ExecutionState
     failure: _failure_pb2.Failure
     def __init__(self, scope_path: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+
+class AttemptExtended(_message.Message):
+    __slots__ = ("deadline_time",)
+    DEADLINE_TIME_FIELD_NUMBER: _ClassVar[int]
+    deadline_time: _timestamp_pb2.Timestamp
+    def __init__(self, deadline_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -92,7 +92,7 @@ class AttachResponse(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[ServerMessage, _Mapping]]] = ...) -> None: ...
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("hello", "credit", "accept", "reject", "progress", "log", "usage", "heartbeat", "complete", "fail", "cancel_ack", "exited", "drain", "pong")
+    __slots__ = ("hello", "credit", "accept", "reject", "progress", "log", "usage", "heartbeat", "complete", "fail", "cancel_ack", "exited", "drain", "pong", "extend")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class WorkerMessage(_message.Message):
     EXITED_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
+    EXTEND_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     credit: Credit
     accept: Accept
@@ -121,7 +122,8 @@ class WorkerMessage(_message.Message):
     exited: Exited
     drain: Drain
     pong: Pong
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., heartbeat: _Optional[_Union[AttemptHeartbeat, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., fail: _Optional[_Union[Fail, _Mapping]] = ..., cancel_ack: _Optional[_Union[CancelAck, _Mapping]] = ..., exited: _Optional[_Union[Exited, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+    extend: Extend
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., heartbeat: _Optional[_Union[AttemptHeartbeat, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., fail: _Optional[_Union[Fail, _Mapping]] = ..., cancel_ack: _Optional[_Union[CancelAck, _Mapping]] = ..., exited: _Optional[_Union[Exited, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., extend: _Optional[_Union[Extend, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("welcome", "assign", "recorded", "cancel", "ping")
@@ -256,6 +258,14 @@ class AttemptHeartbeat(_message.Message):
     token: str
     details: _payload_pb2.Payload
     def __init__(self, token: _Optional[str] = ..., details: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
+
+class Extend(_message.Message):
+    __slots__ = ("token", "duration")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    duration: _duration_pb2.Duration
+    def __init__(self, token: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Complete(_message.Message):
     __slots__ = ("token", "output", "usage")
