@@ -6,12 +6,12 @@ import gc
 import hashlib
 import importlib.metadata
 import logging
-import signal
 import sys
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_backup import serve_backups
 from plait_server.adapters.otlp.tracing import Tracing, open_tracing
 from plait_server.adapters.requests.pool import PooledGraphRequests
+from plait_server.adapters.stop_signals import receive_stop_signals
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
@@ -33,7 +34,7 @@ from plait_server.api.access import AccessControl
 from plait_server.api.audit import Actions, AuditServicer
 from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
-from plait_server.api.grpc_server import serve_grpc, standard_methods
+from plait_server.api.grpc_server import OpenCalls, serve_grpc, standard_methods
 from plait_server.api.health import HealthServicer
 from plait_server.api.insight import InsightServicer
 from plait_server.api.methods import Method, methods_of
@@ -72,6 +73,8 @@ collector take a quarter of the server's time on a fan-out of 1,000 nodes (4,700
 
 FLUSH_S: Final = 3.0
 """How long a stopping server may take to send its last spans, in seconds."""
+TELL_S: Final = 0.5
+"""How long a stopping server waits for watchers of its health to be told, in seconds."""
 RENEW_S: Final = 1.0
 """How often an idle server checks that it still owns the store, in seconds."""
 
@@ -274,23 +277,25 @@ async def _serve(
             if isinstance(journal, SqliteJournal):
                 nursery.start_soon(serve_backups, journal)
             methods = [*server.methods, *standard_methods(health)]
+            calls = OpenCalls()
             access = AccessControl(authenticator)
             credentials = tls.credentials() if tls is not None else None
-            port = await nursery.start(serve_grpc, config.listen, methods, access, credentials, seams.new_id)
+            port = await nursery.start(
+                partial(serve_grpc, config.listen, methods, access, credentials, seams.new_id, calls)
+            )
             host = config.listen.rpartition(":")[0]
             health.set_serving(is_serving=True)
             # A reader of this line may stop the server at once, so signals are awaited before it is printed.
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                _warn_if_insecure(config, is_local=is_local)
-                address = f"{'https://' if tls is not None else ''}{host}:{port}"
-                announce(f"Plait {version_of_plait()} listens on {address}")
-                announce(_access(config, address, is_local=is_local))
-                if tracing is not None:
-                    announce(f"  traces  go to {tracing.describe()}")
-                async for _ in signals:
-                    break
-            announce("Plait stops; executions go on when it is started again.")
-            health.set_serving(is_serving=False)
+            signals = stack.enter_context(receive_stop_signals())
+            _warn_if_insecure(config, is_local=is_local)
+            address = f"{'https://' if tls is not None else ''}{host}:{port}"
+            announce(f"Plait {version_of_plait()} listens on {address}")
+            announce(_access(config, address, is_local=is_local))
+            if tracing is not None:
+                announce(f"  traces  go to {tracing.describe()}")
+            await signals.wait()
+            calls.refuse_starts()
+            await _let_go(health, config.stop_delay_s, announce)
             nursery.cancel_scope.cancel()
         done = server.committer.statistics()
         logger.info(
@@ -300,6 +305,17 @@ async def _serve(
             done.wait_p50_s,
             done.wait_p99_s,
         )
+
+
+async def _let_go(health: HealthServicer, delay_s: float, announce: Callable[[str], None]) -> None:
+    """Tell who watches the health that the server stops, and give them time to send calls elsewhere."""
+    health.set_serving(is_serving=False)
+    if delay_s:
+        announce(f"Plait stops in {delay_s:g} s, and refuses new executions meanwhile.")
+    await trio.sleep(delay_s)
+    with trio.move_on_after(TELL_S):
+        await health.wait_told()
+    announce("Plait stops; executions go on when it is started again.")
 
 
 @asynccontextmanager

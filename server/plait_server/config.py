@@ -79,6 +79,10 @@ class ServerConfig:
     """Seconds between pings to workers; a lease is three of them."""
     grace_s: Annotated[float, Range(0, 86_400)] = 10.0
     """Seconds that a cancelled handler may take to end."""
+    stop_delay_s: Annotated[float, Range(0, 3_600)] = 0.0
+    """Seconds for which a server that was told to stop serves calls, while its health is NOT_SERVING and new executions
+    are refused: what a load balancer needs to notice.
+    """
     log_level: LogLevel = "INFO"
     """The least severe level of what is logged to stderr."""
     log_format: LogFormat = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -156,6 +157,7 @@ def test_sigterm_stops_cleanly_and_the_restart_goes_on(tmp_path: Path, log: Path
             health = service.health.Watch(health_pb2.HealthCheckRequest(), timeout=CALL_S)
             assert next(health).status == health_pb2.HealthCheckResponse.SERVING
             assert process.terminate() == 0
+            assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
             for refusal in (refusal_of(lambda: watch), refusal_of(lambda: health)):
                 assert refusal.code is grpc.StatusCode.UNAVAILABLE
                 # On a machine that is very busy the end of the connection may overtake the reason.
@@ -166,6 +168,35 @@ def test_sigterm_stops_cleanly_and_the_restart_goes_on(tmp_path: Path, log: Path
                 execution = service.wait(execution_id)
             assert outcome(execution) == "SUCCEEDED"
             assert execution.output.json == '"done"'
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_server_that_is_told_to_stop_serves_for_a_while_and_starts_nothing(
+    tmp_path: Path, log: Path, stage: Stage
+) -> None:
+    """What a load balancer needs. Signals within a second count as one; a later one ends the process at once."""
+    arguments = ["--store", str(tmp_path / "plait.db"), "--stop-delay-s", "3600"]
+    with plait_serve(log, "--listen", "127.0.0.1:0", *arguments) as (process, address):
+        worker = Worker(tmp_path / "worker.log", address, stage.address)
+        with worker, Service(address) as service:
+            execution_id = service.submit("nodes: [{id: a, task: {type: staged}}]")
+            actor = stage.next(execution_id)
+            health = service.health.Watch(health_pb2.HealthCheckRequest(), timeout=CALL_S)
+            assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+            for _ in range(2):
+                process.popen.send_signal(signal.SIGINT)
+            assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert not service.is_serving()
+            refusal = refusal_of(lambda: service.submit("nodes: [{id: a, transform: }]"))
+            assert (refusal.code.name, refusal.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+            assert refusal.retry_s is not None
+            actor.answer("done")
+            assert outcome(service.wait(execution_id)) == "SUCCEEDED"
+            while process.popen.poll() is None:
+                process.popen.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.popen.wait(0.05)
+            assert process.popen.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in log.read_text()
 
 

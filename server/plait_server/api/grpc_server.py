@@ -56,6 +56,8 @@ HEADERS_S: Final = 1.0
 LINGER_S: Final = 0.1
 """Seconds in which calls still get the right status; after that grpc itself ends them as CANCELLED."""
 
+STARTS: Final = frozenset({"/plait.v1.ExecutionService/SubmitGraph"})
+"""Methods that start new executions: they are refused from the moment when the server is told to stop."""
 CALLS_MAX: Final = 20_000
 """Calls and streams served at once, at some 20 KiB each. More than the limits of watchers and workers together."""
 
@@ -95,7 +97,21 @@ class OpenCalls:
         self._ended: dict[trio.CancelScope, PlaitError] = {}
         """The calls that `check` has ended, until they have been told."""
         self._is_closed = False
+        self._has_starts = True
         self._streams = Gate()
+
+    def check_start(self, path: str) -> None:
+        """Refuse the call of a method that starts an execution, if no more are started.
+
+        Raises:
+            ShuttingDown: The server is stopping.
+        """
+        if path in STARTS and not self._has_starts:
+            raise ShuttingDown
+
+    def refuse_starts(self) -> None:
+        """Refuse calls that start executions from now on; serve all others."""
+        self._has_starts = False
 
     async def serve(
         self,
@@ -148,9 +164,10 @@ class OpenCalls:
 class GrpcDoor(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, methods: Iterable[Method], access: AccessControl, new_id: Callable[[], str]) -> None:
-        self.calls = OpenCalls()
-        self._handlers = {method.path: _handler(method, access, self.calls, new_id) for method in methods}
+    def __init__(
+        self, methods: Iterable[Method], access: AccessControl, calls: OpenCalls, new_id: Callable[[], str]
+    ) -> None:
+        self._handlers = {method.path: _handler(method, access, calls, new_id) for method in methods}
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -204,6 +221,7 @@ async def serve_grpc(
     access: AccessControl,
     tls: grpc.ServerCredentials | None,
     new_id: Callable[[], str],
+    calls: OpenCalls,
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -215,14 +233,14 @@ async def serve_grpc(
         access: Decides who may call.
         tls: The server's side of TLS; None: plain text.
         new_id: Makes ids of errors.
+        calls: Holds the calls in progress; they are closed at the end.
         task_status: Told the port.
 
     Raises:
         AddressInUse: Listening on the address failed.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    door = GrpcDoor(methods, access, new_id)
-    server.add_generic_rpc_handlers((door,))
+    server.add_generic_rpc_handlers((GrpcDoor(methods, access, calls, new_id),))
     try:
         port = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
     except RuntimeError as error:
@@ -233,10 +251,10 @@ async def serve_grpc(
     await callable_from_trio(server.start)()
     try:
         task_status.started(port)
-        await access.run(door.calls.check)
+        await access.run(calls.check)
         await trio.sleep_forever()
     finally:
-        door.calls.close()
+        calls.close()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * STOP_S):
             await trio.sleep(LINGER_S)
             await callable_from_trio(server.stop)(STOP_S)
@@ -254,6 +272,7 @@ def _handler(
                 admission.authenticate()
                 request = method.read(content)
                 admission.admit(request)
+                calls.check_start(method.path)
                 return _encode(await method.function(request, _call(method, context, admission)))
 
             return await _guarded(serve, calls, method, context, admission, new_id, content) or b""

@@ -23,6 +23,7 @@ from typing import Final
 from plait_worker.backoff import Backoff
 from plait_worker.child import END, READY
 from plait_worker.logs import log_to_stderr
+from plait_worker.signals import SAME_SIGNAL_S
 
 logger = logging.getLogger("plait_worker")
 
@@ -34,9 +35,6 @@ STABLE_S: Final = 60.0
 """A process that lived so long is started again without a long wait."""
 STARTS_MAX: Final = 5
 """A process that died so often, one time after the other, before its module was imported is given up."""
-SAME_SIGNAL_S: Final = 0.1
-"""A signal that comes sooner after another is the same: `timeout` and others send it to the process and to its
-group."""
 _SAID_BYTES_MAX: Final = 64 * 1024
 
 
