@@ -8,7 +8,7 @@ import importlib.metadata
 import logging
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +32,7 @@ from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
 from plait_server.api.access import AccessControl
 from plait_server.api.audit import Actions, AuditServicer
+from plait_server.api.controls import ExecutionControls
 from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
 from plait_server.api.grpc_server import OpenCalls, serve_grpc, standard_methods
@@ -98,6 +99,30 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Servicers:
+    """The objects that serve the methods."""
+
+    graphs: GraphServicer
+    executions: ExecutionServicer
+    controls: ExecutionControls
+    insight: InsightServicer
+    audit: AuditServicer
+    worker_hub: WorkerHubServicer
+    system: SystemServicer
+
+    def by_service(self) -> Mapping[str, Sequence[object]]:
+        """Return those that serve each service together."""
+        return {
+            "graph": [self.graphs],
+            "execution": [self.executions, self.controls],
+            "insight": [self.insight],
+            "audit": [self.audit],
+            "worker_hub": [self.worker_hub],
+            "system": [self.system],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A server without network interfaces: its parts, and `run`."""
 
@@ -107,9 +132,7 @@ class Server:
     refused_calls: RefusedCalls
     workers: AttachedWorkers
     supervisor: Supervisor
-    executions: ExecutionServicer
-    insight: InsightServicer
-    worker_hub: WorkerHubServicer
+    servicers: Servicers
     methods: list[Method]
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -140,7 +163,6 @@ async def assemble(platform: Platform) -> Server:
     config = platform.config
     version, instance_id = version_of_plait(), platform.seams.new_id()
     key = await platform.journal.key()
-    page_tokens = PageTokens(key)
     allocator = Allocator(server_limit=config.server_limit, type_limits=config.type_limits)
     committer = Committer(platform.journal)
     workers = AttachedWorkers(
@@ -169,30 +191,7 @@ async def assemble(platform: Platform) -> Server:
     supervisor = Supervisor(environment)
     workers.deliver = supervisor.deliver
     workers.is_current = supervisor.is_current
-    facts = ServerFacts(
-        version=version,
-        instance_id=instance_id,
-        start_time_s=platform.seams.now_s(),
-        store=platform.journal.kind,
-        insecure=not config.is_protected,
-        attempts_max=config.server_limit,
-    )
-    actions = Actions(platform.seams.now_s)
-    executions = ExecutionServicer(
-        supervisor, platform.journal, platform.graph_requests, page_tokens, actions
-    )
-    insight = InsightServicer(
-        supervisor, platform.journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
-    )
-    worker_hub = WorkerHubServicer(workers, page_tokens)
-    servicers = {
-        "graph": GraphServicer(platform.graph_requests),
-        "execution": executions,
-        "insight": insight,
-        "audit": AuditServicer(platform.journal, page_tokens),
-        "worker_hub": worker_hub,
-        "system": SystemServicer(facts),
-    }
+    servicers = _servicers(platform, supervisor, workers, PageTokens(key), version, instance_id)
     return Server(
         journal=platform.journal,
         allocator=allocator,
@@ -200,10 +199,39 @@ async def assemble(platform: Platform) -> Server:
         refused_calls=RefusedCalls(platform.journal),
         workers=workers,
         supervisor=supervisor,
-        executions=executions,
-        insight=insight,
-        worker_hub=worker_hub,
-        methods=methods_of(servicers),
+        servicers=servicers,
+        methods=methods_of(servicers.by_service()),
+    )
+
+
+def _servicers(
+    platform: Platform,
+    supervisor: Supervisor,
+    workers: AttachedWorkers,
+    page_tokens: PageTokens,
+    version: str,
+    instance_id: str,
+) -> Servicers:
+    journal, config = platform.journal, platform.config
+    actions = Actions(platform.seams.now_s)
+    facts = ServerFacts(
+        version=version,
+        instance_id=instance_id,
+        start_time_s=platform.seams.now_s(),
+        store=journal.kind,
+        insecure=not config.is_protected,
+        attempts_max=config.server_limit,
+    )
+    return Servicers(
+        graphs=GraphServicer(platform.graph_requests),
+        executions=ExecutionServicer(supervisor, journal, platform.graph_requests, page_tokens, actions),
+        controls=ExecutionControls(supervisor, actions),
+        insight=InsightServicer(
+            supervisor, journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
+        ),
+        audit=AuditServicer(journal, page_tokens),
+        worker_hub=WorkerHubServicer(workers, page_tokens),
+        system=SystemServicer(facts),
     )
 
 

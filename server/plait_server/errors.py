@@ -94,6 +94,18 @@ class ExecutionExists(CallerError):
     """The execution id is taken. Choose another, or leave it empty to get one."""
 
 
+class ExecutionOver(CallerError):
+    """The execution has ended, or is being cancelled. Only an open one can be paused, resumed or updated."""
+
+
+class ExecutionNotPaused(CallerError):
+    """The execution is not paused, so it cannot be resumed. Pause it first, or read its state again."""
+
+
+class EtagMismatch(CallerError):
+    """The settings of the execution were changed since they were read. Read them again, and decide anew."""
+
+
 class InvalidPageToken(CallerError):
     """The page token is not one that this list gave. Begin again without one."""
 

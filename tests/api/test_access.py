@@ -40,7 +40,7 @@ class Servicer:
 METHODS: Mapping[str, Method] = {
     method.path.rpartition("/")[2]: method
     for method in [
-        *methods_of({name: Servicer() for name in SERVICES}),
+        *methods_of({name: [Servicer()] for name in SERVICES}),
         *standard_methods(HealthServicer()),
     ]
 }

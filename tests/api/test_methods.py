@@ -26,7 +26,7 @@ class Servicer:
         return serve
 
 
-METHODS = methods_of({name: Servicer() for name in SERVICES})
+METHODS = methods_of({name: [Servicer()] for name in SERVICES})
 
 
 def named(name: str) -> Method:
@@ -42,8 +42,13 @@ def test_every_rpc_of_every_service_has_its_method() -> None:
 
 
 def test_an_rpc_without_a_function_is_found_at_the_start() -> None:
-    with pytest.raises(AttributeError):
-        methods_of(dict.fromkeys(SERVICES, object()))
+    with pytest.raises(LookupError, match="0 objects serve"):
+        methods_of({name: [object()] for name in SERVICES})
+
+
+def test_an_rpc_with_two_functions_is_found_at_the_start() -> None:
+    with pytest.raises(LookupError, match="2 objects serve"):
+        methods_of({name: [Servicer(), Servicer()] for name in SERVICES})
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from plait_server.core.run.commands import (
     AttemptResult,
     Audit,
     Cancel,
+    ChangeCapacity,
     Command,
     Continue,
     EdgesJudged,
@@ -32,9 +33,11 @@ from plait_server.core.run.commands import (
     MakeOutput,
     OfferNode,
     OutputMade,
+    Pause,
     QueueTimeout,
     Receipt,
     RefuseGrant,
+    Resume,
     SetTimer,
     Start,
     StartAttempt,
@@ -42,6 +45,7 @@ from plait_server.core.run.commands import (
     TimerDue,
     TimerKind,
     UnlimitScope,
+    Update,
     WithdrawNode,
 )
 from plait_server.core.run.events import (
@@ -64,6 +68,7 @@ from plait_server.core.run.states import (
     EdgeState,
     ExecutionState,
     NodeState,
+    PauseMode,
     Treatment,
 )
 from tests.core.evaluator import analysis_of, find_graph, find_value, joined, sink_outputs, verdict
@@ -102,6 +107,7 @@ class Driver:
         """What the last call led to."""
         self.offered: dict[str, OfferNode] = {}
         self.limits: dict[str, int] = {}
+        self.capacity: ChangeCapacity | None = None
         """Scope path -> how many attempts may run in it (N1)."""
         self.questions: list[Question] = []
         self.audits: list[Audit] = []
@@ -244,6 +250,18 @@ class Driver:
     def cancel(self, message: str = "enough") -> None:
         """Ask for a cancel."""
         self._step(Cancel(message))
+
+    def pause(self, mode: PauseMode = PauseMode.WAIT, message: str = "") -> None:
+        """Ask for a pause."""
+        self._step(Pause(mode, message))
+
+    def resume(self, data: str = "null") -> None:
+        """Let it go on."""
+        self._step(Resume(Payload(data), ""))
+
+    def update(self, update: Update) -> None:
+        """Change the settings."""
+        self._step(update)
 
     def receipt(self, path: str, stage: CancelStage, attempt: int | None = None) -> None:
         """Tell how far the cancel of an attempt has come."""
@@ -455,6 +473,8 @@ class Driver:
         for record in records:
             assert record.state is self.rules.states[record.path], f"{record!r}, and not as its events say"
         offered = {record.path for record in records if self.machine.is_offered(record.path)}
+        if self.execution.is_paused:
+            offered = set()  # C2: nothing is dispatched.
         assert not decision.is_settled or offered == set(self.offered), (
             "the machine thinks that others are offered"
         )
@@ -495,6 +515,8 @@ class Driver:
                 self.limits[path] = limit
             case UnlimitScope(scope_path=path):
                 del self.limits[path]
+            case ChangeCapacity():
+                self.capacity = command
             case Audit():
                 self.audits.append(command)
             case _:
@@ -522,7 +544,10 @@ class Driver:
     def _check_not_stuck(self) -> None:
         state = self.execution.state
         assert not self.questions
-        if state in (None, ExecutionState.QUEUED, ExecutionState.CANCELLING) or self.execution.is_ended:
+        if (
+            state in (None, ExecutionState.QUEUED, ExecutionState.CANCELLING, ExecutionState.PAUSED)
+            or self.execution.is_ended
+        ):
             return
         moving = self.running() or self.in_state(NodeState.BACKING_OFF, NodeState.WAITING) or self.offered
         assert moving, f"nothing can move, and the execution is {self.ended}: {self.states()}"

@@ -146,6 +146,8 @@ def _sink_output(record: NodeRecord) -> str | None:
     if record.state is NodeState.SUCCEEDED:
         return record.output.json if record.output is not None else "missing!"
     if record.state is NodeState.SKIPPED and record.reason == "LOCKED":
+        if record.lock is not None:
+            return record.lock.output.json if record.lock.output is not None else "null"
         return record.node.locked_output or "null"
     continued = (
         record.state is NodeState.TIMED_OUT

@@ -64,6 +64,8 @@ class JournalRules:
         """Node path -> the graph that an output was, put here before its scope opens (N7)."""
         self.starts: Counter[str] = Counter()
         """Node path -> attempts started."""
+        self.aborted: set[str] = set()
+        """Nodes that a pause put back to IDLE."""
         self.ended_attempts: set[tuple[str, int]] = set()
         self._sequence = 0
         self._ending = ""
@@ -113,13 +115,17 @@ class JournalRules:
             case AttemptStarted():
                 started = self.starts[path]
                 assert event.attempt == started + 1, f"{path}: attempt {event.attempt} follows {started}"
-                again = before in (_N.BACKING_OFF, _N.QUEUED)
+                # C2: what a pause aborted runs again, and is IDLE until then.
+                again = before in (_N.BACKING_OFF, _N.QUEUED) or path in self.aborted
+                self.aborted.discard(path)
                 assert again == (started > 0), f"R3: {path} starts again from {before.name}"
                 self.starts[path] += 1
             case AttemptEnded(failure=failure, outcome=outcome):
                 assert before is _N.RUNNING
                 assert (outcome is AttemptOutcome.SUCCEEDED) <= (failure is None or after is _N.FAILED)
                 self.ended_attempts.add((path, event.attempt))
+                if outcome is AttemptOutcome.ABORTED and not event.reason:
+                    self.aborted.add(path)
             case NodeEnded():
                 is_subgraph = isinstance(self.node(path).kind, Subgraph)
                 assert is_subgraph or before is not _N.RUNNING, f"{path} ran and ended without its attempt"

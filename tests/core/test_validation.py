@@ -194,10 +194,10 @@ def test_v6_variables_are_known() -> None:
     )
     assert found(graph) == {
         "graph.nodes[0].condition.expression": (
-            'there is no variable "inputs" here; there are input, execution, nodes'
+            'there is no variable "inputs" here; there are input, execution, nodes, resume'
         ),
         "graph.nodes[1].input": of_output,
-        "graph.edges[0].when": 'there is no variable "foo" here; there are input, execution, nodes, output',
+        "graph.edges[0].when": 'there is no variable "foo" here; there are input, execution, nodes, resume, output',
         "graph.output": of_output,
     }
 

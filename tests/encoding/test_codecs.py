@@ -7,11 +7,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plait.v1 import event_pb2
+from plait_server.core.definition.graph import Policy
 from plait_server.core.run import events
 from plait_server.core.run.events import Event
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.states import (
+    AttemptOutcome,
+    CancelStage,
+    ExecutionState,
+    NodeState,
+    PauseMode,
+    Treatment,
+)
 from plait_server.encoding.event_codec import (
     decode_event,
     duration,
@@ -74,6 +82,7 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
         node_count=counts,
         parent_span_id=texts,
         tracestate=texts,
+        priority=st.integers(-1_000, 1_000),
     ),
     events.ExecutionStarted: st.builds(events.ExecutionStarted),
     events.AttemptStarted: st.builds(
@@ -111,6 +120,23 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
         failure=st.none() | failures,
     ),
     events.CancelRequested: st.builds(events.CancelRequested, message=texts),
+    events.PauseRequested: st.builds(events.PauseRequested, mode=st.sampled_from(PauseMode), message=texts),
+    events.ExecutionPaused: st.builds(events.ExecutionPaused),
+    events.ExecutionResumed: st.builds(events.ExecutionResumed, data=payloads, message=texts),
+    events.ExecutionUpdated: st.builds(
+        events.ExecutionUpdated,
+        priority=st.none() | st.integers(-1_000, 1_000),
+        policy=st.none() | st.builds(Policy, max_concurrency=st.integers(0, 10_000)),
+        locks=st.lists(
+            st.builds(
+                events.NodeLock,
+                node_path=texts,
+                is_locked=st.booleans(),
+                output=st.none() | payloads,
+            ),
+            max_size=3,
+        ).map(tuple),
+    ),
     events.UsageReported: st.builds(events.UsageReported, usage=st.dictionaries(texts, texts, max_size=3)),
     events.CancelReceipt: st.builds(
         events.CancelReceipt, stage=st.sampled_from(CancelStage), worker_id=texts
@@ -141,6 +167,10 @@ def test_every_type_of_event_is_tried() -> None:
     assert set(DETAILS) == set(events.Detail.__args__)
 
 
+def test_every_event_type_of_the_contract_has_a_detail() -> None:
+    assert len(DETAILS) == len(set(event_pb2.EventType.values()) - {event_pb2.EVENT_TYPE_UNSPECIFIED})
+
+
 @pytest.mark.parametrize("each", list(DETAILS), ids=lambda each: each.__name__)
 @given(headers, st.data())
 def test_an_event_comes_back_as_it_was(each: type, header: Event, data: st.DataObject) -> None:
@@ -150,6 +180,8 @@ def test_an_event_comes_back_as_it_was(each: type, header: Event, data: st.DataO
     decoded = decode_event(content)
     assert decoded == event
     assert type(decoded.detail) is each
+    # DESIGN 6: checksums are chained over the bytes.
+    assert encode_event(decoded) == content
     assert encode_event(decoded) == content
 
 

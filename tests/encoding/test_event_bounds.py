@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait_server.api.controls import LOCKS_MAX, TEXTS_BYTES_MAX
 from plait_server.core import limits
+from plait_server.core.definition.graph import Policy
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptExtended,
@@ -19,18 +21,30 @@ from plait_server.core.run.events import (
     EdgeName,
     Event,
     ExecutionEnded,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     ExecutionSubmitted,
+    ExecutionUpdated,
     NodeEnded,
     NodeIdled,
+    NodeLock,
     NodeWaiting,
+    PauseRequested,
     ScopeEnded,
     ScopeOpened,
     UsageReported,
 )
 from plait_server.core.run.failures import Failure, caused_by
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.states import (
+    AttemptOutcome,
+    CancelStage,
+    ExecutionState,
+    NodeState,
+    PauseMode,
+    Treatment,
+)
 from plait_server.encoding.event_codec import decode_event, encode_event
 from plait_server.errors import InvariantViolated
 
@@ -74,6 +88,17 @@ LARGEST: Final[dict[type, Detail]] = {
     NodeWaiting: NodeWaiting(LATE_S, PAYLOAD),
     NodeIdled: NodeIdled(),
     CancelRequested: CancelRequested(REASON),
+    PauseRequested: PauseRequested(PauseMode.ABORT, REASON),
+    ExecutionPaused: ExecutionPaused(),
+    ExecutionResumed: ExecutionResumed(PAYLOAD, REASON),
+    ExecutionUpdated: ExecutionUpdated(
+        1_000,
+        Policy(timeout_s=1e9, max_concurrency=10_000),
+        tuple(
+            NodeLock("n" * (TEXTS_BYTES_MAX // LOCKS_MAX), is_locked=True, output=Payload("1"))
+            for _ in range(LOCKS_MAX)
+        ),
+    ),
     CancelReceipt: CancelReceipt(CancelStage.ABANDONED, ID),
     UsageReported: UsageReported(USAGE),
     ScopeOpened: ScopeOpened(PATH, PAYLOAD, limits.NODES_MAX, 2**31 - 1, "f" * 64, "f" * 64),

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from plait_server.core.run.commands import ExtendAttempt, Receipt
-from plait_server.core.run.events import ExecutionSubmitted
-from plait_server.core.run.states import CancelStage
+from plait_server.core.definition.graph import Policy
+from plait_server.core.run.commands import ExtendAttempt, Receipt, Update
+from plait_server.core.run.events import ExecutionSubmitted, NodeLock
+from plait_server.core.run.payload import Payload
+from plait_server.core.run.states import CancelStage, PauseMode
 from plait_server.encoding.event_codec import encode_event
 from plait_server.encoding.graph_codec import analysis_to_bytes, graph_to_proto
 from tests.core.driver import Driver
@@ -83,6 +85,7 @@ def executions() -> dict[str, Driver]:
     extended.heartbeat("a", '{"row":7}')
     extended.advance(60)
     return {
+        "held": held(),
         "retried": retried,
         "stopped": stopped,
         "raced": raced,
@@ -93,6 +96,16 @@ def executions() -> dict[str, Driver]:
         "failed inside": failed_inside,
         "extended": extended,
     }
+
+
+def held() -> Driver:
+    """Carry out a graph that is paused, updated and resumed."""
+    driver = Driver(build("a -> b; c -> b; node b kind=transform", "policy FAIL_FAST")).start()
+    driver.pause(PauseMode.ABORT, "maintenance")
+    driver.update(Update(7, Policy(max_concurrency=2), (NodeLock("c", True, Payload("3")),)))
+    driver.resume('{"approved":true}')
+    driver.succeed("a", output="1")
+    return driver
 
 
 def record(driver: Driver) -> Recorded:

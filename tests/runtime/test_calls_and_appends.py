@@ -8,12 +8,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.core.run.commands import Cancel, Disposition, Receipt
+from plait_server.core.run.commands import Disposition, Receipt
 from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState
 from plait_server.errors import RequestIdReused
 from plait_server.ports.journal import AppendItem, EpochConflict, RequestConflict, RequestRecord
 from plait_server.ports.workers import AttemptKey
-from plait_server.runtime.executor import ExecutionDropped
+from plait_server.runtime import controls
+from plait_server.runtime.exits import ExecutionDropped
 from tests.runtime.world import NAMESPACE, hangs, result_of, running
 
 LONG = '"' + "x" * 100_000 + '"'
@@ -61,7 +62,7 @@ async def test_a_refused_request_id_loses_nothing_of_its_step(autojump_clock: Mo
         late = result_of(AttemptKey(NAMESPACE, "x", 1, "a", 1), output_json=LONG, worker_id="w")
         executor.post_result(late)
         with trio.fail_after(5), pytest.raises(ExecutionDropped):
-            await executor.call(Cancel("again"), cancel_request("r"))
+            await executor.call(controls.cancel("again"), cancel_request("r"))
         await wait_all_tasks_blocked()
         assert ("STALE_RESULT", "a", 1) in runtime.audit()
         assert LONG.encode() in runtime.store.contents.values()
@@ -84,7 +85,7 @@ async def test_a_refused_request_id_drops_no_events_of_its_instant(autojump_cloc
         late = result_of(AttemptKey(NAMESPACE, "x", 1, "a", 1), output_json="1", worker_id="w")
         executor.post_result(late)
         with trio.fail_after(5), pytest.raises(ExecutionDropped):
-            await executor.call(Cancel("again"), cancel_request("r"))
+            await executor.call(controls.cancel("again"), cancel_request("r"))
         await wait_all_tasks_blocked()
         assert ("a", 1, Disposition.STALE) in runtime.workers.told
         assert (await runtime.supervisor.view(NAMESPACE, "x")).executor is executor

@@ -30,6 +30,7 @@ from plait_server.ports.evaluator import Offload
 from plait_server.ports.journal import RequestRecord
 from plait_server.ports.sampler import FollowCaller
 from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener
+from plait_server.runtime import controls
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
@@ -284,7 +285,7 @@ class Runtime:
         )
 
     async def cancel(self, id: str = "x", *, request: RequestRecord | None = None) -> None:
-        await self.supervisor.cancel(NAMESPACE, id, "no more", request)
+        await self.supervisor.control(NAMESPACE, id, controls.cancel("no more"), request)
 
     async def wait_ended(self, id: str = "x", within_s: float = 1_000_000.0) -> Execution:
         """Wait for the end; the execution is what its events say, read back."""

@@ -10,7 +10,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
 from plait.v1 import payload_pb2
-from plait_server.core.limits import ID_PATTERN, LABEL_CHARS_MAX, LABELS_MAX, PAYLOAD_BYTES_MAX
+from plait_server.core.limits import ID_PATTERN, LABEL_CHARS_MAX, LABELS_MAX, PAYLOAD_BYTES_MAX, PRIORITY_MAX
 from plait_server.encoding.event_codec import seconds_of_duration
 from plait_server.encoding.fingerprint import fingerprint_of
 from plait_server.errors import FieldViolation, InvalidRequest, TooLarge
@@ -114,6 +114,12 @@ class Checks:
         """Check a digest."""
         if not _DIGEST.fullmatch(value):
             self.add("digest", "must be 64 lower-case hexadecimal characters")
+        return value
+
+    def priority(self, field: str, value: int) -> int:
+        """Check the priority of an execution."""
+        if abs(value) > PRIORITY_MAX:
+            self.add(field, f"must be from {-PRIORITY_MAX:,} to {PRIORITY_MAX:,}, not {value:,}")
         return value
 
     def reason(self, value: str) -> str:

@@ -12,7 +12,7 @@ import trio
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.audit import Actions
 from plait_server.api.call import Call, Send, send_in_time
-from plait_server.api.checks import Checks, request_record, target_of
+from plait_server.api.checks import Checks, target_of
 from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
 from plait_server.api.nodes import Cursor, Nodes
@@ -83,6 +83,7 @@ class ExecutionServicer:
         input_json = checks.input(
             request.input, is_given=request.HasField("input"), problem=read.input_problem
         )
+        priority = checks.priority("priority", request.priority)
         wait_s = checks.wait_s(
             request.wait, default_s=0.0, max_s=WAIT_S_MAX, is_given=request.HasField("wait")
         )
@@ -111,6 +112,7 @@ class ExecutionServicer:
                 ),
                 request=record,
                 action=self._actions.accepted(call),
+                priority=priority,
             )
         )
         view = await self._view_at_end(namespace, execution.execution_id, wait_s)
@@ -265,22 +267,6 @@ class ExecutionServicer:
             await self._follow(namespace, execution_id, after, send)
         finally:
             self._watchers -= 1
-
-    async def cancel_execution(
-        self, request: Pb.CancelExecutionRequest, call: Call
-    ) -> Pb.CancelExecutionResponse:
-        """Cancel an execution and answer at once (C1)."""
-        del call
-        checks = Checks()
-        namespace = checks.namespace(request.namespace)
-        execution_id = checks.execution_id(request.execution_id)
-        request_id = checks.request_id(request.request_id)
-        reason = checks.reason(request.reason)
-        checks.finish()
-        record = request_record("CancelExecution", request_id, request, execution_id)
-        await self._supervisor.cancel(namespace, execution_id, reason, record)
-        view = await self._supervisor.view(namespace, execution_id)
-        return Pb.CancelExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
 
     # Inside.
 

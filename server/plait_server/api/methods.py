@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,15 +102,14 @@ class Method:
             raise InvalidRequest([violation]) from error
 
 
-def methods_of(servicers: Mapping[str, object]) -> list[Method]:
+def methods_of(servicers: Mapping[str, Sequence[object]]) -> list[Method]:
     """Build the table.
 
     Args:
-        servicers: The servicer of each service, by the names of `SERVICES`.
+        servicers: The objects that serve each service together, by the names of `SERVICES`.
 
     Raises:
-        AttributeError: A servicer lacks a method of its service.
-        LookupError: A method has no row in the table of roles.
+        LookupError: A method has no row in the table of roles, or not exactly one object that serves it.
     """
     return [
         _method(servicers[name], service.full_name, descriptor)
@@ -119,7 +118,7 @@ def methods_of(servicers: Mapping[str, object]) -> list[Method]:
     ]
 
 
-def _method(servicer: object, service: str, descriptor: MethodDescriptor) -> Method:
+def _method(servicers: Sequence[object], service: str, descriptor: MethodDescriptor) -> Method:
     kind = MethodKind.UNARY
     if descriptor.client_streaming:
         kind = MethodKind.BIDI_STREAM
@@ -127,6 +126,11 @@ def _method(servicer: object, service: str, descriptor: MethodDescriptor) -> Met
         kind = MethodKind.SERVER_STREAM
     carries_graph = descriptor.name in _CARRY_GRAPHS
     path = f"/{service}/{descriptor.name}"
+    name = _CAPITAL.sub("_", descriptor.name).lower()
+    serving = [servicer for servicer in servicers if hasattr(servicer, name)]
+    if len(serving) != 1:
+        message = f"{len(serving)} objects serve {service}/{descriptor.name}; please report this"
+        raise LookupError(message)
     return Method(
         path=path,
         kind=kind,
@@ -134,5 +138,5 @@ def _method(servicer: object, service: str, descriptor: MethodDescriptor) -> Met
         request_bytes_max=GRAPH_MESSAGE_BYTES_MAX if carries_graph else MESSAGE_BYTES_MAX,
         parsed_bytes_max=PARSED_BYTES_MAX if carries_graph else MESSAGE_BYTES_MAX,
         access=access_to(path),
-        function=getattr(servicer, _CAPITAL.sub("_", descriptor.name).lower()),
+        function=getattr(serving[0], name),
     )

@@ -25,11 +25,15 @@ from plait_server.core.run.events import (
     EdgeName,
     Event,
     ExecutionEnded,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     ExecutionSubmitted,
+    ExecutionUpdated,
     NodeEnded,
     NodeIdled,
     NodeWaiting,
+    PauseRequested,
     ScopeEnded,
     ScopeOpened,
     UsageReported,
@@ -42,6 +46,14 @@ from plait_server.encoding.failure_codec import (
     failure_to_proto,
     payload_from_proto,
     payload_to_proto,
+)
+from plait_server.encoding.settings_codec import (
+    decode_pause,
+    decode_resumed,
+    decode_updated,
+    encode_pause,
+    encode_resumed,
+    encode_updated,
 )
 from plait_server.errors import EventDamaged, InvariantViolated
 
@@ -64,6 +76,10 @@ _TYPES: Final[dict[type, event_pb2.EventType]] = {
     UsageReported: event_pb2.EVENT_TYPE_USAGE_REPORTED,
     ScopeOpened: event_pb2.EVENT_TYPE_SCOPE_OPENED,
     ScopeEnded: event_pb2.EVENT_TYPE_SCOPE_ENDED,
+    PauseRequested: event_pb2.EVENT_TYPE_EXECUTION_PAUSE_REQUESTED,
+    ExecutionPaused: event_pb2.EVENT_TYPE_EXECUTION_PAUSED,
+    ExecutionResumed: event_pb2.EVENT_TYPE_EXECUTION_RESUMED,
+    ExecutionUpdated: event_pb2.EVENT_TYPE_EXECUTION_UPDATED,
 }
 
 
@@ -167,6 +183,7 @@ def _encode_submitted(message: event_pb2.Event, detail: ExecutionSubmitted) -> N
     target.node_count = detail.node_count
     target.parent_span_id = detail.parent_span_id
     target.tracestate = detail.tracestate
+    target.priority = detail.priority
 
 
 def _encode_attempt_started(message: event_pb2.Event, detail: AttemptStarted) -> None:
@@ -289,6 +306,9 @@ _ENCODERS: Final[dict[type, Callable[[event_pb2.Event, Any], None]]] = {
     UsageReported: _encode_usage,
     ScopeOpened: _encode_scope_opened,
     ScopeEnded: _encode_scope_ended,
+    PauseRequested: encode_pause,
+    ExecutionResumed: encode_resumed,
+    ExecutionUpdated: encode_updated,
 }
 
 
@@ -342,6 +362,7 @@ def _decode_submitted(message: event_pb2.Event) -> Detail:
         source.node_count,
         source.parent_span_id,
         source.tracestate,
+        source.priority,
     )
 
 
@@ -430,5 +451,9 @@ _DECODERS: Final[dict[int, Callable[[event_pb2.Event], Detail]]] = {
     event_pb2.EVENT_TYPE_EXECUTION_ENDED: _decode_ended,
     event_pb2.EVENT_TYPE_SCOPE_OPENED: _decode_scope_opened,
     event_pb2.EVENT_TYPE_SCOPE_ENDED: _decode_scope_ended,
+    event_pb2.EVENT_TYPE_EXECUTION_PAUSE_REQUESTED: decode_pause,
+    event_pb2.EVENT_TYPE_EXECUTION_PAUSED: lambda _: ExecutionPaused(),
+    event_pb2.EVENT_TYPE_EXECUTION_RESUMED: decode_resumed,
+    event_pb2.EVENT_TYPE_EXECUTION_UPDATED: decode_updated,
     event_pb2.EVENT_TYPE_USAGE_REPORTED: lambda message: UsageReported(dict(message.usage_reported.usage)),
 }

@@ -73,6 +73,8 @@ def summarize(namespace: str, execution: Execution) -> execution_pb2.Execution:
         node_count=execution.totals.node_count,
         failure_count=len(execution.totals.failures),
         traceparent=execution.traceparent,
+        priority=execution.priority,
+        etag=etag_of(execution),
     )
     if execution.started_s:
         message.start_time.CopyFrom(timestamp(execution.started_s))
@@ -97,6 +99,11 @@ def listing_of_summary(summary: bytes) -> Listing | None:
         )
     except (DecodeError, ValueError):
         return None
+
+
+def etag_of(execution: Execution) -> str:
+    """Return the mark of an execution's settings; it changes with each update."""
+    return f"settings-{execution.settings_sequence}"
 
 
 def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> execution_pb2.Execution:

@@ -144,7 +144,7 @@ def graph_to_proto(graph: Graph) -> graph_pb2.Graph:
         labels=graph.labels,
     )
     if graph.policy != Policy():
-        message.policy.CopyFrom(_policy_to_proto(graph.policy))
+        message.policy.CopyFrom(policy_to_proto(graph.policy))
     return message
 
 
@@ -268,7 +268,8 @@ def _retry_to_proto(retry: RetryPolicy) -> graph_pb2.RetryPolicy:
     )
 
 
-def _policy_to_proto(policy: Policy) -> graph_pb2.Policy:
+def policy_to_proto(policy: Policy) -> graph_pb2.Policy:
+    """Build the message of a policy."""
     return graph_pb2.Policy(
         on_failure=_enum_name(policy.on_failure),
         min_success_rate=policy.min_success_rate,

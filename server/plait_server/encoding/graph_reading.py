@@ -54,6 +54,11 @@ SHARED_BYTES_MAX: Final = 4_096
 """Bytes of a graph inside a graph up to which an equal one is looked for: what is written for that is not much."""
 
 
+def policy_from_proto(message: graph_pb2.Policy, field: str, problems: list[Problem]) -> Policy:
+    """Read a policy that stands alone; `field` is its path in problems."""
+    return GraphReader(problems).policy(message, field)
+
+
 class GraphReader:
     """Reads one graph. Paths of fields are built only to report problems, because building them is slow."""
 
@@ -123,7 +128,9 @@ class GraphReader:
             name=message.name,
             nodes=nodes,
             edges=edges,
-            policy=self._policy(message.policy) if message.HasField("policy") else Policy(),
+            policy=self.policy(message.policy, f"{self._path}.policy")
+            if message.HasField("policy")
+            else Policy(),
             scheduling=self._enum(message.scheduling, _SCHEDULINGS, f"{self._path}.scheduling")
             or Scheduling.READY,
             output=message.output,
@@ -236,13 +243,14 @@ class GraphReader:
             heartbeat_s=self._seconds(message.heartbeat, f"{field}.heartbeat"),
         )
 
-    def _policy(self, message: graph_pb2.Policy) -> Policy:
-        on_failure = self._enum(message.on_failure, _ON_FAILURES, f"{self._path}.policy.on_failure")
+    def policy(self, message: graph_pb2.Policy, field: str) -> Policy:
+        """Read a policy that stands in a field."""
+        on_failure = self._enum(message.on_failure, _ON_FAILURES, f"{field}.on_failure")
         return Policy(
             on_failure=on_failure or OnFailure.FAIL_FAST,
             min_success_rate=message.min_success_rate,
             collect_errors=message.collect_errors,
-            timeout_s=self._seconds(message.timeout, f"{self._path}.policy.timeout"),
+            timeout_s=self._seconds(message.timeout, f"{field}.timeout"),
             max_concurrency=message.max_concurrency,
         )
 

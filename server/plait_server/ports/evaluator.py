@@ -6,7 +6,7 @@ The contract:
    `{{ CEL }}`. A string that is exactly one `{{ expression }}` stands for the expression's value with its
    JSON type; in any other, the value of each expression is inserted: strings unchanged, other values as
    compact JSON text. Keys of objects are not templated. `{{` itself is written `{{ "{{" }}`.
-2. Variables are `input`, `execution` (`execution.id`, `execution.input`), `output` (only where the caller
+2. Variables are `input`, `execution` (`execution.id`, `execution.input`), `resume`, `output` (only where the caller
    gives it: in a `when`) and `nodes`, of which only `nodes.<id>.output` and `nodes.<id>.failure` with a fixed
    id can be named (`nodes["a-b"].output` if the id is not a CEL identifier). The facts list the names that an
    expression uses; validation checks whether they are allowed there.

@@ -119,14 +119,25 @@ class Allocator:
 
     # Executions and workers come and go.
 
-    def open_execution(self, namespace: str, execution_id: str, limit: int, submitted_s: float = 0.0) -> None:
-        """Add an execution, with its limit and the time of its submission. Idempotent."""
+    def open_execution(
+        self, namespace: str, execution_id: str, limit: int, submitted_s: float = 0.0, *, priority: int = 0
+    ) -> None:
+        """Add an execution, with its limit, the time of its submission, and its priority. Idempotent."""
         key = namespace, execution_id
         if key not in self._executions:
             self._opened += 1
             queue = self._namespaces.get(namespace)
             queue.open += 1
-            self._executions[key] = ExecutionQueue(queue, limit, submitted_s, self._opened)
+            self._executions[key] = ExecutionQueue(queue, limit, priority, submitted_s, self._opened)
+
+    def change_execution(self, namespace: str, execution_id: str, limit: int, priority: int) -> None:
+        """Change an execution's limit, and the priority of the requests that it makes from now on."""
+        execution = self._executions[namespace, execution_id]
+        execution.urgency = -priority
+        execution.limiter.total_tokens = limit
+        execution.note_exhausted()
+        self._namespaces.make_ready(execution)
+        self._tell()
 
     def close_execution(self, namespace: str, execution_id: str) -> None:
         """Remove an execution that has no grants left; its requests are withdrawn. Idempotent."""
@@ -193,20 +204,18 @@ class Allocator:
         self._arrivals += 1
         places = request.places
         urgency, distance, order = places[0]
-        rank: Rank
-        if len(places) == 1:
-            rank = urgency, distance, execution.submitted_s, execution.number, order, self._arrivals
-        else:
-            inside = chain.from_iterable(places[1:])
-            rank = (
-                urgency,
-                distance,
-                execution.submitted_s,
-                execution.number,
-                order,
-                *inside,
-                self._arrivals,
-            )
+        submission = execution.submitted_s, execution.number
+        # Of a request that is not in a nested scope, there is nothing inside.
+        inside = chain.from_iterable(places[1:])
+        rank: Rank = (
+            execution.urgency,
+            urgency,
+            distance,
+            *submission,
+            order,
+            *inside,
+            self._arrivals,
+        )
         entry = Entry(rank, request, group)
         group.add(entry)
         queue.namespace.arrive(entry)

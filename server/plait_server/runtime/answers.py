@@ -194,7 +194,7 @@ class Answers:
         return self._contents.keep(dump_json(value))
 
     def _make_input(self, record: NodeRecord) -> Payload:
-        if record.node.locked and record.node.locked_output is not None:
+        if record.node.locked and record.lock is None and record.node.locked_output is not None:
             return self._contents.keep(record.node.locked_output)
         if record.node.input is None or (record.verdict is not None and record.verdict.is_failure):
             return self._contents.keep(self.join_input(record))
@@ -227,7 +227,7 @@ class Answers:
                 text = splice_object(
                     (sink.node.id, self._contents.text(sink.output or NULL)) for sink in sinks
                 )
-        if scope.graph.policy.collect_errors:
+        if scope.policy.collect_errors:
             failures = self._execution.totals.failures_in(scope.path)
             is_bare = _exceed(_failure_size(failure, is_bare=False) for failure in failures)
             errors = splice_array(self._failure_text(failure, is_bare=is_bare) for failure in failures)
@@ -288,6 +288,8 @@ class Answers:
                     "id": execution.execution_id,
                     "input": self._contents.value(execution.input),
                 }
+            elif root == "resume":
+                variables["resume"] = self._contents.value(execution.resume_data)
         if facts.node_ids:
             seen = {node_id: self._node(node_id, scope) for node_id in facts.node_ids}
             if ended is not None and record is not None and record.node.id in seen:

@@ -18,10 +18,8 @@ Rules
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections import deque
-from enum import Enum
 from typing import Final, assert_never
 
 import trio
@@ -31,6 +29,7 @@ from plait_server.core.run.commands import (
     Act,
     AttemptResult,
     Audit,
+    ChangeCapacity,
     Command,
     Continue,
     FindGraph,
@@ -55,7 +54,8 @@ from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Decision, Machine
 from plait_server.core.run.scope import NodeRecord
 from plait_server.encoding.event_codec import encode_event
-from plait_server.ports.audit import AuditRecord
+from plait_server.errors import CallerError
+from plait_server.ports.audit import ActionRecord, AuditRecord
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
@@ -66,13 +66,15 @@ from plait_server.runtime.answers import Answers, HelperNeeded
 from plait_server.runtime.attempt_tasks import AttemptTasks
 from plait_server.runtime.content_store import ContentMissing, ContentStore
 from plait_server.runtime.environment import Environment
+from plait_server.runtime.exits import ExecutionDropped, Exit
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.graph_finding import GraphFinder
 from plait_server.runtime.making import Making
-from plait_server.runtime.pending_call import PendingCall
+from plait_server.runtime.pending_call import InputMaker, PendingCall
 from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
 from plait_server.runtime.rows import row_of
+from plait_server.runtime.timer_queue import TimerQueue
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +86,8 @@ SLEEP_AFTER_S: Final = 60.0
 """An execution whose next timer is farther than this away is put to sleep; reading it again costs milliseconds."""
 
 
-class ExecutionDropped(Exception):
-    """The state in memory is ahead of the journal, or the execution has another owner; read it again."""
-
-
-class Exit(Enum):
-    """Why an executor stopped."""
-
-    ENDED = "ENDED"
-    ASLEEP = "ASLEEP"
+SLEEP_S_MAX: Final = 365 * 86_400.0
+"""A paused execution without a timer is looked at once a year."""
 
 
 class Executor:
@@ -121,8 +116,7 @@ class Executor:
         self._inbox: deque[Input | PendingCall] = deque()
         self._internal: deque[Input] = deque()
         self._wake = trio.Event()
-        self._timers: list[tuple[float, int, SetTimer]] = []
-        self._timer_count = 0
+        self._timers = TimerQueue()
         self._permits = Permits(environment.allocator, namespace, execution.execution_id, self.post)
         self._attempts = AttemptTasks(
             environment,
@@ -175,14 +169,17 @@ class Executor:
         """Handle a result that no attempt's task waits for."""
         self._attempts.post_result(result)
 
-    async def call(self, what: Input, request: RequestRecord | None) -> None:
-        """Queue an input and wait until its effects are durable.
+    async def call(
+        self, make: InputMaker, request: RequestRecord | None, action: ActionRecord | None = None
+    ) -> None:
+        """Queue an input, made when its turn comes, and wait until its effects are durable.
 
         Raises:
+            CallerError: It was refused.
             ExecutionDropped: The execution must be read again; the input may not have taken effect.
             JournalUnavailable: The same.
         """
-        call = PendingCall(what, request)
+        call = PendingCall(make, request, action)
         self._inbox.append(call)
         self._wake.set()
         await call.wait()
@@ -197,10 +194,12 @@ class Executor:
 
     def is_queued(self, record: NodeRecord) -> bool:
         """Whether a node is ready and waits for capacity or for its level (A1)."""
-        return self.machine.is_offered(record.path)
+        return self.machine.is_offered(record.path) or self.machine.is_withheld(record)
 
     def queue_reason(self, record: NodeRecord) -> str:
         """Return why a queued node waits (Q6)."""
+        if self.execution.is_paused:
+            return "PAUSED"
         return self._permits.reason(record.path) or ("LEVEL" if self.machine.is_held(record) else "")
 
     # The loop.
@@ -261,8 +260,7 @@ class Executor:
             await trio.lowlevel.checkpoint()
             return
         self._wake = trio.Event()
-        due_s = self._timers[0][0] if self._timers else float("inf")
-        with trio.CancelScope(deadline=due_s):
+        with trio.CancelScope(deadline=self._timers.next_s):
             await self._wake.wait()
 
     async def _step(self) -> None:
@@ -281,22 +279,24 @@ class Executor:
         """Pass due inputs to the machine until nothing is left to decide; synchronous."""
         now_s = self._environment.seams.now_s()
         begun_s = trio.current_time()
-        while self._timers and self._timers[0][0] <= begun_s:
-            self._inbox.append(self._attempts.timer_due(heapq.heappop(self._timers)[2]))
+        for timer in self._timers.take_due(begun_s):
+            self._inbox.append(self._attempts.timer_due(timer))
         for _ in range(INPUTS_MAX):
             if self._internal:
                 what = self._internal.popleft()
             elif self._inbox:
                 entry = self._inbox.popleft()
                 if isinstance(entry, PendingCall):
-                    if entry.request is not None and (
-                        self._events or self._acts or self._audit or self._calls
-                    ):
+                    if entry.has_record and (self._events or self._acts or self._audit or self._calls):
                         # Its append may be refused, which must not discard what was decided before.
                         self._inbox.appendleft(entry)
                         break
+                    try:
+                        what = entry.make(self.execution, self._contents.keep)
+                    except CallerError as error:
+                        entry.fail(error)
+                        continue
                     self._calls.append(entry)
-                    what = entry.what
                 else:
                     what = entry
             else:
@@ -305,8 +305,8 @@ class Executor:
                     break
                 continue
             self._take(self.machine.decide(what, now_s))
-            if self._calls and self._calls[-1].request is not None:
-                break  # An append carries one request record.
+            if self._calls and self._calls[-1].has_record:
+                break  # An append carries the records of one call.
             if trio.current_time() - begun_s > DECIDING_S_MAX:
                 break
         self._permits.dispatch()
@@ -329,12 +329,17 @@ class Executor:
             case FindGraph():
                 assert self._nursery is not None  # `run` opened it before anything was decided
                 self._graphs.ask(command, self._nursery)
-            case LimitScope() | UnlimitScope() | OfferNode() | WithdrawNode() | RefuseGrant():
+            case (
+                LimitScope()
+                | UnlimitScope()
+                | ChangeCapacity()
+                | OfferNode()
+                | WithdrawNode()
+                | RefuseGrant()
+            ):
                 self._permits.carry_out(command)
             case SetTimer():
-                self._timer_count += 1
-                due_s = trio.current_time() + command.delay_s
-                heapq.heappush(self._timers, (due_s, self._timer_count, command))
+                self._timers.set(command)
             case StartAttempt():
                 self._permits.hold(command.grant, (command.node_path, command.attempt))
                 self._acts.append(command)
@@ -367,10 +372,11 @@ class Executor:
             owner_epoch=self._epoch,
             events=encoded,
             row=row_of(self.namespace, self.execution)
-            if any(event.execution_state is not None for event in events)
+            if not all(event.node_path for event in events)
             else None,
             contents=self._contents.unsaved,
             request=next((call.request for call in calls if call.request is not None), None),
+            action=next((call.action for call in calls if call.action is not None), None),
             audit=audit,
             scope_entries=self.execution.scope_index.take(),
         )
@@ -468,12 +474,13 @@ class Executor:
             or self.machine.has_offers
         ):
             return False
-        if self.execution.is_ended or not self._timers:
+        if self.execution.is_ended or not (self.execution.is_paused or self._timers.is_set):
             return False
-        return self._timers[0][0] - trio.current_time() > SLEEP_AFTER_S
+        return self._timers.next_s - trio.current_time() > SLEEP_AFTER_S
 
     async def _fall_asleep(self) -> None:
-        self.due_time_s = self._environment.seams.now_s() + self._timers[0][0] - trio.current_time()
+        left_s = min(self._timers.next_s - trio.current_time(), SLEEP_S_MAX)
+        self.due_time_s = self._environment.seams.now_s() + left_s
         item = AppendItem(
             namespace=self.namespace,
             execution_id=self.execution.execution_id,

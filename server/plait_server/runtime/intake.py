@@ -39,6 +39,7 @@ class Submission(NamedTuple):
     request: RequestRecord | None
     action: ActionRecord | None = None
     """Who submits; the execution and the graph are filled in."""
+    priority: int = 0
 
 
 async def prepare(environment: Environment, submission: Submission) -> tuple[Execution, AppendItem]:
@@ -65,6 +66,7 @@ async def prepare(environment: Environment, submission: Submission) -> tuple[Exe
         len(graph.nodes),
         submission.caller.span_id if submission.caller is not None else "",
         trace.tracestate,
+        submission.priority,
     )
     now_s = round(environment.seams.now_s(), 6)
     event = Event(1, now_s, 1, "", 0, ROOT_BRANCH, None, ExecutionState.QUEUED, "", detail)

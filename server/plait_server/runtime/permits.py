@@ -13,6 +13,7 @@ from typing import Final, TypeAlias, assert_never
 import trio
 
 from plait_server.core.run.commands import (
+    ChangeCapacity,
     Granted,
     LimitScope,
     OfferNode,
@@ -29,7 +30,9 @@ from plait_server.runtime.waiting import PermitRequest
 AttemptId: TypeAlias = tuple[str, int]
 """Node path and attempt."""
 
-CapacityCommand: TypeAlias = OfferNode | WithdrawNode | RefuseGrant | LimitScope | UnlimitScope
+CapacityCommand: TypeAlias = (
+    OfferNode | WithdrawNode | RefuseGrant | LimitScope | UnlimitScope | ChangeCapacity
+)
 
 _NOWHERE: Final = (Place(0, 0, 0),)
 """Delay of the dispatch, for requests that are granted at once."""
@@ -60,11 +63,16 @@ class Permits:
 
     def open(self, execution: Execution) -> None:
         """Add the execution to the allocator, with its limit and those of its open scopes."""
-        limit = execution.root.graph.policy.execution_limit
-        self._allocator.open_execution(self._namespace, self._execution_id, limit, execution.created_s)
+        self._allocator.open_execution(
+            self._namespace,
+            self._execution_id,
+            execution.root.policy.execution_limit,
+            execution.created_s,
+            priority=execution.priority,
+        )
         for scope in execution.scopes.values():
             if scope.path in scope.limits:
-                limit = scope.graph.policy.max_concurrency
+                limit = scope.policy.max_concurrency
                 self._allocator.open_scope(self._namespace, self._execution_id, scope.path, limit)
 
     def close(self) -> None:
@@ -84,6 +92,8 @@ class Permits:
                 self._allocator.withdraw(self._namespace, self._execution_id, path)
             case RefuseGrant(grant=number):
                 self._granted.pop(number).release()
+            case ChangeCapacity(limit=limit, priority=priority):
+                self._allocator.change_execution(self._namespace, self._execution_id, limit, priority)
             case LimitScope(scope_path=path, limit=limit):
                 self._allocator.open_scope(self._namespace, self._execution_id, path, limit)
             case UnlimitScope(scope_path=path):

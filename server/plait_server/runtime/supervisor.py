@@ -13,8 +13,9 @@ from typing import Final, assert_never
 
 import trio
 
-from plait_server.core.run.commands import AttemptResult, Cancel, Disposition, Start
+from plait_server.core.run.commands import AttemptResult, Disposition, Start
 from plait_server.core.run.execution import Execution
+from plait_server.core.run.payload import Payload
 from plait_server.core.run.states import NodeState
 from plait_server.errors import (
     EventDamaged,
@@ -24,6 +25,7 @@ from plait_server.errors import (
     ShuttingDown,
     leaves_of,
 )
+from plait_server.ports.audit import ActionRecord
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
@@ -39,11 +41,13 @@ from plait_server.ports.log_fields import execution_fields
 from plait_server.ports.workers import AttemptKey
 from plait_server.runtime.dispatching import keep_dispatching
 from plait_server.runtime.environment import Environment
-from plait_server.runtime.executor import ExecutionDropped, Executor, Exit
+from plait_server.runtime.executor import Executor
+from plait_server.runtime.exits import ExecutionDropped, Exit
 from plait_server.runtime.intake import Submission, check_fingerprint, find_request, prepare
 from plait_server.runtime.late_reports import refuse_late
 from plait_server.runtime.locations import Asleep, Damaged, Key, Live, Loading, Locations, Unread
 from plait_server.runtime.making import Making, NotMade
+from plait_server.runtime.pending_call import InputMaker
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
@@ -209,16 +213,22 @@ class Supervisor:
                 case _:
                     assert_never(location)
 
-    async def cancel(
-        self, namespace: str, execution_id: str, message: str, request: RequestRecord | None
+    async def control(
+        self,
+        namespace: str,
+        execution_id: str,
+        make: InputMaker,
+        request: RequestRecord | None,
+        action: ActionRecord | None = None,
     ) -> None:
-        """Cancel an execution; when this returns the decision is durable (C1). Idempotent.
+        """Carry out what a caller asks of an execution (`controls`); when this returns the decision is durable.
 
         Raises:
+            CallerError: The state of the execution does not allow it.
             ExecutionNotFound: No execution has this id in this namespace.
             RequestIdReused: The request id was used with other content.
             EventDamaged: The execution is quarantined.
-            JournalUnavailable: it is unknown whether the cancel was accepted.
+            JournalUnavailable: it is unknown whether the request was accepted.
         """
         while True:
             if request is not None:
@@ -228,6 +238,7 @@ class Supervisor:
                     return
             view = await self.view(namespace, execution_id)
             if view.execution.is_ended:
+                make(view.execution, Payload)
                 return
             executor = await self._wake((namespace, execution_id))
             if executor is None:
@@ -235,7 +246,7 @@ class Supervisor:
                 await trio.sleep(RELOAD_S)
                 continue
             try:
-                await executor.call(Cancel(message), request)
+                await executor.call(make, request, action)
             except ExecutionDropped:
                 await trio.sleep(RELOAD_S)
                 continue

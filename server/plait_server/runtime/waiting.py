@@ -35,7 +35,8 @@ SPARE_ENTRIES: Final = 16
 """Outdated entries that are always allowed, so that a small heap is not rebuilt all the time."""
 
 Rank: TypeAlias = tuple[float, ...]
-"""R4's order: priority, remaining path and submission (its time, then that of opening), graph order, arrival.
+"""R4's order: the priority of the execution, that of the node, remaining path and submission (its time, then that of
+opening), graph order, arrival.
 
 The places of nodes in nested scopes come before the arrival. Ranks of different lengths differ before the shorter
 one ends, because two nodes are compared in the innermost scope that has both (N3).
@@ -359,10 +360,13 @@ class ScopeQueue(SharedLimit):
 class ExecutionQueue(ScopeQueue):
     """The limit of an execution, its waiting requests, and the limits of its scopes."""
 
-    __slots__ = ("number", "scopes", "submitted_s")
+    __slots__ = ("number", "scopes", "submitted_s", "urgency")
 
-    def __init__(self, namespace: NamespaceQueue, limit: int, submitted_s: float, number: int) -> None:
+    def __init__(
+        self, namespace: NamespaceQueue, limit: int, priority: int, submitted_s: float, number: int
+    ) -> None:
         super().__init__(namespace, (), limit)
+        self.urgency = -priority
         self.submitted_s = submitted_s
         self.number = number
         self.scopes: dict[str, ScopeQueue] = {}

@@ -31,7 +31,7 @@ from cel_expr_python import cel
 from plait_server.core.json_text import JsonValue
 from plait_server.core.limits import VALUE_DEPTH_MAX
 
-VARIABLES: Final = ("input", "execution", "nodes", "output")
+VARIABLES: Final = ("input", "execution", "nodes", "resume", "output")
 """The variables an expression can name."""
 
 _SCALARS: Final = frozenset({"BOOL", "INT", "UINT", "STRING"})

@@ -192,7 +192,7 @@ def _check_path(path: Path) -> None:
 
 def known_variables() -> str:
     """Return a sentence that lists the variables."""
-    return "expressions know input, execution, nodes and, in the `when` of an edge, output"
+    return "expressions know input, execution, nodes, resume and, in the `when` of an edge, output"
 
 
 def path_text(path: Path) -> str:

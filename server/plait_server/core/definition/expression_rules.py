@@ -26,7 +26,7 @@ from plait_server.core.definition.problems import Report
 from plait_server.core.definition.upstream import UpstreamQuestion
 from plait_server.core.json_text import InvalidJson, check_json
 
-VARIABLES: Final = ("input", "execution", "nodes")
+VARIABLES: Final = ("input", "execution", "nodes", "resume")
 """What every expression may name."""
 OUTPUT_VARIABLE: Final = "output"
 """The value that the edge would carry; a `when` may name it, no other expression may."""

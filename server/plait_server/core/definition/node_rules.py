@@ -74,7 +74,7 @@ def check_graph(path: str, graph: Graph, report: Report) -> None:
             )
         if len(value) > limits.LABEL_VALUE_CHARS_MAX:
             report.add(f"{path}.labels[{quote(key)}]", _too_long(value, limits.LABEL_VALUE_CHARS_MAX))
-    _check_policy(f"{path}.policy", graph.policy, report)
+    check_policy(f"{path}.policy", graph.policy, report)
 
 
 def check_node(field: str, node: Node, incoming_count: int, report: Report) -> None:
@@ -249,7 +249,8 @@ def _check_timeouts(field: str, timeouts: Timeouts, kind: Kind | None, report: R
         )
 
 
-def _check_policy(field: str, policy: Policy, report: Report) -> None:
+def check_policy(field: str, policy: Policy, report: Report) -> None:
+    """Check a policy; `field` is its path."""
     _check_rate(f"{field}.min_success_rate", policy.min_success_rate, report)
     _check_bound(f"{field}.timeout", policy.timeout_s, report)
     if not 0 <= policy.max_concurrency <= limits.MAX_CONCURRENCY_MAX:

@@ -7,7 +7,7 @@ decided, and that has had no event since, is on the agenda.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from plait_server.core.definition.analysis import ERROR_HANDLE
@@ -84,11 +84,19 @@ class Beginnings:
         """Whether a node waits for capacity."""
         return node_path in self._offered
 
+    def is_withheld(self, record: NodeRecord) -> bool:
+        """Whether a node would begin, or wait for capacity, if the execution were not paused (C2)."""
+        is_decided = record in self._machine.execution.agenda.decided and _is_favorable(record)
+        return self._machine.execution.is_paused and (is_decided or record.path in self._offered)
+
     def queued_counts(self) -> Mapping[NodeState, int]:
         """Count the nodes that wait for capacity or for their level (A1), by their recorded states."""
         counts = {NodeState.IDLE: 0, NodeState.BACKING_OFF: 0, NodeState.QUEUED: 0}
         for record in self._offered.values():
             counts[record.state] += 1
+        if self._machine.execution.is_paused:
+            for record in self._machine.execution.agenda.decided:
+                counts[record.state] += _is_favorable(record)
         for scope in self._machine.execution.scopes.values():
             for level, held in scope.held.items():
                 for _, record in held:
@@ -143,10 +151,26 @@ class Beginnings:
         if not isinstance(kind, Task) or scope.is_closed:
             return
         self._offered[record.path] = record
-        offer = OfferNode(record.path, kind.type, (*scope.places_around, record.place), scope.limits)
-        self._unsent[record.path] = offer
+        offer = self._unsent[record.path] = _offer(record, kind.type)
         if self._ranked:
             heapq.heappush(self._ranked, _rank(offer))
+
+    def withhold_offers(self) -> Iterator[None]:
+        """Withdraw all offers until they are sent again, after a pause; yield after each."""
+        self._ranked.clear()
+        for record in tuple(self._offered.values()):
+            kind = record.node.kind
+            if record.path not in self._unsent and isinstance(kind, Task):
+                self._unsent[record.path] = _offer(record, kind.type)
+                self._machine.ask(WithdrawNode(record.path))
+                yield
+
+    def reconsider(self, record: NodeRecord) -> None:
+        """Let a node that has not started begin anew, because its lock has changed (C4, C10)."""
+        is_asked = record.path in self._questions
+        if (is_asked or record.path in self._offered) and not record.attempts and _is_favorable(record):
+            self._machine.forget(record)
+            self._machine.execution.agenda.decided[record] = None
 
     def send_offers(self, most: int) -> bool:
         """Ask for capacity for at most this many of the offered tasks; return whether there are more."""
@@ -192,7 +216,7 @@ class Beginnings:
         if made.payload is None:
             self._fail_expression(record, made.problem)
             return
-        if record.node.locked:
+        if record.node.locked and record.lock is None:
             self._end_locked(record, made.payload)
             return
         match record.node.kind:
@@ -227,8 +251,11 @@ class Beginnings:
     # Inside.
 
     def _run(self, record: NodeRecord) -> None:
-        node = record.node
-        if node.locked:
+        node, lock = record.node, record.lock
+        if lock is not None and lock.is_locked and not record.attempts:
+            self._end_locked(record, lock.output if lock.output is not None else NULL)
+            return
+        if lock is None and node.locked:
             if node.locked_output is None:
                 self._end_locked(record, NULL)
             elif is_inline(node.locked_output):
@@ -297,6 +324,16 @@ class Beginnings:
             node_path=record.path,
         )
         self._endings.begin_failure(record, caused_by(failure, causes), None)
+
+
+def _is_favorable(record: NodeRecord) -> bool:
+    """Return whether a node's join was decided in its favor."""
+    return record.verdict is Verdict.RUN
+
+
+def _offer(record: NodeRecord, node_type: str) -> OfferNode:
+    scope = record.scope
+    return OfferNode(record.path, node_type, (*scope.places_around, record.place), scope.limits)
 
 
 def _rank(offer: OfferNode) -> tuple[tuple[Place, ...], str]:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from plait_server.core.definition.compiled import Definition
+from plait_server.core.definition.graph import Policy
+from plait_server.core.run.events import NodeLock
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.states import AttemptOutcome, CancelStage
+from plait_server.core.run.states import AttemptOutcome, CancelStage, PauseMode
 
 
 class TimerKind(enum.Enum):
@@ -159,6 +161,30 @@ class Cancel(NamedTuple):
     message: str
 
 
+class Pause(NamedTuple):
+    """A request to pause the execution (C2)."""
+
+    mode: PauseMode
+    message: str
+
+
+class Resume(NamedTuple):
+    """A request to resume the execution (C2)."""
+
+    data: Payload
+    message: str
+
+
+class Update(NamedTuple):
+    """A change of the execution's settings (C10)."""
+
+    priority: int | None
+    """None if it stays."""
+    policy: Policy | None
+    """The new policy as a whole; None if it stays."""
+    locks: tuple[NodeLock, ...] = ()
+
+
 class Receipt(NamedTuple):
     """The cancel of an attempt advanced to its next stage."""
 
@@ -184,6 +210,9 @@ Input: TypeAlias = (
     | GraphFound
     | TimerDue
     | Cancel
+    | Pause
+    | Resume
+    | Update
     | Receipt
 )
 
@@ -273,6 +302,13 @@ class UnlimitScope(NamedTuple):
     scope_path: str
 
 
+class ChangeCapacity(NamedTuple):
+    """Change how many attempts of the execution may run at once, and its priority (C10)."""
+
+    limit: int
+    priority: int
+
+
 class RefuseGrant(NamedTuple):
     """Return the permits of a grant that came too late."""
 
@@ -310,7 +346,7 @@ class StopAttempt(NamedTuple):
     node_path: str
     attempt: int
     reason: str
-    """The reason for the worker: CANCELLED, TIMED_OUT, SIBLING_FAILED, RACE_LOST or EXECUTION_TIMEOUT."""
+    """The reason for the worker: CANCELLED, TIMED_OUT, SIBLING_FAILED, RACE_LOST, EXECUTION_TIMEOUT or PAUSED."""
 
 
 class AcknowledgeResult(NamedTuple):
@@ -349,6 +385,7 @@ Command: TypeAlias = (
     | FindGraph
     | LimitScope
     | UnlimitScope
+    | ChangeCapacity
     | OfferNode
     | WithdrawNode
     | RefuseGrant

@@ -11,9 +11,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
+from plait_server.core.definition.graph import Policy
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.states import AttemptOutcome, CancelStage, ExecutionState, NodeState, Treatment
+from plait_server.core.run.states import (
+    AttemptOutcome,
+    CancelStage,
+    ExecutionState,
+    NodeState,
+    PauseMode,
+    Treatment,
+)
 
 NO_USAGE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -35,6 +43,7 @@ class ExecutionSubmitted(NamedTuple):
     parent_span_id: str = ""
     """The id of the caller's span, 16 hexadecimal digits; empty if it sent none."""
     tracestate: str = ""
+    priority: int = 0
 
 
 class ExecutionStarted(NamedTuple):
@@ -150,6 +159,43 @@ class UsageReported(NamedTuple):
     usage: Mapping[str, str]
 
 
+class PauseRequested(NamedTuple):
+    """A pause was requested: nothing starts from here on (C2)."""
+
+    mode: PauseMode
+    message: str
+
+
+class ExecutionPaused(NamedTuple):
+    """No attempt runs any more."""
+
+
+class ExecutionResumed(NamedTuple):
+    """The execution goes on; one that had not started is queued again."""
+
+    data: Payload
+    """The variable `resume` from here on."""
+    message: str
+
+
+class NodeLock(NamedTuple):
+    """A lock that an update set or removed; it takes the place of the node's own."""
+
+    node_path: str
+    is_locked: bool
+    output: Payload | None = None
+
+
+class ExecutionUpdated(NamedTuple):
+    """The settings of the execution were changed (C10)."""
+
+    priority: int | None = None
+    """None if it stays."""
+    policy: Policy | None = None
+    """The new policy as a whole; None if it stays."""
+    locks: tuple[NodeLock, ...] = ()
+
+
 class ExecutionEnded(NamedTuple):
     """The run ended; it has no further events."""
 
@@ -158,10 +204,20 @@ class ExecutionEnded(NamedTuple):
     failure_count: int = 0
 
 
-Detail: TypeAlias = (
+ExecutionDetail: TypeAlias = (
     ExecutionSubmitted
     | ExecutionStarted
-    | AttemptStarted
+    | CancelRequested
+    | PauseRequested
+    | ExecutionPaused
+    | ExecutionResumed
+    | ExecutionUpdated
+    | ExecutionEnded
+)
+"""The details of events about the execution itself."""
+
+Detail: TypeAlias = (
+    AttemptStarted
     | AttemptExtended
     | AttemptEnded
     | NodeEnded
@@ -169,10 +225,9 @@ Detail: TypeAlias = (
     | NodeIdled
     | ScopeOpened
     | ScopeEnded
-    | CancelRequested
     | CancelReceipt
     | UsageReported
-    | ExecutionEnded
+    | ExecutionDetail
 )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import assert_never
 
@@ -20,12 +20,18 @@ from plait_server.core.run.events import (
     CancelReceipt,
     CancelRequested,
     Event,
+    ExecutionDetail,
     ExecutionEnded,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     ExecutionSubmitted,
+    ExecutionUpdated,
     NodeEnded,
     NodeIdled,
+    NodeLock,
     NodeWaiting,
+    PauseRequested,
     ScopeEnded,
     ScopeOpened,
     UsageReported,
@@ -35,11 +41,13 @@ from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.scope_branches import ScopeBranches
 from plait_server.core.run.scope_index import ScopeIndex
+from plait_server.core.run.state_digest import digest_of
 from plait_server.core.run.states import (
     AttemptOutcome,
     CancelStage,
     ExecutionState,
     NodeState,
+    PauseMode,
     Treatment,
     check_execution_transition,
 )
@@ -67,7 +75,11 @@ class Execution:
         self.totals = Totals()
         compiled = definition or compile_graph(graph, analysis)
         branches = ScopeBranches(compiled.branches)
-        self.root = Scope(compiled, agenda=self.agenda, totals=self.totals, branches=branches)
+        self.locks: dict[str, NodeLock] = {}
+        """Node path -> the lock that an update set or removed; the path may lie in a scope not opened yet (N10)."""
+        self.root = Scope(
+            compiled, agenda=self.agenda, totals=self.totals, branches=branches, locks=self.locks
+        )
         if definition is None:
             finish(self.root.fill_in_slices())
         self.scopes: dict[str, Scope] = {"": self.root}
@@ -96,6 +108,19 @@ class Execution:
         self.parent_span_id = ""
         self.tracestate = ""
         self.created_s = self.started_s = self.ended_s = 0.0
+        self.is_started = False
+        self.priority = 0
+        self.settings_sequence = 0
+        """The sequence of the newest update (C10); 0 without one."""
+        self.pause_mode = PauseMode.WAIT
+        """The mode of the newest pause."""
+        self.resume_data: Payload = NULL
+        """The data of the newest resume, the variable `resume`."""
+        self._paused_from_s: float | None = None
+        """When the present pause was requested; None if nothing is paused."""
+        self._paused_s = 0.0
+        """How long former pauses took together."""
+        self.attempts_running = 0
         self.receipts: dict[tuple[str, int], CancelStage] = {}
         """(node path, attempt) -> the stage that its cancel has reached (C1)."""
         self.open_receipts = 0
@@ -119,6 +144,21 @@ class Execution:
     def is_cancelling(self) -> bool:
         """Whether a cancel still expects receipts."""
         return self.state is ExecutionState.CANCELLING
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it has started, and is neither cancelled nor ended; it may be paused."""
+        return self.is_started and not self.is_cancelling and not self.is_ended
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may start (C2)."""
+        return self.state is not None and self.state.is_paused
+
+    def paused_total_s(self, now_s: float) -> float:
+        """Return how long it has been paused in all, the present pause included."""
+        present_s = now_s - self._paused_from_s if self._paused_from_s is not None else 0.0
+        return self._paused_s + max(0.0, present_s)
 
     @property
     def has_timed_out(self) -> bool:
@@ -182,53 +222,27 @@ class Execution:
 
     def digest(self) -> str:
         """Return a hash of the whole durable state; equal for live and replayed state after every event (A1)."""
-        whole = hashlib.sha256()
-        for part in (
-            self.state,
-            self.reason,
-            self.run,
-            self.sequence,
-            self.input,
-            self.output,
-            self.failure,
-            self.failure_count,
-            self.created_s,
-            self.started_s,
-            self.ended_s,
-            sorted(self.receipts.items()),
-            sorted(self.usage.items()),
-            self.totals.node_count,
-            sorted(self.totals.state_counts.items()),
-            self.totals.failures,
-        ):
-            whole.update(repr(part).encode())
-        for closed in self.closed.values():
-            state = closed.state, closed.failure, closed.first_sequence, closed.last_sequence
-            whole.update(repr((closed.path, *state, closed.outcomes)).encode())
-        for stopped in self.stopped.values():
-            whole.update(repr((stopped.node_path, sorted(stopped.attempt.usage.items()))).encode())
-        for scope in self.scopes.values():
-            parts = scope.path, scope.input, scope.started_s, scope.ended_as, scope.failure, scope.is_closed
-            whole.update(repr(parts).encode())
-            whole.update(repr((scope.edge_states, scope.failures, scope.treatments)).encode())
-            for record in scope.records:
-                whole.update(_fingerprint(record).encode())
-        return whole.hexdigest()
+        return digest_of(self, paused_from_s=self._paused_from_s, paused_s=self._paused_s)
 
     def _apply_to_node(self, event: Event) -> None:
         detail = event.detail
         if isinstance(detail, CancelReceipt | UsageReported):
             self._apply_late(event, detail)
             return
+        if isinstance(detail, ExecutionDetail):
+            message = f"event {event.sequence} cannot be about a node; please report this"
+            raise InvariantViolated(message)
         record = self.record(event.node_path)
         scope = record.scope
         record.sequence = scope.sequence = event.sequence
         match detail:
             case AttemptStarted():
+                self.attempts_running += 1
                 scope.apply_started(record, event.time_s, event.run, detail)
             case AttemptExtended():
                 record.attempts[-1].apply_extended(detail)
             case AttemptEnded():
+                self.attempts_running -= 1
                 state = _node_state(event)
                 scope.apply_attempt_ended(record, state, event.reason, event.time_s, detail)
                 add_usage(self.usage, detail.usage)
@@ -245,9 +259,6 @@ class Execution:
             case ScopeEnded():
                 ended = self.scopes[detail.scope_path]
                 ended.apply_scope_ended(detail)
-            case ExecutionSubmitted() | ExecutionStarted() | CancelRequested() | ExecutionEnded():
-                message = f"event {event.sequence} cannot be about a node; please report this"
-                raise InvariantViolated(message)
             case _:
                 assert_never(detail)
 
@@ -315,53 +326,76 @@ class Execution:
             self.just_closed[each.path] = each
 
     def _apply_to_execution(self, event: Event) -> None:
-        after = event.execution_state
-        if after is None:
-            message = f"event {event.sequence} is about nothing; please report this"
+        detail = event.detail
+        if not isinstance(detail, ExecutionDetail):
+            message = f"event {event.sequence} must name a node; please report this"
             raise InvariantViolated(message)
-        if self.state is not None:
-            check_execution_transition(self.state, after)
-        self.state = after
-        self.reason = event.reason
-        match event.detail:
-            case ExecutionSubmitted() as detail:
-                self.execution_id = detail.execution_id
-                self.graph_digest = detail.graph_digest
-                self.labels = detail.labels
-                self.input = detail.input
-                self.traceparent = detail.traceparent
-                self.parent_span_id = detail.parent_span_id
-                self.tracestate = detail.tracestate
-                self.created_s = event.time_s
+        after = event.execution_state
+        if after is not None:
+            if self.state is not None:
+                check_execution_transition(self.state, after)
+            self.state = after
+            self.reason = event.reason
+        match detail:
+            case ExecutionSubmitted():
+                self._apply_submitted(event.time_s, detail)
             case ExecutionStarted():
-                self.started_s = event.time_s
+                self.started_s, self.is_started = event.time_s, True
                 self.root.open_sources()
             case CancelRequested():
+                self._end_pause(event.time_s)
                 self.root.close()
                 self.agenda.clear()
-            case ExecutionEnded() as detail:
+            case PauseRequested(mode=mode):
+                self.pause_mode = mode
+                if self._paused_from_s is None:
+                    self._paused_from_s = event.time_s
+            case ExecutionPaused():
+                pass
+            case ExecutionResumed(data=data):
+                self.resume_data = data
+                self._end_pause(event.time_s)
+            case ExecutionUpdated():
+                self._apply_updated(event.sequence, detail)
+            case ExecutionEnded():
+                self._end_pause(event.time_s)
                 self.ended_s = event.time_s
                 self.output = detail.output
                 self.failure = detail.failure
                 self.failure_count = detail.failure_count
                 self.root.close()
                 self.agenda.clear()
-            case (
-                AttemptStarted()
-                | AttemptExtended()
-                | AttemptEnded()
-                | NodeEnded()
-                | NodeWaiting()
-                | NodeIdled()
-                | ScopeOpened()
-                | ScopeEnded()
-                | CancelReceipt()
-                | UsageReported()
-            ):
-                message = f"event {event.sequence} must name a node; please report this"
-                raise InvariantViolated(message)
             case _:
-                assert_never(event.detail)
+                assert_never(detail)
+
+    def _apply_submitted(self, time_s: float, detail: ExecutionSubmitted) -> None:
+        self.execution_id = detail.execution_id
+        self.graph_digest = detail.graph_digest
+        self.labels = detail.labels
+        self.input = detail.input
+        self.traceparent = detail.traceparent
+        self.parent_span_id = detail.parent_span_id
+        self.tracestate = detail.tracestate
+        self.priority = detail.priority
+        self.created_s = time_s
+
+    def _apply_updated(self, sequence: int, detail: ExecutionUpdated) -> None:
+        self.settings_sequence = sequence
+        if detail.priority is not None:
+            self.priority = detail.priority
+        if detail.policy is not None:
+            root, policy = self.root, detail.policy
+            if root.stopped_by is Treatment.UNHANDLED:
+                # A scope that a failure has stopped ends as it was stopped.
+                policy = replace(policy, on_failure=root.policy.on_failure)
+            root.policy = policy
+        for lock in detail.locks:
+            self.locks[lock.node_path] = lock
+
+    def _end_pause(self, time_s: float) -> None:
+        if self._paused_from_s is not None:
+            self._paused_s += max(0.0, time_s - self._paused_from_s)
+            self._paused_from_s = None
 
 
 def execution_in_slices(definition: Definition) -> Slices[Execution]:
@@ -390,6 +424,7 @@ def open_inside(
         branches=branches,
         path=detail.scope_path,
         parent=record,
+        locks=execution.locks,
     )
     scope.input = detail.input
     finish(scope.fill_in_slices())
@@ -401,51 +436,3 @@ def _node_state(event: Event) -> NodeState:
         message = f"event {event.sequence} names no node state; please report this"
         raise InvariantViolated(message)
     return event.node_state
-
-
-def _fingerprint(record: NodeRecord) -> str:
-    attempts = [
-        (
-            attempt.number,
-            attempt.run,
-            attempt.worker_id,
-            attempt.worker_instance_id,
-            attempt.outcome,
-            attempt.started_s,
-            attempt.ended_s,
-            attempt.queue_s,
-            attempt.retry_time_s,
-            attempt.failure,
-            sorted(attempt.usage.items()),
-            attempt.heartbeat_details,
-            attempt.deadline_s,
-            attempt.extensions,
-        )
-        for attempt in record.attempts
-    ]
-    return repr(
-        (
-            record.path,
-            record.state,
-            record.reason,
-            record.verdict,
-            record.active,
-            record.active_error,
-            record.dead,
-            record.broken,
-            record.wanted,
-            record.active_edges,
-            record.used,
-            record.lost,
-            record.input,
-            record.output,
-            record.failure,
-            record.treatment,
-            record.origin,
-            record.started_s,
-            record.ended_s,
-            record.idled_s,
-            record.due_s,
-            attempts,
-        ),
-    )

@@ -15,11 +15,8 @@ from plait_server.core.run.events import (
     AttemptExtended,
     AttemptStarted,
     CancelReceipt,
-    CancelRequested,
     Event,
-    ExecutionEnded,
-    ExecutionStarted,
-    ExecutionSubmitted,
+    ExecutionDetail,
     NodeEnded,
     NodeIdled,
     NodeWaiting,
@@ -69,6 +66,8 @@ def apply_alone(scope: Scope, event: Event) -> None:
         raise _unfit(event)
     record.sequence = scope.sequence = event.sequence
     state, detail = event.node_state, event.detail
+    if isinstance(detail, ExecutionDetail):
+        raise _unfit(event)
     match detail:
         case AttemptStarted():
             scope.apply_started(record, event.time_s, event.run, detail)
@@ -88,16 +87,7 @@ def apply_alone(scope: Scope, event: Event) -> None:
             record.attempts[event.attempt - 1].usage = detail.usage
         case ScopeEnded() | CancelReceipt():
             pass
-        case (
-            AttemptExtended()
-            | AttemptEnded()
-            | NodeEnded()
-            | UsageReported()
-            | ExecutionSubmitted()
-            | ExecutionStarted()
-            | CancelRequested()
-            | ExecutionEnded()
-        ):
+        case AttemptExtended() | AttemptEnded() | NodeEnded() | UsageReported():
             raise _unfit(event)
         case _:
             assert_never(detail)

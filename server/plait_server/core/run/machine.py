@@ -49,24 +49,28 @@ from plait_server.core.run.commands import (
     Input,
     InputMade,
     OutputMade,
+    Pause,
     Question,
     QueueTimeout,
     Receipt,
     RefuseGrant,
+    Resume,
     Start,
     StartAttempt,
     StopAttempt,
     TimerDue,
     UnlimitScope,
+    Update,
     ValueFound,
 )
+from plait_server.core.run.controls import Controls
 from plait_server.core.run.ending import Endings, NodeDetail
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     CancelReceipt,
-    CancelRequested,
     Event,
+    ExecutionDetail,
     ExecutionEnded,
     ExecutionStarted,
     UsageReported,
@@ -124,10 +128,11 @@ class Machine:
         self._beginnings = Beginnings(self, self._endings, self._scopes)
         self._attempts = Attempts(self, self._endings)
         self._timers = Timers(self, self._beginnings, self._endings, self._attempts)
+        self._controls = Controls(self, self._beginnings, self._attempts)
         self._awaits_answer = False
         """Whether the current step has asked a question."""
         self._ending: Iterator[None] | None = None
-        """The rest of a race, a sweep, a cancel or a timeout; yields once a node."""
+        """The rest of a race, a sweep, a cancel, a pause or a timeout; yields once a node."""
 
     def __repr__(self) -> str:
         return f"<Machine {self.execution!r}, {self._beginnings!r}>"
@@ -136,7 +141,7 @@ class Machine:
 
     def let_go(self) -> None:
         """Break the reference cycles with its parts; the machine cannot decide anything afterwards."""
-        del self._endings, self._scopes, self._beginnings, self._attempts, self._timers
+        del self._endings, self._scopes, self._beginnings, self._attempts, self._timers, self._controls
 
     def apply(self, event: Event) -> None:
         """Fold an event of the journal into the state (replay). After the last, call `resume`."""
@@ -169,9 +174,15 @@ class Machine:
             case TimerDue():
                 self._on_timer(what)
             case Cancel():
-                self._on_cancel(what)
+                self._ending = self._controls.on_cancel(what) or self._ending
+            case Pause():
+                self._ending = self._controls.on_pause(what) or self._ending
+            case Resume():
+                self._controls.on_resume(what)
+            case Update():
+                self._ending = self._controls.on_update(what) or self._ending
             case Receipt():
-                self._on_receipt(what)
+                self._controls.on_receipt(what)
             case _:
                 assert_never(what)
         return self._settled()
@@ -183,7 +194,7 @@ class Machine:
         """
         self._begin(now_s)
         execution = self.execution
-        if execution.state is ExecutionState.RUNNING:
+        if execution.is_under_way:
             self._commands += scope_timers(execution, execution.root, self._now_s)
         timed_out: list[Scope] = []
         for scope in execution.scopes.values():
@@ -201,8 +212,10 @@ class Machine:
             self._ending = cancel_open_nodes(self, execution.root, "", receipts=True)
         elif not execution.is_ended and execution.has_timed_out:
             self._ending = self._time_out()
-        elif execution.state is ExecutionState.RUNNING and timed_out:
+        elif execution.is_under_way and timed_out:
             self._ending = chain.from_iterable(self._scopes.time_out(scope) for scope in timed_out)
+        if execution.state is ExecutionState.PAUSING:
+            self._ending = chain(self._ending or (), self._controls.continue_pause())
         return self._settled()
 
     def note_usage(self, node_path: str, attempt: int, unit: str, amount: str) -> None:
@@ -225,6 +238,10 @@ class Machine:
     def is_offered(self, node_path: str) -> bool:
         """Whether a node waits for capacity."""
         return self._beginnings.is_offered(node_path)
+
+    def is_withheld(self, record: NodeRecord) -> bool:
+        """Whether a node would begin, or wait for capacity, if the execution were not paused (C2)."""
+        return self._beginnings.is_withheld(record)
 
     def is_held(self, record: NodeRecord) -> bool:
         """Whether a node whose join was decided in its favor waits for lower levels (R2)."""
@@ -264,7 +281,7 @@ class Machine:
         detail = self._attempts.with_heartbeat(detail, record.path, attempt)
         inner = scope.children.get(record.index)
         limited = (
-            [each.path for each in (inner, *inner.inside()) if each.graph.policy.max_concurrency]
+            [each.path for each in (inner, *inner.inside()) if each.policy.max_concurrency]
             if inner is not None and state is not None and state.is_ended
             else ()
         )
@@ -272,7 +289,8 @@ class Machine:
         self._commands += [UnlimitScope(path) for path in limited]
         if isinstance(detail, AttemptEnded) and detail.outcome in _STOPPED:
             timed_out = detail.outcome is AttemptOutcome.TIMED_OUT
-            why = "TIMED_OUT" if timed_out else reason or "CANCELLED"
+            paused = "PAUSED" if detail.outcome is AttemptOutcome.ABORTED else "CANCELLED"
+            why = "TIMED_OUT" if timed_out else reason or paused
             self._commands.append(StopAttempt(record.path, attempt, why))
 
     def emit_late(self, detail: CancelReceipt | UsageReported, node_path: str, attempt: int) -> None:
@@ -313,12 +331,8 @@ class Machine:
         self._commands = []
         self._awaits_answer = False
 
-    def _emit_execution(
-        self,
-        detail: ExecutionStarted | CancelRequested | ExecutionEnded,
-        state: ExecutionState,
-        reason: str = "",
-    ) -> None:
+    def emit_execution(self, detail: ExecutionDetail, state: ExecutionState | None, reason: str = "") -> None:
+        """Decide an event about the execution; without a state, its state stays."""
         execution = self.execution
         event = Event(
             execution.sequence + 1,
@@ -336,16 +350,17 @@ class Machine:
         self._events.append(event)
 
     def _on_start(self, what: Start | QueueTimeout) -> None:
-        if self.execution.state is not ExecutionState.QUEUED or self._ending is not None:
+        execution = self.execution
+        if execution.is_started or execution.is_ended or execution.is_cancelling or self._ending is not None:
             return
         if isinstance(what, QueueTimeout):
             self._ending = self._time_out()
-        else:
-            self._emit_execution(ExecutionStarted(), ExecutionState.RUNNING)
+        elif not execution.is_paused:
+            self.emit_execution(ExecutionStarted(), ExecutionState.RUNNING)
             self._commands += scope_timers(self.execution, self.execution.root, self._now_s)
 
     def _on_granted(self, granted: Granted) -> None:
-        if not self._beginnings.is_offered(granted.node_path):
+        if self.execution.is_paused or not self._beginnings.is_offered(granted.node_path):
             self._commands.append(RefuseGrant(granted.node_path, granted.grant))
             return
         record = self.execution.record(granted.node_path)
@@ -378,7 +393,7 @@ class Machine:
             self._commands.append(audit)
 
     def _on_output_made(self, made: OutputMade) -> None:
-        if not self._scopes.is_answer(made) or self.execution.state is not ExecutionState.RUNNING:
+        if not self._scopes.is_answer(made) or not self.execution.is_under_way:
             return
         if made.scope_path:
             self._scopes.on_output_made(made)
@@ -390,37 +405,9 @@ class Machine:
 
     def _on_timer(self, timer: TimerDue) -> None:
         scope = self._timers.on_timer(timer)
-        if scope is None or self._ending is not None or self.execution.state is not ExecutionState.RUNNING:
+        if scope is None or self._ending is not None or not self.execution.is_under_way:
             return
         self._ending = self._time_out() if scope.parent is None else self._scopes.time_out(scope)
-
-    def _on_cancel(self, cancel: Cancel) -> None:
-        execution = self.execution
-        if execution.state not in (ExecutionState.QUEUED, ExecutionState.RUNNING):
-            return
-        self._emit_execution(CancelRequested(cancel.message), ExecutionState.CANCELLING, cancel.message)
-        self._ending = cancel_open_nodes(self, execution.root, "", receipts=True)
-
-    def _on_receipt(self, receipt: Receipt) -> None:
-        execution = self.execution
-        key = (receipt.node_path, receipt.attempt)
-        if receipt.stage.is_final:
-            # Before the receipt, which may be the last thing that the end of the run waits for.
-            self._attempts.on_usage(receipt.node_path, receipt.attempt, receipt.usage)
-        before = execution.receipts.get(key)
-        if execution.is_cancelling and before is not None:
-            if before < receipt.stage:
-                detail = CancelReceipt(receipt.stage, receipt.worker_id)
-                self.emit_late(detail, receipt.node_path, receipt.attempt)
-            return
-        audit = Audit(
-            "CANCEL_RECEIPT",
-            receipt.node_path,
-            receipt.attempt,
-            receipt.worker_id,
-            f'{{"stage":"{receipt.stage.name}"}}',
-        )
-        self._commands.append(audit)
 
     # Settling.
 
@@ -430,9 +417,10 @@ class Machine:
             steps += 1
             if steps == STEPS_MAX:
                 return Decision(self._events, self._commands, is_settled=False)
-        if self._awaits_answer or self._beginnings.send_offers(STEPS_MAX):
+        if self._awaits_answer or (not self.execution.is_paused and self._beginnings.send_offers(STEPS_MAX)):
             return Decision(self._events, self._commands, is_settled=False)
         self._end_if_over()
+        self._controls.end_pausing()
         return Decision(self._events, self._commands)
 
     def _settle_step(self) -> bool:
@@ -447,11 +435,11 @@ class Machine:
         elif (scope := agenda.take_race()) is not None:
             self._ending = cancel_losers(self, scope)
         elif (scope := agenda.take_sweep()) is not None:
-            fail_fast = scope.graph.policy.on_failure is OnFailure.FAIL_FAST
+            fail_fast = scope.policy.on_failure is OnFailure.FAIL_FAST
             self._ending = sweep(self, scope, fail_fast=fail_fast)
         elif (scope := agenda.take_over()) is not None:
             self._scopes.end_if_over(scope)
-        elif (record := self._beginnings.take_next()) is not None:
+        elif not self.execution.is_paused and (record := self._beginnings.take_next()) is not None:
             self._beginnings.begin(record)
         else:
             return False
@@ -472,9 +460,9 @@ class Machine:
         if execution.is_cancelling:
             if not execution.open_receipts:
                 self._end(ExecutionState.CANCELLED, reason=execution.reason)
-        elif execution.state is ExecutionState.RUNNING:
+        elif execution.is_under_way:
             if root.stopped_by is Treatment.UNHANDLED:
-                fail_fast = root.graph.policy.on_failure is OnFailure.FAIL_FAST
+                fail_fast = root.policy.on_failure is OnFailure.FAIL_FAST
                 if fail_fast or root.running_count == 0:
                     self._end(ExecutionState.FAILED, failure=conclude(root).failure)
             elif root.open_count == 0:
@@ -494,4 +482,4 @@ class Machine:
     ) -> None:
         count = len(self.execution.totals.failures)
         reason = reason or (failure.code if failure is not None else "")
-        self._emit_execution(ExecutionEnded(output, failure, count), state, reason)
+        self.emit_execution(ExecutionEnded(output, failure, count), state, reason)

@@ -37,7 +37,7 @@ def conclude(scope: Scope) -> Outcome:
         return Outcome(ExecutionState.SUCCEEDED, None)
     failure = _named_failure(scope, broken)
     counted = succeeded + len(broken)
-    if succeeded and succeeded >= exact(scope.graph.policy.min_success_rate) * counted:
+    if succeeded and succeeded >= exact(scope.policy.min_success_rate) * counted:
         return Outcome(ExecutionState.PARTIALLY_SUCCEEDED, failure)
     return Outcome(ExecutionState.FAILED, failure)
 

@@ -11,6 +11,8 @@ over the whole execution.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from plait_server.core.definition.compiled import Definition
@@ -22,6 +24,7 @@ from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
     NodeEnded,
+    NodeLock,
     NodeWaiting,
     ScopeEnded,
 )
@@ -43,6 +46,7 @@ from plait_server.core.run.totals import Totals
 from plait_server.core.slices import Slices, batches
 
 _IN_FLIGHT: Final = (NodeState.RUNNING, NodeState.BACKING_OFF, NodeState.WAITING)
+NO_LOCKS: Final[Mapping[str, NodeLock]] = MappingProxyType({})
 _USED_UP: Final = (AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT)
 
 
@@ -131,6 +135,12 @@ class NodeRecord:
         """Its place in R4's order among the nodes of its scope."""
         return Place(-self.node.priority, -self.scope.definition.analysis.remaining[self.index], self.index)
 
+    @property
+    def lock(self) -> NodeLock | None:
+        """The lock that an update set or removed, in place of the node's own (C10); None if none did."""
+        locks = self.scope.locks
+        return locks.get(self.path) if locks else None
+
 
 class Scope:
     """One running instance of a graph."""
@@ -144,6 +154,7 @@ class Scope:
         branches: ScopeBranches,
         path: str = "",
         parent: NodeRecord | None = None,
+        locks: Mapping[str, NodeLock] = NO_LOCKS,
     ) -> None:
         """Create a scope without its nodes; `fill_in_slices` adds them.
 
@@ -154,9 +165,11 @@ class Scope:
             branches: Its branches.
             path: Empty for the execution itself; `loop[3]` for an iteration.
             parent: The node that it runs in; None for the execution, or for a scope that is rebuilt by itself.
+            locks: The locks set by updates of the execution, by node path.
         """
         self.definition = definition
         self.graph = definition.graph
+        self.policy, self.locks = definition.graph.policy, locks
         self.analysis = definition.analysis
         self.adjacency = definition.adjacency
         self.branches = branches
@@ -170,7 +183,7 @@ class Scope:
         """The paths of the limiting scopes from the outermost to this one (N1)."""
         if outer is not None and parent is not None:
             self.places_around = (*outer.places_around, parent.place)
-            self.limits = (*outer.limits, path) if self.graph.policy.max_concurrency else outer.limits
+            self.limits = (*outer.limits, path) if self.policy.max_concurrency else outer.limits
         self.agenda = agenda
         self._totals = totals
         self.input: Payload = NULL
@@ -201,9 +214,8 @@ class Scope:
         """How each failure was treated, in the order of `failures`."""
         self.open_count = len(definition.graph.nodes)
         """How many nodes have not ended."""
-        self.running_count = 0
-        self.in_flight_count = 0
-        """How many nodes run, back off or wait."""
+        self.running_count = self.in_flight_count = 0
+        """How many nodes run; how many run, back off or wait."""
         self.level_open = list(definition.level_sizes)
         self.level = 0
         """The lowest level with a node that has not ended (R2)."""
@@ -328,7 +340,8 @@ class Scope:
         self._change(record, state, reason, time_s)
         if state is NodeState.BACKING_OFF:
             record.due_s = attempt.retry_time_s = detail.retry_time_s
-        elif state is NodeState.QUEUED and not self.is_closed:
+        elif not self.is_closed and (state is NodeState.QUEUED or reason != Reason.SIBLING_FAILED):
+            # It runs again: at once, or after the pause that aborted it.
             self.agenda.decided[record] = None
 
     def apply_waiting(self, record: NodeRecord, time_s: float, detail: NodeWaiting) -> None:
@@ -414,7 +427,7 @@ class Scope:
         elif state is NodeState.SKIPPED and reason == Reason.UPSTREAM_FAILED:
             record.origin = self._earliest_breaker(record)
         record.output = self._output(record, detail)
-        if detail.treatment is Treatment.UNHANDLED and self.graph.policy.on_failure is not OnFailure.CONTINUE:
+        if detail.treatment is Treatment.UNHANDLED and self.policy.on_failure is not OnFailure.CONTINUE:
             was_stopped = self.stopped_by is Treatment.UNHANDLED
             self.stopped_by = Treatment.UNHANDLED
             self.close()

@@ -97,7 +97,7 @@ class Scopes:
         detail = ScopeOpened(record.path, given, node_count, before, graph_digest, analysis_digest)
         machine.emit(detail, record, NodeState.RUNNING)
         scope = execution.scopes[record.path]
-        if limit := scope.graph.policy.max_concurrency:
+        if limit := scope.policy.max_concurrency:
             machine.ask(LimitScope(scope.path, limit))
         for timer in (
             *scope_timers(execution, scope, machine.now_s),

@@ -22,6 +22,8 @@ class ExecutionState(enum.IntEnum):
 
     QUEUED = 1
     RUNNING = 2
+    PAUSING = 3
+    PAUSED = 4
     CANCELLING = 5
     SUCCEEDED = 32
     PARTIALLY_SUCCEEDED = 33
@@ -34,6 +36,11 @@ class ExecutionState(enum.IntEnum):
     def is_ended(self) -> bool:
         """Whether the run is over."""
         return _ENDED_FROM <= self < _QUARANTINED_FROM
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may start (C2)."""
+        return self in (ExecutionState.PAUSING, ExecutionState.PAUSED)
 
 
 class NodeState(enum.IntEnum):
@@ -66,6 +73,13 @@ class AttemptOutcome(enum.IntEnum):
     ABORTED = 5
     RETURNED = 6
     LOST = 7
+
+
+class PauseMode(enum.IntEnum):
+    """What a pause does to running attempts (C2). Values are those of plait.v1.PauseMode."""
+
+    WAIT = 1
+    ABORT = 2
 
 
 class CancelStage(enum.IntEnum):
@@ -135,11 +149,16 @@ REASONS: Final = frozenset(
 _E = ExecutionState
 _N = NodeState
 
+_FROM_RUNNING = frozenset(
+    {_E.PAUSING, _E.CANCELLING, _E.SUCCEEDED, _E.PARTIALLY_SUCCEEDED, _E.FAILED, _E.TIMED_OUT},
+)
+
 EXECUTION_TRANSITIONS: Final[dict[ExecutionState, frozenset[ExecutionState]]] = {
-    _E.QUEUED: frozenset({_E.RUNNING, _E.CANCELLING, _E.TIMED_OUT}),
-    _E.RUNNING: frozenset(
-        {_E.CANCELLING, _E.SUCCEEDED, _E.PARTIALLY_SUCCEEDED, _E.FAILED, _E.TIMED_OUT},
-    ),
+    _E.QUEUED: frozenset({_E.RUNNING, _E.PAUSING, _E.CANCELLING, _E.TIMED_OUT}),
+    _E.RUNNING: _FROM_RUNNING,
+    # PAUSING -> PAUSING: a second request stops what the first let finish.
+    _E.PAUSING: _FROM_RUNNING | {_E.PAUSED, _E.RUNNING, _E.QUEUED},
+    _E.PAUSED: _FROM_RUNNING - {_E.PAUSING} | {_E.RUNNING, _E.QUEUED},
     _E.CANCELLING: frozenset({_E.CANCELLED}),
     _E.SUCCEEDED: frozenset(),
     _E.PARTIALLY_SUCCEEDED: frozenset(),

@@ -1,4 +1,4 @@
-"""Ends nodes from outside: lost races (J1), failed siblings (E4, E7), cancels (C1), timeouts (T5, N1).
+"""Ends nodes from outside: lost races (J1), failed siblings (E4, E7), cancels (C1), pauses (C2), timeouts (T5, N1).
 
 Whatever may affect all nodes of a large graph is an iterator, which the machine advances by a bounded number of steps
 at a time. A crash in between loses nothing: the rest follows from the state, and `Machine.resume` continues with it.
@@ -80,6 +80,17 @@ def cancel_open_nodes(
             detail = CancelReceipt(CancelStage.REQUESTED, attempt.worker_id)
             machine.emit(detail, record, None, "", attempt.number)
         yield
+
+
+def abort_attempts(machine: Decider, scope: Scope) -> Iterator[None]:
+    """Abort the running attempts of a scope and of those inside; their nodes run again after the pause (C2)."""
+    for record in scope.in_flight():
+        inner = scope.children.get(record.index)
+        if inner is not None:
+            yield from abort_attempts(machine, inner)
+        elif record.is_at_worker:
+            _stop_attempt(machine, record, AttemptOutcome.ABORTED, NodeState.IDLE, "")
+            yield
 
 
 def _cancel(machine: Decider, record: NodeRecord, reason: str) -> None:

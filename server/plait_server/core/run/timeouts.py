@@ -28,6 +28,8 @@ class Timers:
         execution = self._machine.execution
         if timer.kind is TimerKind.SCOPE_TIMEOUT:
             scope = execution.scopes.get(timer.node_path)
+            if scope is execution.root and timer.number != execution.settings_sequence:
+                return None  # An update has changed the timeout.
             return scope if scope is not None and self._may_time_out(scope) else None
         record = execution.find(timer.node_path)
         if record is None:

@@ -15,11 +15,12 @@ from plait_server.core.run.states import NodeState
 
 def scope_timers(execution: Execution, scope: Scope, now_s: float) -> list[SetTimer]:
     """Return the timer of a scope's own timeout, which counts from its start (T4, N1)."""
-    timeout_s = scope.graph.policy.timeout_s
+    timeout_s = scope.policy.timeout_s
     if not timeout_s:
         return []
     started_s = scope.started_s if scope.parent is not None else execution.started_s
-    return [SetTimer(TimerKind.SCOPE_TIMEOUT, scope.path, 0, _left_s(started_s + timeout_s, now_s))]
+    number = execution.settings_sequence if scope.parent is None else 0
+    return [SetTimer(TimerKind.SCOPE_TIMEOUT, scope.path, number, _left_s(started_s + timeout_s, now_s))]
 
 
 def node_timers(execution: Execution, record: NodeRecord, now_s: float) -> list[SetTimer]:

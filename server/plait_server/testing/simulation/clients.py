@@ -137,7 +137,7 @@ class Client:
         try:
             answer = await self.again(
                 lambda: self.host.call(
-                    lambda server: server.executions.submit_graph,
+                    lambda server: server.servicers.executions.submit_graph,
                     request,
                     lose_answer=self._loses(),
                     metadata=dict(self.caller.headers),
@@ -163,7 +163,9 @@ class Client:
             other.execution_id = self.execution_id
             wanted = ExecutionExists
         try:
-            await self.again(lambda: self.host.call(lambda server: server.executions.submit_graph, other))
+            await self.again(
+                lambda: self.host.call(lambda server: server.servicers.executions.submit_graph, other)
+            )
         except PlaitError as error:
             if not isinstance(error, wanted):
                 self.fail("K3", f"{error!r}, not {wanted.__name__}")
@@ -176,7 +178,7 @@ class Client:
         request = Pb.WaitExecutionRequest(execution_id=self.execution_id, wait=wait)
         return await self.again(
             lambda: self.host.call(
-                lambda server: server.executions.wait_execution, request, lose_answer=self._loses()
+                lambda server: server.servicers.executions.wait_execution, request, lose_answer=self._loses()
             )
         )
 
@@ -212,7 +214,7 @@ class Client:
     async def _cancel_once(self, request: Pb.CancelExecutionRequest, is_aimed: bool) -> None:  # noqa: FBT001 # for start_soon
         answer = await self.again(
             lambda: self.host.call(
-                lambda server: server.executions.cancel_execution,
+                lambda server: server.servicers.controls.cancel_execution,
                 request,
                 at_once=is_aimed,
                 lose_answer=self._loses(),
@@ -240,7 +242,7 @@ class Client:
             await trio.lowlevel.checkpoint()
 
         request = insight_service_pb2.ExportTraceRequest(execution_id=self.execution_id)
-        await self.host.stream(lambda server: server.insight.export_trace, request, receive)
+        await self.host.stream(lambda server: server.servicers.insight.export_trace, request, receive)
 
     async def _inspect(self) -> None:
         """Look at the execution now and then."""
@@ -260,7 +262,7 @@ class Client:
     async def _get(self) -> None:
         request = Pb.GetExecutionRequest(execution_id=self.execution_id)
         answer = await self.again(
-            lambda: self.host.call(lambda server: server.executions.get_execution, request)
+            lambda: self.host.call(lambda server: server.servicers.executions.get_execution, request)
         )
         self.check_shown(answer.execution)
 
@@ -277,7 +279,9 @@ class Client:
                 shown.append((list(answer.nodes), len(durable.events)))
 
         request = Pb.ListNodesRequest(execution_id=self.execution_id)
-        await self.again(lambda: self.host.call(lambda s: _seen(s.executions.list_nodes, take), request))
+        await self.again(
+            lambda: self.host.call(lambda s: _seen(s.servicers.executions.list_nodes, take), request)
+        )
         durable = self.durable()
         for nodes, ended in shown if durable is not None else ():
             for node in nodes:
@@ -298,7 +302,7 @@ class Client:
         wait.FromMilliseconds(self._chance.choice((0, 2_000)))
         request = Pb.ListEventsRequest(execution_id=self.execution_id, after_sequence=after, wait=wait)
         content = await self.again(
-            lambda: self.host.call(lambda server: server.executions.list_events, request)
+            lambda: self.host.call(lambda server: server.servicers.executions.list_events, request)
         )
         answer = Pb.ListEventsResponse.FromString(content)
         self.check_events([event.SerializeToString(deterministic=True) for event in answer.events], after)
@@ -393,7 +397,7 @@ class Watcher:
                     if not self.world.healed.is_set() and self._chance.random() < 0.3:
                         scope.deadline = trio.current_time() + self._chance.random() * 5
                     await self.host.stream(
-                        lambda server: server.executions.watch_execution, request, self._receive
+                        lambda server: server.servicers.executions.watch_execution, request, self._receive
                     )
                     if not self._has_end:
                         self._client.fail("A3", "a watch ended without its final frame, and was not cut")

@@ -373,7 +373,7 @@ class Host:
         try:
             with link.server:
                 call = Call(method="Attach", peer=f"link {link.number}")
-                await server.worker_hub.attach(call, receive, send)
+                await server.servicers.worker_hub.attach(call, receive, send)
         except (SlowConsumer, WorkerIdInUse, LeaseExpired, InstanceReplaced, StreamReplaced) as error:
             # What the network and the deaths of processes may lead to, whatever the worker's session does.
             self._world.note(f"link {link.number} is ended: {error.message}")

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from plait.v1 import failure_pb2 as plait_dot_v1_dot_failure__pb2
+from plait.v1 import graph_pb2 as plait_dot_v1_dot_graph__pb2
 from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 from plait.v1 import state_pb2 as plait_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14plait/v1/event.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16plait/v1/failure.proto\x1a\x16plait/v1/payload.proto\x1a\x14plait/v1/state.proto\"\xff\x06\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x04type\x18\x03 \x01(\x0e\x32\x13.plait.v1.EventType\x12\x0b\n\x03run\x18\x04 \x01(\x05\x12\x11\n\tnode_path\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\'\n\nnode_state\x18\x08 \x01(\x0e\x32\x13.plait.v1.NodeState\x12\x31\n\x0f\x65xecution_state\x18\t \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x0e\n\x06reason\x18\n \x01(\t\x12;\n\x13\x65xecution_submitted\x18\x14 \x01(\x0b\x32\x1c.plait.v1.ExecutionSubmittedH\x00\x12\x33\n\x0f\x61ttempt_started\x18\x15 \x01(\x0b\x32\x18.plait.v1.AttemptStartedH\x00\x12/\n\rattempt_ended\x18\x16 \x01(\x0b\x32\x16.plait.v1.AttemptEndedH\x00\x12)\n\nnode_ended\x18\x17 \x01(\x0b\x32\x13.plait.v1.NodeEndedH\x00\x12-\n\x0cnode_waiting\x18\x18 \x01(\x0b\x32\x15.plait.v1.NodeWaitingH\x00\x12\x35\n\x10\x63\x61ncel_requested\x18\x19 \x01(\x0b\x32\x19.plait.v1.CancelRequestedH\x00\x12\x31\n\x0e\x63\x61ncel_receipt\x18\x1a \x01(\x0b\x32\x17.plait.v1.CancelReceiptH\x00\x12\x33\n\x0f\x65xecution_ended\x18\x1b \x01(\x0b\x32\x18.plait.v1.ExecutionEndedH\x00\x12\x31\n\x0eusage_reported\x18\x1c \x01(\x0b\x32\x17.plait.v1.UsageReportedH\x00\x12-\n\x0cscope_opened\x18\x1d \x01(\x0b\x32\x15.plait.v1.ScopeOpenedH\x00\x12+\n\x0bscope_ended\x18\x1e \x01(\x0b\x32\x14.plait.v1.ScopeEndedH\x00\x12\x35\n\x10\x61ttempt_extended\x18\" \x01(\x0b\x32\x19.plait.v1.AttemptExtendedH\x00\x42\x08\n\x06\x64\x65tail\"\xe8\x02\n\x12\x45xecutionSubmitted\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\ngraph_name\x18\x02 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x03 \x01(\t\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x38\n\x06labels\x18\x05 \x03(\x0b\x32(.plait.v1.ExecutionSubmitted.LabelsEntry\x12\x19\n\x11semantics_version\x18\x06 \x01(\x05\x12\x17\n\x0f\x61nalysis_digest\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x12\n\nnode_count\x18\t \x01(\x05\x12\x16\n\x0eparent_span_id\x18\n \x01(\t\x12\x12\n\ntracestate\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x01\n\x0e\x41ttemptStarted\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1a\n\x12worker_instance_id\x18\x02 \x01(\t\x12-\n\nqueue_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\"\xce\x03\n\x0c\x41ttemptEnded\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.plait.v1.AttemptOutcome\x12!\n\x06output\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x30\n\x05usage\x18\x04 \x03(\x0b\x32!.plait.v1.AttemptEnded.UsageEntry\x12.\n\nretry_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65\x64ges_false\x18\x06 \x01(\x0c\x12-\n\ttreatment\x18\x07 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\x12+\n\x0f\x65\x64ges_not_taken\x18\x08 \x03(\x0b\x32\x12.plait.v1.EdgeName\x12\x1d\n\x15\x65\x64ges_not_taken_count\x18\t \x01(\x05\x12,\n\x11heartbeat_details\x18\n \x01(\x0b\x32\x11.plait.v1.Payload\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x08\x45\x64geName\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\xe2\x01\n\tNodeEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x13\n\x0b\x65\x64ges_false\x18\x03 \x01(\x0c\x12-\n\ttreatment\x18\x04 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\x12+\n\x0f\x65\x64ges_not_taken\x18\x05 \x03(\x0b\x32\x12.plait.v1.EdgeName\x12\x1d\n\x15\x65\x64ges_not_taken_count\x18\x06 \x01(\x05\"]\n\x0bNodeWaiting\x12,\n\x08\x64ue_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\"!\n\x0f\x43\x61ncelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\"H\n\rCancelReceipt\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.plait.v1.CancelStage\x12\x11\n\tworker_id\x18\x02 \x01(\t\"p\n\rUsageReported\x12\x31\n\x05usage\x18\x01 \x03(\x0b\x32\".plait.v1.UsageReported.UsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0e\x45xecutionEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\"\x9f\x01\n\x0bScopeOpened\x12\x12\n\nscope_path\x18\x01 \x01(\t\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x14\n\x0cgraph_digest\x18\x03 \x01(\t\x12\x17\n\x0f\x61nalysis_digest\x18\x04 \x01(\t\x12\x12\n\nnode_count\x18\x05 \x01(\x05\x12\x17\n\x0f\x62ranches_before\x18\x06 \x01(\x05\"m\n\nScopeEnded\x12\x12\n\nscope_path\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.plait.v1.Failure\"D\n\x0f\x41ttemptExtended\x12\x31\n\rdeadline_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd7\x03\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_TYPE_EXECUTION_SUBMITTED\x10\x01\x12 \n\x1c\x45VENT_TYPE_EXECUTION_STARTED\x10\x02\x12\x1e\n\x1a\x45VENT_TYPE_ATTEMPT_STARTED\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_ATTEMPT_ENDED\x10\x04\x12\x19\n\x15\x45VENT_TYPE_NODE_ENDED\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_NODE_WAITING\x10\x06\x12\x19\n\x15\x45VENT_TYPE_NODE_IDLED\x10\x07\x12\x1f\n\x1b\x45VENT_TYPE_CANCEL_REQUESTED\x10\x08\x12\x1d\n\x19\x45VENT_TYPE_CANCEL_RECEIPT\x10\t\x12\x1e\n\x1a\x45VENT_TYPE_EXECUTION_ENDED\x10\n\x12\x1d\n\x19\x45VENT_TYPE_USAGE_REPORTED\x10\x0b\x12\x1b\n\x17\x45VENT_TYPE_SCOPE_OPENED\x10\x0c\x12\x1a\n\x16\x45VENT_TYPE_SCOPE_ENDED\x10\r\x12\x1f\n\x1b\x45VENT_TYPE_ATTEMPT_EXTENDED\x10\x12*\xb5\x01\n\x10\x46\x61ilureTreatment\x12!\n\x1d\x46\x41ILURE_TREATMENT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_HANDLED\x10\x01\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_IGNORED\x10\x02\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_TOLERATED\x10\x03\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_UNHANDLED\x10\x04*\xb7\x01\n\x0b\x43\x61ncelStage\x12\x1c\n\x18\x43\x41NCEL_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41NCEL_STAGE_REQUESTED\x10\x01\x12\x1a\n\x16\x43\x41NCEL_STAGE_DELIVERED\x10\x02\x12\x1d\n\x19\x43\x41NCEL_STAGE_ACKNOWLEDGED\x10\x03\x12\x17\n\x13\x43\x41NCEL_STAGE_EXITED\x10\x04\x12\x1a\n\x16\x43\x41NCEL_STAGE_ABANDONED\x10\x05\x42\x38\n\x0bio.plait.v1B\nEventProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14plait/v1/event.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16plait/v1/failure.proto\x1a\x14plait/v1/graph.proto\x1a\x16plait/v1/payload.proto\x1a\x14plait/v1/state.proto\"\xa6\x08\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x04type\x18\x03 \x01(\x0e\x32\x13.plait.v1.EventType\x12\x0b\n\x03run\x18\x04 \x01(\x05\x12\x11\n\tnode_path\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\'\n\nnode_state\x18\x08 \x01(\x0e\x32\x13.plait.v1.NodeState\x12\x31\n\x0f\x65xecution_state\x18\t \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\x0e\n\x06reason\x18\n \x01(\t\x12;\n\x13\x65xecution_submitted\x18\x14 \x01(\x0b\x32\x1c.plait.v1.ExecutionSubmittedH\x00\x12\x33\n\x0f\x61ttempt_started\x18\x15 \x01(\x0b\x32\x18.plait.v1.AttemptStartedH\x00\x12/\n\rattempt_ended\x18\x16 \x01(\x0b\x32\x16.plait.v1.AttemptEndedH\x00\x12)\n\nnode_ended\x18\x17 \x01(\x0b\x32\x13.plait.v1.NodeEndedH\x00\x12-\n\x0cnode_waiting\x18\x18 \x01(\x0b\x32\x15.plait.v1.NodeWaitingH\x00\x12\x35\n\x10\x63\x61ncel_requested\x18\x19 \x01(\x0b\x32\x19.plait.v1.CancelRequestedH\x00\x12\x31\n\x0e\x63\x61ncel_receipt\x18\x1a \x01(\x0b\x32\x17.plait.v1.CancelReceiptH\x00\x12\x33\n\x0f\x65xecution_ended\x18\x1b \x01(\x0b\x32\x18.plait.v1.ExecutionEndedH\x00\x12\x31\n\x0eusage_reported\x18\x1c \x01(\x0b\x32\x17.plait.v1.UsageReportedH\x00\x12-\n\x0cscope_opened\x18\x1d \x01(\x0b\x32\x15.plait.v1.ScopeOpenedH\x00\x12+\n\x0bscope_ended\x18\x1e \x01(\x0b\x32\x14.plait.v1.ScopeEndedH\x00\x12\x33\n\x0fpause_requested\x18\x1f \x01(\x0b\x32\x18.plait.v1.PauseRequestedH\x00\x12\x37\n\x11\x65xecution_resumed\x18  \x01(\x0b\x32\x1a.plait.v1.ExecutionResumedH\x00\x12\x37\n\x11\x65xecution_updated\x18! \x01(\x0b\x32\x1a.plait.v1.ExecutionUpdatedH\x00\x12\x35\n\x10\x61ttempt_extended\x18\" \x01(\x0b\x32\x19.plait.v1.AttemptExtendedH\x00\x42\x08\n\x06\x64\x65tail\"\xfa\x02\n\x12\x45xecutionSubmitted\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\ngraph_name\x18\x02 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x03 \x01(\t\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x38\n\x06labels\x18\x05 \x03(\x0b\x32(.plait.v1.ExecutionSubmitted.LabelsEntry\x12\x19\n\x11semantics_version\x18\x06 \x01(\x05\x12\x17\n\x0f\x61nalysis_digest\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x12\n\nnode_count\x18\t \x01(\x05\x12\x16\n\x0eparent_span_id\x18\n \x01(\t\x12\x12\n\ntracestate\x18\x0b \x01(\t\x12\x10\n\x08priority\x18\x0c \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x01\n\x0e\x41ttemptStarted\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x1a\n\x12worker_instance_id\x18\x02 \x01(\t\x12-\n\nqueue_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x05input\x18\x04 \x01(\x0b\x32\x11.plait.v1.Payload\"\xce\x03\n\x0c\x41ttemptEnded\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.plait.v1.AttemptOutcome\x12!\n\x06output\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x30\n\x05usage\x18\x04 \x03(\x0b\x32!.plait.v1.AttemptEnded.UsageEntry\x12.\n\nretry_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65\x64ges_false\x18\x06 \x01(\x0c\x12-\n\ttreatment\x18\x07 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\x12+\n\x0f\x65\x64ges_not_taken\x18\x08 \x03(\x0b\x32\x12.plait.v1.EdgeName\x12\x1d\n\x15\x65\x64ges_not_taken_count\x18\t \x01(\x05\x12,\n\x11heartbeat_details\x18\n \x01(\x0b\x32\x11.plait.v1.Payload\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x08\x45\x64geName\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\xe2\x01\n\tNodeEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x13\n\x0b\x65\x64ges_false\x18\x03 \x01(\x0c\x12-\n\ttreatment\x18\x04 \x01(\x0e\x32\x1a.plait.v1.FailureTreatment\x12+\n\x0f\x65\x64ges_not_taken\x18\x05 \x03(\x0b\x32\x12.plait.v1.EdgeName\x12\x1d\n\x15\x65\x64ges_not_taken_count\x18\x06 \x01(\x05\"]\n\x0bNodeWaiting\x12,\n\x08\x64ue_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\"!\n\x0f\x43\x61ncelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\"H\n\rCancelReceipt\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.plait.v1.CancelStage\x12\x11\n\tworker_id\x18\x02 \x01(\t\"p\n\rUsageReported\x12\x31\n\x05usage\x18\x01 \x03(\x0b\x32\".plait.v1.UsageReported.UsageEntry\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0e\x45xecutionEnded\x12!\n\x06output\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.plait.v1.Failure\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\"\x9f\x01\n\x0bScopeOpened\x12\x12\n\nscope_path\x18\x01 \x01(\t\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x14\n\x0cgraph_digest\x18\x03 \x01(\t\x12\x17\n\x0f\x61nalysis_digest\x18\x04 \x01(\t\x12\x12\n\nnode_count\x18\x05 \x01(\x05\x12\x17\n\x0f\x62ranches_before\x18\x06 \x01(\x05\"m\n\nScopeEnded\x12\x12\n\nscope_path\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.plait.v1.ExecutionState\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.plait.v1.Failure\"D\n\x0f\x41ttemptExtended\x12\x31\n\rdeadline_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x0ePauseRequested\x12!\n\x04mode\x18\x01 \x01(\x0e\x32\x13.plait.v1.PauseMode\x12\x0e\n\x06reason\x18\x02 \x01(\t\"C\n\x10\x45xecutionResumed\x12\x1f\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x0e\n\x06reason\x18\x02 \x01(\t\"{\n\x10\x45xecutionUpdated\x12\x15\n\x08priority\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.plait.v1.Policy\x12!\n\x05locks\x18\x03 \x03(\x0b\x32\x12.plait.v1.NodeLockB\x0b\n\t_priority*\xe6\x04\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_TYPE_EXECUTION_SUBMITTED\x10\x01\x12 \n\x1c\x45VENT_TYPE_EXECUTION_STARTED\x10\x02\x12\x1e\n\x1a\x45VENT_TYPE_ATTEMPT_STARTED\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_ATTEMPT_ENDED\x10\x04\x12\x19\n\x15\x45VENT_TYPE_NODE_ENDED\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_NODE_WAITING\x10\x06\x12\x19\n\x15\x45VENT_TYPE_NODE_IDLED\x10\x07\x12\x1f\n\x1b\x45VENT_TYPE_CANCEL_REQUESTED\x10\x08\x12\x1d\n\x19\x45VENT_TYPE_CANCEL_RECEIPT\x10\t\x12\x1e\n\x1a\x45VENT_TYPE_EXECUTION_ENDED\x10\n\x12\x1d\n\x19\x45VENT_TYPE_USAGE_REPORTED\x10\x0b\x12\x1b\n\x17\x45VENT_TYPE_SCOPE_OPENED\x10\x0c\x12\x1a\n\x16\x45VENT_TYPE_SCOPE_ENDED\x10\r\x12(\n$EVENT_TYPE_EXECUTION_PAUSE_REQUESTED\x10\x0e\x12\x1f\n\x1b\x45VENT_TYPE_EXECUTION_PAUSED\x10\x0f\x12 \n\x1c\x45VENT_TYPE_EXECUTION_RESUMED\x10\x10\x12 \n\x1c\x45VENT_TYPE_EXECUTION_UPDATED\x10\x11\x12\x1f\n\x1b\x45VENT_TYPE_ATTEMPT_EXTENDED\x10\x12*\xb5\x01\n\x10\x46\x61ilureTreatment\x12!\n\x1d\x46\x41ILURE_TREATMENT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_HANDLED\x10\x01\x12\x1d\n\x19\x46\x41ILURE_TREATMENT_IGNORED\x10\x02\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_TOLERATED\x10\x03\x12\x1f\n\x1b\x46\x41ILURE_TREATMENT_UNHANDLED\x10\x04*\xb7\x01\n\x0b\x43\x61ncelStage\x12\x1c\n\x18\x43\x41NCEL_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41NCEL_STAGE_REQUESTED\x10\x01\x12\x1a\n\x16\x43\x41NCEL_STAGE_DELIVERED\x10\x02\x12\x1d\n\x19\x43\x41NCEL_STAGE_ACKNOWLEDGED\x10\x03\x12\x17\n\x13\x43\x41NCEL_STAGE_EXITED\x10\x04\x12\x1a\n\x16\x43\x41NCEL_STAGE_ABANDONED\x10\x05*R\n\tPauseMode\x12\x1a\n\x16PAUSE_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPAUSE_MODE_WAIT\x10\x01\x12\x14\n\x10PAUSE_MODE_ABORT\x10\x02\x42\x38\n\x0bio.plait.v1B\nEventProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,44 +44,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_options = b'8\001'
   _globals['_USAGEREPORTED_USAGEENTRY']._loaded_options = None
   _globals['_USAGEREPORTED_USAGEENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTTYPE']._serialized_start=3089
-  _globals['_EVENTTYPE']._serialized_end=3560
-  _globals['_FAILURETREATMENT']._serialized_start=3563
-  _globals['_FAILURETREATMENT']._serialized_end=3744
-  _globals['_CANCELSTAGE']._serialized_start=3747
-  _globals['_CANCELSTAGE']._serialized_end=3930
-  _globals['_EVENT']._serialized_start=170
-  _globals['_EVENT']._serialized_end=1065
-  _globals['_EXECUTIONSUBMITTED']._serialized_start=1068
-  _globals['_EXECUTIONSUBMITTED']._serialized_end=1428
-  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_start=1383
-  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_end=1428
-  _globals['_ATTEMPTSTARTED']._serialized_start=1431
-  _globals['_ATTEMPTSTARTED']._serialized_end=1575
-  _globals['_ATTEMPTENDED']._serialized_start=1578
-  _globals['_ATTEMPTENDED']._serialized_end=2040
-  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_start=1996
-  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_end=2040
-  _globals['_EDGENAME']._serialized_start=2042
-  _globals['_EDGENAME']._serialized_end=2084
-  _globals['_NODEENDED']._serialized_start=2087
-  _globals['_NODEENDED']._serialized_end=2313
-  _globals['_NODEWAITING']._serialized_start=2315
-  _globals['_NODEWAITING']._serialized_end=2408
-  _globals['_CANCELREQUESTED']._serialized_start=2410
-  _globals['_CANCELREQUESTED']._serialized_end=2443
-  _globals['_CANCELRECEIPT']._serialized_start=2445
-  _globals['_CANCELRECEIPT']._serialized_end=2517
-  _globals['_USAGEREPORTED']._serialized_start=2519
-  _globals['_USAGEREPORTED']._serialized_end=2631
-  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_start=1996
-  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_end=2040
-  _globals['_EXECUTIONENDED']._serialized_start=2633
-  _globals['_EXECUTIONENDED']._serialized_end=2743
-  _globals['_SCOPEOPENED']._serialized_start=2746
-  _globals['_SCOPEOPENED']._serialized_end=2905
-  _globals['_SCOPEENDED']._serialized_start=2907
-  _globals['_SCOPEENDED']._serialized_end=3016
-  _globals['_ATTEMPTEXTENDED']._serialized_start=3018
-  _globals['_ATTEMPTEXTENDED']._serialized_end=3086
+  _globals['_EVENTTYPE']._serialized_start=3559
+  _globals['_EVENTTYPE']._serialized_end=4173
+  _globals['_FAILURETREATMENT']._serialized_start=4176
+  _globals['_FAILURETREATMENT']._serialized_end=4357
+  _globals['_CANCELSTAGE']._serialized_start=4360
+  _globals['_CANCELSTAGE']._serialized_end=4543
+  _globals['_PAUSEMODE']._serialized_start=4545
+  _globals['_PAUSEMODE']._serialized_end=4627
+  _globals['_EVENT']._serialized_start=192
+  _globals['_EVENT']._serialized_end=1254
+  _globals['_EXECUTIONSUBMITTED']._serialized_start=1257
+  _globals['_EXECUTIONSUBMITTED']._serialized_end=1635
+  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_start=1590
+  _globals['_EXECUTIONSUBMITTED_LABELSENTRY']._serialized_end=1635
+  _globals['_ATTEMPTSTARTED']._serialized_start=1638
+  _globals['_ATTEMPTSTARTED']._serialized_end=1782
+  _globals['_ATTEMPTENDED']._serialized_start=1785
+  _globals['_ATTEMPTENDED']._serialized_end=2247
+  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_start=2203
+  _globals['_ATTEMPTENDED_USAGEENTRY']._serialized_end=2247
+  _globals['_EDGENAME']._serialized_start=2249
+  _globals['_EDGENAME']._serialized_end=2291
+  _globals['_NODEENDED']._serialized_start=2294
+  _globals['_NODEENDED']._serialized_end=2520
+  _globals['_NODEWAITING']._serialized_start=2522
+  _globals['_NODEWAITING']._serialized_end=2615
+  _globals['_CANCELREQUESTED']._serialized_start=2617
+  _globals['_CANCELREQUESTED']._serialized_end=2650
+  _globals['_CANCELRECEIPT']._serialized_start=2652
+  _globals['_CANCELRECEIPT']._serialized_end=2724
+  _globals['_USAGEREPORTED']._serialized_start=2726
+  _globals['_USAGEREPORTED']._serialized_end=2838
+  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_start=2203
+  _globals['_USAGEREPORTED_USAGEENTRY']._serialized_end=2247
+  _globals['_EXECUTIONENDED']._serialized_start=2840
+  _globals['_EXECUTIONENDED']._serialized_end=2950
+  _globals['_SCOPEOPENED']._serialized_start=2953
+  _globals['_SCOPEOPENED']._serialized_end=3112
+  _globals['_SCOPEENDED']._serialized_start=3114
+  _globals['_SCOPEENDED']._serialized_end=3223
+  _globals['_ATTEMPTEXTENDED']._serialized_start=3225
+  _globals['_ATTEMPTEXTENDED']._serialized_end=3293
+  _globals['_PAUSEREQUESTED']._serialized_start=3295
+  _globals['_PAUSEREQUESTED']._serialized_end=3362
+  _globals['_EXECUTIONRESUMED']._serialized_start=3364
+  _globals['_EXECUTIONRESUMED']._serialized_end=3431
+  _globals['_EXECUTIONUPDATED']._serialized_start=3433
+  _globals['_EXECUTIONUPDATED']._serialized_end=3556
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from plait.v1 import failure_pb2 as _failure_pb2
+from plait.v1 import graph_pb2 as _graph_pb2
 from plait.v1 import payload_pb2 as _payload_pb2
 from plait.v1 import state_pb2 as _state_pb2
 from google.protobuf.internal import containers as _containers
@@ -30,6 +31,10 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_USAGE_REPORTED: _ClassVar[EventType]
     EVENT_TYPE_SCOPE_OPENED: _ClassVar[EventType]
     EVENT_TYPE_SCOPE_ENDED: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_PAUSE_REQUESTED: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_PAUSED: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_RESUMED: _ClassVar[EventType]
+    EVENT_TYPE_EXECUTION_UPDATED: _ClassVar[EventType]
     EVENT_TYPE_ATTEMPT_EXTENDED: _ClassVar[EventType]
 
 class FailureTreatment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -48,6 +53,12 @@ class CancelStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CANCEL_STAGE_ACKNOWLEDGED: _ClassVar[CancelStage]
     CANCEL_STAGE_EXITED: _ClassVar[CancelStage]
     CANCEL_STAGE_ABANDONED: _ClassVar[CancelStage]
+
+class PauseMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PAUSE_MODE_UNSPECIFIED: _ClassVar[PauseMode]
+    PAUSE_MODE_WAIT: _ClassVar[PauseMode]
+    PAUSE_MODE_ABORT: _ClassVar[PauseMode]
 EVENT_TYPE_UNSPECIFIED: EventType
 EVENT_TYPE_EXECUTION_SUBMITTED: EventType
 EVENT_TYPE_EXECUTION_STARTED: EventType
@@ -62,6 +73,10 @@ EVENT_TYPE_EXECUTION_ENDED: EventType
 EVENT_TYPE_USAGE_REPORTED: EventType
 EVENT_TYPE_SCOPE_OPENED: EventType
 EVENT_TYPE_SCOPE_ENDED: EventType
+EVENT_TYPE_EXECUTION_PAUSE_REQUESTED: EventType
+EVENT_TYPE_EXECUTION_PAUSED: EventType
+EVENT_TYPE_EXECUTION_RESUMED: EventType
+EVENT_TYPE_EXECUTION_UPDATED: EventType
 EVENT_TYPE_ATTEMPT_EXTENDED: EventType
 FAILURE_TREATMENT_UNSPECIFIED: FailureTreatment
 FAILURE_TREATMENT_HANDLED: FailureTreatment
@@ -74,9 +89,12 @@ CANCEL_STAGE_DELIVERED: CancelStage
 CANCEL_STAGE_ACKNOWLEDGED: CancelStage
 CANCEL_STAGE_EXITED: CancelStage
 CANCEL_STAGE_ABANDONED: CancelStage
+PAUSE_MODE_UNSPECIFIED: PauseMode
+PAUSE_MODE_WAIT: PauseMode
+PAUSE_MODE_ABORT: PauseMode
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported", "scope_opened", "scope_ended", "attempt_extended")
+    __slots__ = ("sequence", "time", "type", "run", "node_path", "attempt", "branch", "node_state", "execution_state", "reason", "execution_submitted", "attempt_started", "attempt_ended", "node_ended", "node_waiting", "cancel_requested", "cancel_receipt", "execution_ended", "usage_reported", "scope_opened", "scope_ended", "pause_requested", "execution_resumed", "execution_updated", "attempt_extended")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +116,9 @@ class Event(_message.Message):
     USAGE_REPORTED_FIELD_NUMBER: _ClassVar[int]
     SCOPE_OPENED_FIELD_NUMBER: _ClassVar[int]
     SCOPE_ENDED_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_UPDATED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_EXTENDED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
@@ -120,11 +141,14 @@ class Event(_message.Message):
     usage_reported: UsageReported
     scope_opened: ScopeOpened
     scope_ended: ScopeEnded
+    pause_requested: PauseRequested
+    execution_resumed: ExecutionResumed
+    execution_updated: ExecutionUpdated
     attempt_extended: AttemptExtended
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ..., scope_opened: _Optional[_Union[ScopeOpened, _Mapping]] = ..., scope_ended: _Optional[_Union[ScopeEnded, _Mapping]] = ..., attempt_extended: _Optional[_Union[AttemptExtended, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[EventType, str]] = ..., run: _Optional[int] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., node_state: _Optional[_Union[_state_pb2.NodeState, str]] = ..., execution_state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., execution_submitted: _Optional[_Union[ExecutionSubmitted, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., node_ended: _Optional[_Union[NodeEnded, _Mapping]] = ..., node_waiting: _Optional[_Union[NodeWaiting, _Mapping]] = ..., cancel_requested: _Optional[_Union[CancelRequested, _Mapping]] = ..., cancel_receipt: _Optional[_Union[CancelReceipt, _Mapping]] = ..., execution_ended: _Optional[_Union[ExecutionEnded, _Mapping]] = ..., usage_reported: _Optional[_Union[UsageReported, _Mapping]] = ..., scope_opened: _Optional[_Union[ScopeOpened, _Mapping]] = ..., scope_ended: _Optional[_Union[ScopeEnded, _Mapping]] = ..., pause_requested: _Optional[_Union[PauseRequested, _Mapping]] = ..., execution_resumed: _Optional[_Union[ExecutionResumed, _Mapping]] = ..., execution_updated: _Optional[_Union[ExecutionUpdated, _Mapping]] = ..., attempt_extended: _Optional[_Union[AttemptExtended, _Mapping]] = ...) -> None: ...
 
 class ExecutionSubmitted(_message.Message):
-    __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count", "parent_span_id", "tracestate")
+    __slots__ = ("execution_id", "graph_name", "graph_digest", "input", "labels", "semantics_version", "analysis_digest", "traceparent", "node_count", "parent_span_id", "tracestate", "priority")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +167,7 @@ class ExecutionSubmitted(_message.Message):
     NODE_COUNT_FIELD_NUMBER: _ClassVar[int]
     PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     execution_id: str
     graph_name: str
     graph_digest: str
@@ -154,7 +179,8 @@ class ExecutionSubmitted(_message.Message):
     node_count: int
     parent_span_id: str
     tracestate: str
-    def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ..., parent_span_id: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
+    priority: int
+    def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ..., parent_span_id: _Optional[str] = ..., tracestate: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class AttemptStarted(_message.Message):
     __slots__ = ("worker_id", "worker_instance_id", "queue_time", "input")
@@ -299,3 +325,29 @@ class AttemptExtended(_message.Message):
     DEADLINE_TIME_FIELD_NUMBER: _ClassVar[int]
     deadline_time: _timestamp_pb2.Timestamp
     def __init__(self, deadline_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class PauseRequested(_message.Message):
+    __slots__ = ("mode", "reason")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    mode: PauseMode
+    reason: str
+    def __init__(self, mode: _Optional[_Union[PauseMode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ExecutionResumed(_message.Message):
+    __slots__ = ("data", "reason")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    data: _payload_pb2.Payload
+    reason: str
+    def __init__(self, data: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ExecutionUpdated(_message.Message):
+    __slots__ = ("priority", "policy", "locks")
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    priority: int
+    policy: _graph_pb2.Policy
+    locks: _containers.RepeatedCompositeFieldContainer[_graph_pb2.NodeLock]
+    def __init__(self, priority: _Optional[int] = ..., policy: _Optional[_Union[_graph_pb2.Policy, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[_graph_pb2.NodeLock, _Mapping]]] = ...) -> None: ...

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from plait.v1 import event_pb2 as _event_pb2
 from plait.v1 import execution_pb2 as _execution_pb2
 from plait.v1 import graph_pb2 as _graph_pb2
@@ -14,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubmitGraphRequest(_message.Message):
-    __slots__ = ("namespace", "graph", "input", "request_id", "execution_id", "labels", "wait")
+    __slots__ = ("namespace", "graph", "input", "request_id", "execution_id", "labels", "wait", "priority")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +30,7 @@ class SubmitGraphRequest(_message.Message):
     EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     graph: _graph_pb2.Graph
     input: _payload_pb2.Payload
@@ -36,7 +38,8 @@ class SubmitGraphRequest(_message.Message):
     execution_id: str
     labels: _containers.ScalarMap[str, str]
     wait: _duration_pb2.Duration
-    def __init__(self, namespace: _Optional[str] = ..., graph: _Optional[_Union[_graph_pb2.Graph, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., request_id: _Optional[str] = ..., execution_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    priority: int
+    def __init__(self, namespace: _Optional[str] = ..., graph: _Optional[_Union[_graph_pb2.Graph, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., request_id: _Optional[str] = ..., execution_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class SubmitGraphResponse(_message.Message):
     __slots__ = ("execution",)
@@ -245,6 +248,78 @@ class CancelExecutionRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CancelExecutionResponse(_message.Message):
+    __slots__ = ("execution",)
+    EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    execution: _execution_pb2.Execution
+    def __init__(self, execution: _Optional[_Union[_execution_pb2.Execution, _Mapping]] = ...) -> None: ...
+
+class PauseExecutionRequest(_message.Message):
+    __slots__ = ("namespace", "execution_id", "mode", "reason", "request_id")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    execution_id: str
+    mode: _event_pb2.PauseMode
+    reason: str
+    request_id: str
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., mode: _Optional[_Union[_event_pb2.PauseMode, str]] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PauseExecutionResponse(_message.Message):
+    __slots__ = ("execution",)
+    EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    execution: _execution_pb2.Execution
+    def __init__(self, execution: _Optional[_Union[_execution_pb2.Execution, _Mapping]] = ...) -> None: ...
+
+class ResumeExecutionRequest(_message.Message):
+    __slots__ = ("namespace", "execution_id", "data", "reason", "request_id")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    execution_id: str
+    data: _payload_pb2.Payload
+    reason: str
+    request_id: str
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., data: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ResumeExecutionResponse(_message.Message):
+    __slots__ = ("execution",)
+    EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    execution: _execution_pb2.Execution
+    def __init__(self, execution: _Optional[_Union[_execution_pb2.Execution, _Mapping]] = ...) -> None: ...
+
+class ExecutionSettings(_message.Message):
+    __slots__ = ("priority", "policy", "locks")
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    priority: int
+    policy: _graph_pb2.Policy
+    locks: _containers.RepeatedCompositeFieldContainer[_graph_pb2.NodeLock]
+    def __init__(self, priority: _Optional[int] = ..., policy: _Optional[_Union[_graph_pb2.Policy, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[_graph_pb2.NodeLock, _Mapping]]] = ...) -> None: ...
+
+class UpdateExecutionRequest(_message.Message):
+    __slots__ = ("namespace", "execution_id", "settings", "update_mask", "etag", "request_id")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    execution_id: str
+    settings: ExecutionSettings
+    update_mask: _field_mask_pb2.FieldMask
+    etag: str
+    request_id: str
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., settings: _Optional[_Union[ExecutionSettings, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class UpdateExecutionResponse(_message.Message):
     __slots__ = ("execution",)
     EXECUTION_FIELD_NUMBER: _ClassVar[int]
     execution: _execution_pb2.Execution

@@ -90,6 +90,21 @@ class ExecutionServiceStub(object):
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.CancelExecutionRequest.SerializeToString,
                 response_deserializer=plait_dot_v1_dot_execution__service__pb2.CancelExecutionResponse.FromString,
                 _registered_method=True)
+        self.PauseExecution = channel.unary_unary(
+                '/plait.v1.ExecutionService/PauseExecution',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.PauseExecutionRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.PauseExecutionResponse.FromString,
+                _registered_method=True)
+        self.ResumeExecution = channel.unary_unary(
+                '/plait.v1.ExecutionService/ResumeExecution',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.ResumeExecutionRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.ResumeExecutionResponse.FromString,
+                _registered_method=True)
+        self.UpdateExecution = channel.unary_unary(
+                '/plait.v1.ExecutionService/UpdateExecution',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.UpdateExecutionRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.UpdateExecutionResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer(object):
@@ -183,6 +198,32 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseExecution(self, request, context):
+        """Pauses an execution and answers at once, with the state PAUSING or PAUSED: nothing starts until it is resumed.
+        Delays and the execution's timeout run on. An execution that is paused stays so. Idempotent.
+        FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeExecution(self, request, context):
+        """Resumes a paused execution. Idempotent with `request_id`.
+        FAILED_PRECONDITION: EXECUTION_NOT_PAUSED, EXECUTION_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateExecution(self, request, context):
+        """Changes the priority, the policy and the locks of an open execution. It takes effect at once, and aborts nothing.
+        Idempotent with `request_id`.
+        FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING. ABORTED: ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -235,6 +276,21 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.CancelExecution,
                     request_deserializer=plait_dot_v1_dot_execution__service__pb2.CancelExecutionRequest.FromString,
                     response_serializer=plait_dot_v1_dot_execution__service__pb2.CancelExecutionResponse.SerializeToString,
+            ),
+            'PauseExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseExecution,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.PauseExecutionRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.PauseExecutionResponse.SerializeToString,
+            ),
+            'ResumeExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeExecution,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.ResumeExecutionRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.ResumeExecutionResponse.SerializeToString,
+            ),
+            'UpdateExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateExecution,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.UpdateExecutionRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.UpdateExecutionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -513,6 +569,87 @@ class ExecutionService(object):
             '/plait.v1.ExecutionService/CancelExecution',
             plait_dot_v1_dot_execution__service__pb2.CancelExecutionRequest.SerializeToString,
             plait_dot_v1_dot_execution__service__pb2.CancelExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.v1.ExecutionService/PauseExecution',
+            plait_dot_v1_dot_execution__service__pb2.PauseExecutionRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.PauseExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.v1.ExecutionService/ResumeExecution',
+            plait_dot_v1_dot_execution__service__pb2.ResumeExecutionRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.ResumeExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.v1.ExecutionService/UpdateExecution',
+            plait_dot_v1_dot_execution__service__pb2.UpdateExecutionRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.UpdateExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,6 +79,20 @@ class ExecutionServiceStub:
     """Cancels an execution and answers at once, with the state CANCELLING; on an ended execution it answers with the
     terminal state. Idempotent.
     """
+    PauseExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.PauseExecutionRequest, _execution_service_pb2.PauseExecutionResponse]
+    """Pauses an execution and answers at once, with the state PAUSING or PAUSED: nothing starts until it is resumed.
+    Delays and the execution's timeout run on. An execution that is paused stays so. Idempotent.
+    FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING.
+    """
+    ResumeExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ResumeExecutionRequest, _execution_service_pb2.ResumeExecutionResponse]
+    """Resumes a paused execution. Idempotent with `request_id`.
+    FAILED_PRECONDITION: EXECUTION_NOT_PAUSED, EXECUTION_ENDED.
+    """
+    UpdateExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.UpdateExecutionRequest, _execution_service_pb2.UpdateExecutionResponse]
+    """Changes the priority, the policy and the locks of an open execution. It takes effect at once, and aborts nothing.
+    Idempotent with `request_id`.
+    FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING. ABORTED: ETAG_MISMATCH.
+    """
 
 @_typing.type_check_only
 class ExecutionServiceAsyncStub(ExecutionServiceStub):
@@ -130,6 +144,20 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     CancelExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.CancelExecutionRequest, _execution_service_pb2.CancelExecutionResponse]  # type: ignore[assignment]
     """Cancels an execution and answers at once, with the state CANCELLING; on an ended execution it answers with the
     terminal state. Idempotent.
+    """
+    PauseExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.PauseExecutionRequest, _execution_service_pb2.PauseExecutionResponse]  # type: ignore[assignment]
+    """Pauses an execution and answers at once, with the state PAUSING or PAUSED: nothing starts until it is resumed.
+    Delays and the execution's timeout run on. An execution that is paused stays so. Idempotent.
+    FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING.
+    """
+    ResumeExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ResumeExecutionRequest, _execution_service_pb2.ResumeExecutionResponse]  # type: ignore[assignment]
+    """Resumes a paused execution. Idempotent with `request_id`.
+    FAILED_PRECONDITION: EXECUTION_NOT_PAUSED, EXECUTION_ENDED.
+    """
+    UpdateExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.UpdateExecutionRequest, _execution_service_pb2.UpdateExecutionResponse]  # type: ignore[assignment]
+    """Changes the priority, the policy and the locks of an open execution. It takes effect at once, and aborts nothing.
+    Idempotent with `request_id`.
+    FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING. ABORTED: ETAG_MISMATCH.
     """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -239,6 +267,38 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_execution_service_pb2.CancelExecutionResponse, _abc.Awaitable[_execution_service_pb2.CancelExecutionResponse]]:
         """Cancels an execution and answers at once, with the state CANCELLING; on an ended execution it answers with the
         terminal state. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseExecution(
+        self,
+        request: _execution_service_pb2.PauseExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.PauseExecutionResponse, _abc.Awaitable[_execution_service_pb2.PauseExecutionResponse]]:
+        """Pauses an execution and answers at once, with the state PAUSING or PAUSED: nothing starts until it is resumed.
+        Delays and the execution's timeout run on. An execution that is paused stays so. Idempotent.
+        FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeExecution(
+        self,
+        request: _execution_service_pb2.ResumeExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.ResumeExecutionResponse, _abc.Awaitable[_execution_service_pb2.ResumeExecutionResponse]]:
+        """Resumes a paused execution. Idempotent with `request_id`.
+        FAILED_PRECONDITION: EXECUTION_NOT_PAUSED, EXECUTION_ENDED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateExecution(
+        self,
+        request: _execution_service_pb2.UpdateExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.UpdateExecutionResponse, _abc.Awaitable[_execution_service_pb2.UpdateExecutionResponse]]:
+        """Changes the priority, the policy and the locks of an open execution. It takes effect at once, and aborts nothing.
+        Idempotent with `request_id`.
+        FAILED_PRECONDITION: EXECUTION_ENDED, also while it is CANCELLING. ABORTED: ETAG_MISMATCH.
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -249,3 +249,13 @@ class Timeouts(_message.Message):
     node: _duration_pb2.Duration
     heartbeat: _duration_pb2.Duration
     def __init__(self, attempt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., node: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., heartbeat: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class NodeLock(_message.Message):
+    __slots__ = ("node_path", "locked", "locked_output")
+    NODE_PATH_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    node_path: str
+    locked: bool
+    locked_output: _payload_pb2.Payload
+    def __init__(self, node_path: _Optional[str] = ..., locked: bool = ..., locked_output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...

@@ -9,6 +9,8 @@ class ExecutionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXECUTION_STATE_UNSPECIFIED: _ClassVar[ExecutionState]
     EXECUTION_STATE_QUEUED: _ClassVar[ExecutionState]
     EXECUTION_STATE_RUNNING: _ClassVar[ExecutionState]
+    EXECUTION_STATE_PAUSING: _ClassVar[ExecutionState]
+    EXECUTION_STATE_PAUSED: _ClassVar[ExecutionState]
     EXECUTION_STATE_CANCELLING: _ClassVar[ExecutionState]
     EXECUTION_STATE_SUCCEEDED: _ClassVar[ExecutionState]
     EXECUTION_STATE_PARTIALLY_SUCCEEDED: _ClassVar[ExecutionState]
@@ -44,6 +46,8 @@ class AttemptOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 EXECUTION_STATE_UNSPECIFIED: ExecutionState
 EXECUTION_STATE_QUEUED: ExecutionState
 EXECUTION_STATE_RUNNING: ExecutionState
+EXECUTION_STATE_PAUSING: ExecutionState
+EXECUTION_STATE_PAUSED: ExecutionState
 EXECUTION_STATE_CANCELLING: ExecutionState
 EXECUTION_STATE_SUCCEEDED: ExecutionState
 EXECUTION_STATE_PARTIALLY_SUCCEEDED: ExecutionState

@@ -46,6 +46,7 @@ class CancelReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CANCEL_REASON_RACE_LOST: _ClassVar[CancelReason]
     CANCEL_REASON_EXECUTION_TIMEOUT: _ClassVar[CancelReason]
     CANCEL_REASON_STALE: _ClassVar[CancelReason]
+    CANCEL_REASON_PAUSED: _ClassVar[CancelReason]
 
 class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -74,6 +75,7 @@ CANCEL_REASON_SIBLING_FAILED: CancelReason
 CANCEL_REASON_RACE_LOST: CancelReason
 CANCEL_REASON_EXECUTION_TIMEOUT: CancelReason
 CANCEL_REASON_STALE: CancelReason
+CANCEL_REASON_PAUSED: CancelReason
 WORKER_STATE_UNSPECIFIED: WorkerState
 WORKER_STATE_ATTACHED: WorkerState
 WORKER_STATE_DRAINING: WorkerState
