@@ -8,7 +8,8 @@ from typing import TypedDict, get_args
 
 import pytest
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.core.run.events import Detail
 from plait_server.encoding.event_codec import decode_event
 from plait_server.ports.journal import Appended, AppendItem, ExecutionRow

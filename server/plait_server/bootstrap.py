@@ -21,7 +21,8 @@ from plait_server.adapters.access.tls_files import ServerTls, TlsFiles
 from plait_server.adapters.access.tokens import FileAuthenticator
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.offload import ProcessOffload
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_backup import serve_backups
 from plait_server.adapters.otlp.tracing import Tracing, open_tracing

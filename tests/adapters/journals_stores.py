@@ -8,7 +8,8 @@ from typing import cast
 
 import apsw
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_rows import Row
 from plait_server.adapters.journals.verification import checksum_of_setting

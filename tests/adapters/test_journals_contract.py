@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from plait_server.ports.journal import Journal
-from plait_server.testing.check_journal import CHECKS, Check, StoreUnderTest, appends, reads, scopes, settings
+from plait_server.testing.check_journal import (
+    CHECKS,
+    Check,
+    StoreUnderTest,
+    appends,
+    deletions,
+    reads,
+    scopes,
+    settings,
+)
 from tests.adapters.journals_stores import MemoryUnderTest, SqliteUnderTest
 
 
@@ -30,7 +39,7 @@ async def test_the_store_keeps_the_contract(check: Check, store: StoreUnderTest)
 def test_every_check_is_in_the_list() -> None:
     defined = [
         vars(module)[name]
-        for module in (appends, reads, scopes, settings)
+        for module in (appends, reads, scopes, settings, deletions)
         for name in vars(module)
         if name.startswith("check_")
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from plait_server.adapters.journals.memory import AppendPoint, MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import AppendPoint, MemoryStore
 from plait_server.errors import JournalUnavailable
 from plait_server.ports.journal import Appended, AppendItem, ExecutionRow
 

@@ -14,11 +14,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
+from plait_server.core.lists.listing import Listing
 from plait_server.core.run.scope_index import ScopeEntry
 from plait_server.ports.audit import ActionRecord, AuditRecord
-from plait_server.ports.journal import AppendItem, ExecutionRow, Journal, RequestRecord
+from plait_server.ports.deletions import REQUESTS_KEPT_S, DeletionBegun
+from plait_server.ports.journal import Appended, AppendItem, ExecutionRow, Journal, RequestRecord
 
 T = TypeVar("T")
 
@@ -27,12 +30,14 @@ EXECUTIONS = ("x", "y", "z")
 REQUESTS = ("r1", "r2")
 SCOPES = ("a", "a/b")
 CONTENTS = (b"", b"content", b"\x00" * 5000)
+DIGESTS = [hashlib.sha256(content).hexdigest() for content in CONTENTS]
 
 rows = st.builds(
     ExecutionRow,
     summary=st.binary(max_size=20),
     is_open=st.booleans(),
     due_time_s=st.none() | st.sampled_from((1.0, 2.5, 3.0)),
+    listing=st.builds(Listing, end_time_s=st.sampled_from((0.0, 1.0, 2.0)), labels=st.just({"a": "b"})),
 )
 records = st.builds(
     RequestRecord,
@@ -86,6 +91,8 @@ class TwoStores(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.store = MemoryStore(key=b"k" * 32)
+        self.used: dict[tuple[str, str], set[str]] = {}
+        """Namespace and id of each execution -> digests of the contents that it was given."""
         self.openings = 0
         self.open()
 
@@ -114,7 +121,10 @@ class TwoStores(RuleBasedStateMachine):
         async def append(journal: Journal) -> list[object]:
             return list(await journal.append_many(items))
 
-        self.both(append)
+        for item, result in zip(items, self.both(append), strict=True):
+            if isinstance(result, Appended):
+                used = self.used.setdefault((item.namespace, item.execution_id), set())
+                used.update(item.contents)
 
     def make(
         self,
@@ -164,6 +174,66 @@ class TwoStores(RuleBasedStateMachine):
             self.sqlite.crash()
         self.memory.crash()
         self.open()
+
+    @rule(
+        namespace=st.sampled_from(NAMESPACES),
+        name=st.sampled_from(EXECUTIONS),
+        is_corrupt=st.booleans(),
+        request=st.none() | records,
+        has_action=st.booleans(),
+    )
+    def delete(
+        self, namespace: str, name: str, is_corrupt: bool, request: RequestRecord | None, has_action: bool
+    ) -> None:
+        action = action_of(name) if has_action else None
+
+        async def delete(journal: Journal) -> object:
+            return await journal.deletions.begin(
+                namespace, name, now_s=4.0, is_corrupt=is_corrupt, action=action, request=request
+            )
+
+        if self.both(delete) == DeletionBegun():
+            del self.used[namespace, name]
+
+    @rule(
+        namespace=st.sampled_from(NAMESPACES), before_s=st.sampled_from((1.5, 3.0)), limit=st.integers(1, 2)
+    )
+    def expire(self, namespace: str, before_s: float, limit: int) -> None:
+        async def expire(journal: Journal) -> list[str]:
+            deletions = journal.deletions
+            return list(
+                await deletions.begin_expired(namespace, ended_before_s=before_s, now_s=4.0, limit=limit)
+            )
+
+        for name in self.both(expire):
+            del self.used[namespace, name]
+
+    @rule(rows_max=st.integers(1, 9), bytes_max=st.sampled_from((1, 1_000_000)))
+    def finish_deletions(self, rows_max: int, bytes_max: int) -> None:
+        """K1: afterwards exactly the contents are kept that an execution uses."""
+
+        async def finish(journal: Journal) -> list[bool]:
+            deletions = journal.deletions
+            while not await deletions.delete_some(rows_max=rows_max, bytes_max=bytes_max):
+                pass
+            return [
+                await journal.namespace(namespace).read_content(digest) is not None
+                for namespace in NAMESPACES
+                for digest in DIGESTS
+            ]
+
+        used = {(namespace, digest) for (namespace, _), digests in self.used.items() for digest in digests}
+        assert self.both(finish) == [
+            (namespace, digest) in used for namespace in NAMESPACES for digest in DIGESTS
+        ]
+
+    @rule(now_s=st.sampled_from((4.0, 5.0 + REQUESTS_KEPT_S)), before_s=st.sampled_from((0.5, 1.5)))
+    def forget(self, now_s: float, before_s: float) -> None:
+        async def forget(journal: Journal) -> None:
+            while not await journal.deletions.forget_some(now_s=now_s, actions_before_s=before_s, limit=3):
+                pass
+
+        self.both(forget)
 
     @rule(
         namespace=st.sampled_from(NAMESPACES),

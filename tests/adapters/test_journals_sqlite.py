@@ -30,7 +30,14 @@ from plait_server.errors import (
 from plait_server.ports.journal import Appended, AppendItem, ExecutionRow
 from tests.adapters.journals_stores import rows_of
 
-CHECKS_OF_STRUCTURE = {"check_store", "check_executions", "check_requests", "check_settings"}
+CHECKS_OF_STRUCTURE = {
+    "check_store",
+    "check_executions",
+    "check_requests",
+    "check_settings",
+    "check_content_uses",
+    "check_deletions",
+}
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import trio
 import trio.testing
 
 from plait.v1 import audit_service_pb2
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.api.audit import Actions, AuditServicer
 from plait_server.api.call import Call, Principal
 from plait_server.api.pages import PageTokens

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.adapters.expressions.cel import CelEvaluator
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.api import nodes as nodes_module
 from plait_server.api.audit import Actions

@@ -45,11 +45,13 @@ TABLES: Final = (
     "scope_entries",
     "settings",
     "actions",
+    "content_uses",
 )
 KEYS: Final = {
     "requests": "namespace, method, request_id",
     "scope_entries": "execution, scope_path, last_sequence",
     "settings": "namespace, name",
+    "content_uses": "content, execution",
 }
 """The keys of tables without row ids."""
 

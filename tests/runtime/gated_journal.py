@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
+from plait_server.ports.deletions import Deletions
 from plait_server.ports.journal import (
     AppendItem,
     AppendResult,
@@ -106,6 +108,10 @@ class GatedJournal:
 
     async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
         await self.inner.write_actions(actions)
+
+    @property
+    def deletions(self) -> Deletions:
+        return self.inner.deletions
 
     async def key(self) -> bytes:
         return await self.inner.key()

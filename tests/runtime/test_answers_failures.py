@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.core.limits import INLINE_BYTES_MAX
 from plait_server.core.run.states import ExecutionState
 from tests.runtime.world import NAMESPACE, Runtime, fails, hangs, returns, running

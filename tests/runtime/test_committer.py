@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.errors import JournalFull, JournalUnavailable, ShuttingDown, StoreDamaged
 from plait_server.ports.journal import Appended, AppendItem, AppendResult, ExecutionRow, SequenceConflict
 from plait_server.runtime.committer import Committer

@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.core.limits import INLINE_BYTES_MAX
 from plait_server.core.run.payload import Payload
 from plait_server.errors import EventDamaged

@@ -7,7 +7,7 @@ import gc
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.bootstrap import _collect_no_garbage_until_whole
 from plait_server.core.run.states import ExecutionState
 from plait_server.runtime.recovery import replay

@@ -8,7 +8,8 @@ from dataclasses import replace
 import trio
 from trio.testing import MockClock
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
 from plait_server.ports.journal import Claim

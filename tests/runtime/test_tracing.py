@@ -7,7 +7,7 @@ import trio
 from opentelemetry.proto.trace.v1 import trace_pb2
 from trio.testing import MockClock
 
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.core.definition.graph import Graph
 from plait_server.core.run.trace import TraceContext
 from plait_server.telemetry import span_observer

@@ -11,7 +11,7 @@ import trio
 
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.adapters.requests.reading import checked_graph
 from plait_server.core.definition.analysis import analyze, build_adjacency

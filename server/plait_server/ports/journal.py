@@ -23,7 +23,8 @@ The contract, which `plait_server.testing.check_journal` proves of every impleme
    The index by scope (`AppendItem.scope_entries`) is derived from the events: `read_scope` verifies
    each event by the checksum of the one before it, and each entry of the index by its own checksum. The journal does
    not notice that an entry is missing; the caller knows what a scope must contain. `plait store salvage` rebuilds it.
-6. Contents are kept by digest within a namespace; writing one twice is the same as once.
+6. Contents are kept by digest within a namespace; writing one twice is the same as once. An execution uses the contents
+   of its items, which are kept until the last execution that uses them is deleted (`ports/deletions`).
 7. Whatever is returned was verified against its key, so that damage never answers for another key. A damaged
    row of an execution is reported as that execution's damage: by id as `EventDamaged`, in lists and claims as a
    `DamagedRow`, in an append as `ExecutionDamaged`. It is never claimed. Damage that cannot be attributed to one
@@ -47,11 +48,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from plait_server.core.lists.listing import Listing
 from plait_server.core.run.scope_index import ScopeEntry
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
+
+if TYPE_CHECKING:
+    from plait_server.ports.deletions import Deletions
 
 CHECKSUM_BYTES: Final = 16
 
@@ -428,6 +432,11 @@ class Journal(Protocol):
             JournalFull: the disk is full; nothing was written.
             JournalUnavailable: the store failed; see rule 4.
         """
+        ...
+
+    @property
+    def deletions(self) -> Deletions:
+        """Deletes executions."""
         ...
 
     async def key(self) -> bytes:

@@ -8,15 +8,15 @@ Memory is never damaged by itself; tests of the detection of damage call `damage
 
 from __future__ import annotations
 
-import secrets
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Final
 
 from plait_server.adapters.journals.conditions import Head, find_conflict, require_small, require_well_formed
+from plait_server.adapters.journals.memory_deletions import MemoryDeletions
+from plait_server.adapters.journals.memory_store import AppendPoint, MemoryStore, StoredExecution
 from plait_server.adapters.journals.verification import (
     damaged_row,
     digest_of_listing,
@@ -26,6 +26,7 @@ from plait_server.adapters.journals.verification import (
 )
 from plait_server.errors import ExecutionNotFound, InvariantViolated, JournalUnavailable
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
+from plait_server.ports.deletions import REQUESTS_KEPT_S
 from plait_server.ports.journal import (
     SETTINGS_MAX,
     Appended,
@@ -35,7 +36,6 @@ from plait_server.ports.journal import (
     DamagedRow,
     EventPage,
     ExecutionDamaged,
-    ExecutionRow,
     JournalStatistics,
     ListedExecution,
     RequestConflict,
@@ -50,80 +50,6 @@ from plait_server.ports.journal import (
 )
 
 
-class AppendPoint(Enum):
-    """A point at which an append may be interrupted."""
-
-    BEFORE_COMMIT = "before commit"
-    """Before the append takes effect."""
-    AFTER_COMMIT = "after commit"
-    """After the append took effect, and before it returns."""
-
-
-@dataclass(slots=True)
-class _Execution:
-    namespace: str
-    execution_id: str
-    head: Head
-    row: ExecutionRow
-    events: list[bytes] = field(default_factory=list[bytes])
-    checksums: list[bytes] = field(default_factory=list[bytes])
-    audit: list[AuditRecord] = field(default_factory=list[AuditRecord])
-    scopes: dict[str, array[int]] = field(default_factory=dict[str, "array[int]"])
-    """Scope path -> sequences of its events, ascending."""
-    is_damaged: bool = False
-    """Whether its row is damaged."""
-
-    def damaged_row(self) -> DamagedRow:
-        """Return what lists show if its row is damaged."""
-        return DamagedRow(
-            namespace=self.namespace, execution_id=self.execution_id, position=self.head.position
-        )
-
-
-class MemoryStore:
-    """The data of a journal in memory.
-
-    Args:
-        key: The store's secret of 32 bytes; random unless given.
-        on_append: Called in each append, before and after it takes effect; its exceptions propagate
-            from `append_many`.
-    """
-
-    def __init__(
-        self, *, key: bytes | None = None, on_append: Callable[[AppendPoint], None] | None = None
-    ) -> None:
-        self.key = secrets.token_bytes(32) if key is None else key
-        self.on_append = on_append
-        self.generation = 0
-        self.last_change = 0
-        self.executions: dict[tuple[str, str], _Execution] = {}
-        self.requests: dict[tuple[str, str, str], RequestRecord] = {}
-        self.contents: dict[tuple[str, str], bytes] = {}
-        self.settings: dict[tuple[str, str], bytes] = {}
-        self.audit: list[tuple[str, AuditEntry]] = []
-        """Namespace and entry, in the order of their positions: 1, 2, 3."""
-
-    def __repr__(self) -> str:
-        return f"<MemoryStore of {len(self.executions)} executions, opened {self.generation} times>"
-
-    def add_entry(self, namespace: str, execution_id: str, record: ActionRecord | AuditRecord) -> None:
-        """Add an entry to the audit."""
-        position = len(self.audit) + 1
-        self.audit.append(
-            (namespace, AuditEntry(position=position, execution_id=execution_id, record=record))
-        )
-
-    def damage_event(self, namespace: str, execution_id: str, sequence: int) -> None:
-        """Flip a bit of a stored event, for tests of the detection of damage."""
-        events = self.executions[namespace, execution_id].events
-        event = events[sequence - 1]
-        events[sequence - 1] = bytes((event[0] ^ 1,)) + event[1:]
-
-    def damage_row(self, namespace: str, execution_id: str) -> None:
-        """Change an execution's row without its key, for tests of the detection of damage."""
-        self.executions[namespace, execution_id].is_damaged = True
-
-
 class MemoryJournal:
     """A `Journal` over a `MemoryStore`.
 
@@ -136,11 +62,13 @@ class MemoryJournal:
 
     def __init__(self, store: MemoryStore, *, owner: str) -> None:
         store.generation += 1
+        store.last_arrival = max(store.audit, default=0)
         self._store = store
         self._owner = owner
         self._generation = store.generation
         self._is_closed = False
         self._claimed_position = self._verified_position = 0
+        self.deletions: Final = MemoryDeletions(self)
         self._appends = self._items = self._events = self._event_bytes = 0
 
     def __repr__(self) -> str:
@@ -191,8 +119,10 @@ class MemoryJournal:
     async def verify(self, *, limit: int) -> Verification:
         """Verify the next rows of executions."""
         executions = self.require_store().executions.values()
-        stretch = list(islice(executions, self._verified_position, self._verified_position + limit))
-        self._verified_position += len(stretch)
+        left = (each for each in executions if each.head.position > self._verified_position)
+        stretch = list(islice(left, limit))
+        if stretch:
+            self._verified_position = stretch[-1].head.position
         return Verification(
             damaged=[execution.damaged_row() for execution in stretch if execution.is_damaged],
             is_done=len(stretch) < limit,
@@ -230,15 +160,15 @@ class MemoryJournal:
         """Set or remove a setting, together with its action and request record."""
         store = self.require_store()
         require_small(name, value)
-        if request is not None:
-            request_key = (namespace, request.method, request.request_id)
-            if request_key in store.requests:
-                return RequestConflict(record=store.requests[request_key])
+        request_key = (namespace, request.method, request.request_id) if request is not None else None
+        if request_key is not None and request_key in store.requests:
+            return RequestConflict(record=store.requests[request_key])
         is_new = (namespace, name) not in store.settings
         if value is not None and is_new and len(store.settings) >= SETTINGS_MAX:
             return SettingsFull()
-        if request is not None:
-            store.requests[namespace, request.method, request.request_id] = request
+        if request is not None and request_key is not None:
+            store.requests[request_key] = request
+            store.forget_times_s[request_key] = audit.time_s + REQUESTS_KEPT_S
         if value is None:
             store.settings.pop((namespace, name), None)
         else:
@@ -311,7 +241,7 @@ class MemoryJournal:
             store.add_entry(item.namespace, item.action.execution_id, item.action)
         for record in item.audit:
             execution.audit.append(record)
-            store.add_entry(item.namespace, item.execution_id, record)
+            execution.arrivals.append(store.add_entry(item.namespace, item.execution_id, record))
         for entry in item.scope_entries:
             execution.scopes.setdefault(entry.scope_path, array("q")).extend(entry.sequences)
         execution.head = head._replace(
@@ -331,19 +261,22 @@ class MemoryJournal:
             store.requests[request_key] = request
         for digest, content in item.contents.items():
             store.contents.setdefault((item.namespace, digest), content)
+            store.uses.setdefault((item.namespace, digest), {})[execution.head.position] = None
+            execution.uses[digest] = None
 
         self._items += 1
         self._events += len(item.events)
         self._event_bytes += sum(map(len, item.events))
         return Appended(last_sequence=execution.head.last_sequence)
 
-    def _make_execution(self, item: AppendItem) -> _Execution:
+    def _make_execution(self, item: AppendItem) -> StoredExecution:
         if item.row is None:
             raise InvariantViolated  # `require_well_formed` has checked it.
         executions = self._store.executions
+        self._store.last_position += 1
         identity = chain_start(item.namespace, item.execution_id)
         head = Head(
-            position=len(executions) + 1,
+            position=self._store.last_position,
             last_sequence=0,
             last_checksum=identity,
             owner_epoch=item.owner_epoch,
@@ -355,7 +288,7 @@ class MemoryJournal:
             listing_digest=b"",
             change=0,
         )
-        execution = _Execution(item.namespace, item.execution_id, head, item.row)
+        execution = StoredExecution(item.namespace, item.execution_id, head, item.row)
         executions[item.namespace, item.execution_id] = execution
         return execution
 
@@ -456,14 +389,14 @@ class MemoryNamespaceJournal:
         """List actions and audit records newest first, from below the position `before` on."""
         entries = (
             entry
-            for namespace, entry in reversed(self._journal.require_store().audit)
+            for namespace, entry in reversed(self._journal.require_store().audit.values())
             if namespace == self._namespace
             and (before is None or entry.position < before)
             and (execution_id is None or entry.execution_id == execution_id)
         )
         return list(islice(entries, limit))
 
-    def _find(self, execution_id: str) -> _Execution | None:
+    def _find(self, execution_id: str) -> StoredExecution | None:
         execution = self._journal.require_store().executions.get((self._namespace, execution_id))
         if execution is not None and (
             execution.is_damaged or execution.head.identity != chain_start(self._namespace, execution_id)
@@ -472,7 +405,7 @@ class MemoryNamespaceJournal:
         return execution
 
 
-def _claim_of(execution: _Execution) -> Claim:
+def _claim_of(execution: StoredExecution) -> Claim:
     return Claim(
         namespace=execution.namespace,
         execution_id=execution.execution_id,
@@ -482,7 +415,7 @@ def _claim_of(execution: _Execution) -> Claim:
     )
 
 
-def _listed(execution: _Execution) -> ListedExecution:
+def _listed(execution: StoredExecution) -> ListedExecution:
     return ListedExecution(
         execution_id=execution.execution_id,
         position=execution.head.position,

@@ -38,6 +38,7 @@ from plait_server.adapters.journals.conditions import Head, find_conflict, requi
 from plait_server.adapters.journals.queries import load_queries
 from plait_server.adapters.journals.sqlite_batch import Batch
 from plait_server.adapters.journals.sqlite_claims import claim_next
+from plait_server.adapters.journals.sqlite_deletions import SqliteDeletions
 from plait_server.adapters.journals.sqlite_errors import damaged, is_page_damage, translate_errors
 from plait_server.adapters.journals.sqlite_file import has_whole_structure
 from plait_server.adapters.journals.sqlite_namespace import SqliteNamespaceJournal
@@ -117,6 +118,7 @@ class SqliteJournal:
         self._files = [(file, file.stat()) for file in (path, path.with_name(path.name + "-wal"))]
         self._heads: dict[tuple[str, str], Head] = {}
         self._verifier = Verifier(connection)
+        self.deletions: Final = SqliteDeletions(self)
         self._claimed_position = 0
         self._fault: str | None = None
         self._is_closed = False
@@ -184,7 +186,7 @@ class SqliteJournal:
     async def append_many(self, items: Sequence[AppendItem]) -> Sequence[AppendResult]:
         """Make the items durable together; see the port."""
         require_well_formed(items)
-        return self._make_durable(lambda batch: self._append(items, batch))
+        return self.make_durable(lambda batch: self._append(items, batch))
 
     async def claim(self, *, limit: int) -> Sequence[Claim | DamagedRow]:
         """Claim open executions of earlier openings, oldest first."""
@@ -230,13 +232,13 @@ class SqliteJournal:
     ) -> SettingResult:
         """Set or remove a setting durably, together with its action and request record."""
         require_small(name, value)
-        return self._make_durable(
+        return self.make_durable(
             lambda batch: write_setting(self, batch, namespace, name, value, audit, request)
         )
 
     async def write_actions(self, actions: Sequence[tuple[str, ActionRecord]]) -> None:
         """Record actions that changed nothing, durably."""
-        self._make_durable(lambda batch: batch.add_actions(actions))
+        self.make_durable(lambda batch: batch.add_actions(actions))
 
     async def key(self) -> bytes:
         """Return the store's secret."""
@@ -344,9 +346,7 @@ class SqliteJournal:
             return record
         return None
 
-    # Appending.
-
-    def _make_durable(self, act: Callable[[Batch], T]) -> T:
+    def make_durable(self, act: Callable[[Batch], T]) -> T:
         """Call `act` in a transaction, which fills a batch, and write the batch."""
         result, batch = self._write(lambda: self._write_batch(act))
         if not self._has_files():
@@ -361,6 +361,8 @@ class SqliteJournal:
         if self._log_pages >= self._checkpoint_pages:
             self._checkpoint()
         return result
+
+    # Appending.
 
     def _decide(self, item: AppendItem, batch: Batch) -> AppendResult:
         """Add the item's rows to the batch, or return the conflict for which it is refused."""
@@ -399,6 +401,8 @@ class SqliteJournal:
     def _remember(self, batch: Batch) -> None:
         self._last_position, self._last_arrival = batch.last_position, batch.last_arrival
         self._last_change = batch.last_change
+        for key in batch.forgotten:
+            self._heads.pop(key, None)
         for key, head in batch.heads.items():
             if head.is_open:
                 self._heads[key] = head

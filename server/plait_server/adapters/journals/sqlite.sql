@@ -24,6 +24,14 @@ PRAGMA integrity_check(requests);
 -- Check the structure of the table, and of its indexes.
 PRAGMA integrity_check(settings);
 
+-- check_content_uses --
+-- Check the structure of the table, and of its indexes.
+PRAGMA integrity_check(content_uses);
+
+-- check_deletions --
+-- Check the structure of the table, and of its indexes.
+PRAGMA integrity_check(deletions);
+
 -- begin --
 -- Begin a writing transaction.
 BEGIN IMMEDIATE;
@@ -154,10 +162,16 @@ SELECT CAST(key_checksum AS BLOB), CAST(content AS BLOB)
 FROM contents
 WHERE namespace = :namespace AND digest = :digest;
 
+-- insert_use --
+-- Note that an execution uses a content.
+INSERT INTO content_uses (content, execution)
+SELECT rowid, :execution FROM contents WHERE namespace = :namespace AND digest = :digest
+ON CONFLICT (content, execution) DO NOTHING;
+
 -- insert_request --
 -- Record what a request id stands for.
-INSERT INTO requests (namespace, method, request_id, fingerprint, execution_id, checksum)
-VALUES (:namespace, :method, :request_id, :fingerprint, :execution_id, :checksum);
+INSERT INTO requests (namespace, method, request_id, fingerprint, execution_id, checksum, forget_time_s)
+VALUES (:namespace, :method, :request_id, :fingerprint, :execution_id, :checksum, :forget_time_s);
 
 -- find_request --
 -- Read what a request id stands for.
@@ -212,6 +226,7 @@ SELECT arrival, CAST(execution_id AS BLOB), CAST(identity AS BLOB), number, time
     CAST(node_path AS BLOB), attempt, CAST(worker_id AS BLOB), CAST(detail AS BLOB), CAST(audit.checksum AS BLOB)
 FROM audit LEFT JOIN executions ON position = execution AND executions.namespace = audit.namespace
 WHERE audit.namespace = :namespace AND arrival < :before
+    AND NOT EXISTS (SELECT 1 FROM deletions WHERE deletions.execution = audit.execution)
 ORDER BY arrival DESC
 LIMIT :limit;
 
@@ -280,6 +295,98 @@ FROM tombstones
 WHERE namespace = :namespace AND change > :after
 ORDER BY change
 LIMIT :limit;
+
+-- list_expired --
+-- Read the executions of a namespace that ended before a time, the earliest ended first.
+SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
+    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
+    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
+    CAST(checksum AS BLOB)
+FROM executions INDEXED BY executions_by_end
+WHERE namespace = :namespace AND end_time_s > 0 AND end_time_s < :before AND NOT is_open
+ORDER BY end_time_s, position
+LIMIT :limit;
+
+-- list_namespaces --
+-- Read the namespaces that have executions.
+WITH RECURSIVE each (found) AS (
+    SELECT min(namespace) FROM executions
+    UNION ALL
+    SELECT (SELECT min(namespace) FROM executions WHERE namespace > found) FROM each WHERE found IS NOT NULL
+)
+SELECT found FROM each WHERE found IS NOT NULL;
+
+-- delete_execution --
+-- Delete the row of an execution.
+DELETE FROM executions WHERE position = :position;
+
+-- delete_label --
+-- Delete a label of an execution from the index.
+DELETE FROM labels WHERE namespace = :namespace AND key = :key AND value = :value AND position = :position;
+
+-- outlive_requests --
+-- Let the records of an execution's requests be forgotten at a time.
+UPDATE requests SET forget_time_s = :forget_time_s WHERE namespace = :namespace AND execution_id = :execution_id;
+
+-- forget_requests --
+-- Delete records of requests whose time has come.
+DELETE FROM requests
+WHERE (namespace, method, request_id) IN (
+    SELECT namespace, method, request_id FROM requests WHERE forget_time_s <= :now_s LIMIT :limit
+);
+
+-- forget_actions --
+-- Delete the oldest actions, if they are from before a time.
+DELETE FROM actions
+WHERE arrival IN (SELECT arrival FROM actions WHERE arrival > 0 ORDER BY arrival LIMIT :limit) AND time_s < :before_s;
+
+-- insert_deletion --
+-- Note that an execution is to be deleted.
+INSERT INTO deletions (execution, checksum) VALUES (:execution, :checksum);
+
+-- find_deletion --
+-- Read the first execution that is to be deleted.
+SELECT execution, CAST(checksum AS BLOB) FROM deletions WHERE execution > 0 ORDER BY execution LIMIT 1;
+
+-- end_deletion --
+-- Note that nothing of an execution is left.
+DELETE FROM deletions WHERE execution = :execution;
+
+-- list_doomed_events --
+-- Read the numbers and sizes of some events of an execution.
+SELECT arrival, length(event) FROM events WHERE execution = :execution LIMIT :limit;
+
+-- delete_event --
+-- Delete an event.
+DELETE FROM events WHERE arrival = :arrival;
+
+-- delete_scope_entries --
+-- Delete some of an execution's index by scope.
+DELETE FROM scope_entries
+WHERE execution = :execution AND (scope_path, last_sequence) IN (
+    SELECT scope_path, last_sequence FROM scope_entries WHERE execution = :execution LIMIT :limit
+);
+
+-- delete_audit --
+-- Delete some audit records of an execution.
+DELETE FROM audit WHERE arrival IN (SELECT arrival FROM audit WHERE execution = :execution LIMIT :limit);
+
+-- list_uses --
+-- Read some contents that an execution uses, their sizes, and whether another execution uses them.
+SELECT used.content, length(contents.content), EXISTS (
+    SELECT 1 FROM content_uses AS other WHERE other.content = used.content AND other.execution <> :execution
+)
+FROM content_uses AS used LEFT JOIN contents ON contents.rowid = used.content
+WHERE used.execution = :execution
+LIMIT :limit;
+
+-- delete_use --
+-- Note that an execution does not use a content any more.
+DELETE FROM content_uses WHERE content = :content AND execution = :execution;
+
+-- delete_content --
+-- Delete a content.
+DELETE FROM contents WHERE rowid = :content;
 
 -- insert_tombstone --
 -- Record a deletion for watchers.

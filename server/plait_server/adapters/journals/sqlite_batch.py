@@ -65,6 +65,8 @@ class Batch:
     """For `insert_event`."""
     contents: list[Row] = field(default_factory=list[Row])
     """For `insert_content`."""
+    uses: list[Row] = field(default_factory=list[Row])
+    """For `insert_use`."""
     requests: list[Row] = field(default_factory=list[Row])
     """For `insert_request`."""
     audit: list[Row] = field(default_factory=list[Row])
@@ -73,6 +75,8 @@ class Batch:
     """For `insert_scope_entry`."""
     actions: list[Row] = field(default_factory=list[Row])
     """For `insert_action`."""
+    forgotten: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """The executions that the transaction deletes, by namespace and id."""
     event_bytes: int = 0
 
     def add(self, item: AppendItem, head: Head | None, *, owner: int) -> Appended:
@@ -170,6 +174,7 @@ class Batch:
         write("insert_label", self.labels)
         write("insert_event", self.events)
         write("insert_content", self.contents)
+        write("insert_use", self.uses)
         write("insert_request", self.requests)
         write("insert_audit", self.audit)
         write("insert_scope_entry", self.scope_entries)
@@ -200,8 +205,14 @@ class Batch:
         for namespace, action in actions:
             self.add_action(namespace, action)
 
-    def add_request(self, namespace: str, request: RequestRecord) -> None:
-        """Add the record of a request that nothing conflicts with."""
+    def add_request(self, namespace: str, request: RequestRecord, forget_time_s: float | None = None) -> None:
+        """Add the record of a request that nothing conflicts with.
+
+        Args:
+            namespace: Its namespace.
+            request: The record.
+            forget_time_s: When it may be forgotten; None if it lives as long as its execution.
+        """
         request_key = (namespace, request.method, request.request_id)
         self.records[request_key] = request
         self.requests.append(
@@ -210,6 +221,7 @@ class Batch:
                 request.fingerprint,
                 request.execution_id,
                 checksum_of_request(namespace, request),
+                forget_time_s,
             )
         )
 
@@ -218,6 +230,7 @@ class Batch:
             self.contents.append(
                 (item.namespace, digest, checksum_of_content_key(item.namespace, digest), content)
             )
+            self.uses.append((head.position, item.namespace, digest))
         if item.request is not None:
             self.add_request(item.namespace, item.request)
         if item.action is not None:

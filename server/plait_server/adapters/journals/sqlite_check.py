@@ -164,7 +164,13 @@ def _check_rows(image: Image, check: StoreCheck) -> None:
     for action in image.actions():
         if action is None:
             check.add("a record of who did what: damaged")
+    deletions, kept = image.deletions(), image.used(0)
+    for position, is_whole in deletions.items():
+        if not is_whole:
+            check.add(f"the note that execution number {position} is deleted: damaged")
     for position in range(1, image.last_position() + 1):
+        if position in deletions:
+            continue
         match image.execution(position):
             case None if image.has_trace(position):
                 check.add(f"execution number {position}: its row, or the key in it, is lost")
@@ -173,14 +179,14 @@ def _check_rows(image: Image, check: StoreCheck) -> None:
             case DamagedRow() as row:
                 check.add(f"execution {row.execution_id} of {row.namespace}: its row is damaged")
             case Stored() as stored:
-                damage = _damage_of(image, stored, digests)
+                damage = _damage_of(image, stored, digests, kept)
                 check.events += 0 if damage else stored.head.last_sequence
                 check.executions += not damage
                 if damage:
                     check.add(f"execution {stored.execution_id} of {stored.namespace}: {damage}")
 
 
-def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> str:
+def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]], kept: frozenset[str]) -> str:
     """Return what is damaged of an execution besides its row; empty if it is intact."""
     events = image.events(stored.head.position, stored.head.identity)
     if len(events) != stored.head.last_sequence or events[-1].checksum != stored.head.last_checksum:
@@ -198,11 +204,16 @@ def _damage_of(image: Image, stored: Stored, digests: set[tuple[str, str]]) -> s
     except EventDamaged as error:
         return error.message
     details = (event.detail for event in decoded)
-    needed = (
+    needed = [
         digest
         for detail in details
         if isinstance(detail, ExecutionSubmitted | ScopeOpened)
         for digest in (detail.graph_digest, detail.analysis_digest)
-    )
-    lost = next((each for each in needed if each and (stored.namespace, each) not in digests), None)
-    return f"its graph, the content {lost}, is damaged or missing" if lost else ""
+        if digest
+    ]
+    lost = next((each for each in needed if (stored.namespace, each) not in digests), None)
+    if lost:
+        return f"its graph, the content {lost}, is damaged or missing"
+    if not kept.issuperset(needed) and not (kept | image.used(stored.head.position)).issuperset(needed):
+        return "it is not noted which contents it uses; `plait store salvage` notes them"
+    return ""

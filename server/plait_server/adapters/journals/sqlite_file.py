@@ -47,6 +47,16 @@ _CACHE_KIB: Final = 32 * 1024
 _LOG_BYTES_KEPT: Final = 64 * 1024 * 1024
 
 
+_CHECKS_OF_STRUCTURE: Final = (
+    "check_store",
+    "check_executions",
+    "check_requests",
+    "check_settings",
+    "check_content_uses",
+    "check_deletions",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
     """The facts that an opening reads when it becomes the owner."""
@@ -182,13 +192,10 @@ def has_whole_structure(connection: apsw.Connection, path: Path) -> bool:
     try:
         # After the first access, which turns the checksums on.
         connection.pragma("checksum_verification", 0)
-        found = [
-            fetch(connection, queries[name])
-            for name in ("check_store", "check_executions", "check_requests", "check_settings")
-        ]
+        found = [fetch(connection, queries[name]) for name in _CHECKS_OF_STRUCTURE]
     except (apsw.Error, UnicodeDecodeError):
         return False
-    if found != [[("ok",)]] * 4:
+    if found != [[("ok",)]] * len(_CHECKS_OF_STRUCTURE):
         return False
     logger.error(
         "a page of the store %s is damaged; the server goes on, because its structure is intact, and affected "

@@ -30,6 +30,7 @@ from plait_server.adapters.journals.sqlite_rows import (
 )
 from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
+    checksum_of_deletion,
     verify_audit,
     verify_content,
 )
@@ -152,6 +153,19 @@ class Image:
             sequences = sequences_of([tuple(entry)], stored.head.identity, stored.execution_id, scope_path)
             found.setdefault(scope_path, []).extend(sequences)
         return found
+
+    def deletions(self) -> Mapping[int, bool]:
+        """Return which executions were deleted, and whether the note of that is intact."""
+        return {
+            position: checksum == checksum_of_deletion(position)
+            for position, checksum in self._fetch("list_deletions")
+            if isinstance(position, int)
+        }
+
+    def used(self, position: int) -> frozenset[str]:
+        """Return the digests of the contents that an execution uses; those of 0 are kept whoever uses them."""
+        rows = self._fetch("list_used", position)
+        return frozenset(digest.decode(errors="replace") for (digest,) in rows if isinstance(digest, bytes))
 
     def arrivals(self, stored: Stored) -> list[int]:
         """Return where the audit records of an execution stand in the lists; fewer than it has if one is damaged."""

@@ -50,6 +50,21 @@ SELECT namespace, method, request_id, CAST(fingerprint AS BLOB), execution_id, C
 FROM requests
 ORDER BY namespace DESC, method DESC, request_id DESC;
 
+-- list_deletions --
+-- Read which executions were deleted.
+SELECT execution, CAST(checksum AS BLOB) FROM deletions ORDER BY execution;
+
+-- list_used --
+-- Read the digests of the contents that an execution uses.
+SELECT CAST(digest AS BLOB)
+FROM content_uses JOIN contents ON contents.rowid = content_uses.content
+WHERE execution = :execution;
+
+-- insert_lost_uses --
+-- Keep the contents that no execution is known to use.
+INSERT INTO content_uses (content, execution)
+SELECT rowid, 0 FROM contents WHERE NOT EXISTS (SELECT 1 FROM content_uses WHERE content_uses.content = contents.rowid);
+
 -- list_arrivals --
 -- Read where the audit records of an execution stand in the lists.
 SELECT number, arrival, CAST(namespace AS BLOB) FROM audit WHERE execution = :execution ORDER BY number;

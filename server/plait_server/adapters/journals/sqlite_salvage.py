@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -52,6 +54,7 @@ from plait_server.encoding.execution_codec import summarize
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
 from plait_server.errors import EventDamaged
 from plait_server.ports.audit import AuditRecord
+from plait_server.ports.deletions import REQUESTS_KEPT_S
 from plait_server.ports.journal import ExecutionRow, chain_start
 
 EPOCH_JUMP: Final = 1_000_000
@@ -60,6 +63,10 @@ EPOCH_JUMP: Final = 1_000_000
 # The header of a database: the journal mode, and the number of pages.
 _JOURNAL_MODE_OFFSET: Final = 18
 _PAGE_COUNT_OFFSET: Final = 28
+
+
+# A text of 64 characters, with its length before it.
+_DIGEST: Final = re.compile(rb"@([0-9a-f]{64})")
 
 
 @dataclass(slots=True)
@@ -159,13 +166,15 @@ class _Writer:
     def __init__(self, image: Image, connection: apsw.Connection, salvage: Salvage) -> None:
         self._image = image
         self._connection = connection
-        self._queries = load_queries("sqlite.sql")
+        self._queries = {**load_queries("sqlite.sql"), **load_queries("sqlite_image.sql")}
         self._salvage = salvage
         self._numbers: dict[tuple[str, str], int] = {}
         """Namespace and digest -> number of the content."""
         self._arrivals: set[int] = {0}
         """The numbers of the actions and audit records that were saved."""
         self._changes = 0
+        self._saved: set[tuple[str, str]] = set()
+        """Namespace and id of the executions that were saved."""
 
     def write(self) -> None:
         """Write everything, in the caller's transaction."""
@@ -178,6 +187,16 @@ class _Writer:
             self._insert(
                 "insert_content", namespace, digest, checksum_of_content_key(namespace, digest), whole
             )
+        self._write_settings_and_actions()
+        namespaces = sorted({namespace for namespace, _ in self._numbers})
+        deletions = self._image.deletions()
+        for position in range(1, self._image.last_position() + 1):
+            if not deletions.get(position, False):
+                self._save(position, namespaces)
+        self._insert("insert_lost_uses")
+        self._write_requests()
+
+    def _write_requests(self) -> None:
         for record in self._image.requests():
             if record is None:
                 self._salvage.lost.append("the record of a request: damaged")
@@ -185,11 +204,9 @@ class _Writer:
             namespace, request = record
             checksum = checksum_of_request(namespace, request)
             words = (request.method, request.request_id, request.fingerprint, request.execution_id)
-            self._insert("insert_request", namespace, *words, checksum)
-        self._write_settings_and_actions()
-        namespaces = sorted({namespace for namespace, _ in self._numbers})
-        for position in range(1, self._image.last_position() + 1):
-            self._save(position, namespaces)
+            is_saved = (namespace, request.execution_id) in self._saved
+            forget_time_s = None if is_saved else time.time() + REQUESTS_KEPT_S
+            self._insert("insert_request", namespace, *words, checksum, forget_time_s)
 
     def _write_settings_and_actions(self) -> None:
         for setting in self._image.settings():
@@ -323,8 +340,12 @@ class _Writer:
         )
         for label in stored.row.listing.labels.items():
             self._insert("insert_label", stored.namespace, *label, head.position)
+        self._saved.add((stored.namespace, stored.execution_id))
         for event in events:
             self._insert("insert_event", head.position, *event)
+            for digest in map(bytes.decode, _DIGEST.findall(event.event)):
+                if (stored.namespace, digest) in self._numbers:
+                    self._insert("insert_use", head.position, stored.namespace, digest)
         arrivals = self._image.arrivals(stored)
         for number, record in enumerate(audit, start=1):
             arrival = arrivals[number - 1] if number <= len(arrivals) else 0

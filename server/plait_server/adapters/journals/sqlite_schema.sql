@@ -86,16 +86,19 @@ CREATE TABLE events (
 
 CREATE UNIQUE INDEX events_of_execution ON events (execution, sequence);
 
--- What mutations with a request id answered.
+-- What mutations with a request id answered. `forget_time_s` is set when what they made is deleted.
 CREATE TABLE requests (
     namespace TEXT NOT NULL,
     method TEXT NOT NULL,
     request_id TEXT NOT NULL,
     fingerprint BLOB NOT NULL,
     execution_id TEXT NOT NULL,
-    checksum BLOB NOT NULL,
+    checksum BLOB NOT NULL, forget_time_s REAL,
     PRIMARY KEY (namespace, method, request_id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX requests_of_execution ON requests (namespace, execution_id);
+CREATE INDEX requests_to_forget ON requests (forget_time_s) WHERE forget_time_s IS NOT NULL;
 
 -- Graphs and payloads that are kept once by digest.
 CREATE TABLE contents (
@@ -163,3 +166,18 @@ CREATE TABLE actions (
 -- Lists: `arrival` follows by itself.
 CREATE INDEX actions_listed ON actions (namespace);
 CREATE INDEX actions_of_execution ON actions (namespace, execution_id);
+
+-- Which executions use which contents. A content without a use is deleted together with the last execution that used it.
+CREATE TABLE content_uses (
+    content INTEGER NOT NULL,        -- `contents.rowid`, which only VACUUM would change; no store is ever vacuumed.
+    execution INTEGER NOT NULL,      -- `executions.position`; 0 for the contents of stores from before there were uses.
+    PRIMARY KEY (content, execution)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX content_uses_of_execution ON content_uses (execution);
+
+-- Executions that were deleted, and of which there may still be something in the other tables.
+CREATE TABLE deletions (
+    execution INTEGER PRIMARY KEY,   -- `executions.position`
+    checksum BLOB NOT NULL
+) STRICT;

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from plait_server.adapters.journals.sqlite_rows import setting_of
 from plait_server.adapters.journals.verification import checksum_of_setting
 from plait_server.ports.audit import ActionRecord
+from plait_server.ports.deletions import REQUESTS_KEPT_S
 from plait_server.ports.journal import (
     SETTINGS_MAX,
     RequestConflict,
@@ -53,6 +54,6 @@ def write_setting(
     else:
         journal.execute("write_setting", namespace, name, value, checksum_of_setting(namespace, name, value))
     if request is not None:
-        batch.add_request(namespace, request)
+        batch.add_request(namespace, request, audit.time_s + REQUESTS_KEPT_S)
     batch.add_action(namespace, audit)
     return SettingWritten()

@@ -111,6 +111,16 @@ def checksum_of_setting(namespace: str, name: str, value: bytes) -> bytes:
     return checksum_of_words(b"plait setting", (namespace, name, value.hex()))
 
 
+def checksum_of_tombstone(namespace: str, execution_id: str, change: int, time_s: float) -> bytes:
+    """Return the checksum of the tombstone of an execution."""
+    return checksum_of_words(b"plait tombstone", (namespace, execution_id, str(change), time_s.hex()))
+
+
+def checksum_of_deletion(position: int) -> bytes:
+    """Return the checksum of a deletion, which must not delete another execution than was meant."""
+    return checksum_of_words(b"plait deletion", (str(position),))
+
+
 def checksum_of_content_key(namespace: str, digest: str) -> bytes:
     """Return the checksum that binds a content to its namespace; its digest covers the bytes."""
     return checksum_of_words(b"plait content", (namespace, digest))

@@ -13,7 +13,7 @@ Prior art: trio's `testing.check_one_way_stream`.
 from collections.abc import Sequence
 from typing import Final
 
-from plait_server.testing.check_journal import appends, reads, scopes, settings
+from plait_server.testing.check_journal import appends, deletions, reads, scopes, settings
 from plait_server.testing.check_journal.store import Check, StoreUnderTest
 
 __all__ = ["CHECKS", "Check", "StoreUnderTest"]
@@ -57,6 +57,14 @@ CHECKS: Final[Sequence[Check]] = (
     settings.check_actions_are_listed_newest_first,
     settings.check_a_refused_item_records_no_action,
     settings.check_the_audit_is_of_its_namespace,
+    deletions.check_a_deleted_execution_is_gone,
+    deletions.check_only_ended_and_corrupt_executions_are_deleted,
+    deletions.check_a_deletion_goes_on_after_a_crash,
+    deletions.check_contents_are_kept_while_they_are_used,
+    deletions.check_expired_executions_are_deleted_earliest_first,
+    deletions.check_a_deletion_s_request_is_recorded,
+    deletions.check_request_records_outlive_what_they_made,
+    deletions.check_old_actions_are_forgotten,
 )
 """Every check, in the order of the rules. Rule 4 is about faults that a store must be made to have: those
 need tests of the store's own."""

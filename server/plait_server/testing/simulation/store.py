@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 import trio
 
-from plait_server.adapters.journals.memory import MemoryJournal, MemoryStore
+from plait_server.adapters.journals.memory import MemoryJournal
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.core.definition.compiled import compile_graph
 from plait_server.core.definition.graph import Graph
@@ -26,6 +27,7 @@ from plait_server.encoding.event_codec import decode_event
 from plait_server.encoding.graph_codec import analysis_from_bytes, graph_from_bytes
 from plait_server.errors import JournalFull, JournalUnavailable, PlaitError
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
+from plait_server.ports.deletions import Deletions
 from plait_server.ports.journal import (
     Appended,
     AppendItem,
@@ -312,6 +314,11 @@ class TappedJournal:
         self.come_to(BreakPoint.BEFORE_APPEND)
         await self._inner.write_actions(actions)
         self.come_to(BreakPoint.AFTER_APPEND)
+
+    @property
+    def deletions(self) -> Deletions:
+        """Deletes executions."""
+        return self._inner.deletions
 
     async def key(self) -> bytes:
         """Return the store's secret."""
