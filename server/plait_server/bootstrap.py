@@ -52,10 +52,12 @@ from plait_server.ports.observer import Observer, Retelling
 from plait_server.ports.sampler import FollowCaller, Sampler
 from plait_server.ports.seams import Seams
 from plait_server.ports.span_sender import SpanLimits
+from plait_server.runtime.admission import Admission
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
+from plait_server.runtime.namespace_registry import NamespaceRegistry
 from plait_server.runtime.refused_calls import RefusedCalls
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
@@ -176,19 +178,7 @@ async def assemble(platform: Platform) -> Server:
         ping_s=config.ping_s,
         grace_s=config.grace_s,
     )
-    environment = Environment(
-        journal=platform.journal,
-        workers=workers,
-        evaluator=platform.evaluator,
-        offload=platform.offload,
-        graph_requests=platform.graph_requests,
-        seams=platform.seams,
-        observer=platform.observer,
-        sampler=platform.sampler,
-        retelling=platform.retelling,
-        allocator=allocator,
-        committer=committer,
-    )
+    environment = _environment(platform, allocator, committer, workers)
     supervisor = Supervisor(environment)
     workers.deliver = supervisor.deliver
     workers.is_current = supervisor.is_current
@@ -233,6 +223,27 @@ def _servicers(
         audit=AuditServicer(journal, page_tokens),
         worker_hub=WorkerHubServicer(workers, page_tokens),
         system=SystemServicer(facts),
+    )
+
+
+def _environment(
+    platform: Platform, allocator: Allocator, committer: Committer, workers: AttachedWorkers
+) -> Environment:
+    namespaces = NamespaceRegistry(platform.config.namespace_settings)
+    return Environment(
+        journal=platform.journal,
+        workers=workers,
+        evaluator=platform.evaluator,
+        offload=platform.offload,
+        graph_requests=platform.graph_requests,
+        seams=platform.seams,
+        observer=platform.observer,
+        sampler=platform.sampler,
+        retelling=platform.retelling,
+        allocator=allocator,
+        committer=committer,
+        namespaces=namespaces,
+        admission=Admission(namespaces),
     )
 
 

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeAlias
 
-from plait_server.configuration.options import Range
+from plait_server.configuration.options import ForAll, Range
+from plait_server.core.limits import DURATION_S_MAX
+from plait_server.core.namespace_settings import (
+    QUEUE_MAX_MAX,
+    RUNNING_MAX_MAX,
+    WEIGHT_MAX,
+    NamespaceSettings,
+    QueueOrder,
+)
 from plait_server.errors import InsecureAddress, InvalidAddress, InvalidTlsFiles
 
 MEMORY_STORE = ":memory:"
@@ -36,6 +44,7 @@ OTHER_VARIABLES: Final = (
 """Variables that begin with `PLAIT_` and are no options of the server."""
 
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+QueueOrderName: TypeAlias = Literal["FIFO", "LIFO", "PRIORITY"]
 LogFormat: TypeAlias = Literal["auto", "console", "json"]
 
 
@@ -45,6 +54,36 @@ class TypeOptions:
 
     max_concurrency: Annotated[int | None, Range(1, 1_000_000)] = None
     """Attempts at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceOptions:
+    """The settings of a namespace."""
+
+    running_max: Annotated[int | None, Range(1, RUNNING_MAX_MAX)] = None
+    """Executions that run at once; 1,000 if nothing is given."""
+    queue_max: Annotated[int | None, Range(0, QUEUE_MAX_MAX)] = None
+    """Executions that wait to begin; 100,000 if nothing is given."""
+    order: QueueOrderName | None = None
+    """Which of those that wait begins first; FIFO if nothing is given."""
+    queue_timeout_s: Annotated[float | None, Range(0, DURATION_S_MAX)] = None
+    """Seconds from the submission in which an execution has to begin; 0, or nothing, is no limit."""
+    weight: Annotated[int | None, Range(1, WEIGHT_MAX)] = None
+    """The share of the turns in which namespaces get permits; 1 if nothing is given."""
+    retention_s: Annotated[float | None, Range(1, DURATION_S_MAX)] = None
+    """Seconds for which an ended execution is kept; 7 days if nothing is given."""
+
+    @property
+    def settings(self) -> NamespaceSettings:
+        """The settings as values of the core."""
+        return NamespaceSettings(
+            running_max=self.running_max,
+            queue_max=self.queue_max,
+            order=QueueOrder[self.order] if self.order is not None else None,
+            queue_timeout_s=self.queue_timeout_s,
+            weight=self.weight,
+            retention_s=self.retention_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +114,10 @@ class ServerConfig:
     """Attempts at once, over all executions."""
     types: Mapping[str, TypeOptions] = field(default_factory=dict[str, TypeOptions])
     """The limits of a node type."""
+    namespaces: Annotated[Mapping[str, NamespaceOptions], ForAll()] = field(
+        default_factory=dict[str, NamespaceOptions]
+    )
+    """The settings of a namespace, or of all with the name `*`, which those of single namespaces win over."""
     ping_s: Annotated[float, Range(0.1, 3_600)] = 5.0
     """Seconds between pings to workers; a lease is three of them."""
     grace_s: Annotated[float, Range(0, 86_400)] = 10.0
@@ -87,6 +130,11 @@ class ServerConfig:
     """The least severe level of what is logged to stderr."""
     log_format: LogFormat = "auto"
     """The format of the log: lines for people or JSON; `auto` is the console on a terminal and JSON elsewhere."""
+
+    @property
+    def namespace_settings(self) -> Mapping[str, NamespaceSettings]:
+        """The settings by namespace; those of all by the name `*`."""
+        return {name: options.settings for name, options in self.namespaces.items()}
 
     @property
     def type_limits(self) -> Mapping[str, int]:

@@ -114,6 +114,12 @@ class SequenceOutOfRange(CallerError):
     """The sequence lies beyond the newest event. Resume after one that was received."""
 
 
+class QueueFull(CallerError):
+    """The queue of the namespace is full, and nothing was accepted. Try again later."""
+
+    retry_after_s = 5.0
+
+
 class ProtocolVersionUnsupported(CallerError):
     """The worker speaks another protocol version. Upgrade the older side."""
 

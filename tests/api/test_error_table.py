@@ -37,7 +37,12 @@ def details_of(status: status_pb2.Status) -> dict[str, Message]:
     """Unpack the details, by the name of their type; each type stands there once."""
     found: dict[str, Message] = {}
     for detail in status.details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.RetryInfo,
+            error_details_pb2.QuotaFailure,
+        ):
             message = kind()
             if detail.Is(kind.DESCRIPTOR):
                 detail.Unpack(message)
@@ -146,3 +151,19 @@ def test_of_many_violations_each_field_is_named_and_short_texts_stay_whole() -> 
     texts = [each.description for each in bad.field_violations]
     assert texts[:15] == [each.message for each in violations[:15]]
     assert texts[-1].endswith("m…")
+
+
+def test_a_full_queue_says_whose_it_is_when_to_retry_and_what_to_change() -> None:
+    """Q3: a full queue is RESOURCE_EXHAUSTED with retry advice."""
+    status = status_of(errors.QueueFull("full", namespace="shop", queue_max=5))
+    assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    details = details_of(status)
+    retry, quota = details["RetryInfo"], details["QuotaFailure"]
+    assert isinstance(retry, error_details_pb2.RetryInfo)
+    assert isinstance(quota, error_details_pb2.QuotaFailure)
+    assert retry.retry_delay.seconds > 0
+    violation = quota.violations[0]
+    assert (violation.subject, violation.description) == (
+        "namespace:shop",
+        "queue_max is 5; UpdateNamespace changes it",
+    )

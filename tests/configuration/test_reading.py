@@ -10,6 +10,7 @@ from plait_server.config import OTHER_VARIABLES, ServerConfig, TypeOptions
 from plait_server.configuration.example import example_of
 from plait_server.configuration.options import options_of
 from plait_server.configuration.reading import FILE_BYTES_MAX, Reading
+from plait_server.core.namespace_settings import NamespaceSettings, QueueOrder
 
 
 def reading() -> Reading:
@@ -57,6 +58,29 @@ def test_entries_of_a_table_come_from_all_sources() -> None:
     limits = {name: options.max_concurrency for name, options in read_types(read).items()}
     assert limits == {"gpu.render": 1, "draft": 3, "other": 6, "a.b": 5}
     assert sources(read)["types.gpu.render.max_concurrency"] == "plait.toml, line 2"
+
+
+def test_settings_of_namespaces_may_be_given_for_all() -> None:
+    read = reading()
+    read.read_file(
+        "plait.toml",
+        b"""\
+[namespaces."*"]
+running_max = 50
+order = "priority"
+[namespaces.shop]
+queue_timeout_s = 60
+""",
+    )
+    read.read_flags({"namespaces": ["*.running_max=60", "shop.weight=3"]})
+    assert problems(read) == []
+    settings = ServerConfig(**read.values()).namespace_settings  # type: ignore[arg-type]
+    assert settings == {
+        "*": NamespaceSettings(running_max=60, order=QueueOrder.PRIORITY),
+        "shop": NamespaceSettings(queue_timeout_s=60.0, weight=3),
+    }
+    read.read_flags({"namespaces": ["a b.weight=1"]})
+    assert problems(read)[0].endswith("is no name; it must match [A-Za-z0-9_.-]{1,128}, or be * for all")
 
 
 def read_types(read: Reading) -> dict[str, TypeOptions]:

@@ -194,7 +194,7 @@ async def test_those_who_watch_a_sleeper_learn_that_it_woke(autojump_clock: Mock
         await fall_asleep(runtime)
         with trio.fail_after(1):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(runtime.supervisor.wait_begun)
+                nursery.start_soon(runtime.supervisor.wait_moved, NAMESPACE, "x")
                 await wait_all_tasks_blocked()
                 await runtime.cancel()
 

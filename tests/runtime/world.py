@@ -16,6 +16,7 @@ from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.adapters.requests.reading import checked_graph
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.graph import Graph
+from plait_server.core.namespace_settings import NamespaceSettings
 from plait_server.core.run.commands import AttemptResult, Disposition
 from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
@@ -31,10 +32,12 @@ from plait_server.ports.journal import RequestRecord
 from plait_server.ports.sampler import FollowCaller
 from plait_server.ports.workers import Assignment, AttemptKey, AttemptListener
 from plait_server.runtime import controls
+from plait_server.runtime.admission import Admission
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
 from plait_server.runtime.intake import Submission
+from plait_server.runtime.namespace_registry import ALL, NONE_GIVEN, NamespaceRegistry
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.observers import Observers
@@ -230,6 +233,7 @@ class Runtime:
         seams: Seams,
         offload: Offload,
         spans: SpanObserver | None,
+        settings: NamespaceSettings,
     ) -> None:
         self.store = store
         self.gate = Gate()
@@ -240,6 +244,8 @@ class Runtime:
         self.spans = spans
         self.allocator = Allocator(server_limit=1_000, type_limits={})
         self.committer = Committer(self.journal)
+        self.namespaces = NamespaceRegistry({ALL: settings})
+        self.admission = Admission(self.namespaces)
         evaluator = CelEvaluator()
         self.environment = Environment(
             journal=self.journal,
@@ -253,6 +259,8 @@ class Runtime:
             retelling=spans,
             allocator=self.allocator,
             committer=self.committer,
+            namespaces=self.namespaces,
+            admission=self.admission,
         )
         self.supervisor = Supervisor(self.environment)
         self.scope = trio.CancelScope()
@@ -336,10 +344,16 @@ async def running(
     slots: int = 100,
     reads_yield: bool = False,
     spans: SpanObserver | None = None,
+    settings: NamespaceSettings = NONE_GIVEN,
 ) -> AsyncGenerator[Runtime]:
     """Run a runtime with a worker of type `t`; it ends with the block, or by `crash`."""
     runtime = Runtime(
-        store or MemoryStore(), ScriptedWorkers(scripts), seams or Seams(), offload or InlineOffload(), spans
+        store or MemoryStore(),
+        ScriptedWorkers(scripts),
+        seams or Seams(),
+        offload or InlineOffload(),
+        spans,
+        settings,
     )
     runtime.gate.reads_yield = reads_yield
     if slots:

@@ -105,7 +105,7 @@ def is_found(count: int, *checks: str, first: int = 1) -> bool:
 def test_a_wrong_row_of_the_edge_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Effect(EdgeState.DEAD, EdgeState.DEAD, EdgeState.DEAD, asks_plain=False)
     monkeypatch.setitem(edges.EFFECTS, EdgeRow.UPSTREAM_FAILED, wrong)
-    assert is_found(20, "5, 6")
+    assert is_found(40, "5, 6")
 
 
 def test_a_wrong_quorum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

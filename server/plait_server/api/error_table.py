@@ -51,6 +51,7 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.EtagMismatch: Row(_C.ABORTED, "ETAG_MISMATCH"),
     errors.InvalidPageToken: Row(_C.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
     errors.SequenceOutOfRange: Row(_C.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE"),
+    errors.QueueFull: Row(_C.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.ProtocolVersionUnsupported: Row(_C.FAILED_PRECONDITION, "PROTOCOL_VERSION"),
     errors.ProtocolViolation: Row(_C.INVALID_ARGUMENT, "PROTOCOL_VIOLATION"),
     errors.WorkerIdInUse: Row(_C.ALREADY_EXISTS, "WORKER_ID_IN_USE"),
@@ -104,6 +105,8 @@ def status_of(error: errors.PlaitError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_s * 1000))
         _attach(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, errors.QueueFull):
+        _attach(status, _quota_failure(error))
     if isinstance(error, errors.InvalidRequest):
         room = STATUS_BYTES_MAX - status.ByteSize() - _BAD_REQUEST_OVERHEAD
         violations = [
@@ -112,6 +115,13 @@ def status_of(error: errors.PlaitError) -> status_pb2.Status:
         ]
         _attach(status, error_details_pb2.BadRequest(field_violations=violations))
     return status
+
+
+def _quota_failure(error: errors.QueueFull) -> error_details_pb2.QuotaFailure:
+    description = f"queue_max is {error.fields.get('queue_max', 'reached')}; UpdateNamespace changes it"
+    subject = f"namespace:{error.fields.get('namespace', '')}"
+    violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=description)
+    return error_details_pb2.QuotaFailure(violations=[violation])
 
 
 def _fit(violations: Sequence[errors.FieldViolation], room: int) -> list[tuple[errors.FieldViolation, str]]:

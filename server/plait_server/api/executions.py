@@ -116,7 +116,7 @@ class ExecutionServicer:
             )
         )
         view = await self._view_at_end(namespace, execution.execution_id, wait_s)
-        return Pb.SubmitGraphResponse(execution=describe(namespace, view.execution, view.queued_counts()))
+        return Pb.SubmitGraphResponse(execution=_shown(namespace, view))
 
     async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
         """Return one execution."""
@@ -127,7 +127,7 @@ class ExecutionServicer:
             view = await self._supervisor.view(namespace, execution_id)
         except EventDamaged as error:
             return Pb.GetExecutionResponse(execution=describe_corrupt(namespace, execution_id, error.message))
-        execution = describe(namespace, view.execution, view.queued_counts())
+        execution = _shown(namespace, view)
         late_usage.show_execution(execution)
         return Pb.GetExecutionResponse(execution=execution)
 
@@ -212,7 +212,7 @@ class ExecutionServicer:
         )
         checks.finish()
         view = await self._view_at_end(namespace, execution_id, wait_s)
-        return Pb.WaitExecutionResponse(execution=describe(namespace, view.execution, view.queued_counts()))
+        return Pb.WaitExecutionResponse(execution=_shown(namespace, view))
 
     async def list_events(self, request: Pb.ListEventsRequest, call: Call) -> bytes:
         """List the events of an execution by sequence; return an encoded ListEventsResponse of the stored bytes."""
@@ -230,7 +230,7 @@ class ExecutionServicer:
         view = await self._view_after(namespace, execution_id, request.after_sequence)
         with trio.move_on_after(wait_s):
             while view.execution.sequence <= request.after_sequence and not view.execution.is_ended:
-                await self._wait_changed(view)
+                await self._wait_changed(namespace, view)
                 view = await self._supervisor.view(namespace, execution_id)
         view = await self._supervisor.view(namespace, execution_id)
         # Before `_read` awaits, because later decisions of the execution may not be durable yet (A2).
@@ -297,16 +297,16 @@ class ExecutionServicer:
         """Return an execution at its end, or when the wait is over."""
         with trio.move_on_after(wait_s):
             while not (view := await self._supervisor.view(namespace, execution_id)).execution.is_ended:
-                await self._wait_changed(view)
+                await self._wait_changed(namespace, view)
         # Again, because its decisions since the last check may not be durable.
         return await self._supervisor.view(namespace, execution_id)
 
-    async def _wait_changed(self, view: View) -> None:
+    async def _wait_changed(self, namespace: str, view: View) -> None:
         """Wait for a change of an execution; the caller bounds the wait."""
         if view.feed is not None:
             await view.feed.wait_changed()
         else:
-            await self._supervisor.wait_begun()
+            await self._supervisor.wait_moved(namespace, view.execution.execution_id)
 
     async def _read(self, namespace: str, view: View, after: int, events_max: int) -> Sequence[bytes]:
         events = view.feed.read(after) if view.feed is not None else None
@@ -339,6 +339,12 @@ class ExecutionServicer:
                     await send_in_time(send, Pb.WatchExecutionResponse(end=end))
                     return
             with trio.move_on_after(HEARTBEAT_S) as waited:
-                await self._wait_changed(view)
+                await self._wait_changed(namespace, view)
             if waited.cancelled_caught:
                 await send_in_time(send, Pb.WatchExecutionResponse(heartbeat=Pb.Heartbeat(sequence=after)))
+
+
+def _shown(namespace: str, view: View) -> execution_pb2.Execution:
+    execution = describe(namespace, view.execution, view.queued_counts())
+    execution.reason = view.queue_text or execution.reason
+    return execution

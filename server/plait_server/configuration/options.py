@@ -5,7 +5,8 @@ A configuration is a frozen dataclass. Each of its fields is an option:
 - `bool`, `int`, `float`, `str` or a `Literal` of texts, alone or with `| None`, and with a `Range` in `Annotated`
   where its values are bounded; an empty text is no value for `str | None`;
 - `Mapping[str, D]`, a table of entries by name: `D` is a dataclass of options, each with a default. In the file it is
-  `[types."gpu.render"]`, in flags and variables `gpu.render.max_concurrency=4`.
+  `[types."gpu.render"]`, in flags and variables `gpu.render.max_concurrency=4`. Annotated with `ForAll`, it may have an
+  entry named `*` for all.
 
 The string under a field describes it. So a new field is an option of the file, a variable and a flag, and stands in the
 example, without further code.
@@ -45,6 +46,11 @@ class Range:
     """The least."""
     max: float
     """The greatest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForAll:
+    """Marks a table in which the name `*` stands for all."""
 
 
 class Kind(enum.Enum):
@@ -174,6 +180,8 @@ class OptionTable:
     """The dataclass of an entry."""
     options: tuple[Option, ...]
     """The options of an entry."""
+    has_all: bool = False
+    """Whether `*` is a name, which stands for all."""
 
 
 Declared: TypeAlias = Option | OptionTable
@@ -212,9 +220,11 @@ def _default_of(each: dataclasses.Field[object]) -> object:
 
 def _declared(name: str, hint: object, default: object, text: str) -> Declared:
     bounds: Range | None = None
+    has_all = False
     if get_origin(hint) is typing.Annotated:
         hint, *marks = get_args(hint)
         bounds = next((mark for mark in marks if isinstance(mark, Range)), None)
+        has_all = any(isinstance(mark, ForAll) for mark in marks)
     if get_origin(hint) in {types.UnionType, typing.Union}:
         hint = next(each for each in get_args(hint) if each is not types.NoneType)
     if get_origin(hint) is Literal:
@@ -224,7 +234,8 @@ def _declared(name: str, hint: object, default: object, text: str) -> Declared:
         _, entry = get_args(hint)
         options = options_of(entry)
         if all(isinstance(option, Option) for option in options):
-            return OptionTable(name=name, text=text, make=entry, options=cast("tuple[Option, ...]", options))
+            chosen = cast("tuple[Option, ...]", options)
+            return OptionTable(name=name, text=text, make=entry, options=chosen, has_all=has_all)
     if hint not in _KINDS:
         raise TypeError(f"the option {name} has a type that no option can have: {hint}")
     return Option(name=name, kind=_KINDS[hint], default=cast("Value", default), text=text, range=bounds)

@@ -218,9 +218,10 @@ class Reading:
                     self._unknown(source, last, declared.options, f"an entry of {declared.name}")
 
     def _check_name(self, source: str, table: OptionTable, name: str) -> bool:
-        if _NAME.fullmatch(name):
+        if _NAME.fullmatch(name) or (table.has_all and name == "*"):
             return True
-        text = f"{quote(name)} in {table.name} is no name; it must match {ID_PATTERN}"
+        or_all = ", or be * for all" if table.has_all else ""
+        text = f"{quote(name)} in {table.name} is no name; it must match {ID_PATTERN}{or_all}"
         self.problems.append(Problem(source=source, text=text))
         return False
 

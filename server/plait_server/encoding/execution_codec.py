@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -104,6 +104,21 @@ def listing_of_summary(summary: bytes) -> Listing | None:
 def etag_of(execution: Execution) -> str:
     """Return the mark of an execution's settings; it changes with each update."""
     return f"settings-{execution.settings_sequence}"
+
+
+class QueueFacts(NamedTuple):
+    """What the queue of a namespace needs to know of an execution that has not begun."""
+
+    priority: int
+    created_s: float
+
+
+def read_queue_facts(summary: bytes) -> QueueFacts | None:
+    """Read the facts from an execution's row; None if it has begun."""
+    message = execution_pb2.Execution.FromString(summary)
+    if message.state != state_pb2.EXECUTION_STATE_QUEUED:
+        return None
+    return QueueFacts(message.priority, seconds_of_timestamp(message.create_time))
 
 
 def describe_corrupt(namespace: str, execution_id: str, message: str = "") -> execution_pb2.Execution:

@@ -131,6 +131,17 @@ class AttemptTasks:
         """Whether nothing runs and no permit is held."""
         return not self._running and self._permits.is_empty
 
+    def take_up(self, nursery: trio.Nursery) -> None:
+        """Start the tasks of all attempts that are at their workers, after the execution was read back."""
+        for scope in self._execution.scopes.values():
+            for record in scope.in_flight():
+                if record.is_at_worker:
+                    self.take_back(record.path, len(record.attempts))
+                    self.start(nursery, record.path, len(record.attempts), recovered=True)
+        for (node_path, attempt), stage in self._execution.receipts.items():
+            if self._execution.is_cancelling and not stage.is_final:
+                self.take_back(node_path, attempt)
+
     def take_back(self, node_path: str, number: int) -> None:
         """Account for an attempt that has been at its worker since before the execution was read back."""
         held = self._held(node_path, number)

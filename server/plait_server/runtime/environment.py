@@ -11,9 +11,11 @@ from plait_server.ports.observer import Observer, Retelling
 from plait_server.ports.sampler import Sampler
 from plait_server.ports.seams import Seams
 from plait_server.ports.workers import Workers
+from plait_server.runtime.admission import Admission
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.building import Definitions
 from plait_server.runtime.committer import Committer
+from plait_server.runtime.namespace_registry import NamespaceRegistry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,4 +34,6 @@ class Environment:
     """Receives the earlier events of executions that were open at the start; None if nothing needs them."""
     allocator: Allocator
     committer: Committer
+    namespaces: NamespaceRegistry
+    admission: Admission
     definitions: Definitions = field(default_factory=Definitions)

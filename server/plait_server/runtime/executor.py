@@ -53,6 +53,7 @@ from plait_server.core.run.events import Event
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Decision, Machine
 from plait_server.core.run.scope import NodeRecord
+from plait_server.core.run.states import ExecutionState
 from plait_server.encoding.event_codec import encode_event
 from plait_server.errors import CallerError
 from plait_server.ports.audit import ActionRecord, AuditRecord
@@ -74,6 +75,7 @@ from plait_server.runtime.pending_call import InputMaker, PendingCall
 from plait_server.runtime.permits import Permits
 from plait_server.runtime.questions import Questions
 from plait_server.runtime.rows import row_of
+from plait_server.runtime.running_slot import RunningSlot
 from plait_server.runtime.timer_queue import TimerQueue
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,8 @@ DECIDING_S_MAX: Final = 0.002
 """Seconds of deciding in one step, for inputs that lead to many events."""
 SLEEP_AFTER_S: Final = 60.0
 """An execution whose next timer is farther than this away is put to sleep; reading it again costs milliseconds."""
+LINGER_S: Final = 1.0
+"""Seconds for which an execution that was woken in its queue stays live, because what woke it comes at once."""
 
 
 SLEEP_S_MAX: Final = 365 * 86_400.0
@@ -143,6 +147,7 @@ class Executor:
             self._contents,
             self._on_answer,
         )
+        self._slot = RunningSlot(environment.admission, (namespace, execution.execution_id))
         self._events: list[Event] = []
         self._acts: list[Act] = []
         self._audit: list[AuditRecord] = []
@@ -222,7 +227,9 @@ class Executor:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     if exit_ is None:
-                        self._take_up(nursery)
+                        # Attempts run at their workers, and the machine knows everything else.
+                        self._attempts.take_up(nursery)
+                        self._take(self.machine.resume(self._environment.seams.now_s()))
                     exit_ = await self._loop()
                     self._questions.drop()
                     self._graphs.drop()
@@ -246,11 +253,14 @@ class Executor:
             await self._step()
             if self._is_over():
                 return Exit.ENDED
+            self._slot.note(self.execution, is_busy=self._is_busy)
             if self._may_sleep():
                 await self._fall_asleep()
                 if not self._inbox:
                     return Exit.ASLEEP
             await self._wait_due()
+            if self.execution.state is ExecutionState.QUEUED and not self._is_busy:
+                return Exit.QUEUED
 
     async def _wait_due(self) -> None:
         """Wait for an input or a timer; there is always one to come, because attempts and questions report."""
@@ -260,7 +270,10 @@ class Executor:
             await trio.lowlevel.checkpoint()
             return
         self._wake = trio.Event()
-        with trio.CancelScope(deadline=self._timers.next_s):
+        due_s = self._timers.next_s
+        if self.execution.state is ExecutionState.QUEUED:
+            due_s = trio.current_time() + LINGER_S
+        with trio.CancelScope(deadline=due_s):
             await self._wake.wait()
 
     async def _step(self) -> None:
@@ -371,7 +384,7 @@ class Executor:
             expected_sequence=self.feed.last_sequence,
             owner_epoch=self._epoch,
             events=encoded,
-            row=row_of(self.namespace, self.execution)
+            row=row_of(self.namespace, self.execution, self._slot.queue_due_s(self.execution))
             if not all(event.node_path for event in events)
             else None,
             contents=self._contents.unsaved,
@@ -443,18 +456,6 @@ class Executor:
             case _:
                 assert_never(act)
 
-    def _take_up(self, nursery: trio.Nursery) -> None:
-        """Continue where the journal ends: attempts run at their workers, and the machine knows everything else."""
-        for scope in self.execution.scopes.values():
-            for record in scope.in_flight():
-                if record.is_at_worker:
-                    self._attempts.take_back(record.path, len(record.attempts))
-                    self._attempts.start(nursery, record.path, len(record.attempts), recovered=True)
-        for (node_path, attempt), stage in self.execution.receipts.items():
-            if self.execution.is_cancelling and not stage.is_final:
-                self._attempts.take_back(node_path, attempt)
-        self._take(self.machine.resume(self._environment.seams.now_s()))
-
     def _look_again(self) -> None:
         self._wake.set()
 
@@ -464,17 +465,15 @@ class Executor:
         has_inputs = self._inbox or self._internal or self._audit
         return self.execution.is_ended and not self._attempts.running_count and not has_inputs
 
+    @property
+    def _is_busy(self) -> bool:
+        """Whether anything runs, waits for capacity or is to be decided."""
+        is_deciding = self._inbox or self._internal or self._questions or self._graphs
+        return bool(is_deciding) or not self._attempts.is_idle or self.machine.has_offers
+
     def _may_sleep(self) -> bool:
-        if (
-            self._inbox
-            or self._internal
-            or self._questions
-            or self._graphs
-            or not self._attempts.is_idle
-            or self.machine.has_offers
-        ):
-            return False
-        if self.execution.is_ended or not (self.execution.is_paused or self._timers.is_set):
+        has_time = self.execution.is_paused or self._timers.is_set
+        if self._is_busy or self.execution.is_ended or not has_time:
             return False
         return self._timers.next_s - trio.current_time() > SLEEP_AFTER_S
 

@@ -14,3 +14,5 @@ class Exit(Enum):
 
     ENDED = "ENDED"
     ASLEEP = "ASLEEP"
+    QUEUED = "QUEUED"
+    """It has not begun, and nobody wants anything of it now."""

@@ -1,14 +1,23 @@
-"""Results of attempts whose execution has ended: they change nothing, and stale ones are audited."""
+"""Results of attempts that are not current: they change nothing, and stale ones are audited."""
 
 from __future__ import annotations
 
 from plait_server.core.run.commands import AcknowledgeResult, AttemptResult, Audit
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.machine import Machine
+from plait_server.core.run.states import NodeState
 from plait_server.ports.audit import AuditRecord
 from plait_server.ports.journal import AppendItem
 from plait_server.ports.workers import AttemptKey
 from plait_server.runtime.environment import Environment
+
+
+def is_current_attempt(execution: Execution, key: AttemptKey) -> bool:
+    """Whether an attempt is the one that runs."""
+    record = execution.find(key.node_path)
+    if record is None or record.state is not NodeState.RUNNING:
+        return False
+    return len(record.attempts) == key.attempt and record.attempts[-1].run == key.run
 
 
 async def refuse_late(

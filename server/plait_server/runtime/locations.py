@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 import trio
 
 from plait_server.errors import EventDamaged
+from plait_server.runtime.admission import Queued
 from plait_server.runtime.executor import Executor
 
 _SPARE_ENTRIES: Final = 16
@@ -60,7 +61,7 @@ class Damaged(NamedTuple):
     error: EventDamaged
 
 
-Location: TypeAlias = Live | Asleep | Unread | Loading | Damaged
+Location: TypeAlias = Live | Queued | Asleep | Unread | Loading | Damaged
 
 
 class Locations:
@@ -71,8 +72,10 @@ class Locations:
         self._counts: Counter[type[Location]] = Counter()
         self._unread: deque[Key] = deque()
         """In the order in which they were added; some may have other locations by now."""
-        self._sleepers: list[tuple[float, int, Key, Asleep]] = []
-        """A heap by due time; some may have other locations by now."""
+        self._sleepers: list[tuple[float, int, Key, Asleep | Queued]] = []
+        """A heap of those with a due time, by that; some may have other locations by now."""
+        self._awaited: dict[Key, trio.Event] = {}
+        """Set when the execution gets another location."""
         self._order = count()
 
     def __repr__(self) -> str:
@@ -99,7 +102,7 @@ class Locations:
         self._counts[type(location)] += 1
         if isinstance(location, Unread):
             self._unread.append(key)
-        elif isinstance(location, Asleep):
+        elif isinstance(location, (Asleep, Queued)) and location.due_time_s is not None:
             heapq.heappush(self._sleepers, (location.due_time_s, next(self._order), key, location))
             self._trim_sleepers()
 
@@ -110,6 +113,19 @@ class Locations:
             self._counts[type(location)] -= 1
             if isinstance(location, Loading):
                 location.moved.set()
+            elif isinstance(location, Queued):
+                location.leave()
+        if (awaited := self._awaited.pop(key, None)) is not None:
+            awaited.set()
+
+    async def wait_moved(self, key: Key) -> None:
+        """Wait until an execution gets another location, or loses the one that it has."""
+        awaited = self._awaited.setdefault(key, trio.Event())
+        try:
+            await awaited.wait()
+        finally:
+            if not awaited.statistics().tasks_waiting and self._awaited.get(key) is awaited:
+                del self._awaited[key]
 
     def first_unread(self) -> Key | None:
         """Return the execution that has been unread for longest; None if all are read."""
@@ -124,7 +140,7 @@ class Locations:
         return [each for each in self._locations.values() if isinstance(each, Loading)]
 
     def first_due(self) -> tuple[Key, float] | None:
-        """Return the sleeping execution that is due first, and its due time; None if none sleeps."""
+        """Return the sleeping or queued execution that is due first, and its due time; None if none has one."""
         while self._sleepers:
             due_time_s, _, key, location = self._sleepers[0]
             if self._locations.get(key) is location:
@@ -133,6 +149,6 @@ class Locations:
         return None
 
     def _trim_sleepers(self) -> None:
-        if len(self._sleepers) > 2 * self._counts[Asleep] + _SPARE_ENTRIES:
+        if len(self._sleepers) > 2 * (self._counts[Asleep] + self._counts[Queued]) + _SPARE_ENTRIES:
             self._sleepers = [each for each in self._sleepers if self._locations.get(each[2]) is each[3]]
             heapq.heapify(self._sleepers)

@@ -7,16 +7,15 @@ executor wake it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, assert_never
 
 import trio
 
-from plait_server.core.run.commands import AttemptResult, Disposition, Start
+from plait_server.core.run.commands import AttemptResult, Disposition, Input, QueueTimeout, Start
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.states import NodeState
 from plait_server.errors import (
     EventDamaged,
     ExecutionExists,
@@ -30,8 +29,6 @@ from plait_server.ports.journal import (
     Appended,
     AppendItem,
     AppendResult,
-    Claim,
-    DamagedRow,
     ExecutionDamaged,
     RequestConflict,
     RequestRecord,
@@ -39,12 +36,13 @@ from plait_server.ports.journal import (
 )
 from plait_server.ports.log_fields import execution_fields
 from plait_server.ports.workers import AttemptKey
+from plait_server.runtime.admission import Place, Queued
 from plait_server.runtime.dispatching import keep_dispatching
 from plait_server.runtime.environment import Environment
 from plait_server.runtime.executor import Executor
 from plait_server.runtime.exits import ExecutionDropped, Exit
 from plait_server.runtime.intake import Submission, check_fingerprint, find_request, prepare
-from plait_server.runtime.late_reports import refuse_late
+from plait_server.runtime.late_reports import is_current_attempt, refuse_late
 from plait_server.runtime.locations import Asleep, Damaged, Key, Live, Loading, Locations, Unread
 from plait_server.runtime.making import Making, NotMade
 from plait_server.runtime.pending_call import InputMaker
@@ -53,14 +51,15 @@ from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.resting import Resting
 from plait_server.runtime.retelling import tell_again
+from plait_server.runtime.taking_over import take_over
 from plait_server.runtime.view import View
 
 logger = logging.getLogger(__name__)
 
-CLAIMS: Final = 1_000
-"""Rows claimed at a time."""
 RELOAD_S: Final = 1.0
 """Seconds to wait before an execution whose append was refused is read again."""
+ADMITTED_AT_ONCE: Final = 8
+"""Executions of queues read back and started in one round of the scheduler, in 2 ms; they share an append."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +68,8 @@ class SupervisorStatistics:
 
     live: int
     asleep: int
+    queued: int
+    """Executions that wait for a running slot."""
     unread: int
     """Open executions that have not been read back since the start."""
     damaged: int
@@ -81,6 +82,7 @@ class Supervisor:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self.admission: Final = environment.admission
         self._nursery: trio.Nursery | None = None
         self._locations = Locations()
         self.quarantine: Final = Quarantine(self._locations)
@@ -88,9 +90,6 @@ class Supervisor:
         self._ready = trio.Event()
         self._whole = trio.Event()
         self._slept = trio.Event()
-        self._begun = trio.Event()
-        self._found_open: list[Claim] = []
-        """The executions that were open at the start, if their events are to be replayed to telemetry."""
 
     def __repr__(self) -> str:
         return f"<Supervisor of {self._locations!r}>"
@@ -100,6 +99,7 @@ class Supervisor:
         return SupervisorStatistics(
             live=self._locations.count(Live),
             asleep=self._locations.count(Asleep),
+            queued=self._locations.count(Queued),
             unread=self._locations.count(Unread),
             damaged=self._locations.count(Damaged),
             is_ready=self._ready.is_set(),
@@ -121,16 +121,17 @@ class Supervisor:
                 nursery.start_soon(self._wake_sleepers)
                 nursery.start_soon(self._resting.run)
                 self._environment.allocator.is_held = True
-                await self._take_over()
+                found_open = await take_over(self._environment, self._locations, self.quarantine)
+                self._slept.set()
                 self._ready.set()
                 await read_back(self._locations, self._read_unread)
                 self._environment.allocator.is_held = False
                 self._environment.allocator.on_capacity()
                 self._whole.set()
+                nursery.start_soon(self._admit)
                 nursery.start_soon(self.quarantine.verify_rows, self._environment.journal)
                 if self._environment.retelling is not None:
-                    claims, self._found_open = self._found_open, []
-                    await tell_again(self._environment.journal, self._environment.retelling, claims)
+                    await tell_again(self._environment.journal, self._environment.retelling, found_open)
                 await trio.sleep_forever()
             finally:
                 # Workers' streams may outlive the executors by some steps, but start nothing.
@@ -144,15 +145,16 @@ class Supervisor:
         """Wait until all executions that were open at the start have been read back."""
         await self._whole.wait()
 
-    async def wait_begun(self) -> None:
-        """Wait until any executor starts; a watcher of a sleeping execution then looks again."""
-        await self._begun.wait()
+    async def wait_moved(self, namespace: str, execution_id: str) -> None:
+        """Wait until an execution that is not live goes on; its watchers then look again."""
+        await self._locations.wait_moved((namespace, execution_id))
 
     async def submit(self, submission: Submission) -> Execution:
-        """Accept an execution; when this returns it is durable, and it is started.
+        """Accept an execution; when this returns it is durable, and it is started, or queued (Q3).
 
         Raises:
             RequestIdReused: The request id was used with other content.
+            QueueFull: No running slot is free, and the queue of the namespace is full.
             ExecutionExists: The execution id is taken.
             JournalFull: Nothing was accepted.
             JournalUnavailable: It is unknown whether it was accepted; retry with the same request id.
@@ -163,17 +165,13 @@ class Supervisor:
             known = await find_request(journal, submission.request)
             if known is not None:
                 return (await self.view(namespace, known.execution_id)).execution
+        self.admission.check_room(namespace)
         execution, item = await prepare(self._environment, submission)
-        result: AppendResult | None = None
-        if not submission.execution_id:
-            result = await self._make(namespace, execution, item)
+        place = self.admission.reserve(namespace)
+        if place.has_slot and not submission.execution_id:
+            result = await self._make(namespace, execution, item, place)
         else:
-            # The id may be taken by an execution that holds permits under it, so it is checked before any decision.
-            # Once it is in the journal it must be started, even if the caller is gone.
-            with trio.CancelScope(shield=True):
-                result = await self._environment.committer.append(item)
-                if isinstance(result, Appended):
-                    self._begin(namespace, execution, 1)
+            result = await self._make_first(namespace, execution, item, place)
         if isinstance(result, Appended):
             return execution
         if isinstance(result, RequestConflict):
@@ -206,10 +204,12 @@ class Supervisor:
                     self._revive_soon(key, location)
                 case Damaged():
                     self.quarantine.require_whole(key)
-                case Asleep() | None:
+                case Asleep() | Queued() | None:
                     execution = await self._read_resting(key, location)
                     if execution is not None:
-                        return View(execution, None, None)
+                        is_queued = isinstance(location, Queued)
+                        text = self.admission.reason(namespace) if is_queued else ""
+                        return View(execution, None, None, text)
                 case _:
                     assert_never(location)
 
@@ -263,44 +263,80 @@ class Supervisor:
             view = await self.view(key.namespace, key.execution_id)
         except (ExecutionNotFound, EventDamaged):
             return False
-        record = view.execution.find(key.node_path)
-        if record is None or record.state is not NodeState.RUNNING:
-            return False
-        return len(record.attempts) == key.attempt and record.attempts[-1].run == key.run
+        return is_current_attempt(view.execution, key)
 
     # Inside.
 
-    async def _make(self, namespace: str, execution: Execution, item: AppendItem) -> AppendResult:
+    async def _make(
+        self, namespace: str, execution: Execution, item: AppendItem, place: Place
+    ) -> AppendResult:
         """Start an execution whose first step makes it durable."""
         if self._nursery is None:
             raise ShuttingDown
         key = namespace, execution.execution_id
-        making = Making(self._environment.committer, item, lambda: self._locate(key, executor, 1))
+
+        def on_durable() -> None:
+            self.admission.hold(key)
+            place.close()
+            self._locations.put(key, Live(executor, 1))
+
+        making = Making(self._environment.committer, item, on_durable)
         executor = Executor(self._environment, namespace, execution, 1, making)
         executor.post(Start())
-        self._nursery.start_soon(self._run_made, key, executor, making)
+        self._nursery.start_soon(self._run_made, key, executor, making, place)
         return await making.wait()
 
-    async def _run_made(self, key: Key, executor: Executor, making: Making) -> None:
-        try:
-            await self._run(key, executor, 1)
-        finally:
-            making.give_up()
+    async def _run_made(self, key: Key, executor: Executor, making: Making, place: Place) -> None:
+        with place:
+            try:
+                await self._run(key, executor, 1)
+            finally:
+                making.give_up()
 
-    def _begin(self, namespace: str, execution: Execution, epoch: int) -> None:
+    async def _make_first(
+        self, namespace: str, execution: Execution, item: AppendItem, place: Place
+    ) -> AppendResult:
+        """Make an execution durable, then start it, or put it into the queue of its namespace.
+
+        Of a chosen id it must be known first whether an execution that holds permits under it has it already.
+        """
+        key = namespace, execution.execution_id
+        if not place.has_slot and item.row is not None:
+            due_time_s = self.admission.due_time_s(namespace, execution.created_s)
+            item = replace(item, row=replace(item.row, due_time_s=due_time_s))
+        # Once it is in the journal it must be started or queued, even if the caller is gone.
+        with trio.CancelScope(shield=True), place:
+            result = await self._environment.committer.append(item)
+            if isinstance(result, Appended) and place.has_slot:
+                self.admission.hold(key)
+                self._begin(namespace, execution, 1)
+            elif isinstance(result, Appended):
+                self._enqueue(key, execution, 1)
+        return result
+
+    def _enqueue(self, key: Key, execution: Execution, epoch: int) -> None:
+        """Put an execution that has not begun into the queue of its namespace."""
+        due_time_s = self.admission.due_time_s(key[0], execution.created_s)
+        queued = Queued.of(key, execution, epoch, due_time_s)
+        # Whoever submitted it looks at it next.
+        self._resting.put(key, execution)
+        self._locations.put(key, queued)
+        self.admission.push(queued)
+        if due_time_s is not None:
+            self._slept.set()
+
+    def _begin(self, namespace: str, execution: Execution, epoch: int, first: Input | None = None) -> None:
         if self._nursery is None:
             raise ShuttingDown
         key = namespace, execution.execution_id
         self._resting.drop(key)
         executor = Executor(self._environment, namespace, execution, epoch, None)
-        executor.post(Start())
-        self._locate(key, executor, epoch)
-        self._nursery.start_soon(self._run, key, executor, epoch)
-
-    def _locate(self, key: Key, executor: Executor, epoch: int) -> None:
+        if first is None and self.admission.has_slot(key):
+            first = Start()
+        if first is not None:
+            executor.post(first)
         self._locations.put(key, Live(executor, epoch))
-        begun, self._begun = self._begun, trio.Event()
-        begun.set()
+        self._nursery.start_soon(self._run, key, executor, epoch)
 
     async def _run(self, key: Key, executor: Executor, epoch: int) -> None:
         """Run an executor; after each refused append, read the execution again."""
@@ -321,6 +357,8 @@ class Supervisor:
             # There is no checkpoint from here to its next location, so no task sees it without one.
             self._locations.remove(key)
             executor.let_go()
+            if exit_ is not None or damage is not None or not is_made:
+                self.admission.release(key)
         if not is_made:
             return
         if damage is not None:
@@ -335,6 +373,8 @@ class Supervisor:
                 await self._revive(key, loading)
             case Exit.ENDED:
                 self._resting.put(key, executor.execution)
+            case Exit.QUEUED:
+                self._enqueue(key, executor.execution, epoch)
             case Exit.ASLEEP:
                 assert executor.due_time_s is not None  # it appended the row with it
                 sequence = executor.execution.sequence
@@ -343,7 +383,7 @@ class Supervisor:
             case _:
                 assert_never(exit_)
 
-    async def _read_resting(self, key: Key, location: Asleep | None) -> Execution | None:
+    async def _read_resting(self, key: Key, location: Asleep | Queued | None) -> Execution | None:
         """Return an execution that is not live; None if it has moved, or another call read it in the meantime."""
         execution = self._resting.get(key)
         if execution is not None:
@@ -365,35 +405,15 @@ class Supervisor:
         environment = self._environment
         return await load_execution(environment.journal.namespace(key[0]), key[1], environment.definitions)
 
-    async def _take_over(self) -> None:
-        """Claim the open executions: only rows and due times, which is quick."""
-        while claims := await self._environment.journal.claim(limit=CLAIMS):
-            now_s = self._environment.seams.now_s()
-            for claim in claims:
-                if isinstance(claim, DamagedRow):
-                    self.quarantine.add_row(claim)
-                    continue
-                key = claim.namespace, claim.execution_id
-                if self._environment.retelling is not None:
-                    self._found_open.append(claim)
-                due_time_s = claim.row.due_time_s
-                if due_time_s is None or due_time_s <= now_s:
-                    self._locations.put(key, Unread(claim.owner_epoch))
-                else:
-                    self._locations.put(key, Asleep(claim.owner_epoch, claim.last_sequence, due_time_s))
-            await trio.lowlevel.checkpoint()
-        self._slept.set()
-        unread, asleep = self._locations.count(Unread), self._locations.count(Asleep)
-        if unread or asleep:
-            logger.info("claimed: %d executions to resume, %d asleep", unread, asleep)
-
-    def _revive_soon(self, key: Key, location: Unread | Asleep) -> Loading:
+    def _revive_soon(
+        self, key: Key, location: Unread | Asleep | Queued, first: Input | None = None
+    ) -> Loading:
         """Read an execution back in a task of the supervisor, because the caller may be cancelled in the meantime."""
         if self._nursery is None:
             raise ShuttingDown
         loading = Loading(location.owner_epoch, trio.Event())
         self._locations.put(key, loading)
-        self._nursery.start_soon(self._revive, key, loading)
+        self._nursery.start_soon(self._revive, key, loading, first)
         return loading
 
     async def _read_unread(self, key: Key) -> None:
@@ -403,12 +423,12 @@ class Supervisor:
         self._locations.put(key, loading)
         await self._revive(key, loading)
 
-    async def _revive(self, key: Key, loading: Loading) -> None:
-        """Read an execution back and resume it."""
+    async def _revive(self, key: Key, loading: Loading, first: Input | None = None) -> None:
+        """Read an execution back and resume it, with an input if one is given."""
         try:
             execution = await self._load(key)
             if not execution.is_ended:
-                self._begin(key[0], execution, loading.owner_epoch)
+                self._begin(key[0], execution, loading.owner_epoch, first)
                 return
             self._resting.put(key, execution)
         except EventDamaged as error:
@@ -416,12 +436,14 @@ class Supervisor:
         finally:
             if self._locations.get(key) is loading:
                 self._locations.remove(key)
+            if not isinstance(self._locations.get(key), Live):
+                self.admission.release(key)
 
-    async def _wake(self, key: Key) -> Executor | None:
+    async def _wake(self, key: Key, first: Input | None = None) -> Executor | None:
         """Return the executor of an open execution, waking it if it sleeps; None if it has ended or is damaged."""
         location = self._locations.get(key)
-        if isinstance(location, (Unread, Asleep)):
-            location = self._revive_soon(key, location)
+        if isinstance(location, (Unread, Asleep, Queued)):
+            location = self._revive_soon(key, location, first)
         if isinstance(location, Loading):
             await location.moved.wait()
         return self._locations.executor(key)
@@ -446,13 +468,28 @@ class Supervisor:
 
     # Background.
 
+    async def _admit(self) -> None:
+        """Start executions that wait for a running slot, as slots come free (Q3)."""
+        while True:
+            await self.admission.wait_startable()
+            for _ in range(ADMITTED_AT_ONCE):
+                queued = self.admission.start_first()
+                if queued is None:
+                    break
+                loading = Loading(queued.owner_epoch, trio.Event())
+                self._locations.put(queued.key, loading)
+                is_late = queued.is_due(self._environment.seams.now_s())
+                await self._revive(queued.key, loading, QueueTimeout() if is_late else None)
+            await trio.lowlevel.checkpoint()
+
     async def _wake_sleepers(self) -> None:
         """Wake executions whose due time has come."""
         while True:
             self._slept = trio.Event()
             now_s = self._environment.seams.now_s()
             while (first := self._locations.first_due()) is not None and first[1] <= now_s:
-                await self._wake(first[0])
+                is_queued = isinstance(self._locations.get(first[0]), Queued)
+                await self._wake(first[0], QueueTimeout() if is_queued else None)
             # The wall clock may jump, so check it at least every minute.
             wait_s = 60.0
             if first is not None:

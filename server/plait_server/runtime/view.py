@@ -21,6 +21,8 @@ class View:
     feed: Feed | None
     """None if the execution is not live; then everything is in its journal."""
     executor: Executor | None
+    queue_text: str = ""
+    """Why the execution is QUEUED (Q6); empty if it waits for nothing."""
 
     def is_queued(self, record: NodeRecord) -> bool:
         """Whether a node is ready and waits (A1)."""

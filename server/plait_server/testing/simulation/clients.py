@@ -26,6 +26,7 @@ from plait_server.errors import (
     ExecutionNotFound,
     JournalFull,
     PlaitError,
+    QueueFull,
     RequestIdReused,
     SlowConsumer,
 )
@@ -114,6 +115,8 @@ class Client:
                 self.world.count("a call was cut")
             except JournalFull:
                 self.world.count("a call was refused for want of room")
+            except QueueFull:
+                self.world.count("a submission was refused by a full queue")
             await trio.sleep(0.1 + self._chance.random() * 2)
 
     def durable(self) -> Durable | None:

@@ -39,6 +39,7 @@ _CLIENTS: Final = (
     "an execution sleeps at a start",
     "a call was cut",
     "a call was refused for want of room",
+    "a submission was refused by a full queue",
     "an answer was lost",
     "a watcher was cut",
     "a slow watcher was sent away",
@@ -79,7 +80,6 @@ NOT_REACHED: Final[Mapping[str, str]] = {
     "node: QUEUED -> SKIPPED": _QUEUED_BY_EVENT,
     "node: QUEUED -> FAILED": _QUEUED_BY_EVENT,
     "node: WAITING -> TIMED_OUT": "a delay has no timeout; approvals come with a later issue",
-    "execution: QUEUED -> CANCELLING": "an execution starts before it takes a cancel; an admission queue comes later",
 }
 """Rows that this version cannot reach, each with the reason; seeing one is as wrong as missing another."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, cast
 
@@ -12,7 +12,7 @@ import trio
 
 from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
-from plait_server.config import ServerConfig, TypeOptions
+from plait_server.config import NamespaceOptions, ServerConfig, TypeOptions
 from plait_server.core.definition.graph import Graph
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.testing.simulation.checks import Checks
@@ -124,6 +124,7 @@ class Simulation:
             server_limit=chance.choice((1, 5, 1_000, 1_000)),
             types={TYPES[0]: TypeOptions(max_concurrency=2)} if chance.random() < 0.2 else {},
         )
+        config = replace(config, namespaces={"*": self._choose_namespace()})
         self.host: Final = Host(self.world, self.stores, config, _evaluator(), _offload())
         self.workers: Final = self._make_workers(chance, mishaps)
         self.clients: Final = [
@@ -135,6 +136,17 @@ class Simulation:
 
     def __repr__(self) -> str:
         return f"<Simulation of seed {self.world.seed}>"
+
+    def _choose_namespace(self) -> NamespaceOptions:
+        chance = self.world.chance("admission")
+        if chance.random() < 0.6:
+            return NamespaceOptions()
+        return NamespaceOptions(
+            running_max=chance.choice((1, 2, 3)),
+            queue_max=chance.choice((0, 1, 3, 1_000)),
+            order=chance.choice(("FIFO", "LIFO", "PRIORITY")),
+            queue_timeout_s=chance.choice((0.0, 0.0, 10.0, 60.0)),
+        )
 
     def _make_workers(self, chance: Random, mishaps: float) -> list[Worker]:
         started: dict[str, str] = {}
@@ -228,8 +240,10 @@ class Simulation:
             if snapshot.slots_in_use:
                 return f"{snapshot.slots_in_use} slots of {snapshot.instance_id} are still taken"
         live = server.supervisor.statistics()
-        if live.live or live.asleep or live.damaged:
+        if live.live or live.asleep or live.queued or live.damaged:
             return f"the supervisor still has {live}"
+        if active := server.supervisor.admission.active():
+            return f"something runs or waits in the namespaces {active}"
         if generation.tracing.held:
             return f"{generation.tracing.held} spans are still to be sent"
         for worker in self.workers:
