@@ -31,9 +31,11 @@ from plait_server.adapters.stop_signals import receive_stop_signals
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
-from plait_server.api.access import AccessControl
+from plait_server.api.access import AccessControl, Refusal, log_refusal
 from plait_server.api.audit import Actions, AuditServicer
+from plait_server.api.call import Call
 from plait_server.api.controls import ExecutionControls
+from plait_server.api.error_table import row_of
 from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
 from plait_server.api.grpc_server import OpenCalls, serve_grpc, standard_methods
@@ -318,7 +320,7 @@ async def _serve(
                 nursery.start_soon(serve_backups, journal)
             methods = [*server.methods, *standard_methods(health)]
             calls = OpenCalls()
-            access = AccessControl(authenticator)
+            access = AccessControl(authenticator, partial(_on_refusal, server, Actions(seams.now_s)))
             credentials = tls.credentials() if tls is not None else None
             port = await nursery.start(
                 partial(serve_grpc, config.listen, methods, access, credentials, seams.new_id, calls)
@@ -416,6 +418,14 @@ def _tls(config: ServerConfig) -> ServerTls | None:
     client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
     files = TlsFiles(certificate=Path(config.tls_cert), key=Path(config.tls_key), client_ca=client_ca)
     return ServerTls(files)
+
+
+def _on_refusal(server: Server, actions: Actions, refusal: Refusal) -> None:
+    """Record a refused call in the log and in the audit."""
+    log_refusal(refusal)
+    call = Call(method=refusal.method, peer=refusal.peer, principal=refusal.principal)
+    detail = {"reason": row_of(refusal.error).reason, "peer": refusal.peer}
+    server.refused_calls.note(refusal.namespace, actions.refused(call, detail=detail))
 
 
 def _warn_if_insecure(config: ServerConfig, *, is_local: bool) -> None:

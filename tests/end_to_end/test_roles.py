@@ -17,13 +17,13 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from plait.v1 import worker_hub_service_pb2
+from plait.v1 import audit_service_pb2, worker_hub_service_pb2
 from plait_server.adapters.access.tokens_file import Entry, locked, new_entry, read_entries, write_entries
 from plait_server.api.methods import SERVICES
 from plait_server.api.roles import ACCESS, Scope
 from plait_server.ports.access import Role
 from tests.end_to_end.processes import Server
-from tests.end_to_end.service import CALL_S, Refusal, read_refusal
+from tests.end_to_end.service import CALL_S, Refusal, read_refusal, until
 
 OWN, OTHER = "shop", "lab"
 NOBODY, SERVER_WIDE = "nobody", "server-wide"
@@ -200,6 +200,35 @@ def test_a_large_request_is_refused_by_its_bytes(channel: grpc.Channel, guarded:
         channel, path, request_of(path, OWN) + large + request_of(path, OTHER), guarded.tokens["submit"]
     )
     assert found.reason == "PERMISSION_DENIED", "the last namespace counts"
+
+
+def test_refused_calls_are_in_the_audit(channel: grpc.Channel, guarded: Guarded) -> None:
+    """Of whom, as far as is known; those without good credentials belong to no namespace."""
+    path = "/plait.v1.ExecutionService/CancelExecution"
+    assert call(channel, path, request_of(path, OTHER), guarded.tokens["read"]).reason == "PERMISSION_DENIED"
+    call(channel, path, request_of(path, OTHER), None)
+    list_audit = channel.unary_unary(
+        "/plait.v1.AuditService/ListAuditEntries",
+        request_serializer=audit_service_pb2.ListAuditEntriesRequest.SerializeToString,
+        response_deserializer=audit_service_pb2.ListAuditEntriesResponse.FromString,
+    )
+    metadata = (("authorization", f"Bearer {guarded.tokens[SERVER_WIDE]}"),)
+    found: dict[str, list[audit_service_pb2.AuditEntry]] = {}
+
+    def is_recorded() -> bool:
+        for namespace in (OTHER, "*"):
+            request = audit_service_pb2.ListAuditEntriesRequest(namespace=namespace)
+            found[namespace] = list(list_audit(request, timeout=CALL_S, metadata=metadata).entries)
+        return all(found.values())
+
+    until(is_recorded)
+    denied, failed = found[OTHER][0], found["*"][0]
+    assert denied.outcome == failed.outcome == audit_service_pb2.AUDIT_OUTCOME_REFUSED
+    assert (denied.principal, denied.verified) == ("read", True)
+    assert '"reason":"PERMISSION_DENIED"' in denied.detail_json
+    assert failed.principal.startswith("ipv4:127.0.0.1:")
+    assert not failed.verified
+    assert '"reason":"UNAUTHENTICATED"' in failed.detail_json
 
 
 def test_streams_end_when_their_token_is_revoked(channel: grpc.Channel, guarded: Guarded) -> None:

@@ -14,6 +14,7 @@ The order of a call:
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -27,6 +28,7 @@ from plait_server.api.checks import DEFAULT_NAMESPACE
 from plait_server.api.failed_tries import Allowance, host_of
 from plait_server.api.methods import Method
 from plait_server.api.roles import Access, Scope
+from plait_server.core.limits import ID_PATTERN
 from plait_server.errors import (
     FieldViolation,
     InvalidRequest,
@@ -43,8 +45,8 @@ logger = logging.getLogger(__name__)
 REFRESH_S: Final = 2.0
 """How often the tokens file is looked at, in seconds. Calls of revoked tokens end that late."""
 RECORDS_BURST: Final = 100
-RECORDS_RATE: Final = 10.0
-"""Refusals that are recorded, of all callers together: so many at once, and so many a second."""
+RECORDS_RATE: Final = 1.0
+"""Refusals that are recorded, of all callers together: so many at once, and so many a second. At most 20 MB a day."""
 _TAG_END: Final = 1 << 32
 HEAD_FIELDS_MAX: Final = 1_000
 """Fields at the top of a large request. One with a graph has a dozen, and 64 labels."""
@@ -59,7 +61,7 @@ class Refusal:
     """The caller as far as known: unverified if the credentials were not good."""
     method: str
     namespace: str
-    """The namespace that was asked for; empty if the call did not come so far."""
+    """The namespace that was asked for; empty if it is none, or the call did not come so far."""
     error: PlaitError
 
 
@@ -238,12 +240,13 @@ class Admission:
         return PermissionDenied(text, role=needed, namespace=namespace)
 
     def _refused(self, error: PlaitError, namespace: str) -> PlaitError:
+        is_one = re.fullmatch(ID_PATTERN, namespace) is not None
         return self._control.refused(
             Refusal(
                 peer=self._peer,
                 principal=self.principal,
                 method=self._method.path,
-                namespace=namespace,
+                namespace=namespace if is_one else "",
                 error=error,
             )
         )
