@@ -27,7 +27,8 @@ from plait_client import (
     Unavailable,
     has_ended,
 )
-from plait_client.channel import Patience, check_address
+from plait_client.access import check_address
+from plait_client.channel import Patience
 from plait_client.errors import PlaitError, error_of
 from plait_client.graph_builder import JsonValue
 from plait_client.requests import Requests

@@ -173,8 +173,8 @@ def test_ping_is_answered() -> None:
     [
         (grpc.StatusCode.FAILED_PRECONDITION, "upgrade"),
         (grpc.StatusCode.INVALID_ARGUMENT, "correct"),
-        (grpc.StatusCode.PERMISSION_DENIED, "let this worker"),
-        (grpc.StatusCode.UNAUTHENTICATED, "credentials"),
+        (grpc.StatusCode.PERMISSION_DENIED, "plait token create --role work"),
+        (grpc.StatusCode.UNAUTHENTICATED, "PLAIT_TOKEN"),
     ],
     ids=lambda value: value.name if isinstance(value, grpc.StatusCode) else "",
 )

@@ -1,5 +1,6 @@
 """Plait's Python client: submits graphs, follows executions; builds graphs, or reads them from files."""
 
+from plait_client.access import Access
 from plait_client.async_client import AsyncClient
 from plait_client.client import Client
 from plait_client.errors import (
@@ -8,8 +9,10 @@ from plait_client.errors import (
     InvalidArgument,
     NotFound,
     OutOfRange,
+    PermissionDenied,
     PlaitError,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
     Violation,
 )
@@ -19,6 +22,7 @@ from plait_client.graph_value import graph_value
 from plait_client.requests import has_ended
 
 __all__ = [
+    "Access",
     "AlreadyExists",
     "AsyncClient",
     "Client",
@@ -28,8 +32,10 @@ __all__ = [
     "InvalidArgument",
     "NotFound",
     "OutOfRange",
+    "PermissionDenied",
     "PlaitError",
     "ResourceExhausted",
+    "Unauthenticated",
     "Unavailable",
     "Violation",
     "any_of",

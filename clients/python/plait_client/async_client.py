@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -28,6 +28,7 @@ from plait.v1 import (
     worker_hub_service_pb2,
     worker_hub_service_pb2_grpc,
 )
+from plait_client.access import Access, AccessChannel, check_address, target_of
 from plait_client.caller_trace import caller_trace
 from plait_client.channel import (
     CHANNEL_OPTIONS,
@@ -35,7 +36,6 @@ from plait_client.channel import (
     DEFAULT_NAMESPACE,
     Patience,
     Tries,
-    check_address,
 )
 from plait_client.client import CALL_TIMEOUT_S, CONNECT_S, RETRY_S
 from plait_client.errors import PlaitError, cut_off, error_of
@@ -71,24 +71,32 @@ class AsyncClient:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         credentials: grpc.ChannelCredentials | None = None,
+        access: Access | None = None,
         connect_s: float = CONNECT_S,
         retry_s: float = RETRY_S,
         call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.address: Final = check_address(address)
-        """The server, as HOST:PORT."""
+        """The server, as HOST:PORT or https://HOST:PORT."""
         self.namespace: Final = namespace
         """The namespace of every call."""
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        access = (access or Access()).with_environment()
+        is_encrypted = credentials is not None or access.is_tls(address)
+        access.check(address, is_encrypted=is_encrypted)
+        target = target_of(address)
+        if is_encrypted:
+            credentials = credentials or access.channel_credentials()
+            self._channel = grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, CHANNEL_OPTIONS)
-        self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
-        self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
-        self._insight = insight_service_pb2_grpc.InsightServiceStub(self._channel)
-        self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
-        self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
-        self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
+            self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+        # The stubs want no more of a channel than it has.
+        channel = cast("grpc.aio.Channel", AccessChannel(self._channel, access))
+        self._graphs = graph_service_pb2_grpc.GraphServiceStub(channel)
+        self._executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
+        self._insight = insight_service_pb2_grpc.InsightServiceStub(channel)
+        self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
+        self._system = system_service_pb2_grpc.SystemServiceStub(channel)
         self._requests = Requests(namespace)
         self._patience = Patience(connect_s=connect_s, retry_s=retry_s)
         self._call_timeout_s = call_timeout_s

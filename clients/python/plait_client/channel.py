@@ -35,18 +35,6 @@ BACKOFF_INITIAL_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
 
 
-def check_address(address: str) -> str:
-    """Check that an address is HOST:PORT, and return it.
-
-    Raises:
-        ValueError: it is not.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-        raise ValueError(f"the server's address is HOST:PORT, such as {DEFAULT_ADDRESS}, not {address!r}")
-    return address
-
-
 @dataclass(slots=True, kw_only=True)
 class Patience:
     """For how long a server that is not there is tried again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -26,6 +26,7 @@ from plait.v1 import (
     worker_hub_service_pb2,
     worker_hub_service_pb2_grpc,
 )
+from plait_client.access import Access, AccessChannel, check_address, target_of
 from plait_client.caller_trace import caller_trace
 from plait_client.channel import (
     CHANNEL_OPTIONS,
@@ -33,7 +34,6 @@ from plait_client.channel import (
     DEFAULT_NAMESPACE,
     Patience,
     Tries,
-    check_address,
 )
 from plait_client.errors import PlaitError, cut_off, error_of
 from plait_client.graph_builder import JsonValue
@@ -71,15 +71,18 @@ class Client:
     execution.
 
     Args:
-        address: the server, as HOST:PORT.
+        address: the server, as HOST:PORT, or https://HOST:PORT for one with TLS.
         namespace: the namespace of every call.
-        credentials: for TLS; None: plain text.
+        credentials: for TLS, in place of those of `access`.
+        access: the token and the files of TLS; what it lacks is taken from PLAIT_TOKEN or PLAIT_TOKEN_FILE,
+            PLAIT_TLS_CA, PLAIT_TLS_CERT and PLAIT_TLS_KEY. A token is sent only by TLS, or to this machine.
         connect_s: how long a server that never answered is tried.
         retry_s: how long a server that has answered before is tried.
         call_timeout_s: how long one answer may take.
 
     Raises:
-        ValueError: the address is not HOST:PORT.
+        ValueError: the address is none, or the token may not be sent to it.
+        OSError: a file of `access` cannot be read.
 
     Every call raises a PlaitError: Unavailable when the server stayed away, NotFound, InvalidArgument, ...
     """
@@ -90,24 +93,32 @@ class Client:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         credentials: grpc.ChannelCredentials | None = None,
+        access: Access | None = None,
         connect_s: float = CONNECT_S,
         retry_s: float = RETRY_S,
         call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.address: Final = check_address(address)
-        """The server, as HOST:PORT."""
+        """The server, as HOST:PORT or https://HOST:PORT."""
         self.namespace: Final = namespace
         """The namespace of every call."""
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        access = (access or Access()).with_environment()
+        is_encrypted = credentials is not None or access.is_tls(address)
+        access.check(address, is_encrypted=is_encrypted)
+        target = target_of(address)
+        if is_encrypted:
+            credentials = credentials or access.channel_credentials()
+            self._channel = grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
         else:
-            self._channel = grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
-        self._graphs = graph_service_pb2_grpc.GraphServiceStub(self._channel)
-        self._executions = execution_service_pb2_grpc.ExecutionServiceStub(self._channel)
-        self._insight = insight_service_pb2_grpc.InsightServiceStub(self._channel)
-        self._audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
-        self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(self._channel)
-        self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
+            self._channel = grpc.insecure_channel(target, CHANNEL_OPTIONS)
+        # The stubs want no more of a channel than it has.
+        channel = cast("grpc.Channel", AccessChannel(self._channel, access))
+        self._graphs = graph_service_pb2_grpc.GraphServiceStub(channel)
+        self._executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
+        self._insight = insight_service_pb2_grpc.InsightServiceStub(channel)
+        self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
+        self._system = system_service_pb2_grpc.SystemServiceStub(channel)
         self._requests = Requests(namespace)
         self._patience = Patience(connect_s=connect_s, retry_s=retry_s)
         self._call_timeout_s = call_timeout_s

@@ -16,6 +16,7 @@ from google.protobuf import any_pb2, duration_pb2, empty_pb2
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found] # Has no stub.
 
+_NOT_CONNECTED: Final = "failed to connect"
 _STATUS_TRAILER: Final = "grpc-status-details-bin"
 # Numbers of fields in google/rpc/status.proto and error_details.proto; they are never used for anything else.
 _STATUS_DETAILS: Final = 3
@@ -85,6 +86,14 @@ class NotFound(PlaitError):
     """There is no such execution, node or payload in this namespace."""
 
 
+class Unauthenticated(PlaitError):
+    """The server does not know the token or certificate, or it was revoked or has expired."""
+
+
+class PermissionDenied(PlaitError):
+    """The token or certificate lacks the role that the call needs in this namespace."""
+
+
 class AlreadyExists(PlaitError):
     """The request id was used with other content, or the execution id is taken."""
 
@@ -108,6 +117,8 @@ class Unavailable(PlaitError):
 _CLASSES: Final[Mapping[grpc.StatusCode, type[PlaitError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
@@ -158,6 +169,18 @@ def cut_off(address: str) -> Unavailable:
 def _message_without_reason(code: grpc.StatusCode, message: str, address: str) -> str:
     """Return our wording of an error that comes from the gRPC library, not the server."""
     match code:
+        case grpc.StatusCode.UNAVAILABLE if "handshake failed" in message:
+            problem = message.partition("OPENSSL_internal:")[2].partition(":")[0] or "the handshake failed"
+            return (
+                f"no TLS connection to {address}: {problem}; name the CA of the server's certificate in PLAIT_TLS_CA, "
+                "or, if it has no TLS, write its address without https://"
+            )
+        case grpc.StatusCode.UNAVAILABLE if message.startswith(_NOT_CONNECTED) and "Socket closed" in message:
+            if address.startswith("https://"):
+                remedy = "name a client certificate that it trusts in PLAIT_TLS_CERT and PLAIT_TLS_KEY"
+            else:
+                remedy = f"if it is a Plait server with TLS, write https://{address}"
+            return f"what listens at {address} closed the connection; {remedy}"
         case grpc.StatusCode.UNAVAILABLE:
             return f"no Plait server at {address}; start one with `plait serve`"
         case grpc.StatusCode.DEADLINE_EXCEEDED:

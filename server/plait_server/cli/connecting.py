@@ -12,7 +12,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from plait_client import Client
-from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, check_address
+from plait_client.access import Access, check_address
+from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE
 from plait_server.cli.text import echo
 
 CONNECT_S: Final = 2.0
@@ -27,19 +28,26 @@ class Target:
     """The server and namespace that a command is about."""
 
     server: str
-    """HOST:PORT."""
+    """HOST:PORT, or https://HOST:PORT."""
     namespace: str
     """The namespace."""
+    access: Access
+    """What was named of a token and of TLS; the rest stands in the environment."""
 
     def open(self) -> Client:
         """Make a client."""
-        return Client(self.server, namespace=self.namespace, connect_s=CONNECT_S)
+        try:
+            return Client(self.server, namespace=self.namespace, access=self.access, connect_s=CONNECT_S)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
 
     def command(self, text: str) -> str:
         """Write a command that finds the same execution, with the options that it takes."""
         options = [
             *([f"--server {self.server}"] if _was_typed("server") else []),
             *([f"--namespace {self.namespace}"] if _was_typed("namespace") else []),
+            *([f"--token-file {self.access.token_file}"] if self.access.token_file else []),
+            *([f"--tls-ca {self.access.tls_ca}"] if self.access.tls_ca else []),
         ]
         return " ".join([f"`plait {text}", *options]) + "`"
 
@@ -57,11 +65,14 @@ def _check_server(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 def server_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Add `--server` and `--namespace`; the function is given them as its `target`."""
+    """Add `--server`, `--namespace` and those of its access; the function is given them as its `target`."""
 
     @functools.wraps(function)
-    def with_target(*, server: str, namespace: str, **options: object) -> int:
-        return function(target=Target(server=server, namespace=namespace), **options)
+    def with_target(
+        *, server: str, namespace: str, token_file: str | None, tls_ca: str | None, **options: object
+    ) -> int:
+        access = Access(token_file=token_file, tls_ca=tls_ca)
+        return function(target=Target(server=server, namespace=namespace, access=access), **options)
 
     server = click.option(
         "--server",
@@ -71,7 +82,7 @@ def server_options(function: Callable[..., int]) -> Callable[..., int]:
         show_envvar=True,
         metavar="HOST:PORT",
         callback=_check_server,
-        help="The server.",
+        help="The server; https://HOST:PORT for one with TLS.",
     )
     namespace = click.option(
         "--namespace",
@@ -81,7 +92,20 @@ def server_options(function: Callable[..., int]) -> Callable[..., int]:
         show_envvar=True,
         help="The namespace.",
     )
-    return server(namespace(with_target))
+    return server(namespace(access_options(with_target)))
+
+
+def access_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add `--token-file` and `--tls-ca`."""
+    token_file = click.option(
+        "--token-file",
+        metavar="PATH",
+        help="A file with a token.  [default: PLAIT_TOKEN, or PLAIT_TOKEN_FILE]",
+    )
+    tls_ca = click.option(
+        "--tls-ca", metavar="PEM", help="The CAs of the server's certificate.  [default: PLAIT_TLS_CA]"
+    )
+    return token_file(tls_ca(function))
 
 
 def json_option(function: Callable[..., int]) -> Callable[..., int]:

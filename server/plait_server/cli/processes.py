@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import click
 
-from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, check_address
-from plait_server.cli.connecting import NAMESPACE_VARIABLE, SERVER_VARIABLE
+from plait_client.access import check_address
+from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE
+from plait_server.cli.connecting import NAMESPACE_VARIABLE, SERVER_VARIABLE, access_options
 from plait_server.cli.exit_codes import ExitCode
 
 _WORKER_REFUSED: Final = 3
@@ -31,7 +33,7 @@ def _check_connect(_: click.Context, __: click.Parameter, value: str) -> str:
     show_envvar=True,
     metavar="HOST:PORT",
     callback=_check_connect,
-    help="The server.",
+    help="The server; https://HOST:PORT for one with TLS.",
 )
 @click.option(
     "--processes",
@@ -48,8 +50,16 @@ def _check_connect(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option(
     "--id", "worker_id", help="The worker's id.  [default: the worker's own, mostly the machine's name]"
 )
+@access_options
 def worker_command(
-    *, target: str, connect: str, processes: int, namespace: str | None, worker_id: str | None
+    *,
+    target: str,
+    connect: str,
+    processes: int,
+    namespace: str | None,
+    worker_id: str | None,
+    token_file: str | None,
+    tls_ca: str | None,
 ) -> int:
     """Run the worker WORKER of the Python module MODULE, which the current folder may hold.
 
@@ -58,6 +68,12 @@ def worker_command(
     """
     from plait_worker.processes import run_worker  # noqa: PLC0415 -- Nothing of it is needed for the others.
 
+    # The processes that it starts take theirs from the environment.
+    if token_file is not None:
+        os.environ.pop("PLAIT_TOKEN", None)
+        os.environ["PLAIT_TOKEN_FILE"] = token_file
+    if tls_ca is not None:
+        os.environ["PLAIT_TLS_CA"] = tls_ca
     code = run_worker(target, connect, processes, namespace, worker_id)
     return ExitCode.FAILED if code == _WORKER_REFUSED else code
 

@@ -67,7 +67,7 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         run_in_loop(worker.run(connect, namespace=namespace, worker_id=full_id), lambda: 2.0 * worker.lease_s)
     except WorkerRefused as error:
         code, text = EXIT_REFUSED, str(error)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         code, text = EXIT_BAD_TARGET, str(error)
     flush_spans()
     return parent.say_end(code, text)

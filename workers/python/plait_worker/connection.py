@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from plait.v1 import worker_hub_service_pb2 as hub
+from plait_worker.access import Access
 from plait_worker.backoff import Backoff
 from plait_worker.failures import WorkerRefused
 from plait_worker.limits import RECEIVED_BYTES_MAX
@@ -66,6 +67,7 @@ class Connection:
         session: what is driven; its owner may call it too, and then calls `wake`.
         channel: where the server is.
         address: the server's address, for people.
+        access: the token that each stream begins with.
         jitter: draws a number in [0, 1).
     """
 
@@ -75,11 +77,13 @@ class Connection:
         channel: grpc.aio.Channel,
         *,
         address: str,
+        access: Access,
         jitter: Callable[[], float],
     ) -> None:
         self._session = session
         self.address: Final = address
         """The server's address."""
+        self._access = access
         self._jitter = jitter
         self._attach = channel.stream_stream(
             "/plait.v1.WorkerHubService/Attach",
@@ -159,8 +163,12 @@ class Connection:
 
     async def _stream(self, on_events: _OnEvents) -> StreamEnd:
         """Drive the session over one stream, to its end."""
-        call = self._attach()
         self._welcome_time_s = None
+        try:
+            call = self._attach(metadata=self._access.metadata())
+        except (OSError, ValueError) as error:
+            # Whoever replaces the token's file may not have finished.
+            return StreamEnd(code=grpc.StatusCode.UNAVAILABLE, details=str(error))
         self._session.connected()
         self._call = call
         try:

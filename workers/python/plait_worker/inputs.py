@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from plait.v1 import execution_service_pb2 as execution_service
+from plait_worker.access import Access
 from plait_worker.backoff import Backoff
 
 _TRIES_MAX: Final = 8
@@ -40,11 +41,15 @@ class Inputs:
 
     Args:
         channel: the channel of the worker's stream.
+        access: the token that each call carries.
         namespace: the namespace served.
         jitter: draws a number in [0, 1).
     """
 
-    def __init__(self, channel: grpc.aio.Channel, namespace: str, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, access: Access, namespace: str, jitter: Callable[[], float]
+    ) -> None:
+        self._access = access
         self._get_payload = channel.unary_stream(
             "/plait.v1.ExecutionService/GetPayload",
             request_serializer=execution_service.GetPayloadRequest.SerializeToString,
@@ -75,7 +80,11 @@ class Inputs:
 
     async def _fetch_once(self, digest: str) -> str:
         request = execution_service.GetPayloadRequest(namespace=self._namespace, digest=digest)
-        call = self._get_payload(request)
+        try:
+            metadata = self._access.metadata()
+        except (OSError, ValueError) as error:
+            raise InputUnavailable(f"the input could not be fetched: {error}", is_transient=True) from error
+        call = self._get_payload(request, metadata=metadata)
         chunks = [response.chunk async for response in call]
         data = b"".join(chunks)
         if hashlib.sha256(data).hexdigest() != digest:

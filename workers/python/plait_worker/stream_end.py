@@ -26,8 +26,8 @@ REMEDIES: Final[Mapping[grpc.StatusCode, str]] = {
     grpc.StatusCode.FAILED_PRECONDITION: "upgrade the older of server and worker",
     grpc.StatusCode.ALREADY_EXISTS: "`--id ID`, or `Worker(worker_id=...)`",
     grpc.StatusCode.INVALID_ARGUMENT: "correct what the server names: id, namespace, types or labels",
-    grpc.StatusCode.PERMISSION_DENIED: "let this worker's identity serve the namespace and its node types",
-    grpc.StatusCode.UNAUTHENTICATED: "give the worker credentials that the server accepts",
+    grpc.StatusCode.PERMISSION_DENIED: "`plait token create --role work --namespace NAMESPACE` makes a token that may",
+    grpc.StatusCode.UNAUTHENTICATED: "name the worker's token in PLAIT_TOKEN_FILE or PLAIT_TOKEN",
 }
 """Code -> what a person does, where another stream alone does not help."""
 
@@ -101,4 +101,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _shortened(details: str) -> str:
     """Take what matters from gRPC's account of a connection that failed: its last part."""
+    if "handshake failed" in details:
+        problem = details.partition("OPENSSL_internal:")[2].partition(":")[0] or "it was refused"
+        return f"the TLS handshake failed: {problem}"
     return details.rpartition(": ")[2].rstrip("]") if "ipv" in details or "[field:" in details else details

@@ -20,6 +20,7 @@ import grpc.aio
 # Imported by name, so that OpenTelemetry's instrumentation cannot replace them later and intercept every stream.
 from grpc.aio import insecure_channel, secure_channel
 
+from plait_worker.access import Access, check_address, target_of
 from plait_worker.attempts import Attempts, CancelledBy
 from plait_worker.connection import CHANNEL_OPTIONS, LEASE_DEFAULT_S, Connection
 from plait_worker.event_loop import run_in_loop
@@ -49,8 +50,6 @@ SETTLE_S: Final = 10.0
 """How long a leaving worker waits until its results are recorded; unrecorded ones are run again elsewhere."""
 CLOSE_S: Final = 2.0
 """How long the server has to end its side of the stream."""
-
-_PORT_MAX: Final = 65_535
 
 
 class Worker:
@@ -190,6 +189,7 @@ class Worker:
         namespace: str | None = None,
         worker_id: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        access: Access | None = None,
         handle_signals: bool = True,
     ) -> None:
         """Serve until drained, by SIGTERM, SIGINT or `drain()`.
@@ -200,20 +200,29 @@ class Worker:
         everything stops at once and what ran is given to another worker when its lease has run out.
 
         Args:
-            connect: the server, as HOST:PORT.
+            connect: the server, as HOST:PORT, or https://HOST:PORT for one with TLS.
             namespace: the namespace served, in place of the worker's own.
             worker_id: the worker's id, in place of its own.
-            credentials: for TLS; None: plain text.
+            credentials: for TLS, in place of those of `access`.
+            access: the token and the files of TLS; what it lacks is taken from PLAIT_TOKEN or PLAIT_TOKEN_FILE,
+                PLAIT_TLS_CA, PLAIT_TLS_CERT and PLAIT_TLS_KEY.
             handle_signals: whether SIGTERM and SIGINT drain.
 
         Raises:
             WorkerRefused: if the server will not have this worker, and trying again cannot help.
-            ValueError: if no node types are registered, or an argument is out of its bounds.
+            ValueError: if no node types are registered, an argument is out of its bounds, or the token may not be sent
+                to the server.
+            OSError: if a file of `access` cannot be read.
             RuntimeError: if it runs already.
         """
         if self._stop is not None:
             raise RuntimeError("the worker runs already")
-        _check_address(connect)
+        check_address(connect)
+        access = (access or Access()).with_environment()
+        is_encrypted = credentials is not None or access.is_tls(connect)
+        access.check(connect, is_encrypted=is_encrypted)
+        if is_encrypted and credentials is None:
+            credentials = access.channel_credentials()
         session = WorkerSession(
             worker_id=self.worker_id if worker_id is None else worker_id,
             instance_id=uuid.uuid4().hex,
@@ -231,23 +240,26 @@ class Worker:
             stopping.set()
         try:
             with first_signal_calls(self.drain) if handle_signals else nullcontext():
-                async with _channel(connect, credentials) as channel:
-                    await self._serve(session, channel, connect, stopping)
+                async with _channel(target_of(connect), credentials) as channel:
+                    connection = Connection(
+                        session, channel, address=connect, access=access, jitter=self._jitter
+                    )
+                    inputs = Inputs(channel, access, session.namespace, self._jitter)
+                    await self._serve(session, connection, inputs, stopping)
         finally:
             self._stop = None
             self._is_drain_asked = False
 
     async def _serve(
-        self, session: WorkerSession, channel: grpc.aio.Channel, connect: str, stopping: asyncio.Event
+        self, session: WorkerSession, connection: Connection, inputs: Inputs, stopping: asyncio.Event
     ) -> None:
         """Own the connection and all attempts."""
-        connection = Connection(session, channel, address=connect, jitter=self._jitter)
         threads = DaemonThreads(self.slots) if self._threads is None else self._threads
         attempts = Attempts(
             session=session,
             handlers=self._handlers,
             threads=threads,
-            inputs=Inputs(channel, session.namespace, self._jitter),
+            inputs=inputs,
             on_queued=connection.wake,
             tracer=load_tracer(session.namespace, session.worker_id),
         )
@@ -317,13 +329,6 @@ def _handler(type_: str, function: HandlerFunction, max_concurrency: int) -> Han
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"the handler of {type_} is a generator, which has no result: return a list")
     return Handler(type=type_, function=function, max_concurrency=max_concurrency)
-
-
-def _check_address(connect: str) -> None:
-    host, _, port = connect.rpartition(":")
-    # gRPC would take a name without a port, and dial port 443.
-    if not host or "//" in host or not (port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
-        raise ValueError(f"the server's address is HOST:PORT, such as 127.0.0.1:7480, not {connect!r}")
 
 
 def _channel(connect: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
