@@ -42,12 +42,13 @@ READING = {
     *("ValidateGraph", "PlanGraph", "GetExecution", "ListExecutions", "ListNodes", "GetNode", "GetPayload"),
     *("WaitExecution", "WatchExecution", "ListEvents", "ExportTrace", "ListWorkers"),
 }
+OPERATING = {"CancelExecution", "PauseExecution", "ResumeExecution", "UpdateExecution"}
 MAY: Mapping[str, set[str]] = {
     "read": READING,
     "submit": READING | {"SubmitGraph"},
-    "operate": READING | {"CancelExecution"},
+    "operate": READING | OPERATING,
     "work": {"Attach", "GetPayload"},
-    "admin": READING | {"SubmitGraph", "CancelExecution", "Attach", "ListAuditEntries"},
+    "admin": READING | OPERATING | {"SubmitGraph", "Attach", "ListAuditEntries"},
 }
 EVERYONE = {"Check", "Watch"}
 ANYBODY_KNOWN = {"GetServerInfo", "ServerReflectionInfo"}
