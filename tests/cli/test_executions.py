@@ -181,6 +181,36 @@ def test_cancel_ends_an_execution(run: Run, graph_file: GraphFile) -> None:
     assert run("cancel", "to-cancel").stdout.split() == ["to-cancel", "CANCELLED"]
 
 
+def test_an_execution_is_paused_updated_and_resumed(run: Run, graph_file: GraphFile) -> None:
+    """C2, C10"""
+    run("submit", graph_file("test.nobody"), "--id", "held", "--priority", "3")
+    done = run("pause", "held", "--reason", "maintenance")
+    assert done.stdout.split() == ["held", "PAUSED"]
+    assert "plait resume held" in done.stderr
+    [execution] = json_lines(run("get", "held", "--json").stdout)
+    assert execution["reason"] == "maintenance"
+    assert execution["priority"] == 3
+    done = run("update", "held", "--priority", "5", "--max-concurrency", "2", "--lock", 'only="skipped"')
+    assert done.returncode == 0
+    stale = run("update", "held", "--priority", "7", "--etag", str(execution["etag"]))
+    assert stale.returncode != 0
+    assert "changed since they were read" in stale.stderr
+    run("resume", "held", "--data", '{"approved": true}')
+    done = run("watch", "held")
+    assert done.returncode == 0
+    for what in ("pausing     maintenance", "paused      maintenance", "updated     priority 5", "resumed"):
+        assert what in done.stdout
+    done = run("pause", "held")
+    assert done.returncode != 0
+    assert done.stderr.startswith("plait: The execution has ended, or is being cancelled.")
+
+
+def test_an_update_of_nothing_is_a_matter_of_usage(run: Run) -> None:
+    done = run("update", "anything")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is nothing to change" in done.stderr
+
+
 def test_ctrl_c_ends_the_watch_and_not_the_execution(run: Run, graph_file: GraphFile, address: str) -> None:
     run("submit", graph_file("test.hang"), "--id", "goes-on")
     with subprocess.Popen(

@@ -38,6 +38,7 @@ from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
 from plait_server.runtime.intake import Submission
 from plait_server.runtime.namespace_registry import ALL, NONE_GIVEN, NamespaceRegistry
+from plait_server.runtime.pending_call import InputMaker
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.observers import Observers
@@ -294,6 +295,9 @@ class Runtime:
 
     async def cancel(self, id: str = "x", *, request: RequestRecord | None = None) -> None:
         await self.supervisor.control(NAMESPACE, id, controls.cancel("no more"), request)
+
+    async def control(self, make: InputMaker, id: str = "x", *, request: RequestRecord | None = None) -> None:
+        await self.supervisor.control(NAMESPACE, id, make, request)
 
     async def wait_ended(self, id: str = "x", within_s: float = 1_000_000.0) -> Execution:
         """Wait for the end; the execution is what its events say, read back."""

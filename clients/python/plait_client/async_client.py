@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
@@ -119,7 +119,7 @@ class AsyncClient:
         """Close the connection; calls that are under way fail."""
         await self._channel.close()
 
-    async def submit(
+    async def submit(  # noqa: PLR0913 -- all but the graph are optional
         self,
         graph: GraphSource,
         *,
@@ -127,6 +127,7 @@ class AsyncClient:
         request_id: str = "",
         execution_id: str = "",
         labels: Mapping[str, str] | None = None,
+        priority: int = 0,
         traceparent: str = "",
         tracestate: str = "",
         wait_s: float = 0.0,
@@ -140,6 +141,7 @@ class AsyncClient:
                 and kept over the tries of this call.
             execution_id: the execution's id; empty: the server makes one.
             labels: labels of the execution.
+            priority: of the execution, -1,000 to 1,000; higher ones go first among what waits for capacity.
             traceparent: the W3C traceparent of the execution's parent span; empty: that of the current span, if the
                 program uses OpenTelemetry. One that is not valid is not sent.
             tracestate: the W3C tracestate that belongs to `traceparent`.
@@ -152,7 +154,7 @@ class AsyncClient:
         """
         end_s = time.monotonic() + wait_s
         first_s = min(WAIT_S, wait_s)
-        request = self._requests.submit(graph, input, request_id, execution_id, labels, first_s)
+        request = self._requests.submit(graph, input, request_id, execution_id, labels, first_s, priority)
         trace = caller_trace(traceparent, tracestate)
         with trace.as_parent():
             answer = await self._call(
@@ -271,6 +273,48 @@ class AsyncClient:
         """Cancel an execution, and show it: CANCELLING, or ended. Nothing happens to one that has ended."""
         request = self._requests.cancel(execution_id, reason, request_id)
         return (await self._call(self._executions.CancelExecution, request)).execution
+
+    async def pause(
+        self, execution_id: str, *, abort: bool = False, reason: str = "", request_id: str = ""
+    ) -> execution_pb2.Execution:
+        """Pause an execution: nothing starts until it is resumed. Return it, PAUSING or PAUSED.
+
+        Args:
+            execution_id: The execution.
+            abort: Stop what runs, to run it again after the resume; otherwise it runs to its end.
+            reason: For people.
+            request_id: Makes a repeated call the same one.
+        """
+        request = self._requests.pause(execution_id, reason, request_id, abort=abort)
+        return (await self._call(self._executions.PauseExecution, request)).execution
+
+    async def resume(
+        self, execution_id: str, *, data: InputValue = None, reason: str = "", request_id: str = ""
+    ) -> execution_pb2.Execution:
+        """Resume a paused execution; expressions read `data` as the variable `resume`. Return it, RUNNING or QUEUED."""
+        request = self._requests.resume(execution_id, data, reason, request_id)
+        return (await self._call(self._executions.ResumeExecution, request)).execution
+
+    async def update(
+        self,
+        execution_id: str,
+        settings: execution_service_pb2.ExecutionSettings,
+        *,
+        paths: Sequence[str] = (),
+        etag: str = "",
+        request_id: str = "",
+    ) -> execution_pb2.Execution:
+        """Change the priority, the policy or the locks of an open execution. Return it with its new settings.
+
+        Args:
+            execution_id: The execution.
+            settings: The new settings.
+            paths: The fields of `settings` to change, such as `policy.max_concurrency`; empty: those that it has.
+            etag: The `etag` of the execution as it was read; empty: whatever it is now.
+            request_id: Makes a repeated call the same one.
+        """
+        request = self._requests.update(execution_id, settings, paths, etag, request_id)
+        return (await self._call(self._executions.UpdateExecution, request)).execution
 
     async def payload(self, payload: payload_pb2.Payload) -> JsonValue:
         """Return the value of a payload, fetched if the payload only names it; None if there is no value."""

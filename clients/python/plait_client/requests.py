@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, field_mask_pb2
 
 from plait.v1 import (
     audit_service_pb2,
+    event_pb2,
     execution_pb2,
     execution_service_pb2,
     graph_pb2,
@@ -88,6 +89,7 @@ class Requests:
         execution_id: str,
         labels: Mapping[str, str] | None,
         wait_s: float,
+        priority: int,
     ) -> execution_service_pb2.SubmitGraphRequest:
         """Ask for an execution; without a request id one is made, so that every try is the same request."""
         return execution_service_pb2.SubmitGraphRequest(
@@ -98,6 +100,7 @@ class Requests:
             execution_id=execution_id,
             labels=labels,
             wait=_duration(wait_s) if wait_s else None,
+            priority=priority,
         )
 
     def get(self, execution_id: str) -> execution_service_pb2.GetExecutionRequest:
@@ -160,6 +163,48 @@ class Requests:
             namespace=self._namespace,
             execution_id=execution_id,
             reason=reason,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def pause(
+        self, execution_id: str, reason: str, request_id: str, *, abort: bool
+    ) -> execution_service_pb2.PauseExecutionRequest:
+        """Ask to pause."""
+        return execution_service_pb2.PauseExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            mode=event_pb2.PAUSE_MODE_ABORT if abort else event_pb2.PAUSE_MODE_WAIT,
+            reason=reason,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def resume(
+        self, execution_id: str, data: InputValue, reason: str, request_id: str
+    ) -> execution_service_pb2.ResumeExecutionRequest:
+        """Ask to resume."""
+        return execution_service_pb2.ResumeExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            data=payload_of(data),
+            reason=reason,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def update(
+        self,
+        execution_id: str,
+        settings: execution_service_pb2.ExecutionSettings,
+        paths: Sequence[str],
+        etag: str,
+        request_id: str,
+    ) -> execution_service_pb2.UpdateExecutionRequest:
+        """Ask for other settings."""
+        return execution_service_pb2.UpdateExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            settings=settings,
+            update_mask=field_mask_pb2.FieldMask(paths=paths),
+            etag=etag,
             request_id=request_id or uuid.uuid4().hex,
         )
 

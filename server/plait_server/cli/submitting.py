@@ -1,4 +1,4 @@
-"""`plait submit` and `plait cancel`."""
+"""`plait submit`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from plait_client import Client, InvalidArgument, has_ended
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
-from plait_server.cli.summary import state_of, succeeded, summary
-from plait_server.cli.text import color_of, colored, complain, echo
+from plait_server.cli.summary import succeeded, summary
+from plait_server.cli.text import complain, echo
 from plait_server.cli.watching import follow
 
 FIRST_WAIT_S: Final = 1.0
@@ -23,7 +23,7 @@ FIRST_WAIT_S: Final = 1.0
 told its id."""
 
 
-def _read_input(_: click.Context, __: click.Parameter, value: str | None) -> payload_pb2.Payload | None:
+def read_json(_: click.Context, __: click.Parameter, value: str | None) -> payload_pb2.Payload | None:
     """Read JSON, or the JSON of a file; it is sent as it stands, to the last digit."""
     if value is None:
         return None
@@ -54,7 +54,7 @@ def _read_labels(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 
 @click.command("submit")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--input", metavar="JSON|@FILE", callback=_read_input, help="The execution's input.")
+@click.option("--input", metavar="JSON|@FILE", callback=read_json, help="The execution's input.")
 @click.option(
     "--id",
     "execution_id",
@@ -66,17 +66,19 @@ def _read_labels(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_read_labels, help="May be given often."
 )
+@click.option("--priority", type=int, default=0, help="Higher goes first among what waits for capacity.")
 @click.option("--wait", "until_end", flag_value="wait", help="Wait for the end, and show it.")
 @click.option("--watch", "until_end", flag_value="watch", help="Follow the execution, a line an event.")
 @server_options
 @json_option
-def submit_command(
+def submit_command(  # noqa: PLR0913 -- one for each option
     *,
     file: str,
     input: payload_pb2.Payload | None,
     execution_id: str,
     request_id: str,
     labels: dict[str, str],
+    priority: int,
     until_end: str | None,
     target: Target,
     as_json: bool,
@@ -94,6 +96,7 @@ def submit_command(
                 request_id=request_id,
                 execution_id=execution_id,
                 labels=labels,
+                priority=priority,
                 traceparent=os.environ.get("TRACEPARENT", ""),
                 tracestate=os.environ.get("TRACESTATE", ""),
                 wait_s=FIRST_WAIT_S if until_end == "wait" else 0.0,
@@ -129,20 +132,3 @@ def _wait(client: Client, target: Target, execution: execution_pb2.Execution, *,
         for line in summary(ended):
             echo(line)
     return ExitCode.SUCCESS if succeeded(ended) else ExitCode.NOT_SUCCEEDED
-
-
-@click.command("cancel")
-@click.argument("execution_id", metavar="ID")
-@click.option("--reason", default="", help="Why, for people.")
-@server_options
-@json_option
-def cancel_command(*, execution_id: str, reason: str, target: Target, as_json: bool) -> int:
-    """Cancel an execution. Nothing happens to one that has ended."""
-    with target.open() as client:
-        execution = client.cancel(execution_id, reason=reason)
-    if as_json:
-        echo_json(execution)
-    else:
-        state = state_of(execution)
-        echo(f"{execution.execution_id}  {colored(state, color_of(state))}")
-    return ExitCode.SUCCESS

@@ -103,6 +103,15 @@ class Timeline:
             case kind.EVENT_TYPE_SCOPE_ENDED:
                 name = name_of(state_pb2.ExecutionState, event.scope_ended.state, "EXECUTION_STATE_")
                 return "graph ended", [_words(name)]
+            case kind.EVENT_TYPE_EXECUTION_PAUSE_REQUESTED:
+                is_abort = event.pause_requested.mode == event_pb2.PAUSE_MODE_ABORT
+                return "pausing", ["what runs is stopped" if is_abort else "", event.pause_requested.reason]
+            case kind.EVENT_TYPE_EXECUTION_PAUSED:
+                return "paused", [event.reason]
+            case kind.EVENT_TYPE_EXECUTION_RESUMED:
+                return "resumed", [event.execution_resumed.reason]
+            case kind.EVENT_TYPE_EXECUTION_UPDATED:
+                return "updated", _settings_notes(event.execution_updated)
             case kind.EVENT_TYPE_EXECUTION_ENDED:
                 return _state_name(event), self._execution_ended(event)
             case _:
@@ -136,6 +145,17 @@ class Timeline:
         took = f"{duration(between(self._start, event.time))}" if self._start is not None else ""
         where = f"({ended.failure.node_path})" if ended.failure.node_path else ""
         return [took, *_failure_notes(ended.failure, 0), where, _output_note(ended.output)]
+
+
+def _settings_notes(updated: event_pb2.ExecutionUpdated) -> list[str]:
+    locked = [lock.node_path for lock in updated.locks if lock.locked]
+    unlocked = [lock.node_path for lock in updated.locks if not lock.locked]
+    return [
+        f"priority {updated.priority}" if updated.HasField("priority") else "",
+        "policy" if updated.HasField("policy") else "",
+        f"locked {', '.join(locked)}" if locked else "",
+        f"unlocked {', '.join(unlocked)}" if unlocked else "",
+    ]
 
 
 def _output_note(output: payload_pb2.Payload) -> str:

@@ -141,14 +141,8 @@ def checked_graph(message: graph_pb2.Graph, graph: Graph, analysis: Analysis) ->
 def _read_submission(message: execution_service_pb2.SubmitGraphRequest, evaluator: Evaluator) -> GraphRequest:
     fingerprint = fingerprint_of(message, without=("wait",)) if message.request_id else b""
     problem = _problem_of_input(message.input)
-    head = execution_service_pb2.SubmitGraphRequest(
-        namespace=message.namespace,
-        input=message.input if message.HasField("input") else None,
-        request_id=message.request_id,
-        execution_id=message.execution_id,
-        labels=message.labels,
-        wait=message.wait if message.HasField("wait") else None,
-    )
+    given = {field.name: value for field, value in message.ListFields() if field.name != "graph"}
+    head = execution_service_pb2.SubmitGraphRequest(**given)
     if not message.HasField("graph"):
         return GraphRequest(head=head, has_graph=False, fingerprint=fingerprint, input_problem=problem)
     graph, validation = check_graph(message.graph, evaluator)
