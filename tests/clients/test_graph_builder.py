@@ -119,6 +119,8 @@ def test_settings_of_a_task() -> None:
         ),
         attempt_timeout=1.5,
         node_timeout=60,
+        queue_timeout=30,
+        worker_timeout=40,
         heartbeat_timeout=5,
         on_error="IGNORE",
         on_timeout="CONTINUE",
@@ -135,6 +137,8 @@ def test_settings_of_a_task() -> None:
     assert node.timeouts == graph_pb2.Timeouts(
         attempt=Duration(seconds=1, nanos=500_000_000),
         node=Duration(seconds=60),
+        queue=Duration(seconds=30),
+        worker=Duration(seconds=40),
         heartbeat=Duration(seconds=5),
     )
     assert (node.on_error, node.on_timeout) == (graph_pb2.ON_ERROR_IGNORE, graph_pb2.ON_TIMEOUT_CONTINUE)

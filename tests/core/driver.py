@@ -118,6 +118,8 @@ class Driver:
         """Node path -> what MakeInput was answered with last."""
         self.heard_s: dict[tuple[str, int], float] = {}
         """(node path, attempt) -> when its worker last reported something of it."""
+        self.served_s: float | None = None
+        """When a worker last served the types of waiting nodes; None if one does."""
         self._timers: list[tuple[float, int, SetTimer]] = []
         self._timer_count = 0
         self.rules = JournalRules(graph)
@@ -286,7 +288,15 @@ class Driver:
 
     def _due(self, timer: SetTimer) -> TimerDue:
         heard_s = self.heard_s.get((timer.node_path, timer.number), self.now_s)
-        return TimerDue(timer.kind, timer.node_path, timer.number, timer.turn, quiet_s=self.now_s - heard_s)
+        return TimerDue(
+            timer.kind,
+            timer.node_path,
+            timer.number,
+            timer.turn,
+            quiet_s=self.now_s - heard_s,
+            lacking="EXECUTION_LIMIT",
+            unserved_s=self.now_s - self.served_s if self.served_s is not None else 0.0,
+        )
 
     def fire(self, kind: TimerKind, path: str = "") -> None:
         """Fire the earliest timer of a kind and a node, whatever the time."""

@@ -154,6 +154,10 @@ def _node(node: Node, settings: list[str]) -> Node:
                 timeouts = replace(timeouts, attempt_s=float(value))
             case "node_timeout":
                 timeouts = replace(timeouts, node_s=float(value))
+            case "queue":
+                timeouts = replace(timeouts, queue_s=float(value))
+            case "worker":
+                timeouts = replace(timeouts, worker_s=float(value))
             case "heartbeat":
                 timeouts = replace(timeouts, heartbeat_s=float(value))
             case _:

@@ -222,6 +222,16 @@ def test_v6_retries_are_within_limits(retry: RetryPolicy, field: str, message: s
             "a sub-graph has no attempts of its own; remove it, and set it on the tasks in it",
         ),
         (
+            replace(task("a", Subgraph(graph=build("b"))), timeouts=Timeouts(queue_s=1)),
+            "timeouts.queue",
+            "a sub-graph has no attempts of its own; remove it, and set it on the tasks in it",
+        ),
+        (
+            replace(task(), timeouts=Timeouts(worker_s=math.inf)),
+            "timeouts.worker",
+            "must be from 0, which is no bound, to 10 years, not inf s",
+        ),
+        (
             replace(task(), timeouts=Timeouts(node_s=1e12)),
             "timeouts.node",
             "must be from 0, which is no bound, to 10 years, not 1e+12 s",

@@ -73,6 +73,16 @@ retries = st.builds(
 )
 
 
+timeouts = st.builds(
+    Timeouts,
+    attempt_s=seconds,
+    node_s=seconds,
+    queue_s=seconds,
+    worker_s=seconds,
+    heartbeat_s=seconds,
+)
+
+
 def nodes_of(kinds: st.SearchStrategy[Kind | None]) -> st.SearchStrategy[Node]:
     return st.builds(
         Node,
@@ -81,7 +91,15 @@ def nodes_of(kinds: st.SearchStrategy[Kind | None]) -> st.SearchStrategy[Node]:
         input=st.none() | texts,
         join=st.none() | joins,
         retry=st.none() | retries,
-        timeouts=st.none() | st.builds(Timeouts, attempt_s=seconds, node_s=seconds, heartbeat_s=seconds),
+        timeouts=st.none()
+        | st.builds(
+            Timeouts,
+            attempt_s=seconds,
+            node_s=seconds,
+            queue_s=seconds,
+            worker_s=seconds,
+            heartbeat_s=seconds,
+        ),
         on_error=st.sampled_from(OnError),
         on_timeout=st.none() | st.sampled_from(OnTimeout),
         priority=st.integers(-1000, 1000),

@@ -286,6 +286,8 @@ def test_graph_of_extreme_numbers_is_refused(alone: Service) -> None:
     node.timeouts.attempt.seconds = -(2**62)
     node.timeouts.node.nanos = -5
     node.timeouts.heartbeat.seconds = 2**62
+    node.timeouts.queue.seconds = -1
+    node.timeouts.worker.seconds = 2**62
     graph.nodes.add(id="b").delay.duration.seconds = 0
     graph.nodes.add(id="c").delay.duration.seconds = 2**62
     graph.policy.max_concurrency = -1
@@ -296,7 +298,7 @@ def test_graph_of_extreme_numbers_is_refused(alone: Service) -> None:
     for name in (
         *("priority", "max_attempts", "multiplier", "initial_backoff", "max_backoff", "timeouts.attempt"),
         *("timeouts.node", "timeouts.heartbeat", "nodes[1]", "nodes[2]", "max_concurrency"),
-        *("min_success_rate", "on_failure"),
+        *("timeouts.queue", "timeouts.worker", "min_success_rate", "on_failure"),
     ):
         assert name in fields, (name, fields)
 

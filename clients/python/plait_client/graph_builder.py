@@ -159,6 +159,8 @@ class GraphBuilder:
         retry: graph_pb2.RetryPolicy | None = None,
         attempt_timeout: Seconds | None = None,
         node_timeout: Seconds | None = None,
+        queue_timeout: Seconds | None = None,
+        worker_timeout: Seconds | None = None,
         heartbeat_timeout: Seconds | None = None,
         on_error: OnError | None = None,
         on_timeout: OnTimeout | None = None,
@@ -175,6 +177,8 @@ class GraphBuilder:
             retry: How failed attempts are repeated; see `retry`.
             attempt_timeout: Bounds each attempt.
             node_timeout: Bounds all attempts together.
+            queue_timeout: Bounds each wait for capacity.
+            worker_timeout: Bounds each wait for a worker that serves the type.
             heartbeat_timeout: Bounds the silence of each attempt.
             on_error: What its failure does.
             on_timeout: What its timing out does.
@@ -183,7 +187,13 @@ class GraphBuilder:
         Raises:
             ValueError: The id is taken, a node in `after` is unknown, or the input is no JSON.
         """
-        bounds = {"attempt": attempt_timeout, "node": node_timeout, "heartbeat": heartbeat_timeout}
+        bounds = {
+            "attempt": attempt_timeout,
+            "node": node_timeout,
+            "queue": queue_timeout,
+            "worker": worker_timeout,
+            "heartbeat": heartbeat_timeout,
+        }
         node = graph_pb2.Node(
             id=id,
             task=graph_pb2.Task(type=type),

@@ -238,9 +238,12 @@ def _node_to_proto(node: Node) -> graph_pb2.Node:
     if node.timeouts is not None:
         message.timeouts.attempt.CopyFrom(_duration(node.timeouts.attempt_s))
         message.timeouts.node.CopyFrom(_duration(node.timeouts.node_s))
-        if (
-            node.timeouts.heartbeat_s
-        ):  # Left out where it is not set, so that digests of earlier graphs stay as they are.
+        # Left out where they are not set, so that the digests of earlier graphs stay as they are.
+        if node.timeouts.queue_s:
+            message.timeouts.queue.CopyFrom(_duration(node.timeouts.queue_s))
+        if node.timeouts.worker_s:
+            message.timeouts.worker.CopyFrom(_duration(node.timeouts.worker_s))
+        if node.timeouts.heartbeat_s:
             message.timeouts.heartbeat.CopyFrom(_duration(node.timeouts.heartbeat_s))
     if node.locked_output is not None:
         message.locked_output.json = node.locked_output

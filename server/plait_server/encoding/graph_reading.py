@@ -240,6 +240,8 @@ class GraphReader:
         return Timeouts(
             attempt_s=self._seconds(message.attempt, f"{field}.attempt"),
             node_s=self._seconds(message.node, f"{field}.node"),
+            queue_s=self._seconds(message.queue, f"{field}.queue"),
+            worker_s=self._seconds(message.worker, f"{field}.worker"),
             heartbeat_s=self._seconds(message.heartbeat, f"{field}.heartbeat"),
         )
 

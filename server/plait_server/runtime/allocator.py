@@ -184,7 +184,7 @@ class Allocator:
         if worker is None:
             return
         for name in worker.types:
-            self._pools.get(worker.namespace, name).remove(worker)
+            self._pools.remove(worker, name)
             self._groups.forget_unused_pool(worker.namespace, name)
 
     def slots_in_use(self, instance_id: str) -> int:
@@ -273,6 +273,14 @@ class Allocator:
         self._moment += 1
         lacking = self._choose(kind, entry.rank)
         return lacking if isinstance(lacking, str) else ""
+
+    def unserved_s(self, namespace: str, execution_id: str, node_path: str) -> float:
+        """Return for how long no worker has served the type of a request: 0 if one does, or if it does not wait.
+
+        Infinite if none has served it since the start, as far as is remembered.
+        """
+        entry = self._requests.get((namespace, execution_id, node_path))
+        return self._pools.unserved_s(namespace, entry.request.type) if entry is not None else 0.0
 
     def dispatch(self) -> None:
         """Grant whatever can be granted now, in order."""

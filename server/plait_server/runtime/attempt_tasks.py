@@ -209,12 +209,16 @@ class AttemptTasks:
     def timer_due(self, timer: SetTimer) -> TimerDue:
         """Return the input for an expired timer, with what only the runtime knows."""
         jitter = self._environment.seams.random()
-        quiet_s = 0.0
+        due = TimerDue(timer.kind, timer.node_path, timer.number, timer.turn, jitter)
         if timer.kind is TimerKind.HEARTBEAT_TIMEOUT:
             running = self._running.get((timer.node_path, timer.number))
             # Without a task, its result has come and is about to be decided on.
-            quiet_s = trio.current_time() - running.heard_s if running is not None else 0.0
-        return TimerDue(timer.kind, timer.node_path, timer.number, timer.turn, jitter, quiet_s)
+            return due._replace(quiet_s=trio.current_time() - running.heard_s if running is not None else 0.0)
+        if timer.kind is TimerKind.QUEUE_TIMEOUT:
+            return due._replace(lacking=self._permits.reason(timer.node_path))
+        if timer.kind is TimerKind.WORKER_TIMEOUT:
+            return due._replace(unserved_s=self._permits.unserved_s(timer.node_path))
+        return due
 
     def post_result(self, result: AttemptResult) -> None:
         """Post an attempt's result from its worker; its long texts are stored by digest."""

@@ -109,6 +109,10 @@ class Permits:
         """Return why a request waits (Q6); empty if it does not wait."""
         return self._allocator.reason(self._namespace, self._execution_id, node_path)
 
+    def unserved_s(self, node_path: str) -> float:
+        """Return for how long no worker has served the type of a request: 0 if one does, or if it does not wait."""
+        return self._allocator.unserved_s(self._namespace, self._execution_id, node_path)
+
     # Holding.
 
     def hold(self, grant: int, attempt: AttemptId) -> None:

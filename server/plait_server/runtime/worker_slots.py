@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 
 import trio
 
 _SPARE_ENTRIES = 16
 """Outdated entries of a pool's heap that are always allowed, so that a small pool is not rebuilt all the time."""
+_LEFT_TYPES_MAX = 10_000
+"""Types of which the time without a worker is remembered: workers name what they serve, and may name anything."""
 
 
 class WorkerSlots:
@@ -162,6 +165,8 @@ class WorkerPools:
 
     def __init__(self) -> None:
         self._pools: dict[tuple[str, str], WorkerPool] = {}
+        self._left_s: dict[tuple[str, str], float] = {}
+        """When the last worker of a type left, the earliest first."""
 
     def __repr__(self) -> str:
         return f"<WorkerPools, {len(self._pools)} of them>"
@@ -172,6 +177,25 @@ class WorkerPools:
         if pool is None:
             pool = self._pools[namespace, node_type] = WorkerPool(node_type)
         return pool
+
+    def remove(self, worker: WorkerSlots, node_type: str) -> None:
+        """Remove a worker that is gone from the pool of a type."""
+        namespace = worker.namespace
+        pool = self.get(namespace, node_type)
+        was_served = pool.has_workers
+        pool.remove(worker)
+        if was_served and not pool.has_workers:
+            self._left_s.pop((namespace, node_type), None)
+            self._left_s[namespace, node_type] = trio.current_time()
+            if len(self._left_s) > _LEFT_TYPES_MAX:
+                del self._left_s[next(iter(self._left_s))]
+
+    def unserved_s(self, namespace: str, node_type: str) -> float:
+        """Return for how long no worker has served a type: 0 if one does, infinite if none is remembered."""
+        pool = self._pools.get((namespace, node_type))
+        if pool is not None and pool.has_workers:
+            return 0.0
+        return trio.current_time() - self._left_s.get((namespace, node_type), -math.inf)
 
     def forget_empty(self, namespace: str, node_type: str) -> None:
         """Remove a pool without workers. Idempotent."""

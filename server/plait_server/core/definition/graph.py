@@ -135,6 +135,10 @@ class Timeouts:
 
     attempt_s: float = 0.0
     node_s: float = 0.0
+    queue_s: float = 0.0
+    """The longest wait for capacity."""
+    worker_s: float = 0.0
+    """The longest wait for a worker that serves the type."""
     heartbeat_s: float = 0.0
     """The longest silence of an attempt."""
 

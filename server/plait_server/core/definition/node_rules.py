@@ -239,14 +239,17 @@ def _check_timeouts(field: str, timeouts: Timeouts, kind: Kind | None, report: R
     for name, bound_s in (
         ("attempt", timeouts.attempt_s),
         ("node", timeouts.node_s),
+    ):
+        _check_bound(f"{field}.{name}", bound_s, report)
+    for name, bound_s in (
+        ("queue", timeouts.queue_s),
+        ("worker", timeouts.worker_s),
         ("heartbeat", timeouts.heartbeat_s),
     ):
         _check_bound(f"{field}.{name}", bound_s, report)
-    if isinstance(kind, Subgraph) and timeouts.heartbeat_s:
-        report.add(
-            f"{field}.heartbeat",
-            "a sub-graph has no attempts of its own; remove it, and set it on the tasks in it",
-        )
+        if isinstance(kind, Subgraph) and bound_s:
+            text = "a sub-graph has no attempts of its own; remove it, and set it on the tasks in it"
+            report.add(f"{field}.{name}", text)
 
 
 def check_policy(field: str, policy: Policy, report: Report) -> None:

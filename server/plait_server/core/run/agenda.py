@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Agenda:
     """The pending decisions of one execution's scopes."""
 
-    __slots__ = ("_over", "decided", "leveled", "racing", "skips", "sweeping")
+    __slots__ = ("_over", "decided", "leveled", "paused_s", "racing", "skips", "sweeping", "time_s")
 
     def __init__(self) -> None:
         # Worked off from the front: the first of a plain dict is found behind all that were taken before.
@@ -37,6 +37,15 @@ class Agenda:
         self.leveled: dict[Scope, None] = {}
         """Scopes whose lowest unfinished level has risen, so that held nodes may start (R2)."""
         self._over: list[tuple[int, int, Scope]] = []
+        self.time_s = 0.0
+        """When the event that is being applied was decided."""
+        self.paused_s = 0.0
+        """How long the execution had been paused by then."""
+
+    def decide(self, record: NodeRecord) -> None:
+        """Queue a node that an event made ready, or whose join failed."""
+        self.decided[record] = None
+        record.ready_s, record.ready_paused_s = self.time_s, self.paused_s
 
     def forget(self, record: NodeRecord) -> None:
         """Remove a node, because an event has recorded what becomes of it."""

@@ -27,15 +27,11 @@ from plait_server.core.run.payload import NULL, Payload
 from plait_server.core.run.retry import backoff_s, is_retried
 from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.states import AttemptOutcome, NodeState, Reason
-from plait_server.core.run.timers import attempt_timer, extended_deadline_s
+from plait_server.core.run.timers import CLOCK_S, attempt_timer, extended_deadline_s
 from plait_server.core.run.usage import add_amount, add_usage, beyond, usage_text
 
 _STOPPED: Final = (AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED, AttemptOutcome.ABORTED)
 """The outcomes of attempts stopped from outside; their handlers are told, and may use more until they have exited."""
-
-
-CLOCK_S: Final = 1e-6
-"""Differences of times below this are rounding; a timer set for them would expire at the same instant, without end."""
 
 
 class Attempts:

@@ -41,6 +41,7 @@ from plait_server.core.run.payload import NULL, Payload, is_inline
 from plait_server.core.run.scope import NodeRecord
 from plait_server.core.run.scopes import Scopes
 from plait_server.core.run.states import EdgeState, NodeState, Reason
+from plait_server.core.run.waits import Waits
 from plait_server.errors import InvariantViolated
 
 _JOIN_MESSAGES = {
@@ -69,6 +70,7 @@ class Beginnings:
         """A heap of the ranks of those tasks, while they are sent in parts; may hold ranks of tasks no longer offered.
 
         """
+        self.waits = Waits(machine, endings)
         self._rendered: dict[str, Payload] = {}
         """Node path -> input rendered for the first attempt, until it starts."""
 
@@ -176,7 +178,7 @@ class Beginnings:
         """Ask for capacity for at most this many of the offered tasks; return whether there are more."""
         if not self._ranked and len(self._unsent) <= most:
             for offer in self._unsent.values():
-                self._machine.ask(offer)
+                self._send(offer)
             self._unsent.clear()
             return False
         # In R4's order, because another execution may have its turn between two parts.
@@ -186,13 +188,18 @@ class Beginnings:
         while self._ranked and sent < most:
             offered = self._unsent.pop(heapq.heappop(self._ranked)[-1], None)
             if offered is not None:
-                self._machine.ask(offered)
+                self._send(offered)
                 sent += 1
         return bool(self._unsent)
+
+    def _send(self, offer: OfferNode) -> None:
+        self._machine.ask(offer)
+        self.waits.begin(self._offered[offer.node_path])
 
     def take(self, record: NodeRecord) -> Payload | None:
         """Start an offered node; return the input to store with its first attempt, if it was rendered."""
         del self._offered[record.path]
+        self.waits.forget(record.path)
         return self._rendered.pop(record.path, None)
 
     def forget(self, record: NodeRecord) -> None:
@@ -202,6 +209,7 @@ class Beginnings:
         self._rendered.pop(path, None)
         if path in self._offered:
             del self._offered[path]
+            self.waits.forget(path)
             if self._unsent.pop(path, None) is None:
                 self._machine.ask(WithdrawNode(path))
 

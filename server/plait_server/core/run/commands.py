@@ -26,6 +26,8 @@ class TimerKind(enum.Enum):
     ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
     NODE_TIMEOUT = "NODE_TIMEOUT"
     HEARTBEAT_TIMEOUT = "HEARTBEAT_TIMEOUT"
+    QUEUE_TIMEOUT = "QUEUE_TIMEOUT"
+    WORKER_TIMEOUT = "WORKER_TIMEOUT"
     SCOPE_TIMEOUT = "SCOPE_TIMEOUT"
     """The timeout of the execution, or of the graph inside a node (N1)."""
 
@@ -153,6 +155,12 @@ class TimerDue(NamedTuple):
     """In [0, 1), for the backoff that may follow."""
     quiet_s: float = 0.0
     """For a HEARTBEAT_TIMEOUT, the seconds since the worker last reported something of the attempt."""
+    lacking: str = ""
+    """For a QUEUE_TIMEOUT, the reason why the node waits."""
+    unserved_s: float = 0.0
+    """For a WORKER_TIMEOUT, the seconds since a worker last served the type: 0 if one does, infinite if none ever did.
+
+    """
 
 
 class Cancel(NamedTuple):
@@ -325,7 +333,10 @@ class SetTimer(NamedTuple):
     number: int
     delay_s: float
     turn: int = 0
-    """Tells the timers of one kind, node and number apart; for an ATTEMPT_TIMEOUT, the number of extensions."""
+    """Tells the timers of one kind, node and number apart; for an ATTEMPT_TIMEOUT, the number of extensions.
+
+    For a wait, the number of the offer.
+    """
 
 
 # Acts: carried out after the events decided with them are durable.

@@ -215,6 +215,7 @@ class Execution:
             raise InvariantViolated(message)
         self.sequence = event.sequence
         self.scope_index.apply(event)
+        self.agenda.time_s, self.agenda.paused_s = event.time_s, self.paused_total_s(event.time_s)
         if event.node_path:
             self._apply_to_node(event)
         else:

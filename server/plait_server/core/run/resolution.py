@@ -64,7 +64,7 @@ def _settle(scope: Scope, position: int, edge: Edge, state: EdgeState) -> None:
         # The plain case, without the rest: a node may have 100,000 such edges, all resolved in one step.
         target.verdict = verdict = _BY_SINGLE_EDGE[state]
         target.active_edges = (position,) if state is EdgeState.ACTIVE else ()
-        (scope.agenda.decided if verdict is Verdict.RUN else scope.agenda.skips)[target] = None
+        _put(scope, target, is_skip=verdict is not Verdict.RUN)
         return
     join = join or DEFAULT_JOIN
     verdict = judge(
@@ -86,9 +86,16 @@ def _settle(scope: Scope, position: int, edge: Edge, state: EdgeState) -> None:
             for edge in scope.adjacency.incoming[target.index]
             if scope.edge_states[edge] is EdgeState.ACTIVE
         )
-    (scope.agenda.skips if verdict.is_skip else scope.agenda.decided)[target] = None
+    _put(scope, target, is_skip=verdict.is_skip)
     if join.mode in (JoinMode.ANY, JoinMode.QUORUM):
         _release(scope, target)
+
+
+def _put(scope: Scope, target: NodeRecord, *, is_skip: bool) -> None:
+    if is_skip:
+        scope.agenda.skips[target] = None
+    else:
+        scope.agenda.decide(target)
 
 
 def _release(scope: Scope, decided: NodeRecord) -> None:

@@ -73,6 +73,8 @@ class NodeRecord:
         "output",
         "path",
         "plain_total",
+        "ready_paused_s",
+        "ready_s",
         "reason",
         "scope",
         "sequence",
@@ -114,6 +116,10 @@ class NodeRecord:
         self.origin = -1
         """Position in the scope's failures of the earliest that FAILED or broke the node; -1 if none did."""
         self.started_s = self.ended_s = self.due_s = 0.0
+        self.ready_s = 0.0
+        """When its join was decided, its backoff is over, or its last attempt was lost or handed back."""
+        self.ready_paused_s = 0.0
+        """How long the execution had been paused by then, or by the beginning of the backoff."""
         self.idled_s = 0.0
         """When it was put back to IDLE."""
         self.sequence = 0
@@ -189,10 +195,8 @@ class Scope:
         self.input: Payload = NULL
         self.started_s = 0.0
         """When it was opened; 0 for the root scope, because the execution has its own start."""
-        self.first_sequence = 0
-        """The sequence of the event that opened it."""
-        self.sequence = 0
-        """The sequence of the newest event about one of its nodes."""
+        self.first_sequence = self.sequence = 0
+        """The sequences of the event that opened it, and of the newest event about one of its nodes."""
         self.ended_as: ExecutionState | None = None
         """How it ended, from its ScopeEnded on; after a timeout its nodes end next, else the node that it is in."""
         self.failure: Failure | None = None
@@ -219,6 +223,8 @@ class Scope:
         self.level_open = list(definition.level_sizes)
         self.level = 0
         """The lowest level with a node that has not ended (R2)."""
+        self.level_s = self.level_paused_s = 0.0
+        """Since when that is so, and how long the execution had been paused by then."""
         self._is_closed = False
         self.stopped_by = Treatment.NONE
         """UNHANDLED once an unhandled failure stopped it (E4)."""
@@ -299,7 +305,7 @@ class Scope:
         for index in self.definition.sources:
             record = self.records[index]
             record.verdict = Verdict.RUN
-            self.agenda.decided[record] = None
+            self.agenda.decide(record)
 
     def close(self) -> None:
         """Let no more joins be decided and no more nodes start."""
@@ -339,10 +345,11 @@ class Scope:
             return
         self._change(record, state, reason, time_s)
         if state is NodeState.BACKING_OFF:
-            record.due_s = attempt.retry_time_s = detail.retry_time_s
+            record.due_s = attempt.retry_time_s = record.ready_s = detail.retry_time_s
+            record.ready_paused_s = self.agenda.paused_s
         elif not self.is_closed and (state is NodeState.QUEUED or reason != Reason.SIBLING_FAILED):
             # It runs again: at once, or after the pause that aborted it.
-            self.agenda.decided[record] = None
+            self.agenda.decide(record)
 
     def apply_waiting(self, record: NodeRecord, time_s: float, detail: NodeWaiting) -> None:
         """Apply that a node waits for a timer."""
@@ -399,6 +406,7 @@ class Scope:
             self.level_open[self.analysis.levels[record.index]] -= 1
             while self.level < len(self.level_open) and self.level_open[self.level] == 0:
                 self.level += 1
+                self.level_s, self.level_paused_s = time_s, self.agenda.paused_s
                 if self.held:
                     self.agenda.leveled[self] = None
         if self.parent is not None and (not self.open_count or self.is_closed):

@@ -50,6 +50,7 @@ def digest_of(execution: Execution, *, paused_from_s: float | None, paused_s: fl
     for scope in execution.scopes.values():
         parts = scope.path, scope.input, scope.started_s, scope.ended_as, scope.failure, scope.is_closed
         whole.update(repr(parts).encode())
+        whole.update(repr((scope.level_s, scope.level_paused_s)).encode())
         whole.update(repr((scope.edge_states, scope.failures, scope.treatments)).encode())
         for record in scope.records:
             whole.update(_fingerprint(record).encode())
@@ -95,6 +96,8 @@ def _fingerprint(record: NodeRecord) -> str:
             record.failure,
             record.treatment,
             record.origin,
+            record.ready_s,
+            record.ready_paused_s,
             record.started_s,
             record.ended_s,
             record.idled_s,

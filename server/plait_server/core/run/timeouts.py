@@ -45,6 +45,8 @@ class Timers:
                 self._attempts.on_attempt_timeout(record, timer)
             case TimerKind.HEARTBEAT_TIMEOUT:
                 self._attempts.on_heartbeat_timeout(record, timer)
+            case TimerKind.QUEUE_TIMEOUT | TimerKind.WORKER_TIMEOUT:
+                self._beginnings.waits.on_timer(record, timer)
             case TimerKind.NODE_TIMEOUT:
                 scope = record.scope.children.get(record.index)
                 if scope is not None:

@@ -5,12 +5,17 @@ An obsolete timer is not cancelled; when it expires, the machine sees that its a
 
 from __future__ import annotations
 
+from typing import Final
+
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS, Node
 from plait_server.core.run.attempt_record import AttemptRecord
 from plait_server.core.run.commands import SetTimer, TimerKind
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.scope import NodeRecord, Scope
 from plait_server.core.run.states import NodeState
+
+CLOCK_S: Final = 1e-6
+"""Differences of times below this are rounding; a timer set for them would expire at the same instant, without end."""
 
 
 def scope_timers(execution: Execution, scope: Scope, now_s: float) -> list[SetTimer]:
