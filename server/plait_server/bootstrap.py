@@ -42,10 +42,12 @@ from plait_server.api.grpc_server import OpenCalls, serve_grpc, standard_methods
 from plait_server.api.health import HealthServicer
 from plait_server.api.insight import InsightServicer
 from plait_server.api.methods import Method, methods_of
+from plait_server.api.namespaces import SETTING_NAME, NamespaceServicer
 from plait_server.api.pages import PageTokens
 from plait_server.api.system import ServerFacts, SystemServicer
 from plait_server.api.workers import WorkerHubServicer
 from plait_server.config import DEFAULT_STORE, MEMORY_STORE, ServerConfig
+from plait_server.encoding.namespace_codec import settings_from_bytes
 from plait_server.errors import PlaitError, StoreLost, leaves_of
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.graph_requests import GraphRequests
@@ -111,6 +113,7 @@ class Servicers:
     executions: ExecutionServicer
     controls: ExecutionControls
     insight: InsightServicer
+    namespaces: NamespaceServicer
     audit: AuditServicer
     worker_hub: WorkerHubServicer
     system: SystemServicer
@@ -121,6 +124,7 @@ class Servicers:
             "graph": [self.graphs],
             "execution": [self.executions, self.controls],
             "insight": [self.insight],
+            "namespace": [self.namespaces],
             "audit": [self.audit],
             "worker_hub": [self.worker_hub],
             "system": [self.system],
@@ -180,11 +184,11 @@ async def assemble(platform: Platform) -> Server:
         ping_s=config.ping_s,
         grace_s=config.grace_s,
     )
-    environment = _environment(platform, allocator, committer, workers)
+    environment = await _environment(platform, allocator, committer, workers)
     supervisor = Supervisor(environment)
     workers.deliver = supervisor.deliver
     workers.is_current = supervisor.is_current
-    servicers = _servicers(platform, supervisor, workers, PageTokens(key), version, instance_id)
+    servicers = _servicers(platform, environment, supervisor, workers, PageTokens(key), version, instance_id)
     return Server(
         journal=platform.journal,
         allocator=allocator,
@@ -199,6 +203,7 @@ async def assemble(platform: Platform) -> Server:
 
 def _servicers(
     platform: Platform,
+    environment: Environment,
     supervisor: Supervisor,
     workers: AttachedWorkers,
     page_tokens: PageTokens,
@@ -222,16 +227,22 @@ def _servicers(
         insight=InsightServicer(
             supervisor, journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
         ),
+        namespaces=NamespaceServicer(
+            environment.namespaces, environment.admission, journal, page_tokens, actions
+        ),
         audit=AuditServicer(journal, page_tokens),
         worker_hub=WorkerHubServicer(workers, page_tokens),
         system=SystemServicer(facts),
     )
 
 
-def _environment(
+async def _environment(
     platform: Platform, allocator: Allocator, committer: Committer, workers: AttachedWorkers
 ) -> Environment:
     namespaces = NamespaceRegistry(platform.config.namespace_settings)
+    for (namespace, name), content in (await platform.journal.read_settings()).items():
+        if name == SETTING_NAME:
+            namespaces.set(namespace, settings_from_bytes(content))
     return Environment(
         journal=platform.journal,
         workers=workers,

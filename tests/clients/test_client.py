@@ -14,7 +14,14 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from plait.v1 import event_pb2, execution_pb2, execution_service_pb2, graph_pb2, state_pb2
+from plait.v1 import (
+    event_pb2,
+    execution_pb2,
+    execution_service_pb2,
+    graph_pb2,
+    namespace_service_pb2,
+    state_pb2,
+)
 from plait_client import (
     AlreadyExists,
     AsyncClient,
@@ -24,6 +31,7 @@ from plait_client import (
     InvalidArgument,
     NotFound,
     OutOfRange,
+    ResourceExhausted,
     Unavailable,
     has_ended,
 )
@@ -256,6 +264,11 @@ def test_the_async_client_does_the_same(address: str) -> None:
             assert (await client.validate(one("t"))).violation_count == 0
             assert (await client.plan(one("t"))).plan.width == 1
             assert (await client.server_info()).store == "memory"
+            assert (await client.get_namespace()).name == "default"
+            settings = namespace_service_pb2.NamespaceSettings(queue_max=9)
+            changed = await client.update_namespace(settings)
+            assert changed in [each async for each in client.list_namespaces()]
+            await client.update_namespace(namespace_service_pb2.NamespaceSettings(), reset=["queue_max"])
             with pytest.raises(NotFound):
                 await client.get("nobody")
 
@@ -336,6 +349,34 @@ def test_an_error_that_another_try_does_not_help_is_not_tried_again() -> None:
     tries = Patience(connect_s=5, retry_s=60).tries(lambda: 0.0)
     assert tries.delay_after(NotFound("no", code=grpc.StatusCode.NOT_FOUND)) is None
     assert tries.delay_after(PlaitError("bug", code=grpc.StatusCode.INTERNAL)) is None
+
+
+def test_a_full_queue_is_tried_again_only_by_those_who_ask_for_it() -> None:
+    """Q3: a full queue is RESOURCE_EXHAUSTED with retry advice."""
+    full = ResourceExhausted(
+        "full", code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="QUEUE_FULL", retry_after=timedelta(seconds=5)
+    )
+    patience = Patience(connect_s=5, retry_s=60)
+    assert patience.tries(lambda: 0.0).delay_after(full) is None
+    now = 0.0
+    tries = patience.tries(lambda: now, 30.0)
+    assert 5 <= (tries.delay_after(full) or 0.0) < 6
+    now = 26.0
+    assert tries.delay_after(full) is None
+
+
+def test_a_namespace_is_shown_and_changed(client: Client) -> None:
+    changed = client.update_namespace(namespace_service_pb2.NamespaceSettings(weight=3))
+    assert changed.settings.weight == 3
+    assert client.get_namespace() == changed
+    assert changed in list(client.list_namespaces(page_size=1))
+    with pytest.raises(InvalidArgument) as caught:
+        client.update_namespace(namespace_service_pb2.NamespaceSettings(weight=0))
+    assert [each.field for each in caught.value.violations] == ["settings.weight"]
+    assert (
+        client.update_namespace(namespace_service_pb2.NamespaceSettings(), reset=["weight"]).settings.weight
+        == 1
+    )
 
 
 def test_a_watch_from_the_end_learns_where_that_was() -> None:

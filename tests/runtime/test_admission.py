@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from plait_server.adapters.journals.memory import MemoryStore
+from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.core.namespace_settings import NamespaceSettings, QueueOrder
 from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.errors import ExecutionExists, QueueFull

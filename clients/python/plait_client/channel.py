@@ -33,6 +33,8 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
 
 BACKOFF_INITIAL_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
+QUEUE_FULL: Final = "QUEUE_FULL"
+"""The reason for which a submission is refused when as many executions of its namespace wait as may."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,18 +48,19 @@ class Patience:
     has_answered: bool = False
     """Whether it ever has."""
 
-    def tries(self, clock: Callable[[], float]) -> Tries:
-        """Begin the tries of one call."""
-        return Tries(self, clock)
+    def tries(self, clock: Callable[[], float], queue_s: float = 0.0) -> Tries:
+        """Begin the tries of one call; `queue_s` is how long a full queue is tried again."""
+        return Tries(self, clock, queue_s)
 
 
 class Tries:
     """The tries of one call, with full jitter between them (Brooker, Exponential Backoff And Jitter)."""
 
-    __slots__ = ("_ceiling_s", "_clock", "_failing_since_s", "_patience")
+    __slots__ = ("_ceiling_s", "_clock", "_failing_since_s", "_patience", "_queue_s")
 
-    def __init__(self, patience: Patience, clock: Callable[[], float]) -> None:
+    def __init__(self, patience: Patience, clock: Callable[[], float], queue_s: float) -> None:
         self._patience = patience
+        self._queue_s = queue_s
         self._clock = clock
         self._failing_since_s: float | None = None
         self._ceiling_s = BACKOFF_INITIAL_S
@@ -83,5 +86,8 @@ class Tries:
         if error.retry_after is not None:
             delay_s += error.retry_after.total_seconds()
         budget_s = self._patience.retry_s if self._patience.has_answered else self._patience.connect_s
+        if error.reason == QUEUE_FULL:
+            # Only the caller knows whether the work may wait; the queue may stay full for hours.
+            budget_s = self._queue_s
         is_in_time = now_s + delay_s <= self._failing_since_s + budget_s
         return delay_s if is_worth_it and is_in_time else None

@@ -20,6 +20,8 @@ from plait.v1 import (
     graph_service_pb2,
     graph_service_pb2_grpc,
     insight_service_pb2_grpc,
+    namespace_service_pb2,
+    namespace_service_pb2_grpc,
     payload_pb2,
     system_service_pb2,
     system_service_pb2_grpc,
@@ -116,6 +118,7 @@ class Client:
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
         self._insight = insight_service_pb2_grpc.InsightServiceStub(channel)
+        self._namespaces = namespace_service_pb2_grpc.NamespaceServiceStub(channel)
         self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(channel)
@@ -153,6 +156,7 @@ class Client:
         traceparent: str = "",
         tracestate: str = "",
         wait_s: float = 0.0,
+        queue_s: float = 0.0,
     ) -> execution_pb2.Execution:
         """Have a graph carried out. What this returns is durable.
 
@@ -168,11 +172,13 @@ class Client:
                 program uses OpenTelemetry. One that is not valid is not sent.
             tracestate: the W3C tracestate that belongs to `traceparent`.
             wait_s: how long to wait for the end, in the same call; the execution is then shown as it is.
+            queue_s: how long to try again while the namespace's queue is full; 0: that is an error at once.
 
         Raises:
             GraphFileError: the graph file cannot be read as a graph.
             InvalidArgument: the graph is invalid; `violations` lists what is wrong.
             AlreadyExists: the request id was used with other content, or the execution id is taken.
+            ResourceExhausted: the queue of the namespace is full (QUEUE_FULL); nothing was accepted.
         """
         end_s = time.monotonic() + wait_s
         first_s = min(WAIT_S, wait_s)
@@ -180,7 +186,11 @@ class Client:
         trace = caller_trace(traceparent, tracestate)
         with trace.as_parent():
             answer = self._call(
-                self._executions.SubmitGraph, request, wait_s=first_s, metadata=trace.metadata
+                self._executions.SubmitGraph,
+                request,
+                wait_s=first_s,
+                metadata=trace.metadata,
+                queue_s=queue_s,
             )
         left_s = end_s - time.monotonic()
         if has_ended(answer.execution) or wait_s <= first_s or left_s <= 0:
@@ -374,6 +384,43 @@ class Client:
             finally:
                 call.cancel()
 
+    def get_namespace(self) -> namespace_service_pb2.Namespace:
+        """Return the settings of the namespace, and how many of its executions run and wait."""
+        request = self._requests.get_namespace()
+        return self._call(self._namespaces.GetNamespace, request).namespace
+
+    def list_namespaces(self, *, page_size: int = 0) -> Iterator[namespace_service_pb2.Namespace]:
+        """List the namespaces that have settings, or executions that run or wait, by name."""
+        request = namespace_service_pb2.ListNamespacesRequest(page_size=page_size)
+        while True:
+            page = self._call(self._namespaces.ListNamespaces, request)
+            yield from page.namespaces
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def update_namespace(
+        self,
+        settings: namespace_service_pb2.NamespaceSettings,
+        *,
+        reset: Sequence[str] = (),
+        etag: str = "",
+        request_id: str = "",
+    ) -> namespace_service_pb2.Namespace:
+        """Change settings of the namespace, at once and durably.
+
+        Args:
+            settings: the new settings; those that it lacks stay.
+            reset: the names of settings that go back to the server's configuration, such as `running_max`.
+            etag: the mark of the namespace that the caller has seen; empty: not compared.
+            request_id: the same id with the same content changes it once.
+
+        Raises:
+            InvalidArgument: a setting is out of its range; `violations` lists which.
+        """
+        request = self._requests.update_namespace(settings, reset, etag, request_id)
+        return self._call(self._namespaces.UpdateNamespace, request).namespace
+
     def audit(self, execution_id: str = "", *, page_size: int = 0) -> Iterator[audit_service_pb2.AuditEntry]:
         """List who did what, newest first, in the namespace or to one execution, page by page as they are asked for."""
         request = self._requests.audit(execution_id, page_size)
@@ -417,8 +464,9 @@ class Client:
         *,
         wait_s: float = 0.0,
         metadata: tuple[tuple[str, str], ...] = (),
+        queue_s: float = 0.0,
     ) -> _ResponseT:
-        tries = self._patience.tries(time.monotonic)
+        tries = self._patience.tries(time.monotonic, queue_s)
         while True:
             try:
                 response = method(request, timeout=self._call_timeout_s + wait_s, metadata=metadata)

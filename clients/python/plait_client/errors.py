@@ -103,7 +103,7 @@ class OutOfRange(PlaitError):
 
 
 class ResourceExhausted(PlaitError):
-    """The server has too much to do, or its disk is full; `retry_after` says when to try again."""
+    """The server has too much to do, or its disk or the namespace's queue is full; `retry_after` says when to retry."""
 
 
 class DeadlineExceeded(PlaitError):

@@ -18,6 +18,7 @@ from plait.v1 import (
     graph_pb2,
     graph_service_pb2,
     insight_service_pb2,
+    namespace_service_pb2,
     payload_pb2,
     worker_hub_service_pb2,
 )
@@ -202,6 +203,27 @@ class Requests:
         return execution_service_pb2.UpdateExecutionRequest(
             namespace=self._namespace,
             execution_id=execution_id,
+            settings=settings,
+            update_mask=field_mask_pb2.FieldMask(paths=paths),
+            etag=etag,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def get_namespace(self) -> namespace_service_pb2.GetNamespaceRequest:
+        """Ask for the settings of the namespace."""
+        return namespace_service_pb2.GetNamespaceRequest(namespace=self._namespace)
+
+    def update_namespace(
+        self,
+        settings: namespace_service_pb2.NamespaceSettings,
+        reset: Sequence[str],
+        etag: str,
+        request_id: str,
+    ) -> namespace_service_pb2.UpdateNamespaceRequest:
+        """Ask to change settings of the namespace."""
+        paths = [*(field.name for field, _ in settings.ListFields()), *reset]
+        return namespace_service_pb2.UpdateNamespaceRequest(
+            namespace=self._namespace,
             settings=settings,
             update_mask=field_mask_pb2.FieldMask(paths=paths),
             etag=etag,

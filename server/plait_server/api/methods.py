@@ -22,6 +22,7 @@ from plait.v1 import (
     execution_service_pb2,
     graph_service_pb2,
     insight_service_pb2,
+    namespace_service_pb2,
     system_service_pb2,
     worker_hub_service_pb2,
 )
@@ -33,6 +34,7 @@ SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
     "graph": graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"],
     "execution": execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
     "insight": insight_service_pb2.DESCRIPTOR.services_by_name["InsightService"],
+    "namespace": namespace_service_pb2.DESCRIPTOR.services_by_name["NamespaceService"],
     "audit": audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
     "worker_hub": worker_hub_service_pb2.DESCRIPTOR.services_by_name["WorkerHubService"],
     "system": system_service_pb2.DESCRIPTOR.services_by_name["SystemService"],

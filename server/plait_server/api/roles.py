@@ -73,6 +73,12 @@ ACCESS: Final[Mapping[str, Access]] = {
     "/plait.v1.InsightService/ExportTrace": _READ,
     "/plait.v1.WorkerHubService/Attach": Access(scope=Scope.HELLO, roles=(Role.WORK, Role.ADMIN)),
     "/plait.v1.WorkerHubService/ListWorkers": _READ,
+    "/plait.v1.NamespaceService/GetNamespace": _READ,
+    # It tells the names of all.
+    "/plait.v1.NamespaceService/ListNamespaces": Access(
+        scope=Scope.SERVER, roles=(Role.READ, Role.SUBMIT, Role.OPERATE, Role.ADMIN)
+    ),
+    "/plait.v1.NamespaceService/UpdateNamespace": _ADMIN,
     # `*` for a namespace means the server.
     "/plait.v1.AuditService/ListAuditEntries": _ADMIN,
     "/plait.v1.SystemService/GetServerInfo": _ANYWHERE,

@@ -25,6 +25,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "pause": ("controls", "Pause an execution."),
     "resume": ("controls", "Resume a paused execution."),
     "update": ("controls", "Change the settings of an open execution."),
+    "namespaces": ("namespaces", "Show and change the settings of namespaces."),
     "audit": ("auditing", "List who did what, newest first."),
     "validate": ("graphs", "Check graph files, without a server."),
     "plan": ("graphs", "Show what a graph would do, without a server."),
