@@ -98,6 +98,10 @@ class ExecutionOver(CallerError):
     """The execution has ended, or is being cancelled. Only an open one can be paused, resumed or updated."""
 
 
+class ExecutionNotEnded(CallerError):
+    """The execution has not ended, so it cannot be deleted. Cancel it first, and wait for its end."""
+
+
 class ExecutionNotPaused(CallerError):
     """The execution is not paused, so it cannot be resumed. Pause it first, or read its state again."""
 

@@ -130,6 +130,33 @@ def test_the_audit_tells_who_submitted(client: Client) -> None:
     assert [id_ for id_ in listed if id_ in ids] == ids[::-1]
 
 
+def test_a_deleted_execution_is_gone(client: Client, address: str) -> None:
+    """K1: DeleteExecution deletes an ended execution now; other executions keep what they share with it."""
+    id_, other = (client.submit(one("test.large"), input=200_000, wait_s=60).execution_id for _ in range(2))
+    output = client.get(id_).output
+    with Client(address, namespace="elsewhere") as stranger, pytest.raises(NotFound):
+        stranger.delete(id_)
+    client.delete(id_, request_id="delete-it")
+    client.delete(id_, request_id="delete-it")
+    for call in (client.get, client.delete, client.wait, client.cancel):
+        with pytest.raises(NotFound) as missing:
+            call(id_)
+        assert missing.value.reason == "EXECUTION_NOT_FOUND"
+    assert id_ not in [execution.execution_id for execution in client.list()]
+    assert [entry.kind for entry in client.audit(id_)] == ["DeleteExecution", "SubmitGraph"]
+    assert client.payload(output) == client.payload(client.get(other).output)
+
+
+def test_an_open_execution_is_not_deleted(client: Client) -> None:
+    id_ = client.submit(one("test.nobody")).execution_id
+    with pytest.raises(PlaitError, match="Cancel it first") as refused:
+        client.delete(id_)
+    assert refused.value.reason == "EXECUTION_NOT_ENDED"
+    client.cancel(id_)
+    client.wait(id_)
+    client.delete(id_)
+
+
 def test_submit_waits_in_the_same_call(client: Client) -> None:
     assert client.submit(one("test.echo"), wait_s=60).state == SUCCEEDED
     execution = client.submit(one("test.nobody"), wait_s=0.01)

@@ -8,8 +8,9 @@ import trio
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal
 from plait_server.adapters.journals.memory_store import MemoryStore
+from plait_server.errors import JournalFull
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
-from plait_server.ports.deletions import Deletions
+from plait_server.ports.deletions import DeleteResult, Deletions
 from plait_server.ports.journal import (
     AppendItem,
     AppendResult,
@@ -38,6 +39,8 @@ class Gate:
         """For the next appends: an error to raise, or a function asked for each item's result (None appends it)."""
         self.reads_yield = False
         """Whether reads let others run, as those of a store far away do."""
+        self.is_full = False
+        """Whether deletions are refused for want of room."""
 
     def close(self) -> None:
         self._open = trio.Event()
@@ -111,7 +114,7 @@ class GatedJournal:
 
     @property
     def deletions(self) -> Deletions:
-        return self.inner.deletions
+        return GatedDeletions(self.inner.deletions, self._gate)
 
     async def key(self) -> bytes:
         return await self.inner.key()
@@ -121,6 +124,58 @@ class GatedJournal:
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+class GatedDeletions:
+    """The deletions of a `GatedJournal`."""
+
+    def __init__(self, inner: Deletions, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    async def begin(
+        self,
+        namespace: str,
+        execution_id: str,
+        *,
+        now_s: float,
+        is_corrupt: bool,
+        action: ActionRecord | None,
+        request: RequestRecord | None,
+    ) -> DeleteResult:
+        self._require_room()
+        return await self._inner.begin(
+            namespace, execution_id, now_s=now_s, is_corrupt=is_corrupt, action=action, request=request
+        )
+
+    async def begin_expired(
+        self,
+        namespace: str,
+        *,
+        ended_before_s: float,
+        now_s: float,
+        limit: int,
+        is_busy: Callable[[str], bool],
+    ) -> Sequence[str]:
+        self._require_room()
+        return await self._inner.begin_expired(
+            namespace, ended_before_s=ended_before_s, now_s=now_s, limit=limit, is_busy=is_busy
+        )
+
+    async def delete_some(self, *, rows_max: int, bytes_max: int) -> bool:
+        self._require_room()
+        return await self._inner.delete_some(rows_max=rows_max, bytes_max=bytes_max)
+
+    async def forget_some(self, *, now_s: float, actions_before_s: float, limit: int) -> bool:
+        self._require_room()
+        return await self._inner.forget_some(now_s=now_s, actions_before_s=actions_before_s, limit=limit)
+
+    async def list_namespaces(self) -> Sequence[str]:
+        return await self._inner.list_namespaces()
+
+    def _require_room(self) -> None:
+        if self._gate.is_full:
+            raise JournalFull
 
 
 class GatedNamespace:

@@ -340,6 +340,14 @@ class Client:
         request = self._requests.update(execution_id, settings, paths, etag, request_id)
         return self._call(self._executions.UpdateExecution, request).execution
 
+    def delete(self, execution_id: str, *, request_id: str = "") -> None:
+        """Delete an ended execution, with its events and payloads; it is gone when this returns.
+
+        Raises:
+            PlaitError: it has not ended (reason EXECUTION_NOT_ENDED); cancel it first.
+        """
+        self._call(self._executions.DeleteExecution, self._requests.delete(execution_id, request_id))
+
     def payload(self, payload: payload_pb2.Payload) -> JsonValue:
         """Return the value of a payload, fetched if the payload only names it; None if there is no value."""
         text = self.payload_text(payload)

@@ -230,6 +230,14 @@ class Requests:
             request_id=request_id or uuid.uuid4().hex,
         )
 
+    def delete(self, execution_id: str, request_id: str) -> execution_service_pb2.DeleteExecutionRequest:
+        """Ask to delete; without a request id one is made, so that every try is the same request."""
+        return execution_service_pb2.DeleteExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
     def audit(self, execution_id: str, page_size: int) -> audit_service_pb2.ListAuditEntriesRequest:
         """Ask for the first page of the audit."""
         return audit_service_pb2.ListAuditEntriesRequest(

@@ -1,4 +1,4 @@
-"""The methods that cancel, pause, resume and update an execution (C1, C2, C10)."""
+"""The methods that cancel, pause, resume, update and delete an execution (C1, C2, C10, K1)."""
 
 from __future__ import annotations
 
@@ -93,6 +93,20 @@ class ExecutionControls:
         wanted = _read_settings(request, checks)
         view = await self._control(call, request, controls.update(wanted), checks)
         return Pb.UpdateExecutionResponse(execution=_describe(request, view))
+
+    async def delete_execution(
+        self, request: Pb.DeleteExecutionRequest, call: Call
+    ) -> Pb.DeleteExecutionResponse:
+        """Delete an ended execution (K1)."""
+        checks = Checks()
+        namespace = checks.namespace(request.namespace)
+        execution_id = checks.execution_id(request.execution_id)
+        request_id = checks.request_id(request.request_id)
+        checks.finish()
+        action = self._actions.accepted(call, execution_id=execution_id)
+        record = request_record(action.method, request_id, request, execution_id)
+        await self._supervisor.keeping.delete(namespace, execution_id, record, action)
+        return Pb.DeleteExecutionResponse()
 
     async def _control(self, call: Call, request: ControlRequest, make: InputMaker, checks: Checks) -> View:
         namespace = checks.namespace(request.namespace)

@@ -47,6 +47,7 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.RequestIdReused: Row(_C.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     errors.ExecutionExists: Row(_C.ALREADY_EXISTS, "EXECUTION_EXISTS"),
     errors.ExecutionOver: Row(_C.FAILED_PRECONDITION, "EXECUTION_ENDED"),
+    errors.ExecutionNotEnded: Row(_C.FAILED_PRECONDITION, "EXECUTION_NOT_ENDED"),
     errors.ExecutionNotPaused: Row(_C.FAILED_PRECONDITION, "EXECUTION_NOT_PAUSED"),
     errors.EtagMismatch: Row(_C.ABORTED, "ETAG_MISMATCH"),
     errors.InvalidPageToken: Row(_C.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),

@@ -66,6 +66,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "/plait.v1.ExecutionService/WaitExecution": _READ,
     "/plait.v1.ExecutionService/WatchExecution": _READ,
     "/plait.v1.ExecutionService/ListEvents": _READ,
+    "/plait.v1.ExecutionService/DeleteExecution": _OPERATE,
     "/plait.v1.ExecutionService/CancelExecution": _OPERATE,
     "/plait.v1.ExecutionService/PauseExecution": _OPERATE,
     "/plait.v1.ExecutionService/ResumeExecution": _OPERATE,

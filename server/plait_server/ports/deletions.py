@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -69,14 +69,20 @@ class Deletions(Protocol):
         ...
 
     async def begin_expired(
-        self, namespace: str, *, ended_before_s: float, now_s: float, limit: int
+        self,
+        namespace: str,
+        *,
+        ended_before_s: float,
+        now_s: float,
+        limit: int,
+        is_busy: Callable[[str], bool],
     ) -> Sequence[str]:
         """Take executions that ended before a time out of the store durably, the earliest ended first.
 
-        Damaged ones are left alone (K4).
+        Damaged ones are left alone (K4), and those that are busy: `is_busy` tells by the id.
 
         Returns:
-            Their ids, at most `limit`; fewer if there are no more.
+            Their ids, at most `limit`.
         """
         ...
 

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import trio
 
 from plait_server.core.run.execution import Execution
+from plait_server.errors import EventDamaged, ExecutionNotFound
 
 KEPT_MAX: Final = 64
 ELEMENTS_MAX: Final = 100_000
@@ -40,6 +41,8 @@ class Resting:
         """The large ones, and when each was last read."""
         self._came = trio.Event()
         self._reading: dict[Key, trio.Event] = {}
+        self._deleted: set[Key] = set()
+        """Those of them that were deleted in the meantime."""
         self._slots = trio.CapacityLimiter(READS_MAX)
 
     def __repr__(self) -> str:
@@ -69,6 +72,12 @@ class Resting:
         self._large.pop(key, None)
         self._elements -= self._sizes.pop(key, 0)
 
+    def forget(self, key: Key) -> None:
+        """Drop an execution that was deleted, also one that is being read back. Idempotent."""
+        self.drop(key)
+        if key in self._reading:
+            self._deleted.add(key)
+
     async def read(self, key: Key, load: Callable[[], Awaitable[Execution]]) -> Execution | None:
         """Read an execution back. Of concurrent callers one reads; the others wait and get None, and then look again.
 
@@ -79,11 +88,21 @@ class Resting:
             await self._reading[key].wait()
             return None
         self._reading[key] = trio.Event()
+        execution: Execution | None = None
         try:
             async with self._slots:
-                return await load()
+                execution = await load()
+        except EventDamaged:
+            # What was deleted under the eyes of the reader looks damaged.
+            if key not in self._deleted:
+                raise
         finally:
             self._reading.pop(key).set()
+            is_deleted = key in self._deleted
+            self._deleted.discard(key)
+        if is_deleted:
+            raise ExecutionNotFound(execution_id=key[1])
+        return execution
 
     async def run(self) -> None:
         """Drop large executions that have not been read for a while, until cancelled."""

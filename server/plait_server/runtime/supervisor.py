@@ -7,7 +7,7 @@ executor wake it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final, assert_never
 
@@ -42,6 +42,7 @@ from plait_server.runtime.environment import Environment
 from plait_server.runtime.executor import Executor
 from plait_server.runtime.exits import ExecutionDropped, Exit
 from plait_server.runtime.intake import Submission, check_fingerprint, find_request, prepare
+from plait_server.runtime.keeping import Keeping
 from plait_server.runtime.late_reports import is_current_attempt, refuse_late
 from plait_server.runtime.locations import Asleep, Damaged, Key, Live, Loading, Locations, Unread
 from plait_server.runtime.making import Making, NotMade
@@ -51,6 +52,7 @@ from plait_server.runtime.reading_back import read_back
 from plait_server.runtime.recovery import load_execution
 from plait_server.runtime.resting import Resting
 from plait_server.runtime.retelling import tell_again
+from plait_server.runtime.supervisor_statistics import SupervisorStatistics
 from plait_server.runtime.taking_over import take_over
 from plait_server.runtime.view import View
 
@@ -60,21 +62,6 @@ RELOAD_S: Final = 1.0
 """Seconds to wait before an execution whose append was refused is read again."""
 ADMITTED_AT_ONCE: Final = 8
 """Executions of queues read back and started in one round of the scheduler, in 2 ms; they share an append."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorStatistics:
-    """A snapshot of the supervisor."""
-
-    live: int
-    asleep: int
-    queued: int
-    """Executions that wait for a running slot."""
-    unread: int
-    """Open executions that have not been read back since the start."""
-    damaged: int
-    is_ready: bool
-    """Whether all open executions are known."""
 
 
 class Supervisor:
@@ -87,6 +74,7 @@ class Supervisor:
         self._locations = Locations()
         self.quarantine: Final = Quarantine(self._locations)
         self._resting = Resting()
+        self.keeping: Final = Keeping(environment, self._locations, self._resting)
         self._ready = trio.Event()
         self._whole = trio.Event()
         self._slept = trio.Event()
@@ -96,14 +84,7 @@ class Supervisor:
 
     def statistics(self) -> SupervisorStatistics:
         """Return a snapshot of the counts."""
-        return SupervisorStatistics(
-            live=self._locations.count(Live),
-            asleep=self._locations.count(Asleep),
-            queued=self._locations.count(Queued),
-            unread=self._locations.count(Unread),
-            damaged=self._locations.count(Damaged),
-            is_ready=self._ready.is_set(),
-        )
+        return SupervisorStatistics.of(self._locations, is_ready=self._ready.is_set())
 
     async def run(self) -> None:
         """Claim the open executions, then run executions until cancelled.
@@ -120,6 +101,7 @@ class Supervisor:
                 nursery.start_soon(keep_dispatching, self._environment.allocator)
                 nursery.start_soon(self._wake_sleepers)
                 nursery.start_soon(self._resting.run)
+                nursery.start_soon(self.keeping.run)
                 self._environment.allocator.is_held = True
                 found_open = await take_over(self._environment, self._locations, self.quarantine)
                 self._slept.set()

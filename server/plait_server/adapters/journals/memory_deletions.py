@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,13 @@ class MemoryDeletions:
         return DeletionBegun()
 
     async def begin_expired(
-        self, namespace: str, *, ended_before_s: float, now_s: float, limit: int
+        self,
+        namespace: str,
+        *,
+        ended_before_s: float,
+        now_s: float,
+        limit: int,
+        is_busy: Callable[[str], bool],
     ) -> Sequence[str]:
         """Take executions that ended before a time out of the store; see the port."""
         expired = [
@@ -65,6 +71,7 @@ class MemoryDeletions:
             if execution.namespace == namespace
             and not execution.head.is_open
             and not execution.is_damaged
+            and not is_busy(execution.execution_id)
             and 0 < execution.row.listing.end_time_s < ended_before_s
         ]
         expired = sorted(expired, key=lambda entry: entry[:2])[:limit]

@@ -7,7 +7,7 @@ from an execution that needs it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from plait_server.adapters.journals.sqlite_rows import Row, Stored, UnexpectedRow, Value, stored_of
@@ -70,7 +70,13 @@ class SqliteDeletions:
         return self._journal.make_durable(begin)
 
     async def begin_expired(
-        self, namespace: str, *, ended_before_s: float, now_s: float, limit: int
+        self,
+        namespace: str,
+        *,
+        ended_before_s: float,
+        now_s: float,
+        limit: int,
+        is_busy: Callable[[str], bool],
     ) -> Sequence[str]:
         """Take executions that ended before a time out of the store; see the port."""
         limit_of_rows = limit + len(self._damaged)
@@ -81,7 +87,7 @@ class SqliteDeletions:
             ]
         )
         self._damaged.update(row.position for row in rows if isinstance(row, DamagedRow))
-        expired = [row for row in rows if isinstance(row, Stored)][:limit]
+        expired = [row for row in rows if isinstance(row, Stored) and not is_busy(row.execution_id)][:limit]
         if expired:
 
             def begin(batch: Batch) -> None:
@@ -133,7 +139,7 @@ class SqliteDeletions:
         batch.forgotten.append((namespace, execution_id))
         execute("delete_execution", position)
         # The labels of a damaged row are not known; lists pass over a label without an execution.
-        labels = found.row.listing.labels if isinstance(found, Stored) else {}
+        labels: Mapping[str, str] = found.row.listing.labels if isinstance(found, Stored) else {}
         for key, value in labels.items():
             execute("delete_label", namespace, key, value, position)
         execute("outlive_requests", now_s + REQUESTS_KEPT_S, namespace, execution_id)

@@ -30,7 +30,7 @@ from plait.v1 import graph_pb2 as plait_dot_v1_dot_graph__pb2
 from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n plait/v1/execution_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x14plait/v1/event.proto\x1a\x18plait/v1/execution.proto\x1a\x14plait/v1/graph.proto\x1a\x16plait/v1/payload.proto\"\xc3\x02\n\x12SubmitGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12 \n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.GraphH\x00\x12 \n\x05input\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x05 \x01(\t\x12\x38\n\x06labels\x18\x06 \x03(\x0b\x32(.plait.v1.SubmitGraphRequest.LabelsEntry\x12\'\n\x04wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x08 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"=\n\x13SubmitGraphResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\">\n\x13GetExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\">\n\x14GetExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"Q\n\x15ListExecutionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x16ListExecutionsResponse\x12\'\n\nexecutions\x18\x01 \x03(\x0b\x32\x13.plait.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x10ListNodesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x17\n\nscope_path\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_scope_path\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetNodeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tnode_path\x18\x03 \x01(\t\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.plait.v1.ExecutionNode\"6\n\x11GetPayloadRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"#\n\x12GetPayloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"h\n\x14WaitExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x15WaitExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"r\n\x15WatchExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x18\n\x10include_snapshot\x18\x04 \x01(\x08\"\xe7\x01\n\x16WatchExecutionResponse\x12&\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x14.plait.v1.EventBatchH\x00\x12&\n\x08snapshot\x18\x02 \x01(\x0b\x32\x12.plait.v1.SnapshotH\x00\x12\'\n\tcaught_up\x18\x03 \x01(\x0b\x32\x12.plait.v1.CaughtUpH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.plait.v1.HeartbeatH\x00\x12!\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x12.plait.v1.WatchEndH\x00\x42\x07\n\x05\x66rame\"-\n\nEventBatch\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\"z\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\texecution\x18\x02 \x01(\x0b\x32\x13.plait.v1.Execution\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\x1c\n\x08\x43\x61ughtUp\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\")\n\x08WatchEnd\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0b\n\x03run\x18\x02 \x01(\x05\"\x90\x01\n\x11ListEventsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\"e\n\x16\x43\x61ncelExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x17\x43\x61ncelExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"\x87\x01\n\x15PauseExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12!\n\x04mode\x18\x03 \x01(\x0e\x32\x13.plait.v1.PauseMode\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"@\n\x16PauseExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"\x86\x01\n\x16ResumeExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x1f\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"A\n\x17ResumeExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"j\n\x11\x45xecutionSettings\x12\x10\n\x08priority\x18\x01 \x01(\x05\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.plait.v1.Policy\x12!\n\x05locks\x18\x03 \x03(\x0b\x32\x12.plait.v1.NodeLock\"\xc3\x01\n\x16UpdateExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12-\n\x08settings\x18\x03 \x01(\x0b\x32\x1b.plait.v1.ExecutionSettings\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"A\n\x17UpdateExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution2\xa2\x08\n\x10\x45xecutionService\x12J\n\x0bSubmitGraph\x12\x1c.plait.v1.SubmitGraphRequest\x1a\x1d.plait.v1.SubmitGraphResponse\x12M\n\x0cGetExecution\x12\x1d.plait.v1.GetExecutionRequest\x1a\x1e.plait.v1.GetExecutionResponse\x12S\n\x0eListExecutions\x12\x1f.plait.v1.ListExecutionsRequest\x1a .plait.v1.ListExecutionsResponse\x12\x44\n\tListNodes\x12\x1a.plait.v1.ListNodesRequest\x1a\x1b.plait.v1.ListNodesResponse\x12>\n\x07GetNode\x12\x18.plait.v1.GetNodeRequest\x1a\x19.plait.v1.GetNodeResponse\x12I\n\nGetPayload\x12\x1b.plait.v1.GetPayloadRequest\x1a\x1c.plait.v1.GetPayloadResponse0\x01\x12P\n\rWaitExecution\x12\x1e.plait.v1.WaitExecutionRequest\x1a\x1f.plait.v1.WaitExecutionResponse\x12U\n\x0eWatchExecution\x12\x1f.plait.v1.WatchExecutionRequest\x1a .plait.v1.WatchExecutionResponse0\x01\x12G\n\nListEvents\x12\x1b.plait.v1.ListEventsRequest\x1a\x1c.plait.v1.ListEventsResponse\x12V\n\x0f\x43\x61ncelExecution\x12 .plait.v1.CancelExecutionRequest\x1a!.plait.v1.CancelExecutionResponse\x12S\n\x0ePauseExecution\x12\x1f.plait.v1.PauseExecutionRequest\x1a .plait.v1.PauseExecutionResponse\x12V\n\x0fResumeExecution\x12 .plait.v1.ResumeExecutionRequest\x1a!.plait.v1.ResumeExecutionResponse\x12V\n\x0fUpdateExecution\x12 .plait.v1.UpdateExecutionRequest\x1a!.plait.v1.UpdateExecutionResponseBC\n\x0bio.plait.v1B\x15\x45xecutionServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n plait/v1/execution_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x14plait/v1/event.proto\x1a\x18plait/v1/execution.proto\x1a\x14plait/v1/graph.proto\x1a\x16plait/v1/payload.proto\"\xc3\x02\n\x12SubmitGraphRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12 \n\x05graph\x18\x02 \x01(\x0b\x32\x0f.plait.v1.GraphH\x00\x12 \n\x05input\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x05 \x01(\t\x12\x38\n\x06labels\x18\x06 \x03(\x0b\x32(.plait.v1.SubmitGraphRequest.LabelsEntry\x12\'\n\x04wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x08 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"=\n\x13SubmitGraphResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\">\n\x13GetExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\">\n\x14GetExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"Q\n\x15ListExecutionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x16ListExecutionsResponse\x12\'\n\nexecutions\x18\x01 \x03(\x0b\x32\x13.plait.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x10ListNodesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x17\n\nscope_path\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_scope_path\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetNodeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tnode_path\x18\x03 \x01(\t\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.plait.v1.ExecutionNode\"6\n\x11GetPayloadRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"#\n\x12GetPayloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"U\n\x16\x44\x65leteExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x19\n\x17\x44\x65leteExecutionResponse\"h\n\x14WaitExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x15WaitExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"r\n\x15WatchExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x18\n\x10include_snapshot\x18\x04 \x01(\x08\"\xe7\x01\n\x16WatchExecutionResponse\x12&\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x14.plait.v1.EventBatchH\x00\x12&\n\x08snapshot\x18\x02 \x01(\x0b\x32\x12.plait.v1.SnapshotH\x00\x12\'\n\tcaught_up\x18\x03 \x01(\x0b\x32\x12.plait.v1.CaughtUpH\x00\x12(\n\theartbeat\x18\x04 \x01(\x0b\x32\x13.plait.v1.HeartbeatH\x00\x12!\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x12.plait.v1.WatchEndH\x00\x42\x07\n\x05\x66rame\"-\n\nEventBatch\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\"z\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\texecution\x18\x02 \x01(\x0b\x32\x13.plait.v1.Execution\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.plait.v1.ExecutionNode\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\x1c\n\x08\x43\x61ughtUp\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\")\n\x08WatchEnd\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0b\n\x03run\x18\x02 \x01(\x05\"\x90\x01\n\x11ListEventsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.plait.v1.Event\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\"e\n\x16\x43\x61ncelExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x17\x43\x61ncelExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"\x87\x01\n\x15PauseExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12!\n\x04mode\x18\x03 \x01(\x0e\x32\x13.plait.v1.PauseMode\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"@\n\x16PauseExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"\x86\x01\n\x16ResumeExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x1f\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"A\n\x17ResumeExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution\"j\n\x11\x45xecutionSettings\x12\x10\n\x08priority\x18\x01 \x01(\x05\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.plait.v1.Policy\x12!\n\x05locks\x18\x03 \x03(\x0b\x32\x12.plait.v1.NodeLock\"\xc3\x01\n\x16UpdateExecutionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12-\n\x08settings\x18\x03 \x01(\x0b\x32\x1b.plait.v1.ExecutionSettings\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"A\n\x17UpdateExecutionResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.plait.v1.Execution2\xfa\x08\n\x10\x45xecutionService\x12J\n\x0bSubmitGraph\x12\x1c.plait.v1.SubmitGraphRequest\x1a\x1d.plait.v1.SubmitGraphResponse\x12M\n\x0cGetExecution\x12\x1d.plait.v1.GetExecutionRequest\x1a\x1e.plait.v1.GetExecutionResponse\x12S\n\x0eListExecutions\x12\x1f.plait.v1.ListExecutionsRequest\x1a .plait.v1.ListExecutionsResponse\x12\x44\n\tListNodes\x12\x1a.plait.v1.ListNodesRequest\x1a\x1b.plait.v1.ListNodesResponse\x12>\n\x07GetNode\x12\x18.plait.v1.GetNodeRequest\x1a\x19.plait.v1.GetNodeResponse\x12I\n\nGetPayload\x12\x1b.plait.v1.GetPayloadRequest\x1a\x1c.plait.v1.GetPayloadResponse0\x01\x12V\n\x0f\x44\x65leteExecution\x12 .plait.v1.DeleteExecutionRequest\x1a!.plait.v1.DeleteExecutionResponse\x12P\n\rWaitExecution\x12\x1e.plait.v1.WaitExecutionRequest\x1a\x1f.plait.v1.WaitExecutionResponse\x12U\n\x0eWatchExecution\x12\x1f.plait.v1.WatchExecutionRequest\x1a .plait.v1.WatchExecutionResponse0\x01\x12G\n\nListEvents\x12\x1b.plait.v1.ListEventsRequest\x1a\x1c.plait.v1.ListEventsResponse\x12V\n\x0f\x43\x61ncelExecution\x12 .plait.v1.CancelExecutionRequest\x1a!.plait.v1.CancelExecutionResponse\x12S\n\x0ePauseExecution\x12\x1f.plait.v1.PauseExecutionRequest\x1a .plait.v1.PauseExecutionResponse\x12V\n\x0fResumeExecution\x12 .plait.v1.ResumeExecutionRequest\x1a!.plait.v1.ResumeExecutionResponse\x12V\n\x0fUpdateExecution\x12 .plait.v1.UpdateExecutionRequest\x1a!.plait.v1.UpdateExecutionResponseBC\n\x0bio.plait.v1B\x15\x45xecutionServiceProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,46 +66,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPAYLOADREQUEST']._serialized_end=1315
   _globals['_GETPAYLOADRESPONSE']._serialized_start=1317
   _globals['_GETPAYLOADRESPONSE']._serialized_end=1352
-  _globals['_WAITEXECUTIONREQUEST']._serialized_start=1354
-  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1458
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1460
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1523
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1525
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1639
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1642
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1873
-  _globals['_EVENTBATCH']._serialized_start=1875
-  _globals['_EVENTBATCH']._serialized_end=1920
-  _globals['_SNAPSHOT']._serialized_start=1922
-  _globals['_SNAPSHOT']._serialized_end=2044
-  _globals['_CAUGHTUP']._serialized_start=2046
-  _globals['_CAUGHTUP']._serialized_end=2074
-  _globals['_HEARTBEAT']._serialized_start=2076
-  _globals['_HEARTBEAT']._serialized_end=2105
-  _globals['_WATCHEND']._serialized_start=2107
-  _globals['_WATCHEND']._serialized_end=2148
-  _globals['_LISTEVENTSREQUEST']._serialized_start=2151
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2295
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2297
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2388
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=2390
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=2491
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=2493
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=2558
-  _globals['_PAUSEEXECUTIONREQUEST']._serialized_start=2561
-  _globals['_PAUSEEXECUTIONREQUEST']._serialized_end=2696
-  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_start=2698
-  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_end=2762
-  _globals['_RESUMEEXECUTIONREQUEST']._serialized_start=2765
-  _globals['_RESUMEEXECUTIONREQUEST']._serialized_end=2899
-  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_start=2901
-  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_end=2966
-  _globals['_EXECUTIONSETTINGS']._serialized_start=2968
-  _globals['_EXECUTIONSETTINGS']._serialized_end=3074
-  _globals['_UPDATEEXECUTIONREQUEST']._serialized_start=3077
-  _globals['_UPDATEEXECUTIONREQUEST']._serialized_end=3272
-  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_start=3274
-  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_end=3339
-  _globals['_EXECUTIONSERVICE']._serialized_start=3342
-  _globals['_EXECUTIONSERVICE']._serialized_end=4400
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=1354
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=1439
+  _globals['_DELETEEXECUTIONRESPONSE']._serialized_start=1441
+  _globals['_DELETEEXECUTIONRESPONSE']._serialized_end=1466
+  _globals['_WAITEXECUTIONREQUEST']._serialized_start=1468
+  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1572
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1574
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1637
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1639
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1753
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1756
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1987
+  _globals['_EVENTBATCH']._serialized_start=1989
+  _globals['_EVENTBATCH']._serialized_end=2034
+  _globals['_SNAPSHOT']._serialized_start=2036
+  _globals['_SNAPSHOT']._serialized_end=2158
+  _globals['_CAUGHTUP']._serialized_start=2160
+  _globals['_CAUGHTUP']._serialized_end=2188
+  _globals['_HEARTBEAT']._serialized_start=2190
+  _globals['_HEARTBEAT']._serialized_end=2219
+  _globals['_WATCHEND']._serialized_start=2221
+  _globals['_WATCHEND']._serialized_end=2262
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2265
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2409
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2411
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2502
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=2504
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=2605
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=2607
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=2672
+  _globals['_PAUSEEXECUTIONREQUEST']._serialized_start=2675
+  _globals['_PAUSEEXECUTIONREQUEST']._serialized_end=2810
+  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_start=2812
+  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_end=2876
+  _globals['_RESUMEEXECUTIONREQUEST']._serialized_start=2879
+  _globals['_RESUMEEXECUTIONREQUEST']._serialized_end=3013
+  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_start=3015
+  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_end=3080
+  _globals['_EXECUTIONSETTINGS']._serialized_start=3082
+  _globals['_EXECUTIONSETTINGS']._serialized_end=3188
+  _globals['_UPDATEEXECUTIONREQUEST']._serialized_start=3191
+  _globals['_UPDATEEXECUTIONREQUEST']._serialized_end=3386
+  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_start=3388
+  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_end=3453
+  _globals['_EXECUTIONSERVICE']._serialized_start=3456
+  _globals['_EXECUTIONSERVICE']._serialized_end=4602
 # @@protoc_insertion_point(module_scope)

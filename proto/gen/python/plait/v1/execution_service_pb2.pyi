@@ -131,6 +131,20 @@ class GetPayloadResponse(_message.Message):
     chunk: bytes
     def __init__(self, chunk: _Optional[bytes] = ...) -> None: ...
 
+class DeleteExecutionRequest(_message.Message):
+    __slots__ = ("namespace", "execution_id", "request_id")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    execution_id: str
+    request_id: str
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteExecutionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class WaitExecutionRequest(_message.Message):
     __slots__ = ("namespace", "execution_id", "wait")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]

@@ -70,6 +70,11 @@ class ExecutionServiceStub(object):
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.GetPayloadRequest.SerializeToString,
                 response_deserializer=plait_dot_v1_dot_execution__service__pb2.GetPayloadResponse.FromString,
                 _registered_method=True)
+        self.DeleteExecution = channel.unary_unary(
+                '/plait.v1.ExecutionService/DeleteExecution',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.DeleteExecutionRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.DeleteExecutionResponse.FromString,
+                _registered_method=True)
         self.WaitExecution = channel.unary_unary(
                 '/plait.v1.ExecutionService/WaitExecution',
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.WaitExecutionRequest.SerializeToString,
@@ -166,6 +171,16 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteExecution(self, request, context):
+        """Deletes an ended execution, or one that is CORRUPT: its events, its graph and payloads unless others use them, its
+        logs. It is gone when this answers; export what is to be kept before. Attempts that are still leaving their workers
+        are waited for. Idempotent with `request_id`; without, a second call is NOT_FOUND.
+        FAILED_PRECONDITION: EXECUTION_NOT_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WaitExecution(self, request, context):
         """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent.
         """
@@ -256,6 +271,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.GetPayload,
                     request_deserializer=plait_dot_v1_dot_execution__service__pb2.GetPayloadRequest.FromString,
                     response_serializer=plait_dot_v1_dot_execution__service__pb2.GetPayloadResponse.SerializeToString,
+            ),
+            'DeleteExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteExecution,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.DeleteExecutionRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.DeleteExecutionResponse.SerializeToString,
             ),
             'WaitExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.WaitExecution,
@@ -461,6 +481,33 @@ class ExecutionService(object):
             '/plait.v1.ExecutionService/GetPayload',
             plait_dot_v1_dot_execution__service__pb2.GetPayloadRequest.SerializeToString,
             plait_dot_v1_dot_execution__service__pb2.GetPayloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.v1.ExecutionService/DeleteExecution',
+            plait_dot_v1_dot_execution__service__pb2.DeleteExecutionRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.DeleteExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

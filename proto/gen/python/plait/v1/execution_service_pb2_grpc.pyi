@@ -64,6 +64,12 @@ class ExecutionServiceStub:
     """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
     RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
     """
+    DeleteExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.DeleteExecutionRequest, _execution_service_pb2.DeleteExecutionResponse]
+    """Deletes an ended execution, or one that is CORRUPT: its events, its graph and payloads unless others use them, its
+    logs. It is gone when this answers; export what is to be kept before. Attempts that are still leaving their workers
+    are waited for. Idempotent with `request_id`; without, a second call is NOT_FOUND.
+    FAILED_PRECONDITION: EXECUTION_NOT_ENDED.
+    """
     WaitExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.WaitExecutionRequest, _execution_service_pb2.WaitExecutionResponse]
     """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent."""
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionRequest, _execution_service_pb2.WatchExecutionResponse]
@@ -129,6 +135,12 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     GetPayload: _aio.UnaryStreamMultiCallable[_execution_service_pb2.GetPayloadRequest, _execution_service_pb2.GetPayloadResponse]  # type: ignore[assignment]
     """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
     RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
+    """
+    DeleteExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.DeleteExecutionRequest, _execution_service_pb2.DeleteExecutionResponse]  # type: ignore[assignment]
+    """Deletes an ended execution, or one that is CORRUPT: its events, its graph and payloads unless others use them, its
+    logs. It is gone when this answers; export what is to be kept before. Attempts that are still leaving their workers
+    are waited for. Idempotent with `request_id`; without, a second call is NOT_FOUND.
+    FAILED_PRECONDITION: EXECUTION_NOT_ENDED.
     """
     WaitExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.WaitExecutionRequest, _execution_service_pb2.WaitExecutionResponse]  # type: ignore[assignment]
     """Waits for the end of an execution and returns it; returns it as it is when `wait` ends. Idempotent."""
@@ -228,6 +240,18 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.GetPayloadResponse], _abc.AsyncIterator[_execution_service_pb2.GetPayloadResponse]]:
         """Streams the content of a payload in chunks of at most 64 KiB. Idempotent. NOT_FOUND: PAYLOAD_NOT_FOUND.
         RESOURCE_EXHAUSTED: SLOW_CONSUMER, if no chunk was taken for 60 s.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteExecution(
+        self,
+        request: _execution_service_pb2.DeleteExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.DeleteExecutionResponse, _abc.Awaitable[_execution_service_pb2.DeleteExecutionResponse]]:
+        """Deletes an ended execution, or one that is CORRUPT: its events, its graph and payloads unless others use them, its
+        logs. It is gone when this answers; export what is to be kept before. Attempts that are still leaving their workers
+        are waited for. Idempotent with `request_id`; without, a second call is NOT_FOUND.
+        FAILED_PRECONDITION: EXECUTION_NOT_ENDED.
         """
 
     @_abc_1.abstractmethod
