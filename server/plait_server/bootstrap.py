@@ -243,6 +243,7 @@ async def _environment(
     for (namespace, name), content in (await platform.journal.read_settings()).items():
         if name == SETTING_NAME:
             namespaces.set(namespace, settings_from_bytes(content))
+    allocator.share_by(lambda name: namespaces.of(name).weight)
     return Environment(
         journal=platform.journal,
         workers=workers,

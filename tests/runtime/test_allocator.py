@@ -344,6 +344,27 @@ async def test_namespaces_take_turns() -> None:
     assert granted[4:] == ["one-2", "one-3"]
 
 
+async def test_namespaces_share_the_turns_by_their_weights() -> None:
+    """A weight that changes counts from then on."""
+    weights = {"one": 1, "two": 3}
+    desk = Desk(server=1)
+    desk.allocator.share_by(weights.__getitem__)
+    for name in weights:
+        desk.execution(name, namespace=name)
+        desk.worker(name, namespace=name)
+        for number in range(60):
+            desk.ask(f"{name}-{number}", execution=name, namespace=name)
+    granted = desk.dispatch()
+    for _ in range(39):
+        granted += desk.end(granted[-1])
+    assert sum(path.startswith("one") for path in granted) == 10
+    weights["one"] = 3
+    granted = granted[-1:]
+    for _ in range(20):
+        granted += desk.end(granted[-1])
+    assert 9 <= sum(path.startswith("one") for path in granted[1:]) <= 11
+
+
 async def test_a_namespace_that_comes_late_takes_turns_too() -> None:
     """Grants to others before it came give it no head start."""
     desk = Desk(server=1)

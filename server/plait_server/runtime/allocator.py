@@ -8,9 +8,9 @@ Rules
 1. A request needs a permit of the server, of its namespace and of its node type (where these have limits), of its
    execution, of each scope around it that has a limit (N1), and of its concurrency key (if it has one), and a slot of
    a worker: all or none. It holds nothing while it waits. One that lacks something is skipped.
-2. R4's order holds within a namespace. Namespaces take turns: the one with the fewest grants is first. One that
-   had nothing waiting for a while starts level with the others, so the grants that they got in the meantime give it
-   no head start.
+2. R4's order holds within a namespace. Namespaces take turns: the one with the fewest grants for its weight is
+   first. One that had nothing waiting for a while starts level with the others, so the grants that they got in the
+   meantime give it no head start.
 3. A request that has waited 10 s reserves each permit that it has lacked since, once the permit comes free, until
    it starts or is withdrawn: requests later in R4's order do not see the permit, earlier ones do. A reserved slot
    belongs to the worker with the most room that serves the type. Of requests that need the same permits only the
@@ -116,6 +116,10 @@ class Allocator:
 
     def __repr__(self) -> str:
         return f"<Allocator {len(self._requests)} waiting, {len(self._instances)} workers>"
+
+    def share_by(self, weight_of: Callable[[str], int]) -> None:
+        """Share the turns between namespaces by their weights, which may change at any time."""
+        self._namespaces.weight_of = weight_of
 
     # Executions and workers come and go.
 

@@ -30,6 +30,10 @@ _NAMESPACES_MIN: Final = 64
 """Up to this many namespaces are always remembered; with more, those without executions are forgotten regularly."""
 
 
+_STRIDE: Final = 1_000_000
+"""From one turn of a namespace to its next, with a weight of 1 (stride scheduling, Waldspurger and Weihl 1995)."""
+
+
 class TypeQueue:
     """The groups of one namespace and node type."""
 
@@ -207,7 +211,7 @@ class NamespaceQueue:
 
 
 class Namespaces:
-    """All namespaces. Those with ready items take turns: the one with the fewest grants is first."""
+    """All namespaces. Those with ready items take turns: the one with the fewest grants for its weight is first."""
 
     def __init__(self, limit_of: Callable[[str], NamespaceLimit | None]) -> None:
         self._limit_of = limit_of
@@ -221,6 +225,8 @@ class Namespaces:
         """The namespaces with items held because permits are reserved for others."""
         self._turn = 0
         """The turn of the newest grant; no namespace in the queue has a lower one."""
+        self.weight_of: Callable[[str], int] = lambda _: 1
+        """Returns the weight of a namespace: one of twice the weight has its next turn after half as long."""
 
     @property
     def has_ready(self) -> bool:
@@ -282,7 +288,7 @@ class Namespaces:
         """Put a namespace back with a later turn if it got a grant, as long as it has ready items."""
         if was_granted:
             self._turn = namespace.turn
-            namespace.turn += 1
+            namespace.turn += _STRIDE // self.weight_of(namespace.name)
         namespace.is_queued = False
         self._enqueue_if_ready(namespace)
 
