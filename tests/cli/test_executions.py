@@ -82,7 +82,7 @@ def test_watch_ends_with_the_state_of_what_has_ended(run: Run, graph_file: Graph
     run("submit", graph_file("test.fail"), "--id", "ended-badly", "--wait")
     last = json_lines(run("watch", "ended-badly", "--json").stdout)[-1]["sequence"]
     for after in ("0", str(last)):
-        assert run("watch", "ended-badly", "--after", after).returncode == 1
+        assert run("watch", "ended-badly", "--after-sequence", after).returncode == 1
 
 
 def test_watch_as_json_gives_every_event(run: Run, graph_file: GraphFile) -> None:
@@ -91,7 +91,7 @@ def test_watch_as_json_gives_every_event(run: Run, graph_file: GraphFile) -> Non
     assert [event["sequence"] for event in events] == [str(number + 1) for number in range(len(events))]
     assert events[0]["type"] == "EVENT_TYPE_EXECUTION_SUBMITTED"
     assert events[-1]["executionState"] == "EXECUTION_STATE_SUCCEEDED"
-    later = json_lines(run("watch", "as-json", "--json", "--after", "2").stdout)
+    later = json_lines(run("watch", "as-json", "--json", "--after-sequence", "2").stdout)
     assert later == events[2:]
 
 
@@ -226,7 +226,10 @@ def test_ctrl_c_ends_the_watch_and_not_the_execution(run: Run, graph_file: Graph
         watching.send_signal(signal.SIGINT)
         _, complaint = watching.communicate(timeout=live.TIMEOUT_S)
     assert watching.returncode == 130
-    assert f"goes-on goes on. `plait watch goes-on --after 3 --server {address}` follows it," in complaint
+    assert (
+        f"goes-on goes on. `plait watch goes-on --after-sequence 3 --server {address}` follows it,"
+        in complaint
+    )
     assert f"`plait cancel goes-on --server {address}` stops it." in complaint
     [execution] = json_lines(run("get", "goes-on", "--json").stdout)
     assert execution["state"] == "EXECUTION_STATE_RUNNING"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
 from plait.v1 import (
@@ -36,6 +37,8 @@ from plait_client.channel import (
     CHANNEL_OPTIONS,
     DEFAULT_ADDRESS,
     DEFAULT_NAMESPACE,
+    HEALTH_METHOD,
+    HEALTH_SERVING,
     Patience,
     Tries,
 )
@@ -67,7 +70,7 @@ class AsyncClient:
     Arguments, retries and errors are those of `Client`. Cancelling a call cancels nothing at the server.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- All but the address are keywords.
         self,
         address: str = DEFAULT_ADDRESS,
         *,
@@ -77,6 +80,8 @@ class AsyncClient:
         connect_s: float = CONNECT_S,
         retry_s: float = RETRY_S,
         call_timeout_s: float = CALL_TIMEOUT_S,
+        on_lost: Callable[[PlaitError], None] | None = None,
+        on_back: Callable[[float], None] | None = None,
     ) -> None:
         self.address: Final = check_address(address)
         """The server, as HOST:PORT or https://HOST:PORT."""
@@ -100,8 +105,13 @@ class AsyncClient:
         self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(channel)
+        self._health = self._channel.unary_unary(
+            HEALTH_METHOD,
+            request_serializer=wrappers_pb2.StringValue.SerializeToString,
+            response_deserializer=wrappers_pb2.Int32Value.FromString,
+        )
         self._requests = Requests(namespace)
-        self._patience = Patience(connect_s=connect_s, retry_s=retry_s)
+        self._patience = Patience(connect_s=connect_s, retry_s=retry_s, on_lost=on_lost, on_back=on_back)
         self._call_timeout_s = call_timeout_s
 
     def __repr__(self) -> str:
@@ -455,6 +465,16 @@ class AsyncClient:
     async def server_info(self) -> system_service_pb2.GetServerInfoResponse:
         """Show the server's version, limits and store."""
         return await self._call(self._system.GetServerInfo, system_service_pb2.GetServerInfoRequest())
+
+    async def is_serving(self) -> bool:
+        """Ask the server whether it serves (grpc.health.v1). It does not while it starts or stops."""
+        answer = await self._call(self._health, wrappers_pb2.StringValue())
+        return answer.value == HEALTH_SERVING
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has ever answered."""
+        return self._patience.has_answered
 
     async def _call(
         self,

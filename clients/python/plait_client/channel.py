@@ -31,6 +31,11 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.enable_retries", 0),
 )
 
+HEALTH_METHOD: Final = "/grpc.health.v1.Health/Check"
+"""Its request holds a name and its response an enum, as the wrappers of a string and of an integer do, so that nothing
+beyond protobuf is needed."""
+HEALTH_SERVING: Final = 1
+
 BACKOFF_INITIAL_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
 QUEUE_FULL: Final = "QUEUE_FULL"
@@ -45,6 +50,10 @@ class Patience:
     """Until it has answered for the first time: the address may be wrong."""
     retry_s: float
     """Once it has: it may be starting again."""
+    on_lost: Callable[[PlaitError], None] | None = None
+    """Called with the error when a server that has answered is lost, before it is tried again."""
+    on_back: Callable[[float], None] | None = None
+    """Called when it answers again, with the seconds for which it did not."""
     has_answered: bool = False
     """Whether it ever has."""
 
@@ -56,20 +65,24 @@ class Patience:
 class Tries:
     """The tries of one call, with full jitter between them (Brooker, Exponential Backoff And Jitter)."""
 
-    __slots__ = ("_ceiling_s", "_clock", "_failing_since_s", "_patience", "_queue_s")
+    __slots__ = ("_ceiling_s", "_clock", "_failing_since_s", "_is_lost", "_patience", "_queue_s")
 
     def __init__(self, patience: Patience, clock: Callable[[], float], queue_s: float) -> None:
         self._patience = patience
         self._queue_s = queue_s
         self._clock = clock
         self._failing_since_s: float | None = None
+        self._is_lost = False
         self._ceiling_s = BACKOFF_INITIAL_S
 
     def succeeded(self) -> None:
         """Record that the server answered, so that the time for retries starts again if it is lost."""
         self._patience.has_answered = True
-        self._failing_since_s = None
+        since_s, is_lost = self._failing_since_s, self._is_lost
+        self._failing_since_s, self._is_lost = None, False
         self._ceiling_s = BACKOFF_INITIAL_S
+        if since_s is not None and is_lost and self._patience.on_back is not None:
+            self._patience.on_back(self._clock() - since_s)
 
     def delay_after(self, error: PlaitError) -> float | None:
         """Return the seconds until the next attempt; None if there will be none."""
@@ -89,5 +102,10 @@ class Tries:
         if error.reason == QUEUE_FULL:
             # Only the caller knows whether the work may wait; the queue may stay full for hours.
             budget_s = self._queue_s
-        is_in_time = now_s + delay_s <= self._failing_since_s + budget_s
-        return delay_s if is_worth_it and is_in_time else None
+        if not is_worth_it or now_s + delay_s > self._failing_since_s + budget_s:
+            return None
+        if isinstance(error, Unavailable) and self._patience.has_answered and not self._is_lost:
+            self._is_lost = True
+            if self._patience.on_lost is not None:
+                self._patience.on_lost(error)
+        return delay_s

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
 import grpc
+from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
 from plait.v1 import (
@@ -34,6 +35,8 @@ from plait_client.channel import (
     CHANNEL_OPTIONS,
     DEFAULT_ADDRESS,
     DEFAULT_NAMESPACE,
+    HEALTH_METHOD,
+    HEALTH_SERVING,
     Patience,
     Tries,
 )
@@ -81,6 +84,8 @@ class Client:
         connect_s: how long a server that never answered is tried.
         retry_s: how long a server that has answered before is tried.
         call_timeout_s: how long one answer may take.
+        on_lost: called with the error when a server that has answered is lost, before it is tried again.
+        on_back: called when it answers again, with the seconds for which it did not.
 
     Raises:
         ValueError: the address is none, or the token may not be sent to it.
@@ -89,7 +94,7 @@ class Client:
     Every call raises a PlaitError: Unavailable when the server stayed away, NotFound, InvalidArgument, ...
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- All but the address are keywords.
         self,
         address: str = DEFAULT_ADDRESS,
         *,
@@ -99,6 +104,8 @@ class Client:
         connect_s: float = CONNECT_S,
         retry_s: float = RETRY_S,
         call_timeout_s: float = CALL_TIMEOUT_S,
+        on_lost: Callable[[PlaitError], None] | None = None,
+        on_back: Callable[[float], None] | None = None,
     ) -> None:
         self.address: Final = check_address(address)
         """The server, as HOST:PORT or https://HOST:PORT."""
@@ -122,8 +129,13 @@ class Client:
         self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(channel)
+        self._health = self._channel.unary_unary(
+            HEALTH_METHOD,
+            request_serializer=wrappers_pb2.StringValue.SerializeToString,
+            response_deserializer=wrappers_pb2.Int32Value.FromString,
+        )
         self._requests = Requests(namespace)
-        self._patience = Patience(connect_s=connect_s, retry_s=retry_s)
+        self._patience = Patience(connect_s=connect_s, retry_s=retry_s, on_lost=on_lost, on_back=on_back)
         self._call_timeout_s = call_timeout_s
 
     def __repr__(self) -> str:
@@ -464,6 +476,16 @@ class Client:
     def server_info(self) -> system_service_pb2.GetServerInfoResponse:
         """Show the server's version, limits and store."""
         return self._call(self._system.GetServerInfo, system_service_pb2.GetServerInfoRequest())
+
+    def is_serving(self) -> bool:
+        """Ask the server whether it serves (grpc.health.v1). It does not while it starts or stops."""
+        answer = self._call(self._health, wrappers_pb2.StringValue())
+        return answer.value == HEALTH_SERVING
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has ever answered."""
+        return self._patience.has_answered
 
     def _call(
         self,

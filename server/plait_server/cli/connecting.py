@@ -11,10 +11,10 @@ import click
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from plait_client import Client
+from plait_client import Client, PlaitError
 from plait_client.access import Access, check_address
 from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE
-from plait_server.cli.text import echo
+from plait_server.cli.text import complain, duration, echo, one_line
 
 CONNECT_S: Final = 2.0
 """How long to look for a server. One that was reached may take longer to answer."""
@@ -35,9 +35,16 @@ class Target:
     """What was named of a token and of TLS; the rest stands in the environment."""
 
     def open(self) -> Client:
-        """Make a client."""
+        """Make a client. It tells the user when the server is lost, and when it is back."""
         try:
-            return Client(self.server, namespace=self.namespace, access=self.access, connect_s=CONNECT_S)
+            return Client(
+                self.server,
+                namespace=self.namespace,
+                access=self.access,
+                connect_s=CONNECT_S,
+                on_lost=_tell_lost,
+                on_back=lambda after_s: complain(f"plait: back after {duration(after_s)}"),
+            )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 
@@ -50,6 +57,10 @@ class Target:
             *([f"--tls-ca {self.access.tls_ca}"] if self.access.tls_ca else []),
         ]
         return " ".join([f"`plait {text}", *options]) + "`"
+
+
+def _tell_lost(error: PlaitError) -> None:
+    complain(f"plait: connection lost ({one_line(error.message)}), trying again ...")
 
 
 def _was_typed(name: str) -> bool:

@@ -9,13 +9,13 @@ from typing import Final
 
 import click
 
-from plait.v1 import execution_pb2, payload_pb2
-from plait_client import Client, InvalidArgument, has_ended
+from plait.v1 import payload_pb2
+from plait_client import InvalidArgument
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
-from plait_server.cli.summary import succeeded, summary
 from plait_server.cli.text import complain, echo
+from plait_server.cli.waiting import wait_for_end
 from plait_server.cli.watching import follow
 
 FIRST_WAIT_S: Final = 1.0
@@ -109,26 +109,10 @@ def submit_command(  # noqa: PLR0913 -- one for each option
         if until_end == "watch":
             return follow(client, target, execution.execution_id, as_json=as_json)
         if until_end == "wait":
-            return _wait(client, target, execution, as_json=as_json)
+            return wait_for_end(client, target, execution, as_json=as_json)
     if as_json:
         echo_json(execution)
     else:
         echo(execution.execution_id)
         complain(f"accepted; {target.command(f'watch {execution.execution_id}')} follows it")
     return ExitCode.SUCCESS
-
-
-def _wait(client: Client, target: Target, execution: execution_pb2.Execution, *, as_json: bool) -> int:
-    id_ = execution.execution_id
-    try:
-        ended = execution if has_ended(execution) else client.wait(id_)
-    except KeyboardInterrupt:
-        complain(f"\n{id_} goes on. {target.command(f'watch {id_}')} follows it,")
-        complain(f"{target.command(f'cancel {id_}')} stops it.")
-        return ExitCode.INTERRUPTED
-    if as_json:
-        echo_json(ended)
-    else:
-        for line in summary(ended):
-            echo(line)
-    return ExitCode.SUCCESS if succeeded(ended) else ExitCode.NOT_SUCCEEDED

@@ -5,18 +5,19 @@ from __future__ import annotations
 import click
 
 from plait.v1 import event_pb2, execution_service_pb2, state_pb2
-from plait_client import Client
+from plait_client import Client, Unavailable
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.summary import node_state_of, state_of
-from plait_server.cli.text import color_of, colored, complain, count, dim, echo
+from plait_server.cli.text import color_of, colored, complain, count, dim, echo, one_line
 from plait_server.cli.timeline import NODE_CHARS_MAX, Timeline
 
 
 @click.command("watch")
 @click.argument("execution_id", metavar="ID")
 @click.option(
-    "--after",
+    "--after-sequence",
+    "after",
     type=click.IntRange(min=-1),
     default=0,
     show_default=True,
@@ -66,12 +67,21 @@ def follow(
         if state is None:
             state = client.get(execution_id).state
     except KeyboardInterrupt:
-        resume = f"watch {execution_id} --after {last}" if last > 0 else f"watch {execution_id}"
-        complain(f"\n{execution_id} goes on. {target.command(resume)} follows it,")
+        complain(f"\n{execution_id} goes on. {_resuming(target, execution_id, last)} follows it,")
         complain(f"{target.command(f'cancel {execution_id}')} stops it.")
         return ExitCode.INTERRUPTED
+    except Unavailable as error:
+        if not client.has_answered:
+            raise
+        complain(f"plait: {one_line(error.message)}")
+        complain(f"{_resuming(target, execution_id, last)} goes on from here.")
+        return ExitCode.UNREACHABLE
     succeeded = state == state_pb2.EXECUTION_STATE_SUCCEEDED
     return ExitCode.SUCCESS if succeeded else ExitCode.NOT_SUCCEEDED
+
+
+def _resuming(target: Target, execution_id: str, last: int) -> str:
+    return target.command(f"watch {execution_id}" + (f" --after-sequence {last}" if last > 0 else ""))
 
 
 def _timeline(client: Client, execution_id: str) -> Timeline:
