@@ -101,7 +101,7 @@ class AsyncClient:
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
         self._insight = insight_service_pb2_grpc.InsightServiceStub(channel)
-        self._namespaces = namespace_service_pb2_grpc.NamespaceServiceStub(self._channel)
+        self._namespaces = namespace_service_pb2_grpc.NamespaceServiceStub(channel)
         self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
         self._system = system_service_pb2_grpc.SystemServiceStub(channel)
