@@ -351,15 +351,15 @@ class AsyncClient:
 
     async def payload_text(self, payload: payload_pb2.Payload) -> str:
         """Return the JSON text of a payload, fetched if it is only named; empty if there is no value."""
-        if not payload.digest:
-            return payload.json
+        return (await self.content(payload.digest)).decode() if payload.digest else payload.json
+
+    async def content(self, digest: str) -> bytes:
+        """Fetch what the server keeps by digest: the JSON text of a payload, or a plait.v1.Graph in binary form."""
         tries = self._patience.tries(time.monotonic)
         while True:
-            call = self._executions.GetPayload(
-                self._requests.payload(payload.digest), timeout=self._call_timeout_s
-            )
+            call = self._executions.GetPayload(self._requests.payload(digest), timeout=self._call_timeout_s)
             try:
-                return b"".join([part.chunk async for part in call]).decode()
+                return b"".join([part.chunk async for part in call])
             except grpc.RpcError as failure:
                 await self._pause(tries, failure)
 

@@ -27,6 +27,8 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "resume": ("controls", "Resume a paused execution."),
     "update": ("controls", "Change the settings of an open execution."),
     "namespaces": ("namespaces", "Show and change the settings of namespaces."),
+    "export": ("exporting", "Write all that there is of an execution as JSON lines."),
+    "delete": ("exporting", "Delete an ended execution."),
     "audit": ("auditing", "List who did what, newest first."),
     "validate": ("graphs", "Check graph files, without a server."),
     "plan": ("graphs", "Show what a graph would do, without a server."),

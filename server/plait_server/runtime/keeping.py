@@ -80,17 +80,17 @@ class Keeping:
                 action=action,
                 request=request,
             )
-        match result:
-            case DeletionBegun():
-                self._forget(key)
-            case ExecutionOpen():
-                raise ExecutionNotEnded(execution_id=execution_id)
-            case ExecutionMissing():
-                raise ExecutionNotFound(execution_id=execution_id)
-            case RequestConflict(record=record):
-                check_fingerprint(record, request)
-            case _:
-                assert_never(result)
+            match result:
+                case DeletionBegun():
+                    self._forget(key)
+                case ExecutionOpen():
+                    raise ExecutionNotEnded(execution_id=execution_id)
+                case ExecutionMissing():
+                    raise ExecutionNotFound(execution_id=execution_id)
+                case RequestConflict(record=record):
+                    check_fingerprint(record, request)
+                case _:
+                    assert_never(result)
 
     async def run(self) -> None:
         """Delete what callers have deleted and what has been kept long enough, until cancelled.
