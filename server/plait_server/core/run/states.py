@@ -157,7 +157,7 @@ EXECUTION_TRANSITIONS: Final[dict[ExecutionState, frozenset[ExecutionState]]] = 
     _E.QUEUED: frozenset({_E.RUNNING, _E.PAUSING, _E.CANCELLING, _E.TIMED_OUT}),
     _E.RUNNING: _FROM_RUNNING,
     # PAUSING -> PAUSING: a second request stops what the first let finish.
-    _E.PAUSING: _FROM_RUNNING | {_E.PAUSED, _E.RUNNING, _E.QUEUED},
+    _E.PAUSING: _FROM_RUNNING | {_E.PAUSED, _E.RUNNING},
     _E.PAUSED: _FROM_RUNNING - {_E.PAUSING} | {_E.RUNNING, _E.QUEUED},
     _E.CANCELLING: frozenset({_E.CANCELLED}),
     _E.SUCCEEDED: frozenset(),

@@ -83,13 +83,17 @@ def cancel_open_nodes(
 
 
 def abort_attempts(machine: Decider, scope: Scope) -> Iterator[None]:
-    """Abort the running attempts of a scope and of those inside; their nodes run again after the pause (C2)."""
+    """Abort the running attempts of a scope and of those inside (C2); yield after each.
+
+    Their nodes run again after the pause, unless a failure has stopped their scope.
+    """
     for record in scope.in_flight():
         inner = scope.children.get(record.index)
         if inner is not None:
             yield from abort_attempts(machine, inner)
         elif record.is_at_worker:
-            _stop_attempt(machine, record, AttemptOutcome.ABORTED, NodeState.IDLE, "")
+            reason = Reason.SIBLING_FAILED if scope.is_stopped else ""
+            _stop_attempt(machine, record, AttemptOutcome.ABORTED, NodeState.IDLE, reason)
             yield
 
 

@@ -33,6 +33,7 @@ from plait_server.errors import (
 from plait_server.testing.simulation.bounds import check_event, check_frame
 from plait_server.testing.simulation.callers import choose_caller
 from plait_server.testing.simulation.graphs import EXECUTION_INPUT
+from plait_server.testing.simulation.holders import Holder
 from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.network import ConnectionLost
 from plait_server.testing.simulation.store import Durable, Records
@@ -87,6 +88,7 @@ class Client:
             request_id=self.name,
             execution_id=own_id,
             labels={"client": self.name},
+            priority=self._chance.randint(-1, 1),
         )
         await self._submit(request)
         async with trio.open_nursery() as nursery:
@@ -98,6 +100,8 @@ class Client:
                 nursery.start_soon(Watcher(self, number).run)
             if self._chance.random() < 0.3:
                 nursery.start_soon(self._cancel)
+            if self._chance.random() < 0.3:
+                nursery.start_soon(Holder(self).run)
             nursery.start_soon(self._inspect)
             await self._wait()
             self.is_done.set()

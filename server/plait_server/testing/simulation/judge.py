@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from plait_server.core.definition.graph import DEFAULT_RETRY, DEFAULT_TIMEOUTS, Graph, Node, Subgraph, Task
@@ -20,20 +21,33 @@ from plait_server.core.run.events import (
     CancelRequested,
     Event,
     ExecutionEnded,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     ExecutionSubmitted,
+    ExecutionUpdated,
     NodeEnded,
     NodeIdled,
+    NodeLock,
     NodeWaiting,
+    PauseRequested,
     ScopeEnded,
     ScopeOpened,
 )
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.payload import Payload
-from plait_server.core.run.states import AttemptOutcome, ExecutionState, NodeState, Reason, Treatment
+from plait_server.core.run.states import (
+    AttemptOutcome,
+    ExecutionState,
+    NodeState,
+    PauseMode,
+    Reason,
+    Treatment,
+)
 from plait_server.testing.simulation.graphs import WHENS, read_graph
 from plait_server.testing.simulation.scope_rows import scope_rows
-from plait_server.testing.slow_model import Change, NoValue, ScopeEnd, SlowModel, without_words
+from plait_server.testing.slow_model import Change, NoValue, ScopeEnd, without_words
+from plait_server.testing.slow_model.holding import HeldModel, Lock
 from plait_server.testing.slow_model.nodes import ModelNode
 
 
@@ -58,7 +72,7 @@ class Judge:
         """The events about nodes and scopes: each must be one change of the model, in the same order."""
         first = events[0].detail
         assert isinstance(first, ExecutionSubmitted)
-        self.model = SlowModel(
+        self.model = HeldModel(
             graph,
             _Told(self),
             self.value_of(first.input),
@@ -113,6 +127,15 @@ class Judge:
                 follow = self.model.start
             case CancelRequested():
                 follow = self.model.cancel
+            case PauseRequested(mode=mode):
+                follow = partial(self.model.pause, aborts=mode is PauseMode.ABORT)
+            case ExecutionPaused():
+                self._check_paused()
+                follow = list
+            case ExecutionResumed():
+                follow = self.model.resume
+            case ExecutionUpdated(policy=policy, locks=locks):
+                follow = partial(self.model.update, policy, [self._lock_of(lock) for lock in locks])
             case ExecutionEnded() if event.execution_state is ExecutionState.TIMED_OUT:
                 follow = self.model.time_out_execution
             case _:
@@ -122,6 +145,21 @@ class Judge:
         self._due = follow()
         if isinstance(event.detail, ExecutionEnded):
             self._check_end(event, event.detail)
+
+    def _check_paused(self) -> None:
+        """C2: running nodes finish, or are aborted, before the execution is PAUSED."""
+        running = [
+            node.path
+            for node in self.model.nodes()
+            if node.state is NodeState.RUNNING and isinstance(node.node.kind, Task)
+        ]
+        if running or not self.model.is_held:
+            raise LawBroken("C2", f"it is PAUSED, and {running} run")
+
+    def _lock_of(self, lock: NodeLock) -> Lock:
+        return Lock(
+            lock.node_path, lock.is_locked, self._read(lock.output) if lock.output is not None else None
+        )
 
     # Nodes.
 
@@ -184,7 +222,7 @@ class Judge:
         if (state, event.reason) == (NodeState.CANCELLED, Reason.QUEUE_TIMEOUT):
             return model.time_out_execution()
         if (state, event.reason) == (NodeState.CANCELLED, Reason.EXECUTION_TIMEOUT):
-            if not self._graph.policy.timeout_s:
+            if not model.root.graph.policy.timeout_s:
                 raise LawBroken("T5", "an execution without a timeout timed out")
             return model.time_out_execution()
         match event.detail:
@@ -326,7 +364,7 @@ class Judge:
         ):
             return due.node_state is not NodeState.CANCELLED
         node = self.model.node(path)
-        runs_at_worker = isinstance(node.node.kind, Task) and not node.node.locked
+        runs_at_worker = isinstance(node.node.kind, Task) and (node.has_started or not node.node.locked)
         if not runs_at_worker or node.verdict is None or not node.verdict.is_run:
             return False
         # A task that begins has no event, unless its input cannot be rendered.

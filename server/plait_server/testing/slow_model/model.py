@@ -405,7 +405,7 @@ class SlowModel:
             failure = failed_join(node.scope, node, node.verdict.reason)
             self._changes.fail(node, NodeState.FAILED, failure)
             return
-        if node.node.locked:  # C4: a lock replaces the run.
+        if node.node.locked and not node.has_started:  # C4: a lock replaces the run.
             locked_output = node.node.locked_output
             self._changes.set_output(node, json.loads(locked_output) if locked_output is not None else None)
             self._changes.end(node, NodeState.SKIPPED, Reason.LOCKED, Row.LOCKED)

@@ -87,6 +87,8 @@ class ModelNode:
     """The incoming edges that were ACTIVE when the join was decided."""
     has_begun: bool = False
     """Whether J5's step "begins, or FAILS with its join" was taken."""
+    has_started: bool = False
+    """Whether an attempt of it has started."""
     wants_worker: bool = False
     """Whether the node waits for its next attempt to be given out."""
     input: JsonValue = None
