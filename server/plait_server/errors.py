@@ -114,6 +114,22 @@ class InvalidPageToken(CallerError):
     """The page token is not one that this list gave. Begin again without one."""
 
 
+class InvalidFilter(InvalidRequest):
+    """The filter cannot be read."""
+
+    def __init__(self, violations: Sequence[FieldViolation], position: int = 0) -> None:
+        self.position = position
+        super().__init__(violations)
+
+
+class InvalidWatchToken(CallerError):
+    """The watch token is not one that a watch of this namespace with this filter gave. Watch again without one."""
+
+
+class WatchTokenExpired(CallerError):
+    """The watch token is too old: deletions after it are no longer known. List the executions, and watch anew."""
+
+
 class SequenceOutOfRange(CallerError):
     """The sequence lies beyond the newest event. Resume after one that was received."""
 

@@ -127,7 +127,7 @@ async def read_everything(journal: SqliteJournal) -> dict[str, Kept]:
     """Read all that a journal has of `NAMESPACE`."""
     handle = journal.namespace(NAMESPACE)
     kept: dict[str, Kept] = {}
-    for listed in await handle.list_rows(before=None, limit=1_000):
+    for listed in (await handle.list_rows(limit=1_000)).rows:
         assert isinstance(listed, ListedExecution)
         name = listed.execution_id
         page = await handle.read(name, after=0, events_max=1_000, bytes_max=1 << 30)

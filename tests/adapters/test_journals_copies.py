@@ -203,7 +203,7 @@ async def test_a_backup_is_whole_and_raises_every_epoch(
     # Only the first opening does; and ended ones are raised too.
     assert all(claim.owner_epoch < 2 * EPOCH_JUMP for claim in await claims_of(new))
     journal = SqliteJournal.open(new, owner="after")
-    rows = await journal.namespace("n").list_rows(before=None, limit=1000)
+    rows = (await journal.namespace("n").list_rows(limit=1000)).rows
     assert all(row.owner_epoch > EPOCH_JUMP for row in rows if isinstance(row, ListedExecution))
     await journal.aclose()
     assert await everything_of(new) == expected

@@ -62,7 +62,7 @@ async def test_an_upgrade_fills_the_listings_of_what_was_there(tmp_path: Path) -
     items = [item_of(number) for number in range(5)]
     await former_store(tmp_path / "store.db", items, damaged="x2")
     journal = SqliteJournal.open(tmp_path / "store.db", owner="new")
-    rows = await journal.namespace(NAMESPACE).list_rows(before=None, limit=10)
+    rows = (await journal.namespace(NAMESPACE).list_rows(limit=10)).rows
     shown = {row.execution_id: row.row for row in rows if isinstance(row, ListedExecution)}
     assert shown == {item.execution_id: item.row for item in items if item.execution_id != "x2"}
     assert [row.execution_id for row in rows if isinstance(row, DamagedRow)] == ["x2"]
@@ -79,7 +79,7 @@ async def test_an_upgrade_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     with pytest.raises(StoreTooOld):
         check_store(tmp_path / "store.db")
     journal = SqliteJournal.open(tmp_path / "store.db", owner="new")
-    rows = await journal.namespace(NAMESPACE).list_rows(before=None, limit=10)
+    rows = (await journal.namespace(NAMESPACE).list_rows(limit=10)).rows
     assert [row.row for row in rows if isinstance(row, ListedExecution)] == [
         item.row for item in reversed(items)
     ]

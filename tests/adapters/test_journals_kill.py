@@ -51,7 +51,7 @@ def write_until_killed(path: Path, owner: str, lines_max: int) -> dict[str, int]
 async def require_whole(journal: Journal, promised: dict[str, int]) -> None:
     """Assert that what was promised is there, and that every append is there whole or not at all."""
     handle = journal.namespace("n")
-    rows = await handle.list_rows(before=None, limit=100)
+    rows = (await handle.list_rows(limit=100)).rows
     assert {row.execution_id for row in rows} >= promised.keys()
     for listed in rows:
         assert isinstance(listed, ListedExecution)

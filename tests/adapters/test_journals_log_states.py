@@ -29,7 +29,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.former = path.with_name("former.db")
-        self.journal = SqliteJournal.open(path, owner="o", checkpoint_pages=20)
+        self.journal = SqliteJournal.open(path, owner="o", checkpoint_pages=28)
         self.before = self.after = log_of(path).read_bytes()
         self.first = 0
         """The first frame of the newest append, and the number of those up to its last."""
@@ -93,7 +93,7 @@ async def last_sequence(store: Path) -> int:
     """Open a store, and return the last sequence of its executions, which must be the same."""
     journal = SqliteJournal.open(store, owner="reader")
     try:
-        rows = await journal.namespace("n").list_rows(before=None, limit=10)
+        rows = (await journal.namespace("n").list_rows(limit=10)).rows
         [summary] = {row.row.summary for row in rows if isinstance(row, ListedExecution)}
         assert len(rows) == len(NAMES)
         return int(summary)

@@ -307,7 +307,7 @@ class TwoStores(RuleBasedStateMachine):
             found: list[object] = [await journal.key(), await journal.renew(), await journal.read_settings()]
             for namespace in NAMESPACES:
                 handle = journal.namespace(namespace)
-                listed = await handle.list_rows(before=None, limit=100)
+                listed = (await handle.list_rows(limit=100)).rows
                 found += listed
                 for entry in listed:
                     found.append(

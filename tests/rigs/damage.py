@@ -131,15 +131,17 @@ async def _claim(journal: SqliteJournal, items: list[AppendItem]) -> set[str]:
 async def _list(journal: SqliteJournal, items: list[AppendItem]) -> set[str]:
     corrupt: set[str] = set()
     left = {item.execution_id: item for item in items}
-    before: int | None = None
-    while rows := await journal.namespace(NAMESPACE).list_rows(before=before, limit=7):
-        before = rows[-1].position
-        for listed in rows:
-            item = left.pop(listed.execution_id)
-            if isinstance(listed, ListedExecution):
-                assert (listed.row, listed.last_sequence) == (item.row, len(item.events)), "wrong list"
-            else:
-                corrupt.add(listed.execution_id)
+    page = await journal.namespace(NAMESPACE).list_rows(limit=7)
+    rows = list(page.rows)
+    while page.end is not None:
+        page = await journal.namespace(NAMESPACE).list_rows(after=page.end, limit=7)
+        rows += page.rows
+    for listed in rows:
+        item = left.pop(listed.execution_id)
+        if isinstance(listed, ListedExecution):
+            assert (listed.row, listed.last_sequence) == (item.row, len(item.events)), "wrong list"
+        else:
+            corrupt.add(listed.execution_id)
     assert not left, f"not listed: {sorted(left)}"
     return corrupt
 
@@ -374,7 +376,7 @@ async def _saved(path: Path, items: list[AppendItem]) -> int:
     journal = SqliteJournal.open(path, owner="after", may_create=False)
     try:
         handle = journal.namespace(NAMESPACE)
-        rows = await handle.list_rows(before=None, limit=1_000)
+        rows = (await handle.list_rows(limit=1_000)).rows
         by_id = {item.execution_id: item for item in items}
         for row in rows:
             assert isinstance(row, ListedExecution)

@@ -8,6 +8,7 @@ import trio
 
 from plait_server.adapters.journals.memory import MemoryJournal, MemoryNamespaceJournal
 from plait_server.adapters.journals.memory_store import MemoryStore
+from plait_server.core.lists.filters import Filter, ListOrder
 from plait_server.errors import JournalFull
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.deletions import DeleteResult, Deletions
@@ -24,6 +25,7 @@ from plait_server.ports.journal import (
     SettingResult,
     Verification,
 )
+from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 
 
 class Gate:
@@ -209,9 +211,24 @@ class GatedNamespace:
         await self._way()
         return await self._inner.read_row(execution_id)
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
+    async def list_rows(
+        self,
+        *,
+        limit: int,
+        after: ListCursor | None = None,
+        condition: Filter | None = None,
+        order: ListOrder = ListOrder.NEWEST_FIRST,
+    ) -> RowPage:
         await self._way()
-        return await self._inner.list_rows(before=before, limit=limit)
+        return await self._inner.list_rows(limit=limit, after=after, condition=condition, order=order)
+
+    async def count_rows(self, condition: Filter | None = None) -> int:
+        await self._way()
+        return await self._inner.count_rows(condition)
+
+    async def list_changes(self, *, after: int, limit: int) -> ChangePage:
+        await self._way()
+        return await self._inner.list_changes(after=after, limit=limit)
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
         await self._way()

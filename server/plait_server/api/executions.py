@@ -15,6 +15,7 @@ from plait_server.api.call import Call, Send, send_in_time
 from plait_server.api.checks import Checks, target_of
 from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
+from plait_server.api.lists import ExecutionLists
 from plait_server.api.nodes import Cursor, Nodes
 from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens
 from plait_server.api.snapshots import write_snapshot
@@ -42,7 +43,6 @@ POLL_S_MAX: Final = 60.0
 HEARTBEAT_S: Final = 15.0
 """Proxies commonly drop a stream that is silent for 60 s."""
 PAGE_EVENTS: Final = 1_000
-ROWS_READ_MAX: Final = 50
 CHUNK_BYTES: Final = 64 * 1024
 
 Pb = execution_service_pb2
@@ -64,6 +64,7 @@ class ExecutionServicer:
         self._graph_requests = graph_requests
         self._tokens = tokens
         self._actions = actions
+        self._lists = ExecutionLists(journal, tokens, self._describe_row)
         self._closed_scopes = ClosedScopes(journal)
         self._watchers = 0
         self._gate = Gate()
@@ -134,30 +135,16 @@ class ExecutionServicer:
     async def list_executions(
         self, request: Pb.ListExecutionsRequest, call: Call
     ) -> Pb.ListExecutionsResponse:
-        """List executions, newest first."""
+        """List executions."""
         del call
-        checks = Checks()
-        namespace = checks.namespace(request.namespace)
-        size = checks.page_size(request.page_size)
-        checks.finish()
-        position = self._tokens.read(request.page_token, "ListExecutions", namespace)
-        before = int(position) if position is not None else None
-        response = Pb.ListExecutionsResponse()
-        left = ANSWER_BYTES_MAX
-        while True:
-            # Read in parts, because a thousand of the largest rows take 70 MB. One extra row shows whether that is all.
-            limit = min(ROWS_READ_MAX, size - len(response.executions) + 1)
-            rows = await self._journal.namespace(namespace).list_rows(before=before, limit=limit)
-            for listed in rows:
-                execution = self._describe_row(namespace, listed)
-                left -= execution.ByteSize() + 8
-                if len(response.executions) == size or left < 0:
-                    response.next_page_token = self._tokens.make(str(before), "ListExecutions", namespace)
-                    return response
-                response.executions.append(execution)
-                before = listed.position
-            if len(rows) < limit:
-                return response
+        return await self._lists.list(request)
+
+    async def count_executions(
+        self, request: Pb.CountExecutionsRequest, call: Call
+    ) -> Pb.CountExecutionsResponse:
+        """Count executions."""
+        del call
+        return await self._lists.count(request)
 
     async def list_nodes(self, request: Pb.ListNodesRequest, call: Call) -> Pb.ListNodesResponse:
         """List the nodes of an execution; nodes of a nested scope come after those of the scope around it."""

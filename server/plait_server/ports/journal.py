@@ -50,9 +50,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from plait_server.core.lists.filters import Filter, ListOrder
 from plait_server.core.lists.listing import Listing
 from plait_server.core.run.scope_index import ScopeEntry
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
+from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 
 if TYPE_CHECKING:
     from plait_server.ports.deletions import Deletions
@@ -295,8 +297,36 @@ class NamespaceJournal(Protocol):
         """
         ...
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
-        """List executions newest first, from below the position `before` on (None: from the newest)."""
+    async def list_rows(
+        self,
+        *,
+        limit: int,
+        after: ListCursor | None = None,
+        condition: Filter | None = None,
+        order: ListOrder = ListOrder.NEWEST_FIRST,
+    ) -> RowPage:
+        """List executions, from behind a cursor on (None: from the beginning).
+
+        A damaged row is filtered and ordered by what its listing seems to be.
+
+        Raises:
+            Overloaded: the filter took too long, or too many lists and counts wait.
+        """
+        ...
+
+    async def count_rows(self, condition: Filter | None = None) -> int:
+        """Count the executions that match a filter.
+
+        Raises:
+            Overloaded: as for `list_rows`.
+        """
+        ...
+
+    async def list_changes(self, *, after: int, limit: int) -> ChangePage:
+        """List the newest changes of executions whose number is greater than `after`, in their order.
+
+        The cost depends on the changes returned, not on how many executions there are.
+        """
         ...
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:

@@ -16,6 +16,7 @@ from typing import Final
 
 from plait_server.adapters.journals.conditions import Head, find_conflict, require_small, require_well_formed
 from plait_server.adapters.journals.memory_deletions import MemoryDeletions
+from plait_server.adapters.journals.memory_lists import count_rows, list_changes, list_rows
 from plait_server.adapters.journals.memory_store import AppendPoint, MemoryStore, StoredExecution
 from plait_server.adapters.journals.verification import (
     damaged_row,
@@ -24,6 +25,7 @@ from plait_server.adapters.journals.verification import (
     verify_page,
     verify_scope_page,
 )
+from plait_server.core.lists.filters import Filter, ListOrder
 from plait_server.errors import ExecutionNotFound, InvariantViolated, JournalUnavailable
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.deletions import REQUESTS_KEPT_S
@@ -48,6 +50,7 @@ from plait_server.ports.journal import (
     chain,
     chain_start,
 )
+from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 
 
 class MemoryJournal:
@@ -113,7 +116,7 @@ class MemoryJournal:
                 taken.append(execution.damaged_row())
             else:
                 execution.head = head._replace(owner_epoch=head.owner_epoch + 1, owner=self._generation)
-                taken.append(_claim_of(execution))
+                taken.append(execution.claim())
         return taken
 
     async def verify(self, *, limit: int) -> Verification:
@@ -143,7 +146,7 @@ class MemoryJournal:
             and execution.row.due_time_s is not None
             and execution.row.due_time_s <= now_s
         ]
-        return [_claim_of(execution) for _, _, execution in sorted(due, key=lambda entry: entry[:2])[:limit]]
+        return [execution.claim() for _, _, execution in sorted(due, key=lambda entry: entry[:2])[:limit]]
 
     async def read_settings(self) -> Mapping[tuple[str, str], bytes]:
         """Read all settings, by namespace and name."""
@@ -351,23 +354,26 @@ class MemoryNamespaceJournal:
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution; None if there is none in this namespace."""
         execution = self._find(execution_id)
-        return None if execution is None else _listed(execution)
+        return None if execution is None else execution.listed()
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
-        """List executions newest first, from below the position `before` on."""
-        newest_first = reversed(self._journal.require_store().executions.values())
-        return [
-            execution.damaged_row() if execution.is_damaged else _listed(execution)
-            for execution in islice(
-                (
-                    execution
-                    for execution in newest_first
-                    if execution.namespace == self._namespace
-                    and (before is None or execution.head.position < before)
-                ),
-                limit,
-            )
-        ]
+    async def list_rows(
+        self,
+        *,
+        limit: int,
+        after: ListCursor | None = None,
+        condition: Filter | None = None,
+        order: ListOrder = ListOrder.NEWEST_FIRST,
+    ) -> RowPage:
+        """List executions; see the port."""
+        return list_rows(self._journal.require_store(), self._namespace, limit, after, condition, order)
+
+    async def count_rows(self, condition: Filter | None = None) -> int:
+        """Count the executions that match a filter."""
+        return count_rows(self._journal.require_store(), self._namespace, condition)
+
+    async def list_changes(self, *, after: int, limit: int) -> ChangePage:
+        """List changes of listings; see the port."""
+        return list_changes(self._journal.require_store(), self._namespace, after, limit)
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
         """Return the record of a request id; None if it is free."""
@@ -403,23 +409,3 @@ class MemoryNamespaceJournal:
         ):
             raise damaged_row(execution_id)
         return execution
-
-
-def _claim_of(execution: StoredExecution) -> Claim:
-    return Claim(
-        namespace=execution.namespace,
-        execution_id=execution.execution_id,
-        owner_epoch=execution.head.owner_epoch,
-        last_sequence=execution.head.last_sequence,
-        row=execution.row,
-    )
-
-
-def _listed(execution: StoredExecution) -> ListedExecution:
-    return ListedExecution(
-        execution_id=execution.execution_id,
-        position=execution.head.position,
-        last_sequence=execution.head.last_sequence,
-        owner_epoch=execution.head.owner_epoch,
-        row=execution.row,
-    )

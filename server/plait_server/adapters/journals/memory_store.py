@@ -1,4 +1,4 @@
-"""The data of a journal in memory."""
+"""The data of a journal in memory, which outlives the journals that open it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import Enum
 
 from plait_server.adapters.journals.conditions import Head
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
-from plait_server.ports.journal import DamagedRow, ExecutionRow, RequestRecord
+from plait_server.ports.journal import Claim, DamagedRow, ExecutionRow, ListedExecution, RequestRecord
 
 
 class AppendPoint(Enum):
@@ -48,6 +48,26 @@ class StoredExecution:
             namespace=self.namespace, execution_id=self.execution_id, position=self.head.position
         )
 
+    def listed(self) -> ListedExecution:
+        """Return the form for lists."""
+        return ListedExecution(
+            execution_id=self.execution_id,
+            position=self.head.position,
+            last_sequence=self.head.last_sequence,
+            owner_epoch=self.head.owner_epoch,
+            row=self.row,
+        )
+
+    def claim(self) -> Claim:
+        """Return the claim on the execution."""
+        return Claim(
+            namespace=self.namespace,
+            execution_id=self.execution_id,
+            owner_epoch=self.head.owner_epoch,
+            last_sequence=self.head.last_sequence,
+            row=self.row,
+        )
+
 
 class MemoryStore:
     """The data of a journal in memory.
@@ -76,6 +96,8 @@ class MemoryStore:
         """Position -> an execution that was taken out, and is to be deleted."""
         self.tombstones: list[tuple[int, str, str, float]] = []
         """Change, namespace, execution id and wall time of each deletion."""
+        self.floor = 0
+        """The newest change whose tombstone was dropped."""
         self.settings: dict[tuple[str, str], bytes] = {}
         self.audit: dict[int, tuple[str, AuditEntry]] = {}
         """Position -> namespace and entry, in the order of the positions."""

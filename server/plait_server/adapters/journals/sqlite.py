@@ -2,9 +2,9 @@
 
 The rules, and why:
 
-- One connection, one thread: commits run in place, in the calling thread. A commit thread starves beside an
-  event loop that is never idle, and SQLite's log bugs need a second connection. Every call is
-  one short statement or transaction without an await in it, so reads never meet a write.
+- One connection writes, in one thread: commits run in place, in the calling thread. A commit thread starves beside an
+  event loop that is never idle. Every call is one short statement or transaction without an await in it, so reads
+  never meet a write. What takes long, lists and counts with a filter, a second connection reads (`sqlite_reader`).
 - One `append_many` is one transaction and one flush (write-ahead log, synchronous=FULL).
 - The heads of executions are cached. That is safe for two reasons: no other process can open the database
   (the lock file, and SQLite's exclusive locking mode), and every update repeats the conditions in its WHERE;
@@ -20,8 +20,7 @@ The rules, and why:
   execution. Otherwise the store is damaged, and the server stops.
 - Checkpoints run here, after a commit. SQLite's automatic ones drop their errors.
 
-Designed and rejected: events clustered by execution (see the schema); a second connection for reads (nothing
-runs beside a write that it could serve); SQLite's own checkpointing.
+Designed and rejected: events clustered by execution (see the schema); SQLite's own checkpointing.
 """
 
 from __future__ import annotations
@@ -40,16 +39,17 @@ from plait_server.adapters.journals.sqlite_batch import Batch
 from plait_server.adapters.journals.sqlite_claims import claim_next
 from plait_server.adapters.journals.sqlite_deletions import SqliteDeletions
 from plait_server.adapters.journals.sqlite_errors import damaged, is_page_damage, translate_errors
-from plait_server.adapters.journals.sqlite_file import has_whole_structure
+from plait_server.adapters.journals.sqlite_file import checksum_vfs, has_whole_structure
+from plait_server.adapters.journals.sqlite_finder import Finder
+from plait_server.adapters.journals.sqlite_lookup import find_execution, find_record
 from plait_server.adapters.journals.sqlite_namespace import SqliteNamespaceJournal
 from plait_server.adapters.journals.sqlite_opening import OpenedStore, open_store
+from plait_server.adapters.journals.sqlite_reader import Reader
 from plait_server.adapters.journals.sqlite_rows import (
     Row,
     Stored,
-    UnexpectedRow,
     Value,
     fetch,
-    record_of,
     stored_of,
 )
 from plait_server.adapters.journals.sqlite_settings import read_settings, write_setting
@@ -101,6 +101,7 @@ class SqliteJournal:
         path: Path,
         owner: str,
         checkpoint_pages: int,
+        reader: Reader | None,
     ) -> None:
         self._path = path
         self._connection = connection = opened.connection
@@ -110,7 +111,8 @@ class SqliteJournal:
         self._key = opened.holding.key
         self._last_position = opened.holding.last_position
         self._last_arrival = opened.holding.last_arrival
-        self._last_change = opened.holding.last_change
+        self.last_change = opened.holding.last_change
+        """The highest change number ever assigned."""
         self._is_doubted = opened.is_doubted
         self._checkpoint_pages = checkpoint_pages
         self._queries = load_queries("sqlite.sql")
@@ -125,6 +127,8 @@ class SqliteJournal:
         self._log_pages = 0
         self._appends = self._items = self._events = self._event_bytes = 0
         connection.set_wal_hook(self._note_log_pages)
+        self.finder = Finder(self, reader)
+        """Lists and counts; for the namespaces' handles."""
 
     @classmethod
     def open(
@@ -136,6 +140,7 @@ class SqliteJournal:
         may_create: bool = True,
         vfs: str | None = None,
         checkpoint_pages: int = CHECKPOINT_PAGES,
+        has_reader: bool = True,
     ) -> SqliteJournal:
         """Open a store; create it if it does not exist.
 
@@ -146,6 +151,7 @@ class SqliteJournal:
             may_create: Whether a missing store is created.
             vfs: The name of a registered SQLite VFS to use, for tests; None selects the system's files.
             checkpoint_pages: The number of pages of 4 KiB at which the log is written into the database.
+            has_reader: Whether lists with a filter are read in a thread; never with a `vfs`, which cannot share a log.
 
         Raises:
             StoreMissing: There is no store, and `may_create` is off.
@@ -158,7 +164,8 @@ class SqliteJournal:
         """
         file = Path(path).absolute()
         opened = open_store(file, owner=owner, key=key, may_create=may_create, vfs=vfs)
-        return cls(opened, path=file, owner=owner, checkpoint_pages=checkpoint_pages)
+        reader = Reader(file, vfs=checksum_vfs()) if has_reader and vfs is None else None
+        return cls(opened, path=file, owner=owner, checkpoint_pages=checkpoint_pages, reader=reader)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open" if self._fault is None else "fenced"
@@ -207,7 +214,7 @@ class SqliteJournal:
         """Return whether the lock, the file and the store's row still belong to this journal."""
         if self._is_closed or not self._lock.is_held():
             return False
-        self._require_usable()
+        self.require_usable()
         if not self._has_files():
             return False
         return self.read(lambda: self.execute("find_generation")) == [(self._generation,)]
@@ -255,6 +262,7 @@ class SqliteJournal:
         if not self._is_closed and self._fault is None:
             # First, because an empty log of a store in use counts as damage. If the log stays, it is only checked
             # less strictly.
+            self.finder.close()
             with contextlib.suppress(OSError):
                 self._lock.note_end()
             self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -265,6 +273,7 @@ class SqliteJournal:
         if not self._is_closed:
             self._is_closed = True
             self._heads.clear()
+            self.finder.close()
             try:
                 # After a failed write SQLite may complain here; everything acknowledged is in the log.
                 with contextlib.suppress(apsw.Error):
@@ -286,15 +295,13 @@ class SqliteJournal:
             JournalUnavailable: the journal is closed or fenced, or the disk does not answer.
             StoreDamaged: the store's structure is damaged.
         """
-        self._require_usable()
+        self.require_usable()
         try:
             with translate_errors(self._path):
                 return act()
         except StoreDamaged as error:
-            if self._can_go_on(error):
-                return self.read(act)
-            self._fence(error)
-            raise
+            self.survive(error)
+            return self.read(act)
 
     def execute(self, query: str, *values: Value) -> list[Row]:
         """Run a named query to its end, within `read` or a transaction."""
@@ -319,7 +326,7 @@ class SqliteJournal:
         """
         head = self._heads.get((namespace, execution_id))
         if head is None:
-            match self.find_execution(namespace, execution_id):
+            match find_execution(self._connection, namespace, execution_id):
                 case None:
                     raise ExecutionNotFound(execution_id=execution_id)
                 case DamagedRow():
@@ -327,24 +334,6 @@ class SqliteJournal:
                 case Stored(head=head):
                     pass
         return head
-
-    def find_execution(self, namespace: str, execution_id: str) -> Stored | DamagedRow | None:
-        """Return the row of an execution, within `read` or a transaction."""
-        for row in self.execute("find_execution", namespace, execution_id):
-            found = stored_of(row)
-            if (found.namespace, found.execution_id) != (namespace, execution_id):
-                raise UnexpectedRow(f"the key of execution {execution_id}")
-            return found
-        return None
-
-    def find_record(self, namespace: str, method: str, request_id: str) -> RequestRecord | None:
-        """Return the record of a request id, within `read` or a transaction."""
-        for row in self.execute("find_request", namespace, method, request_id):
-            found, record = record_of(row)
-            if (found, record.method, record.request_id) != (namespace, method, request_id):
-                raise UnexpectedRow(f"the record of request {request_id}")
-            return record
-        return None
 
     def make_durable(self, act: Callable[[Batch], T]) -> T:
         """Call `act` in a transaction, which fills a batch, and write the batch."""
@@ -369,7 +358,7 @@ class SqliteJournal:
         key = (item.namespace, item.execution_id)
         head = self._heads.get(key)
         if head is None:
-            stored = self.find_execution(*key)
+            stored = find_execution(self._connection, *key)
             if isinstance(stored, DamagedRow):
                 return ExecutionDamaged()
             head = stored and stored.head
@@ -377,7 +366,7 @@ class SqliteJournal:
         record = None
         if request is not None:
             request_key = (item.namespace, request.method, request.request_id)
-            record = batch.records.get(request_key) or self.find_record(*request_key)
+            record = batch.records.get(request_key) or find_record(self._connection, *request_key)
         conflict = find_conflict(item, head=head, record=record, owner=self._generation)
         if conflict is not None:
             return conflict
@@ -390,7 +379,7 @@ class SqliteJournal:
         return batch.results
 
     def _write_batch(self, act: Callable[[Batch], T]) -> tuple[T, Batch]:
-        batch = Batch(self._last_position, self._last_arrival, self._last_change)
+        batch = Batch(self._last_position, self._last_arrival, self.last_change)
         result = act(batch)
         if not batch.write(self._connection):
             raise damaged(
@@ -400,7 +389,7 @@ class SqliteJournal:
 
     def _remember(self, batch: Batch) -> None:
         self._last_position, self._last_arrival = batch.last_position, batch.last_arrival
-        self._last_change = batch.last_change
+        self.last_change = batch.last_change
         for key in batch.forgotten:
             self._heads.pop(key, None)
         for key, head in batch.heads.items():
@@ -421,25 +410,29 @@ class SqliteJournal:
             with self._transaction():
                 result = act()
         except StoreDamaged as error:
-            if self._can_go_on(error):
-                return self._write(act)
-            self._fence(error)
-            raise
+            self.survive(error)
+            return self._write(act)
         if self._log_pages:
             self._lock.note_log(self._log_pages)
         return result
 
-    def _can_go_on(self, error: StoreDamaged) -> bool:
-        """After damage in a page, return whether the rows' own checksums suffice; if so, rely on them from now on."""
-        if self._is_doubted or not is_page_damage(error):
-            return False
-        self._is_doubted = has_whole_structure(self._connection, self._path)
-        return self._is_doubted
+    def survive(self, error: StoreDamaged) -> None:
+        """After damage in a page, rely on the rows' own checksums from now on, if they suffice.
+
+        Raises:
+            StoreDamaged: they do not; the journal is fenced.
+        """
+        if not self._is_doubted and is_page_damage(error):
+            self._is_doubted = has_whole_structure(self._connection, self._path)
+            if self._is_doubted:
+                return
+        self._fence(error)
+        raise error
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[None]:
         """Run a writing transaction: all or nothing, durable at its end; a fault of the disk or structure fences."""
-        self._require_usable()
+        self.require_usable()
         try:
             with translate_errors(self._path):
                 self.execute("begin")
@@ -484,7 +477,12 @@ class SqliteJournal:
         if self._fault is None:
             self._fault = str(error)
 
-    def _require_usable(self) -> None:
+    def require_usable(self) -> None:
+        """Check that the journal is open.
+
+        Raises:
+            JournalUnavailable: it is closed or fenced.
+        """
         if self._is_closed:
             raise JournalUnavailable(f"the store {self._path} is closed", nothing_written=True)
         if self._fault is not None:

@@ -266,16 +266,14 @@ WHERE execution = :execution
 ORDER BY number
 LIMIT :limit;
 
--- list_rows --
--- Read rows of a namespace below a position, newest first.
+-- find_by_position --
+-- Read the row of an execution by its number.
 SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
     CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
     state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
     CAST(checksum AS BLOB)
 FROM executions
-WHERE namespace = :namespace AND position < :before
-ORDER BY position DESC
-LIMIT :limit;
+WHERE position = :position;
 
 -- list_changed --
 -- Read rows of a namespace whose listing changed after a change, by their newest change.

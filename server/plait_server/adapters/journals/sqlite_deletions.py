@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
+from plait_server.adapters.journals.sqlite_lookup import find_execution, find_record
 from plait_server.adapters.journals.sqlite_rows import Row, Stored, UnexpectedRow, Value, stored_of
 from plait_server.adapters.journals.verification import checksum_of_deletion, checksum_of_tombstone
 from plait_server.ports.audit import ActionRecord
@@ -52,10 +53,10 @@ class SqliteDeletions:
 
         def begin(batch: Batch) -> DeleteResult:
             if request is not None:
-                record = self._journal.find_record(namespace, request.method, request.request_id)
+                record = find_record(self._journal.connection, namespace, request.method, request.request_id)
                 if record is not None:
                     return RequestConflict(record=record)
-            found = self._journal.find_execution(namespace, execution_id)
+            found = find_execution(self._journal.connection, namespace, execution_id)
             if found is None:
                 return ExecutionMissing()
             if isinstance(found, Stored) and found.head.is_open and not is_corrupt:

@@ -174,6 +174,9 @@ def checksum_vfs() -> str:
         JournalUnavailable: this installation of apsw was built without it.
     """
     try:
+        # It lies on the default. This one keeps other processes, whose SQLite may corrupt logs, out of the database
+        # while any connection of this one is open, and its log's index in memory.
+        apsw.set_default_vfs("unix-excl")
         with contextlib.closing(apsw.Connection(":memory:")) as connection:
             sqlite_extra.load(connection, "cksumvfs")
     except (sqlite_extra.NotAvailable, LookupError) as error:
@@ -216,9 +219,10 @@ def prepare_database(connection: apsw.Connection, path: Path, lock: StoreLock, *
         JournalUnavailable: the file system cannot hold a log.
         apsw.Error: SQLite cannot read or write it.
     """
-    # Before the first access, so that the log's index stands in this process's memory and no other process,
-    # whose SQLite may be one that corrupts logs, can open the database.
-    connection.pragma("locking_mode", "exclusive")
+    if vfs is not None:
+        # Before the first access, so that the log's index stands in this process's memory. `unix-excl` does that too,
+        # and lets a second connection of this process read.
+        connection.pragma("locking_mode", "exclusive")
     # Before SQLite writes to either. If all its data is in a damaged log, a database looks like a new one.
     log, is_empty = read_log(path), path.stat().st_size == 0
     if not is_new(connection):

@@ -1,14 +1,5 @@
 -- The queries that read a store that may be damaged anywhere: one row at a time, for the next may be unreadable.
 
--- find_by_position --
--- Read the row of an execution by its number.
-SELECT position, CAST(namespace AS BLOB), CAST(execution_id AS BLOB), CAST(identity AS BLOB), last_sequence,
-    CAST(last_checksum AS BLOB), owner_epoch, owner, is_open, due_time_s, audit_count, CAST(summary AS BLOB),
-    state, CAST(reason AS BLOB), CAST(graph_name AS BLOB), CAST(labels AS BLOB), create_time_s, end_time_s, change,
-    CAST(checksum AS BLOB)
-FROM executions
-WHERE position = :position;
-
 -- find_last_execution --
 -- Read the number of the newest execution.
 SELECT max(position) FROM executions;

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from plait_server.adapters.journals.conditions import Head
+from plait_server.adapters.journals.sqlite_lookup import find_execution, find_record
 from plait_server.adapters.journals.sqlite_rows import (
     Stored,
+    UnexpectedRow,
     Value,
     audit_of,
     entry_of_action,
     entry_of_audit,
     sequences_of,
     stored_of,
+    tombstone_of,
 )
 from plait_server.adapters.journals.verification import (
     checksum_of_content_key,
@@ -24,6 +28,7 @@ from plait_server.adapters.journals.verification import (
     verify_page,
     verify_scope_page,
 )
+from plait_server.core.lists.filters import Filter, ListOrder, matches
 from plait_server.errors import ExecutionNotFound
 from plait_server.ports.audit import AuditEntry, AuditRecord
 from plait_server.ports.journal import (
@@ -33,9 +38,11 @@ from plait_server.ports.journal import (
     RequestRecord,
     ScopePage,
 )
+from plait_server.ports.lists import Change, ChangePage, ListCursor, RowPage
 
 if TYPE_CHECKING:
     from plait_server.adapters.journals.sqlite import SqliteJournal
+
 
 # Above every position: the `before` of a list that begins with the newest.
 _POSITION_MAX: Final = 2**63 - 1
@@ -91,24 +98,48 @@ class SqliteNamespaceJournal:
 
     async def read_row(self, execution_id: str) -> ListedExecution | None:
         """Read the row of an execution; None if there is none in this namespace."""
-        found = self._journal.read(lambda: self._journal.find_execution(self._namespace, execution_id))
+        found = self._journal.read(
+            lambda: find_execution(self._journal.connection, self._namespace, execution_id)
+        )
         if isinstance(found, DamagedRow):
             raise damaged_row(execution_id)
         return found and found.listed()
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
-        """List executions newest first, from below the position `before` on."""
-        bound = _POSITION_MAX if before is None else before
-        rows = self._journal.read(
-            lambda: [
-                stored_of(row) for row in self._journal.execute("list_rows", self._namespace, bound, limit)
-            ]
-        )
-        return [stored.listed() if isinstance(stored, Stored) else stored for stored in rows]
+    async def list_rows(
+        self,
+        *,
+        limit: int,
+        after: ListCursor | None = None,
+        condition: Filter | None = None,
+        order: ListOrder = ListOrder.NEWEST_FIRST,
+    ) -> RowPage:
+        """List executions; see the port."""
+        found = await self._journal.finder.find(self._namespace, condition, order, after=after, limit=limit)
+        rows: list[ListedExecution | DamagedRow] = []
+        cursors: list[ListCursor] = []
+        for cursor in found.cursors:
+            row = self._journal.read(partial(self._find_row, cursor.position))
+            # It was found a moment ago, in a thread; meanwhile it may have changed, or have been deleted.
+            if isinstance(row, ListedExecution) and condition and not matches(condition, row.row.listing):
+                row = None
+            if row is not None:
+                rows.append(row)
+                cursors.append(cursor)
+        return RowPage(rows=rows, cursors=cursors, end=found.end)
+
+    async def count_rows(self, condition: Filter | None = None) -> int:
+        """Count the executions that match a filter."""
+        return await self._journal.finder.count(self._namespace, condition)
+
+    async def list_changes(self, *, after: int, limit: int) -> ChangePage:
+        """List changes of listings; see the port."""
+        return self._journal.read(lambda: self._list_changes(after, limit))
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
         """Return the record of a request id; None if it is free."""
-        return self._journal.read(lambda: self._journal.find_record(self._namespace, method, request_id))
+        return self._journal.read(
+            lambda: find_record(self._journal.connection, self._namespace, method, request_id)
+        )
 
     async def read_content(self, digest: str) -> bytes | None:
         """Read a content by its digest; None if this namespace keeps none."""
@@ -153,6 +184,30 @@ class SqliteNamespaceJournal:
             return sorted(entries, key=lambda entry: -entry.position)[:limit]
 
         return self._journal.read(read)
+
+    def _find_row(self, position: int) -> ListedExecution | DamagedRow | None:
+        for row in self._journal.execute("find_by_position", position):
+            found = stored_of(row)
+            if found.namespace != self._namespace:
+                raise UnexpectedRow(f"the namespace of execution number {position}")
+            return found.listed() if isinstance(found, Stored) else found
+        return None
+
+    def _list_changes(self, after: int, limit: int) -> ChangePage:
+        changes: list[Change] = []
+        for row in self._journal.execute("list_changed", self._namespace, after, limit):
+            found = stored_of(row)
+            shown = found.listed() if isinstance(found, Stored) else found
+            changes.append(Change(cast("int", row[-2]), shown))
+        for row in self._journal.execute("list_tombstones", self._namespace, after, limit):
+            tombstone = tombstone_of(self._namespace, row)
+            changes.append(Change(tombstone.change, tombstone))
+        changes.sort(key=lambda change: change.number)
+        return ChangePage(
+            changes=changes[:limit],
+            last_change=self._journal.last_change,
+            floor=cast("int", self._journal.execute("find_floor")[0][0]),
+        )
 
     def _find_event(self, head: Head, sequence: int) -> tuple[Value, Value, Value]:
         """Return the checksum before an event, the event, and its own checksum; None for what is missing."""

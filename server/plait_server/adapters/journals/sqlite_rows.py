@@ -22,6 +22,7 @@ from plait_server.adapters.journals.verification import (
     checksum_of_request,
     checksum_of_scope_entry,
     checksum_of_setting,
+    checksum_of_tombstone,
     checksum_of_words,
     damaged_scope,
     digest_of_listing,
@@ -40,6 +41,7 @@ from plait_server.ports.journal import (
     RequestRecord,
     chain_start,
 )
+from plait_server.ports.lists import Tombstone
 
 Value: TypeAlias = str | bytes | int | float | None
 """A value in a column."""
@@ -219,6 +221,22 @@ def _listing_of(values: Sequence[Value]) -> Listing | None:
                 return None
         case _:
             return None
+
+
+def tombstone_of(namespace: str, row: Row) -> Tombstone:
+    """Parse a row of `list_tombstones`.
+
+    Raises:
+        UnexpectedRow: it is damaged.
+    """
+    match row:
+        case (int(change), bytes(content), float(time_s), bytes(checksum)):
+            execution_id = _text(content)
+            if checksum_of_tombstone(namespace, execution_id, change, time_s) == checksum:
+                return Tombstone(change=change, execution_id=execution_id, time_s=time_s)
+        case _:
+            pass
+    raise UnexpectedRow("the record of a deletion")
 
 
 def record_of(row: Row) -> tuple[str, RequestRecord]:

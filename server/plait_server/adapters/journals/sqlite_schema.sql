@@ -62,6 +62,9 @@ CREATE TABLE labels (
     PRIMARY KEY (namespace, key, value, position)
 ) STRICT, WITHOUT ROWID;
 
+-- For filters that ask whether there is a label.
+CREATE INDEX labels_by_key ON labels (namespace, key, position);
+
 -- Executions that were deleted, for those who watch a namespace: `change` is of the deletion. What is dropped of them
 -- leaves its highest change in a row without a namespace.
 CREATE TABLE tombstones (

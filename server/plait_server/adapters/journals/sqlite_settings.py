@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plait_server.adapters.journals.sqlite_lookup import find_record
 from plait_server.adapters.journals.sqlite_rows import setting_of
 from plait_server.adapters.journals.verification import checksum_of_setting
 from plait_server.ports.audit import ActionRecord
@@ -43,7 +44,7 @@ def write_setting(
 ) -> SettingResult:
     """Write a setting in the caller's transaction, and add the records to the batch, unless it is refused."""
     if request is not None:
-        record = journal.find_record(namespace, request.method, request.request_id)
+        record = find_record(journal.connection, namespace, request.method, request.request_id)
         if record is not None:
             return RequestConflict(record=record)
     is_full = value is not None and journal.execute("count_settings") == [(SETTINGS_MAX,)]

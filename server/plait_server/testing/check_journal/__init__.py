@@ -13,7 +13,7 @@ Prior art: trio's `testing.check_one_way_stream`.
 from collections.abc import Sequence
 from typing import Final
 
-from plait_server.testing.check_journal import appends, deletions, reads, scopes, settings
+from plait_server.testing.check_journal import appends, deletions, lists, reads, scopes, settings
 from plait_server.testing.check_journal.store import Check, StoreUnderTest
 
 __all__ = ["CHECKS", "Check", "StoreUnderTest"]
@@ -46,6 +46,8 @@ CHECKS: Final[Sequence[Check]] = (
     reads.check_due_executions_are_listed_earliest_first,
     reads.check_the_key_is_the_store_s,
     reads.check_statistics_count_what_was_appended,
+    lists.check_lists_are_filtered_and_ordered,
+    lists.check_changes_of_listings,
     scopes.check_a_scope_has_the_events_that_were_told,
     scopes.check_reading_a_scope_keeps_its_bounds,
     scopes.check_scopes_are_bound_to_their_execution,

@@ -91,7 +91,7 @@ async def check_a_deleted_execution_is_gone(store: StoreUnderTest) -> None:
         assert await is_missing(journal, "x")
         handle = journal.namespace(NAMESPACE)
         assert await handle.read_row("x") is None
-        assert [row.execution_id for row in await handle.list_rows(before=None, limit=ALL)] == ["y"]
+        assert [row.execution_id for row in (await handle.list_rows(limit=ALL)).rows] == ["y"]
         entries = await handle.list_audit(execution_id="x", before=None, limit=ALL)
         assert [entry.record for entry in entries] == [make_action("a", execution_id="x")]
         assert not await handle.read_audit("x", limit=ALL)
@@ -115,7 +115,7 @@ async def check_only_ended_and_corrupt_executions_are_deleted(store: StoreUnderT
     journal = await store.open()
     assert await delete(journal, "damaged", is_corrupt=True) == DeletionBegun()
     await finish(journal)
-    rows = await journal.namespace(NAMESPACE).list_rows(before=None, limit=ALL)
+    rows = (await journal.namespace(NAMESPACE).list_rows(limit=ALL)).rows
     assert [row.execution_id for row in rows] == ["open"]
     assert await delete(journal, "open", namespace=OTHER_NAMESPACE) == ExecutionMissing()
 
@@ -181,7 +181,7 @@ async def check_expired_executions_are_deleted_earliest_first(store: StoreUnderT
     assert list(await expire(5)) == ["c"]
     assert list(await expire(5)) == []
     await finish(journal)
-    rows = await journal.namespace(NAMESPACE).list_rows(before=None, limit=ALL)
+    rows = (await journal.namespace(NAMESPACE).list_rows(limit=ALL)).rows
     assert [row.execution_id for row in rows] == ["without a time", "d", "b", "open"]
     assert not await is_missing(journal, "e", namespace=OTHER_NAMESPACE)
 

@@ -129,7 +129,7 @@ async def check_namespaces_are_apart(store: StoreUnderTest) -> None:
     assert other.namespace == OTHER_NAMESPACE
     assert await is_missing(journal, "x", namespace=OTHER_NAMESPACE)
     assert await other.read_row("x") is None
-    assert list(await other.list_rows(before=None, limit=10)) == []
+    assert list((await other.list_rows(limit=10)).rows) == []
     assert list(await other.read_audit("x", limit=10)) == []
     assert await other.find_request("SubmitGraph", "request 1") is None
     for digest in made.contents:
@@ -173,9 +173,9 @@ async def check_a_damaged_row_is_told_and_contained(store: StoreUnderTest) -> No
     await store.damage_row(NAMESPACE, "x")
     journal = await store.open()
     handle = journal.namespace(NAMESPACE)
-    position = (await handle.list_rows(before=None, limit=2))[1].position
+    position = ((await handle.list_rows(limit=2)).rows)[1].position
     damaged = DamagedRow(namespace=NAMESPACE, execution_id="x", position=position)
-    assert (await handle.list_rows(before=None, limit=10))[1] == damaged
+    assert ((await handle.list_rows(limit=10)).rows)[1] == damaged
     for call in (
         handle.read_row("x"),
         handle.read("x", after=0, events_max=1, bytes_max=1),
@@ -214,7 +214,7 @@ async def check_a_cancelled_append_is_whole_or_nothing(store: StoreUnderTest) ->
     with trio.CancelScope() as scope:
         scope.cancel()
         await journal.append_many([make(f"x{number}", b"1", b"2") for number in range(5)])
-    rows = await journal.namespace(NAMESPACE).list_rows(before=None, limit=10)
+    rows = (await journal.namespace(NAMESPACE).list_rows(limit=10)).rows
     assert len(rows) in {0, 5}
     for row in rows:
         assert await read_events(journal, row.execution_id) == [b"1", b"2"]
@@ -233,13 +233,15 @@ async def check_lists_are_newest_first(store: StoreUnderTest) -> None:
         journal, make("elsewhere", namespace=OTHER_NAMESPACE), *(make(f"x{number}") for number in range(3, 6))
     )
     handle = journal.namespace(NAMESPACE)
-    listed = await handle.list_rows(before=None, limit=100)
+    listed = (await handle.list_rows(limit=100)).rows
     assert [entry.execution_id for entry in listed] == ["x5", "x4", "x3", "x2", "x1", "x0"]
     positions = [entry.position for entry in listed]
     assert positions == sorted(set(positions), reverse=True)
-    first = await handle.list_rows(before=None, limit=2)
-    second = await handle.list_rows(before=first[-1].position, limit=100)
-    assert [*first, *second] == list(listed)
+    first = await handle.list_rows(limit=2)
+    assert first.end == first.cursors[-1]
+    second = await handle.list_rows(after=first.end, limit=100)
+    assert second.end is None
+    assert [*first.rows, *second.rows] == list(listed)
     assert await handle.read_row("x4") == ListedExecution(
         execution_id="x4", position=positions[1], last_sequence=1, owner_epoch=1, row=OPEN
     )

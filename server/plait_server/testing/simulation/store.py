@@ -20,6 +20,7 @@ from plait_server.adapters.journals.memory_store import MemoryStore
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.core.definition.compiled import compile_graph
 from plait_server.core.definition.graph import Graph
+from plait_server.core.lists.filters import Filter, ListOrder
 from plait_server.core.run.events import AttemptEnded, AttemptStarted, Event, ExecutionSubmitted, ScopeOpened
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.states import AttemptOutcome, NodeState
@@ -43,6 +44,7 @@ from plait_server.ports.journal import (
     SettingResult,
     Verification,
 )
+from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 
 NAMESPACE: Final = "default"
 
@@ -211,7 +213,9 @@ class Stores:
         """Open the store without a tap."""
         if self._folder is None:
             return MemoryJournal(self._memory, owner=owner)
-        return SqliteJournal.open(Path(self._folder.name) / "plait.db", owner=owner, key=self._key)
+        return SqliteJournal.open(
+            Path(self._folder.name) / "plait.db", owner=owner, key=self._key, has_reader=False
+        )
 
     def remove(self) -> None:
         """Remove what lies on the disk. Idempotent."""
@@ -380,10 +384,27 @@ class TappedNamespace:
         self._journal.come_to(BreakPoint.READ)
         return await self._inner.read_row(execution_id)
 
-    async def list_rows(self, *, before: int | None, limit: int) -> Sequence[ListedExecution | DamagedRow]:
-        """List executions newest first."""
+    async def list_rows(
+        self,
+        *,
+        limit: int,
+        after: ListCursor | None = None,
+        condition: Filter | None = None,
+        order: ListOrder = ListOrder.NEWEST_FIRST,
+    ) -> RowPage:
+        """List executions."""
         self._journal.come_to(BreakPoint.READ)
-        return await self._inner.list_rows(before=before, limit=limit)
+        return await self._inner.list_rows(limit=limit, after=after, condition=condition, order=order)
+
+    async def count_rows(self, condition: Filter | None = None) -> int:
+        """Count executions."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.count_rows(condition)
+
+    async def list_changes(self, *, after: int, limit: int) -> ChangePage:
+        """List changes of listings."""
+        self._journal.come_to(BreakPoint.READ)
+        return await self._inner.list_changes(after=after, limit=limit)
 
     async def find_request(self, method: str, request_id: str) -> RequestRecord | None:
         """Find what a request id stands for."""

@@ -55,6 +55,11 @@ class ExecutionServiceStub(object):
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.ListExecutionsRequest.SerializeToString,
                 response_deserializer=plait_dot_v1_dot_execution__service__pb2.ListExecutionsResponse.FromString,
                 _registered_method=True)
+        self.CountExecutions = channel.unary_unary(
+                '/plait.v1.ExecutionService/CountExecutions',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.CountExecutionsRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.CountExecutionsResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/plait.v1.ExecutionService/ListNodes',
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.ListNodesRequest.SerializeToString,
@@ -141,8 +146,16 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+        """Lists executions, newest first unless `order_by` says otherwise. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN,
+        INVALID_FILTER. RESOURCE_EXHAUSTED: OVERLOADED, if the filter takes more than 5 s. Those that are known to be
         quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountExecutions(self, request, context):
+        """Counts executions. Idempotent. Errors: those of ListExecutions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +269,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.ListExecutions,
                     request_deserializer=plait_dot_v1_dot_execution__service__pb2.ListExecutionsRequest.FromString,
                     response_serializer=plait_dot_v1_dot_execution__service__pb2.ListExecutionsResponse.SerializeToString,
+            ),
+            'CountExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountExecutions,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.CountExecutionsRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.CountExecutionsResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -400,6 +418,33 @@ class ExecutionService(object):
             '/plait.v1.ExecutionService/ListExecutions',
             plait_dot_v1_dot_execution__service__pb2.ListExecutionsRequest.SerializeToString,
             plait_dot_v1_dot_execution__service__pb2.ListExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.v1.ExecutionService/CountExecutions',
+            plait_dot_v1_dot_execution__service__pb2.CountExecutionsRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.CountExecutionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

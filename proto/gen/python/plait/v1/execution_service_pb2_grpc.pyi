@@ -51,9 +51,12 @@ class ExecutionServiceStub:
     failure's message; its other fields are absent.
     """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListExecutionsRequest, _execution_service_pb2.ListExecutionsResponse]
-    """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+    """Lists executions, newest first unless `order_by` says otherwise. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN,
+    INVALID_FILTER. RESOURCE_EXHAUSTED: OVERLOADED, if the filter takes more than 5 s. Those that are known to be
     quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
     """
+    CountExecutions: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.CountExecutionsRequest, _execution_service_pb2.CountExecutionsResponse]
+    """Counts executions. Idempotent. Errors: those of ListExecutions."""
     ListNodes: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListNodesRequest, _execution_service_pb2.ListNodesResponse]
     """Lists the nodes of an execution, scope by scope, each in graph order. Idempotent. INVALID_ARGUMENT:
     INVALID_PAGE_TOKEN.
@@ -123,9 +126,12 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     failure's message; its other fields are absent.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListExecutionsRequest, _execution_service_pb2.ListExecutionsResponse]  # type: ignore[assignment]
-    """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+    """Lists executions, newest first unless `order_by` says otherwise. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN,
+    INVALID_FILTER. RESOURCE_EXHAUSTED: OVERLOADED, if the filter takes more than 5 s. Those that are known to be
     quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
     """
+    CountExecutions: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.CountExecutionsRequest, _execution_service_pb2.CountExecutionsResponse]  # type: ignore[assignment]
+    """Counts executions. Idempotent. Errors: those of ListExecutions."""
     ListNodes: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListNodesRequest, _execution_service_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Lists the nodes of an execution, scope by scope, each in graph order. Idempotent. INVALID_ARGUMENT:
     INVALID_PAGE_TOKEN.
@@ -210,9 +216,18 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.ListExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ListExecutionsResponse, _abc.Awaitable[_execution_service_pb2.ListExecutionsResponse]]:
-        """Lists executions, newest first. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN. Those that are known to be
+        """Lists executions, newest first unless `order_by` says otherwise. Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN,
+        INVALID_FILTER. RESOURCE_EXHAUSTED: OVERLOADED, if the filter takes more than 5 s. Those that are known to be
         quarantined are in state CORRUPT; damage among the events of one that has ended is found when they are read.
         """
+
+    @_abc_1.abstractmethod
+    def CountExecutions(
+        self,
+        request: _execution_service_pb2.CountExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.CountExecutionsResponse, _abc.Awaitable[_execution_service_pb2.CountExecutionsResponse]]:
+        """Counts executions. Idempotent. Errors: those of ListExecutions."""
 
     @_abc_1.abstractmethod
     def ListNodes(

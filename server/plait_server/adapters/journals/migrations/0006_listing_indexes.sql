@@ -16,5 +16,8 @@ ON executions (namespace, graph_name, position, state, create_time_s, end_time_s
 CREATE INDEX executions_by_end
 ON executions (namespace, end_time_s, position, state, graph_name, create_time_s);
 
+-- For filters that ask whether there is a label.
+CREATE INDEX labels_by_key ON labels (namespace, key, position);
+
 -- For watchers of a namespace.
 CREATE INDEX executions_changed ON executions (namespace, change);
