@@ -7,10 +7,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from plait_server.adapters.journals.memory_store import MemoryStore
+from plait_server.core.definition.graph import Policy
 from plait_server.core.namespace_settings import NamespaceSettings, QueueOrder
-from plait_server.core.run.states import ExecutionState, NodeState
+from plait_server.core.run.states import ExecutionState, NodeState, PauseMode
 from plait_server.errors import ExecutionExists, QueueFull
 from plait_server.ports.journal import RequestRecord
+from plait_server.runtime import controls
 from tests.runtime.world import EPOCH_S, NAMESPACE, Runtime, fails, returns, running
 
 ONE = NamespaceSettings(running_max=1)
@@ -89,6 +91,53 @@ async def test_the_order_of_a_queue(
     async with running(scripts=SLOW, settings=NamespaceSettings(running_max=1, order=order)) as runtime:
         await submit(runtime, "x1", "x2", "x3", "x4")
         assert await begun(runtime, "x1", "x2", "x3", "x4") == expected
+
+
+async def test_the_highest_priority_begins_first(autojump_clock: MockClock) -> None:
+    """Q3, R4: by priority, then by submission; also after a restart, and after an update."""
+    store = MemoryStore()
+    settings = NamespaceSettings(running_max=1, order=QueueOrder.PRIORITY)
+    priorities = {"x1": 0, "low": -1, "old": 0, "high": 5, "new": 0, "raised": -9}
+    async with running(store, scripts=SLOW, settings=settings) as runtime:
+        for id_, priority in priorities.items():
+            await runtime.submit("node a", id=id_, priority=priority)
+            await trio.sleep(0.001)
+        wanted = controls.WantedSettings(priority=7, policy=Policy(), policy_fields=(), locks=(), etag="")
+        await runtime.control(controls.update(wanted), "raised")
+        await trio.sleep(2)
+    async with running(store, scripts=SLOW, settings=settings) as runtime:
+        assert await begun(runtime, *priorities) == ["x1", "raised", "high", "old", "new", "low"]
+
+
+async def test_a_pause_takes_an_execution_out_of_the_queue_until_it_is_resumed(
+    autojump_clock: MockClock,
+) -> None:
+    """C2, Q3: one that is paused before it began does not begin; resumed, it has its old place."""
+    async with running(scripts=SLOW, settings=ONE) as runtime:
+        await submit(runtime, "x1", "x2", "x3", "x4")
+        await runtime.control(controls.pause(PauseMode.WAIT, ""), "x2")
+        assert await state(runtime, "x2") is ExecutionState.PAUSED
+        assert runtime.admission.counts(NAMESPACE) == (1, 2)
+        await trio.sleep(12)
+        assert await state(runtime, "x3") is ExecutionState.RUNNING
+        await runtime.control(controls.resume("null", ""), "x2")
+        assert await state(runtime, "x2") is ExecutionState.QUEUED
+        assert await begun(runtime, "x1", "x2", "x3", "x4") == ["x1", "x3", "x2", "x4"]
+
+
+async def test_a_paused_execution_holds_no_slot(autojump_clock: MockClock) -> None:
+    """Q3: one that is PAUSED lets another begin; resumed, it goes on at once."""
+    async with running(scripts={**SLOW, "b": returns("null", after_s=10)}, settings=ONE) as runtime:
+        await runtime.submit("a -> b", id="x1")
+        await submit(runtime, "x2", "x3")
+        await runtime.control(controls.pause(PauseMode.WAIT, ""), "x1")
+        await trio.sleep(11)
+        assert await state(runtime, "x1") is ExecutionState.PAUSED
+        assert await state(runtime, "x2") is ExecutionState.RUNNING
+        await runtime.control(controls.resume("null", ""), "x1")
+        await wait_all_tasks_blocked()
+        assert runtime.admission.counts(NAMESPACE) == (2, 1)
+        assert await begun(runtime, "x1", "x2", "x3") == ["x1", "x2", "x3"]
 
 
 async def test_a_full_queue_refuses_before_anything_is_written(autojump_clock: MockClock) -> None:

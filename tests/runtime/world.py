@@ -278,6 +278,7 @@ class Runtime:
         input: str = "null",
         caller: TraceContext | None = None,
         request: RequestRecord | None = None,
+        priority: int = 0,
     ) -> Execution:
         graph = build(graph) if isinstance(graph, str) else graph
         analysis = analyze(graph, build_adjacency(graph))
@@ -290,6 +291,7 @@ class Runtime:
                 labels={},
                 caller=caller,
                 request=request,
+                priority=priority,
             )
         )
 

@@ -17,6 +17,7 @@ from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.core.run.states import EdgeState
 from plait_server.core.run.trace import SpanIds
 from plait_server.runtime import supervisor
+from plait_server.runtime.admission import NamespaceAdmission, Queued
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.grant import Grant
 from plait_server.telemetry import spans
@@ -123,6 +124,22 @@ def test_a_permit_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Grant, "release_engine", keep)
     # In seed 1 nothing ends any more, and it takes 5 s to say so.
     assert is_found(3, "Q1", first=2)
+
+
+def test_a_running_slot_too_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NamespaceAdmission, "has_free_slot", True)
+    assert is_found(40, "Q3", first=11)
+
+
+def test_a_queue_in_a_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = NamespaceAdmission._entry
+
+    def reverse(self: NamespaceAdmission, queued: Queued) -> tuple[float, float, int, Queued]:
+        first, second, number, _ = right(self, queued)
+        return -first, -second, -number, queued
+
+    monkeypatch.setattr(NamespaceAdmission, "_entry", reverse)
+    assert is_found(60, "Q3", first=11)
 
 
 def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
+from plait_server.core.namespace_settings import EffectiveSettings
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -24,6 +25,7 @@ from plait_server.core.run.payload import Payload
 from plait_server.core.run.scope import Scope
 from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState
 from plait_server.encoding.event_codec import decode_event, encode_event
+from plait_server.testing.simulation.admission_law import admission_problem
 from plait_server.testing.simulation.clients import Client
 from plait_server.testing.simulation.collector import Collector
 from plait_server.testing.simulation.judge import Judge, LawBroken
@@ -43,12 +45,18 @@ class Checks:
         records: What is durable.
         collector: What came to the collector of traces.
         spent: (execution, node path, attempt) -> tokens that its handler used.
+        settings: The settings of the namespace.
     """
 
     def __init__(
-        self, records: Records, collector: Collector, spent: Mapping[tuple[str, str, int], str]
+        self,
+        records: Records,
+        collector: Collector,
+        spent: Mapping[tuple[str, str, int], str],
+        settings: EffectiveSettings,
     ) -> None:
         self._records = records
+        self._settings = settings
         self._collector = collector
         self._spent = spent
         self.rows: Counter[str] = Counter()
@@ -73,6 +81,8 @@ class Checks:
                     for span_id in self._check_spans(durable, law, client):
                         unexplained.pop(span_id, None)
             self._check_promises(clients)
+            if (problem := admission_problem(self._records.executions, self._settings)) is not None:
+                return problem
             for span_id in unexplained:
                 raise SimulationFailure(
                     "B2", f"a span that no execution explains arrived: {self._collector.spans[span_id]!r}"

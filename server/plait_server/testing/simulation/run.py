@@ -14,6 +14,7 @@ from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.config import NamespaceOptions, ServerConfig, TypeOptions
 from plait_server.core.definition.graph import Graph
+from plait_server.core.namespace_settings import complete
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.testing.simulation.checks import Checks
 from plait_server.testing.simulation.clients import Client
@@ -66,7 +67,9 @@ def simulate(seed: int) -> Result:
     except Exception as error:  # noqa: BLE001 # whatever the server raises is a failure of the seed
         failure = simulation.world.failure or SimulationFailure("the server runs", shown(error))
     records = simulation.stores.records
-    checks = Checks(records, simulation.host.collector, simulation.world.spent)
+    checks = Checks(
+        records, simulation.host.collector, simulation.world.spent, complete(simulation.namespace.settings)
+    )
     if failure is None:
         failure = checks.check(simulation.clients)
     simulation.stores.remove()
@@ -124,7 +127,8 @@ class Simulation:
             server_limit=chance.choice((1, 5, 1_000, 1_000)),
             types={TYPES[0]: TypeOptions(max_concurrency=2)} if chance.random() < 0.2 else {},
         )
-        config = replace(config, namespaces={"*": self._choose_namespace()})
+        self.namespace: Final = self._choose_namespace()
+        config = replace(config, namespaces={"*": self.namespace})
         self.host: Final = Host(self.world, self.stores, config, _evaluator(), _offload())
         self.workers: Final = self._make_workers(chance, mishaps)
         self.clients: Final = [
