@@ -172,7 +172,7 @@ async def assemble(platform: Platform) -> Server:
     config = platform.config
     version, instance_id = version_of_plait(), platform.seams.new_id()
     key = await platform.journal.key()
-    allocator = Allocator(server_limit=config.server_limit, type_limits=config.type_limits)
+    allocator = Allocator(server_limit=config.server_limit, limits=config.limits)
     committer = Committer(platform.journal)
     workers = AttachedWorkers(
         capacity=allocator,

@@ -12,6 +12,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeAlias
 
 from plait_server.configuration.options import ForAll, Range
+from plait_server.core.limit_values import (
+    CONCURRENCY_MAX,
+    RATE_MAX,
+    RATE_MIN,
+    SERVER,
+    LimitKind,
+    LimitName,
+    LimitValue,
+)
 from plait_server.core.limits import DURATION_S_MAX
 from plait_server.core.namespace_settings import (
     QUEUE_MAX_MAX,
@@ -25,6 +34,7 @@ from plait_server.errors import InsecureAddress, InvalidAddress, InvalidTlsFiles
 MEMORY_STORE = ":memory:"
 DEFAULT_STORE = "plait.db"
 PORT_MAX = 65_535
+SERVER_LIMIT: Final = 1_000
 
 OTHER_VARIABLES: Final = (
     # Of the command line and the clients.
@@ -52,14 +62,20 @@ LogFormat: TypeAlias = Literal["auto", "console", "json"]
 class TypeOptions:
     """The limits of a node type."""
 
-    max_concurrency: Annotated[int | None, Range(1, 1_000_000)] = None
+    max_concurrency: Annotated[int | None, Range(1, CONCURRENCY_MAX)] = None
     """Attempts at once."""
+    rate: Annotated[float | None, Range(RATE_MIN, RATE_MAX)] = None
+    """Starts a second."""
+    burst: Annotated[int, Range(0, CONCURRENCY_MAX)] = 0
+    """The starts that may come at once after a pause; 0 for those of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceOptions:
     """The settings of a namespace."""
 
+    max_concurrency: Annotated[int | None, Range(1, CONCURRENCY_MAX)] = None
+    """Attempts at once, over all executions of the namespace; any number if nothing is given."""
     running_max: Annotated[int | None, Range(1, RUNNING_MAX_MAX)] = None
     """Executions that run at once; 1,000 if nothing is given."""
     queue_max: Annotated[int | None, Range(0, QUEUE_MAX_MAX)] = None
@@ -110,7 +126,7 @@ class ServerConfig:
     """
     tokens_file: str = ""
     """Path of the tokens file, which `plait token` writes; empty: whoever reaches the server may do everything."""
-    server_limit: Annotated[int, Range(1, 1_000_000)] = 1_000
+    server_limit: Annotated[int, Range(1, CONCURRENCY_MAX)] = SERVER_LIMIT
     """Attempts at once, over all executions."""
     types: Mapping[str, TypeOptions] = field(default_factory=dict[str, TypeOptions])
     """The limits of a node type."""
@@ -137,13 +153,19 @@ class ServerConfig:
         return {name: options.settings for name, options in self.namespaces.items()}
 
     @property
-    def type_limits(self) -> Mapping[str, int]:
-        """Attempts of a node type at once."""
-        return {
-            name: options.max_concurrency
-            for name, options in self.types.items()
-            if options.max_concurrency is not None
+    def limits(self) -> Mapping[LimitName, LimitValue]:
+        """The limits by name; that of each namespace which has none of its own by the name `*`."""
+        limits = {
+            LimitName(LimitKind.NAMESPACE, name, ""): LimitValue(max_concurrency=options.max_concurrency)
+            for name, options in self.namespaces.items()
         }
+        for name, each in self.types.items():
+            value = LimitValue(max_concurrency=each.max_concurrency, rate=each.rate, burst=each.burst)
+            limits[LimitName(LimitKind.TYPE, "", name)] = value
+        limits = {name: value for name, value in limits.items() if value.binds}
+        if self.server_limit != SERVER_LIMIT:
+            limits[SERVER] = LimitValue(max_concurrency=self.server_limit)
+        return limits
 
     @property
     def is_protected(self) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
+from plait_server.core.limit_values import LimitKind, LimitName, LimitValue
 from plait_server.core.run.commands import Place
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.waiting import PermitRequest
 
 NAMESPACE = "default"
+
+
+def limits_of(types: Mapping[str, int], namespaces: Mapping[str, int]) -> dict[LimitName, LimitValue]:
+    """Return limits of node types, which are 0 if there is none, and of namespaces."""
+    limits = {LimitName(LimitKind.TYPE, "", name): limit for name, limit in types.items() if limit}
+    limits.update({LimitName(LimitKind.NAMESPACE, name, ""): limit for name, limit in namespaces.items()})
+    return {name: LimitValue(max_concurrency=limit) for name, limit in limits.items()}
 
 
 class Desk:
@@ -24,11 +32,10 @@ class Desk:
         types: Mapping[str, int] | None = None,
         namespaces: Mapping[str, int] | None = None,
     ) -> None:
-        self.allocator = Allocator(
-            server_limit=server, type_limits=types or {}, namespace_limits=namespaces or {}
-        )
+        self.allocator = Allocator(server_limit=server, limits=limits_of(types or {}, namespaces or {}))
         self.grants: dict[str, Grant] = {}
         self.order: list[str] = []
+        self.on_grant: Callable[[str], None] = lambda _path: None
         self._count = 0
 
     def execution(
@@ -77,6 +84,7 @@ class Desk:
         def on_grant(grant: Grant) -> None:
             self.grants[path] = grant
             self.order.append(path)
+            self.on_grant(path)
 
         return PermitRequest(
             namespace, execution, path, type_, (Place(0, 0, 0),), "", trio.current_time(), on_grant

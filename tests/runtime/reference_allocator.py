@@ -55,15 +55,34 @@ class Slots:
         return max(0, room)
 
 
+@dataclass
+class Bucket:
+    """A rate: so many tokens a second, and at most so many at once."""
+
+    per_s: float
+    burst: int
+    tokens: float
+    updated_s: float
+
+    def fill(self, now_s: float) -> None:
+        self.tokens = min(self.burst, self.tokens + (now_s - self.updated_s) * self.per_s)
+        self.updated_s = now_s
+
+    def wait_s(self, now_s: float) -> float:
+        self.fill(now_s)
+        return max(0.0, (1 - self.tokens) / self.per_s)
+
+
 class Reference:
     """Counts, lists, and nothing that is kept up to date beside them but when something was last exhausted."""
 
-    def __init__(self, server: int, types: dict[str, int], namespaces: list[str]) -> None:
+    def __init__(self, types: list[str], namespaces: list[str]) -> None:
         self.types = types
-        self.limits: dict[str, int] = {
-            "server": server,
-            **{f"type {name}": n for name, n in types.items() if n},
-        }
+        self.limits: dict[str, int] = {}
+        """Without an entry any number may run."""
+        self.buckets: dict[str, Bucket] = {}
+        self.now_s = 0.0
+        """Kept up to date by whoever lets time pass."""
         self.taken: Counter[str] = Counter()
         self.workers: dict[str, Slots] = {}
         self.waiting: dict[str, Waiter] = {}
@@ -76,7 +95,7 @@ class Reference:
     # What is free, and since when.
 
     def free(self, name: str) -> int:
-        return self.limits[name] - self.taken[name]
+        return self.limits.get(name, 1_000_000) - self.taken[name]
 
     def has_slot(self, namespace: str, type_: str) -> bool:
         return any(each.free(type_) for each in self.workers_of(namespace, type_).values())
@@ -109,7 +128,8 @@ class Reference:
         """It lacked it after 10 s."""
         is_served = bool(self.workers_of(waiter.namespace, waiter.type))
         since_s = self.exhausted_s.get(name, float("-inf"))
-        return is_served and since_s >= waiter.ready_s + RESERVE_AFTER_S
+        has_rate = not self.rate_wait_s(waiter)
+        return is_served and has_rate and since_s >= waiter.ready_s + RESERVE_AFTER_S
 
     def first_under(self, limit: str) -> Waiter:
         """The first of all that need a permit of an execution's, a scope's or a key's limit."""
@@ -156,17 +176,23 @@ class Reference:
         room, _, name = max(rooms, default=(0, 0, ""))
         return name if room > 0 else None
 
-    def startable(self, waiter: Waiter) -> str | None:
-        """The worker at which it can start now; None if it cannot."""
+    def rate_wait_s(self, waiter: Waiter) -> float:
+        """How long the rates of its type hold it back."""
+        found = [self.buckets[name] for name in self.type_limits(waiter) if name in self.buckets]
+        return max((bucket.wait_s(self.now_s) for bucket in found), default=0.0)
+
+    def startable(self, waiter: Waiter, *, in_s: float = 0.0) -> str | None:
+        """The worker at which it can start now, or could if the rates let it go on; None if it cannot."""
+        if self.rate_wait_s(waiter) > in_s:
+            return None
         reservers = self.reservers(waiter.rank, waiter.namespace)
         if not self.execution_lets(waiter):
             return None
         for shared in ("server", f"namespace {waiter.namespace}"):
             kept = sum(self.keeps(each, shared) for each in reservers)
-            if shared in self.limits and self.free(shared) - kept <= 0:
+            if self.free(shared) - kept <= 0:
                 return None
-        limit = f"type {waiter.type}"
-        if limit in self.limits:
+        for limit in self.type_limits(waiter):
             kept = sum(each.type == waiter.type and self.keeps(each, limit) for each in reservers)
             if self.free(limit) - kept <= 0:
                 return None
@@ -194,6 +220,9 @@ class Reference:
                 self.turns[namespace] = self.turn + 1
                 del self.waiting[head.path]
                 self.take(head, worker)
+                for name in self.type_limits(head):
+                    if name in self.buckets:
+                        self.buckets[name].tokens -= 1
                 return head.path, worker
         return None
 
@@ -204,8 +233,44 @@ class Reference:
         slots.taken_of[waiter.type] += 1
 
     def engine(self, waiter: Waiter) -> list[str]:
-        names = ["server", f"namespace {waiter.namespace}", *waiter.held_under, f"type {waiter.type}"]
-        return [name for name in names if name in self.limits]
+        return [
+            "server",
+            f"namespace {waiter.namespace}",
+            *waiter.held_under,
+            *self.type_limits(waiter),
+        ]
+
+    def type_limits(self, waiter: Waiter) -> list[str]:
+        return [f"type  {waiter.type}", f"type {waiter.namespace} {waiter.type}"]
+
+    def set_limit(self, name: str, most: int | None) -> None:
+        self.note_exhausted(self.now_s)
+        if most is not None:
+            self.limits[name] = most
+        else:
+            self.limits.pop(name, None)
+            self.exhausted_s.pop(name, None)
+
+    def set_rate(self, name: str, rate: tuple[float, int] | None) -> None:
+        bucket = self.buckets.get(name)
+        if rate is None:
+            self.buckets.pop(name, None)
+        elif bucket is None:
+            self.buckets[name] = Bucket(*rate, tokens=rate[1], updated_s=self.now_s)
+        else:
+            bucket.fill(self.now_s)
+            bucket.per_s, bucket.burst = rate
+            bucket.fill(self.now_s)
+
+    def next_start_s(self) -> float:
+        """The first time at which something can start that only lacks a rate."""
+        waits = [
+            self.rate_wait_s(head)
+            for namespace in self.turns
+            for head in self.heads(namespace)
+            if self.rate_wait_s(head) and self.startable(head, in_s=float("inf"))
+        ]
+        return self.now_s + min(waits, default=float("inf"))
 
     def give_back_engine(self, waiter: Waiter, now_s: float) -> None:
         self.note_exhausted(now_s)
@@ -231,14 +296,14 @@ class Reference:
             return "NO_WORKER"
         if self.free("server") <= 0:
             return "SERVER_LIMIT"
-        namespace = f"namespace {waiter.namespace}"
-        if namespace in self.limits and self.free(namespace) <= 0:
+        if self.free(f"namespace {waiter.namespace}") <= 0:
             return "NAMESPACE_LIMIT"
         if any(self.free(limit) <= 0 for limit in waiter.chain):
             return "EXECUTION_LIMIT"
         if waiter.key and self.free(f"key {waiter.namespace} {waiter.key}") <= 0:
             return "KEY_LIMIT"
-        limit = f"type {waiter.type}"
-        if limit in self.limits and self.free(limit) <= 0:
+        if any(self.free(limit) <= 0 for limit in self.type_limits(waiter)):
             return "NODE_TYPE_LIMIT"
+        if self.rate_wait_s(waiter):
+            return "RATE_LIMIT"
         return "" if self.has_slot(waiter.namespace, waiter.type) else "WORKER_SLOTS"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from plait_server.core.limit_values import SERVER, LimitKind, LimitName, LimitValue
 from plait_server.core.run.commands import Place
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.waiting import PermitRequest
+from tests.runtime.capacity import limits_of
 from tests.runtime.reference_allocator import Reference, Slots, Waiter
 
 NAMESPACES = ["one", "two"]
@@ -96,6 +98,28 @@ class Pass:
     seconds: float
 
 
+@dataclass
+class SetMost:
+    """A limit changes while things run; None removes it."""
+
+    name: LimitName
+    most: int | None
+
+
+@dataclass
+class SetRate:
+    namespace: str
+    type: str
+    rate: tuple[float, int] | None
+    """Starts a second and burst; None removes it."""
+
+
+@dataclass
+class SetExecution:
+    execution: str
+    limit: int
+
+
 def few(most: int) -> st.SearchStrategy[int]:
     return st.integers(0, most)
 
@@ -135,23 +159,50 @@ ACTIONS = st.one_of(
         st.sampled_from(("", "", *SCOPES)),
         st.sampled_from(("", "", *KEYS)),
     ),
+    st.builds(
+        SetMost,
+        st.one_of(
+            st.builds(LimitName, st.just(LimitKind.NAMESPACE), st.sampled_from(NAMESPACES), st.just("")),
+            st.builds(
+                LimitName,
+                st.just(LimitKind.TYPE),
+                st.sampled_from(("", *NAMESPACES)),
+                st.sampled_from(tuple(TYPES)),
+            ),
+            st.builds(LimitName, st.just(LimitKind.KEY), st.sampled_from(NAMESPACES), st.sampled_from(KEYS)),
+        ),
+        st.one_of(st.none(), st.integers(1, 3)),
+    ),
+    st.builds(SetMost, st.just(SERVER), st.integers(1, 5)),
+    st.builds(
+        SetRate,
+        st.sampled_from(("", *NAMESPACES)),
+        st.sampled_from(("t", "u")),
+        st.one_of(st.none(), st.tuples(st.sampled_from((0.25, 1.0, 2.0)), st.integers(1, 3))),
+    ),
+    st.builds(SetExecution, st.sampled_from(tuple(EXECUTIONS)), st.integers(1, 4)),
     st.builds(Pass, st.sampled_from((0.5, 4.0, 11.0))),
 )
+
+
+def known_as(name: LimitName) -> str:
+    """The name of a limit in the reference."""
+    return "server" if name == SERVER else f"{name.kind.value.lower()} {name.namespace} {name.name}".rstrip()
 
 
 class Model:
     """An allocator, and beside it the reference, to which the same happens."""
 
     def __init__(self) -> None:
-        limits = {name: limit for name, limit in TYPES.items() if limit}
-        self.allocator = Allocator(
-            server_limit=SERVER_LIMIT, type_limits=limits, namespace_limits=NAMESPACE_LIMITS
-        )
-        self.reference = Reference(SERVER_LIMIT, TYPES, NAMESPACES)
+        self.values: dict[LimitName, LimitValue] = dict(limits_of(TYPES, NAMESPACE_LIMITS))
+        self.allocator = Allocator(server_limit=SERVER_LIMIT, limits=self.values)
+        self.reference = Reference(list(TYPES), NAMESPACES)
+        self.reference.limits["server"] = SERVER_LIMIT
+        for limit_name, value in self.values.items():
+            assert value.max_concurrency is not None
+            self.reference.limits[known_as(limit_name)] = value.max_concurrency
         for name in NAMESPACES:
             self.reference.limits.update({f"key {name} {key}": 1 for key in KEYS})
-            if name in NAMESPACE_LIMITS:
-                self.reference.limits[f"namespace {name}"] = NAMESPACE_LIMITS[name]
         for name, (namespace, limit, submitted_s) in EXECUTIONS.items():
             self.allocator.open_execution(namespace, name, limit, submitted_s)
             self.reference.limits[name] = limit
@@ -163,6 +214,9 @@ class Model:
         self.waiters: dict[str, Waiter] = {}
         self.places: dict[str, tuple[Place, ...]] = {}
         self.count = 0
+        for namespace in NAMESPACES:
+            for name in WORKERS:
+                self.set_worker(namespace, name, 2)
 
     def do(self, action: object) -> None:
         match action:
@@ -186,6 +240,14 @@ class Model:
                 self.allocator.remove_worker(instance)
             case TakeBack():
                 self.take_back(action)
+            case SetMost():
+                self.set_most(action)
+            case SetRate():
+                self.set_rate(action)
+            case SetExecution():
+                self.reference.set_limit(action.execution, action.limit)
+                namespace = EXECUTIONS[action.execution][0]
+                self.allocator.change_execution(namespace, action.execution, action.limit, 0)
             case _:
                 pass
 
@@ -303,15 +365,40 @@ class Model:
     def set_worker(self, namespace: str, name: str, slots: int) -> None:
         instance = f"{namespace}.{name}"
         self.reference.set_worker(namespace, instance, slots, WORKERS[name], trio.current_time())
-        if instance in self.allocator._instances:
+        if instance in self.allocator._workers._instances:
             self.allocator.set_worker_slots(instance, slots)
         else:
             self.allocator.attach_worker(namespace, name, instance, slots, WORKERS[name])
 
+    def set_most(self, action: SetMost) -> None:
+        most = action.most
+        if most is None and action.name.kind is LimitKind.KEY:
+            most = 1
+        self.reference.set_limit(known_as(action.name), most)
+        known = self.values.get(action.name, LimitValue())
+        self.set(action.name, replace(known, max_concurrency=action.most))
+
+    def set_rate(self, action: SetRate) -> None:
+        name = LimitName(LimitKind.TYPE, action.namespace, action.type)
+        self.reference.set_rate(known_as(name), action.rate)
+        rate, burst = action.rate or (None, 0)
+        self.set(name, replace(self.values.get(name, LimitValue()), rate=rate, burst=burst))
+
+    def set(self, name: LimitName, value: LimitValue) -> None:
+        if value == LimitValue():
+            self.values.pop(name, None)
+            self.allocator.set_limit(name, None)
+        else:
+            self.values[name] = value
+            self.allocator.set_limit(name, value)
+
     def dispatch(self) -> None:
         self.granted.clear()
+        self.reference.now_s = trio.current_time()
         self.allocator.dispatch()
         assert self.granted == self.reference.dispatch()
+        assert self.allocator.next_start_s > trio.current_time()
+        assert self.allocator.next_start_s <= self.reference.next_start_s() + 1e-6
 
     def check(self) -> None:
         statistics = self.allocator.statistics()
@@ -329,6 +416,9 @@ class Model:
         for namespace in NAMESPACES:
             for name in WORKERS:
                 self.set_worker(namespace, name, 3)
+            for name in TYPES:
+                self.set_rate(SetRate(namespace, name, None))
+                self.set_rate(SetRate("", name, None))
         for _ in range(len(self.reference.waiting) + len(self.out) + 1):
             self.dispatch()
             self.check()
@@ -343,8 +433,8 @@ class Model:
             self.allocator.close_execution(namespace, execution)
 
 
-@given(st.lists(ACTIONS, max_size=100))
-@settings(max_examples=400)
+@given(st.lists(ACTIONS, min_size=20, max_size=100))  # With a smaller least size most have only five.
+@settings(max_examples=100)
 def test_it_grants_what_the_reference_grants_and_leaks_nothing(actions: list[object]) -> None:
     clock = MockClock()
 
@@ -353,6 +443,7 @@ def test_it_grants_what_the_reference_grants_and_leaks_nothing(actions: list[obj
         for action in actions:
             if isinstance(action, Pass):
                 clock.jump(action.seconds)
+            model.reference.now_s = trio.current_time()
             model.do(action)
             model.dispatch()
             model.check()

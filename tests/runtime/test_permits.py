@@ -18,7 +18,7 @@ def execution() -> Execution:
 
 
 def make(*, slots: int = 10) -> tuple[Allocator, Permits, list[Granted]]:
-    allocator = Allocator(server_limit=10, type_limits={})
+    allocator = Allocator(server_limit=10)
     allocator.attach_worker("ns", "w", "w.1", slots, {"t": 0})
     posted: list[Granted] = []
     permits = Permits(allocator, "ns", "x", posted.append)

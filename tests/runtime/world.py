@@ -243,7 +243,7 @@ class Runtime:
         self.seams = seams
         self.observer = Recorder()
         self.spans = spans
-        self.allocator = Allocator(server_limit=1_000, type_limits={})
+        self.allocator = Allocator(server_limit=1_000)
         self.committer = Committer(self.journal)
         self.namespaces = NamespaceRegistry({ALL: settings})
         self.admission = Admission(self.namespaces)

@@ -6,8 +6,9 @@ limiter, whereas R4 orders by priority and Q1 takes all permits or none.
 
 Rules
 1. A request needs a permit of the server, of its namespace and of its node type (where these have limits), of its
-   execution, of each scope around it that has a limit (N1), and of its concurrency key (if it has one), and a slot of
-   a worker: all or none. It holds nothing while it waits. One that lacks something is skipped.
+   execution, of each scope around it that has a limit (N1), and of its concurrency key (if it has one), a start at the
+   rate of its type, and a slot of a worker: all or none. It holds nothing while it waits. One that lacks something is
+   skipped.
 2. R4's order holds within a namespace. Namespaces take turns: the one with the fewest grants for its weight is
    first. One that had nothing waiting for a while starts level with the others, so the grants that they got in the
    meantime give it no head start.
@@ -19,8 +20,8 @@ Rules
    the first request of an execution, if it lacks a permit of the execution or of a scope in it, and, among those
    that lack neither, nor one of their key, for the first of each node type. A request that lacks its key's permit
    reserves that alone: the others would lie idle for as long as another attempt has the key, and the key is kept for
-   it. A request that no worker serves reserves nothing. There are no reservations between namespaces: a namespace
-   that waits for its own workers would stop all others.
+   it. A request that no worker serves reserves nothing, nor does one that the rate of its type holds back.
+   There are no reservations between namespaces: a namespace that waits for its own workers would stop all others.
 4. The engine's permits (server, execution, scopes, node type) are returned at the decision; the worker's slot when
    the handler has ended or was abandoned. Each is returned once, by the owner of the `Grant`.
 
@@ -47,14 +48,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import assert_never
 
 import trio
 
+from plait_server.core.limit_values import LimitKind, LimitName, LimitValue
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.key_limits import KeyLimit
 from plait_server.runtime.limit import Limit
 from plait_server.runtime.limit_table import LimitTable
 from plait_server.runtime.namespace_queues import NamespaceQueue, Namespaces, TypeQueue
+from plait_server.runtime.rate import PacedQueues
 from plait_server.runtime.reservations import Reservations
 from plait_server.runtime.waiting import (
     Entry,
@@ -66,7 +70,8 @@ from plait_server.runtime.waiting import (
     SharedLimit,
 )
 from plait_server.runtime.waiting_groups import WaitingGroups
-from plait_server.runtime.worker_slots import WorkerPools, WorkerSlots
+from plait_server.runtime.worker_slots import WorkerSlots
+from plait_server.runtime.worker_table import WorkerTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,32 +95,57 @@ class Allocator:
         self,
         *,
         server_limit: int,
-        type_limits: Mapping[str, int],
-        namespace_limits: Mapping[str, int] | None = None,
+        limits: Mapping[LimitName, LimitValue] | None = None,
     ) -> None:
-        self._limits = LimitTable(
-            server_limit=server_limit, type_limits=type_limits, namespace_limits=namespace_limits or {}
-        )
+        self._limits = LimitTable(server_limit)
         self._server = self._limits.server
         self._executions: dict[tuple[str, str], ExecutionQueue] = {}
         self._opened = 0
-        self._instances: dict[str, WorkerSlots] = {}
         self._requests: dict[tuple[str, str, str], Entry] = {}
         """(namespace, execution, path) -> the waiting request."""
         self._namespaces = Namespaces(self._limits.of_namespace)
-        self._pools = WorkerPools()
-        self._groups = WaitingGroups(self._limits, self._namespaces, self._pools)
+        self._paced = PacedQueues()
+        self._workers = WorkerTable(self._namespaces)
+        self._groups = WaitingGroups(self._limits, self._namespaces, self._workers, self._paced)
         self._arrivals = 0
         self._grants = 0
+        self._grant_number = 0
         self._moment = 0
         """Incremented whenever the reservations may have changed since they were computed."""
         self.is_held = False
         """While true nothing is granted, because the permits of running attempts are still being reclaimed."""
         self.on_capacity: Callable[[], None] = lambda: None
-        """Called when capacity came free for waiting requests; the owner then calls `dispatch` soon."""
+        """Called when capacity came free for waiting requests, or `next_start_s` is earlier than it was; the owner
+        then calls `dispatch` soon.
+        """
+        for name, value in (limits or {}).items():
+            self.set_limit(name, value)
 
     def __repr__(self) -> str:
-        return f"<Allocator {len(self._requests)} waiting, {len(self._instances)} workers>"
+        return f"<Allocator {len(self._requests)} waiting, {len(self._workers)} workers>"
+
+    # Limits change (Q2): raising one wakes who waits for it, lowering one aborts nothing.
+
+    def set_limit(self, name: LimitName, value: LimitValue | None) -> None:
+        """Give a limit a value, or none: then a key has the default, and another limit does not bind."""
+        limit = self._limits.change(name, value)
+        match name.kind:
+            case LimitKind.NAMESPACE | LimitKind.TYPE:
+                for kind in self._namespaces.kinds_of(name.namespace, name.name):
+                    self._groups.bind(kind)
+            case LimitKind.SERVER | LimitKind.KEY:
+                pass
+            case _:
+                assert_never(name.kind)
+        if limit is not None:
+            limit.wake(self._namespaces)
+        self._moment += 1
+        self._tell()
+
+    @property
+    def next_start_s(self) -> float:
+        """The trio time at which the owner must call `dispatch`, because a rate allows a start; maybe infinite."""
+        return self._paced.next_s
 
     def share_by(self, weight_of: Callable[[str], int]) -> None:
         """Share the turns between namespaces by their weights, which may change at any time."""
@@ -138,9 +168,9 @@ class Allocator:
         """Change an execution's limit, and the priority of the requests that it makes from now on."""
         execution = self._executions[namespace, execution_id]
         execution.urgency = -priority
-        execution.limiter.total_tokens = limit
-        execution.note_exhausted()
-        self._namespaces.make_ready(execution)
+        execution.change(limit)
+        execution.wake(self._namespaces)
+        self._moment += 1
         self._tell()
 
     def close_execution(self, namespace: str, execution_id: str) -> None:
@@ -168,33 +198,21 @@ class Allocator:
         self, namespace: str, worker_id: str, instance_id: str, slots: int, types: Mapping[str, int]
     ) -> None:
         """Add a worker; one that comes back keeps the slots that its attempts hold."""
-        worker = self._instances.get(instance_id)
-        if worker is None:
-            worker = self._instances[instance_id] = WorkerSlots(namespace, worker_id, instance_id, {})
-        worker.set_types(types)
-        for name in types:
-            self._pools.get(namespace, name)
-        self.change_worker(worker, lambda: worker.set_slots(slots))
+        self._workers.attach(namespace, worker_id, instance_id, slots, types)
+        self._tell()
 
     def set_worker_slots(self, instance_id: str, slots: int) -> None:
         """Change how many attempts a worker runs at once; at 0 it gets no new ones."""
-        worker = self._instances.get(instance_id)
-        if worker is not None:
-            self.change_worker(worker, lambda: worker.set_slots(slots))
+        self._workers.set_slots(instance_id, slots)
+        self._tell()
 
     def remove_worker(self, instance_id: str) -> None:
         """Remove a worker that is gone. Idempotent."""
-        worker = self._instances.pop(instance_id, None)
-        if worker is None:
-            return
-        for name in worker.types:
-            self._pools.remove(worker, name)
-            self._groups.forget_unused_pool(worker.namespace, name)
+        self._workers.remove(instance_id)
 
     def slots_in_use(self, instance_id: str) -> int:
         """Return how many slots of a worker are in use."""
-        worker = self._instances.get(instance_id)
-        return worker.slots.borrowed_tokens if worker is not None else 0
+        return self._workers.slots_in_use(instance_id)
 
     # Requests.
 
@@ -235,21 +253,18 @@ class Allocator:
             if self._namespaces.has_held:
                 self.on_capacity()  # It may have reserved what another lacks.
 
-    def take_back(self, request: PermitRequest, worker_id: str, instance_id: str) -> Grant:
-        """Account for an attempt that already runs (after a restart), whatever the limits are."""
-        worker = self._instances.get(instance_id)
-        if worker is None:
-            # The worker has not come back yet; until then it gets no new attempts.
-            worker = WorkerSlots(request.namespace, worker_id, instance_id, {})
-            self._instances[instance_id] = worker
+    def take_back(
+        self, request: PermitRequest, worker_id: str, instance_id: str, *, age_s: float = 0.0
+    ) -> Grant:
+        """Account for an attempt that already runs (after a restart) for `age_s`, whatever the limits are."""
+        worker = self._workers.find_or_add(request.namespace, worker_id, instance_id)
         queue = self._executions[request.namespace, request.execution_id].limit_of(request.limit_path)
-        engine: tuple[Limit, ...] = (
-            *self._limits.of_grants(request.namespace, request.type),
-            *queue.chain,
-        )
+        engine = self._limits.of_grants(request.namespace, request.type) + queue.chain
         if request.key:
             engine = *engine, self._limits.of_key(request.namespace, request.key)
-        grant = Grant(self, request, worker, engine, 0.0)
+        self._grant_number += 1
+        since_s = trio.current_time() - age_s
+        grant = Grant(self, request, worker, engine, number=self._grant_number, since_s=since_s)
         queue.note_exhausted()
         return grant
 
@@ -268,6 +283,8 @@ class Allocator:
         for limit in (self._server, kind.namespace.limit, *limits, *kind.limits):
             if limit is not None and limit.free <= 0:
                 return limit.name
+        if kind.next_start_s > trio.current_time():
+            return "RATE_LIMIT"
         if kind.pool.best() is None:
             return "WORKER_SLOTS"
         # All free permits are reserved for others.
@@ -284,7 +301,7 @@ class Allocator:
         Infinite if none has served it since the start, as far as is remembered.
         """
         entry = self._requests.get((namespace, execution_id, node_path))
-        return self._pools.unserved_s(namespace, entry.request.type) if entry is not None else 0.0
+        return self._workers.unserved_s(namespace, entry.request.type) if entry is not None else 0.0
 
     def dispatch(self) -> None:
         """Grant whatever can be granted now, in order."""
@@ -293,12 +310,17 @@ class Allocator:
         self._moment += 1
         namespaces = self._namespaces
         namespaces.make_held_ready()
+        next_start_s = self._paced.next_s
+        for kind in self._paced.take_due(trio.current_time()):
+            namespaces.make_ready(kind)
         while namespaces.has_ready and self._server.free > 0:
             namespace = namespaces.take_first()
             if namespace.limit is not None and namespace.limit.free <= 0:
                 namespaces.set_aside(namespace)
             else:
                 namespaces.put_back(namespace, was_granted=self._grant_first(namespace))
+        if self._paced.next_s < next_start_s:
+            self.on_capacity()
 
     # Used by grants.
 
@@ -311,33 +333,19 @@ class Allocator:
                 self._limits.forget_unused(limit)
         self._tell()
 
-    def change_worker(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
-        """Change a worker's capacity, and make ready whatever may have lacked it."""
-        is_known = self._instances.get(worker.instance_id) is worker
-        names = list(worker.types) if is_known else []
-        namespace = self._namespaces.find(worker.namespace)
-        # A worker may serve many types, and this runs for each slot of it that comes free: only the
-        # types that have waiting requests look at the workers.
-        kinds = namespace.kinds if namespace is not None else {}
-        waiting = [kinds[name] for name in names if name in kinds]
-        exhausted = [kind.pool for kind in waiting if kind.pool.best() is None]
-        change()
-        for pool in exhausted:
-            pool.exhausted_s = trio.current_time()
-        for name in names:
-            self._pools.get(worker.namespace, name).add(worker)
-        for kind in waiting:
-            self._namespaces.make_ready(kind)
+    def give_back_slot(self, worker: WorkerSlots, borrower: object) -> None:
+        """Return a slot of a worker, and make ready whatever may have lacked it."""
+        self._workers.change(worker, lambda: worker.give_back(borrower))
         self._tell()
 
     def statistics(self) -> AllocatorStatistics:
         """Return a snapshot of the counts."""
-        limiter = self._server.limiter
+        server = self._server.limiter
         return AllocatorStatistics(
             waiting=len(self._requests),
-            running=limiter.borrowed_tokens,
-            server_limit=int(limiter.total_tokens),
-            workers=len(self._instances),
+            running=server.borrowed_tokens,
+            server_limit=int(server.total_tokens),
+            workers=len(self._workers),
             grants=self._grants,
         )
 
@@ -356,7 +364,7 @@ class Allocator:
             if group.rank != rank:
                 self._namespaces.make_ready(item)  # Its first group was withdrawn or is blocked.
                 continue
-            if item.limits and any(limit.free <= 0 for limit in item.limits):
+            if item.limits and not self._may_start(item):
                 continue
             worker = self._choose(item, rank)
             if isinstance(worker, str):
@@ -366,6 +374,16 @@ class Allocator:
             self._namespaces.make_ready(item)
             return True
         return False
+
+    def _may_start(self, kind: TypeQueue) -> bool:
+        """Whether the limits of a type allow another start; if only a rate does not, its queue waits for the time."""
+        if any(limit.free <= 0 for limit in kind.limits):
+            return False
+        next_s = kind.next_start_s
+        if next_s > trio.current_time():
+            self._paced.add(kind, next_s)
+            return False
+        return True
 
     def _let_go_on(self, queue: ScopeQueue, rank: Rank) -> None:
         """Unblock the first group of a limit, if a permit is free for it."""
@@ -410,16 +428,31 @@ class Allocator:
     def _grant(self, group: Group, worker: WorkerSlots) -> None:
         entry = group.entries[0][1]
         request = entry.request
-        queue_s = max(0.0, trio.current_time() - request.ready_s)
-        engine = group.kind.engine + group.queue.chain
+        now_s = trio.current_time()
+        kind = group.kind
+        engine = kind.engine + group.queue.chain
         if group.line is not None:
             engine = *engine, group.line.limit
-        grant = Grant(self, request, worker, engine, queue_s)
         self._grants += 1
+        self._grant_number += 1
+        queue_s = max(0.0, now_s - request.ready_s)
+        number = self._grant_number
+        grant = Grant(self, request, worker, engine, number=number, since_s=now_s, queue_s=queue_s)
+        if kind.limits:
+            self._take_rates(kind, now_s)
         self._moment += 1
         self._remove(entry)
         group.queue.note_exhausted()
         request.on_grant(grant)
+
+    def _take_rates(self, kind: TypeQueue, now_s: float) -> None:
+        """Account for a start of a type at its rates."""
+        for limit in kind.limits:
+            if limit.rate is not None:
+                limit.rate.take(now_s)
+        if kind.next_start_s > now_s:
+            # The next one of the type reserves nothing from now on, which may let others start.
+            self._namespaces.make_held_ready()
 
     # Inside: requests that leave.
 
@@ -437,7 +470,7 @@ class Allocator:
         entry.is_waiting = False
         # An entry may stay in a heap for long, and its callback refers to a whole execution.
         del entry.request
-        group.waiting -= 1
+        group.leave()
         group.queue.namespace.leave()
         if group.entries[0][1] is entry:
             self._groups.put(group)

@@ -8,7 +8,10 @@ from plait_server.runtime.allocator import Allocator
 
 
 async def keep_dispatching(allocator: Allocator) -> None:
-    """Dispatch soon after each time that an allocator reports free capacity, until cancelled."""
+    """Dispatch soon after each time that an allocator reports free capacity, and when a rate allows the next start.
+
+    Runs until cancelled.
+    """
     capacity = trio.Event()
 
     def note_capacity() -> None:
@@ -16,6 +19,7 @@ async def keep_dispatching(allocator: Allocator) -> None:
 
     allocator.on_capacity = note_capacity
     while True:
-        await capacity.wait()
+        with trio.move_on_at(allocator.next_start_s):
+            await capacity.wait()
         capacity = trio.Event()
         allocator.dispatch()

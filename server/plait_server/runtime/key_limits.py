@@ -1,10 +1,10 @@
 """Concurrency keys: how many requests with the same key run at once in a namespace, and where they wait (Q1).
 
 A key is shared by executions, so it is not part of an execution's tree of limits. Requests with the same key, node
-type and limit are a `Group` inside that limit's group of the type. While the key has no permit for the first of
-them, the group is blocked in the `KeyLine` of its key and type. A line whose key has a permit free competes in the
-queue of its type with the rank of its first group, and is asked only when that is the first of its type and could
-start. So a permit that comes free moves one group for each type, however many executions wait for the key.
+type and limit are a `Group` inside that limit's group of the type, but stand at first in the `KeyLine` of their key
+and type. A line whose key has a permit free competes in the queue of its type with the rank of its first group, and
+lets that go on when it is the first of its type. So a permit that comes free moves one group for each type, however
+many executions wait for the key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_KEY_LIMIT: Final = 1
 class KeyLimit(SharedLimit):
     """The limit of a concurrency key in a namespace. It exists as long as requests or attempts have the key."""
 
-    __slots__ = ("key", "lines", "namespace")
+    __slots__ = ("key", "lines", "namespace", "waiting")
 
     def __init__(self, namespace: str, key: str, limit: int) -> None:
         super().__init__("KEY_LIMIT", limit)
@@ -31,6 +31,8 @@ class KeyLimit(SharedLimit):
         self.key = key
         self.lines: dict[TypeQueue, KeyLine] = {}
         """The lines of the types with waiting requests that have this key."""
+        self.waiting = 0
+        """How many requests with this key wait."""
 
     @property
     def is_unused(self) -> bool:
@@ -44,7 +46,7 @@ class KeyLimit(SharedLimit):
 
 
 class KeyLine:
-    """The waiting groups of one key and node type that are blocked because the key has no permit for them."""
+    """The waiting groups of one key and node type for which there is no permit, or whose turn has not come."""
 
     __slots__ = ("_blocked", "count", "is_held", "kind", "limit", "namespace")
 
@@ -74,9 +76,10 @@ class KeyLine:
         return self.limit.has_permit_for(group)
 
     def keep_blocked(self, group: Group) -> None:
-        """Keep a group under its current rank until there is a permit for it."""
+        """Keep a group under its current rank until its turn."""
         self._blocked.push(group, self.count)
-        self.kind.add(self)
+        if self._blocked.first() is group:
+            self.kind.add(self)
 
     def let_go_on(self) -> None:
         """Let the first blocked group compete, if there is a permit for it; there must be a group."""

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import sys
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from plait_server.runtime.rate import Rate
+from plait_server.runtime.worker_slots import take_permit
+
 if TYPE_CHECKING:
     from plait_server.runtime.namespace_queues import Namespaces, TypeQueue
+
+UNLIMITED: Final = sys.maxsize
+"""The limit of what only has a rate, and of a limit that was removed while attempts hold permits of it."""
 
 
 class Limit:
     """A limit of the engine, such as the server's."""
 
-    __slots__ = ("exhausted_s", "limiter", "name")
+    __slots__ = ("_max", "exhausted_s", "limiter", "name")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
         """The reason shown: SERVER_LIMIT, NAMESPACE_LIMIT, EXECUTION_LIMIT (of its scopes too), NODE_TYPE_LIMIT or
         KEY_LIMIT.
         """
-        self.limiter = trio.CapacityLimiter(limit)
+        self._max = limit
+        self.limiter = trio.CapacityLimiter(math.inf if limit == UNLIMITED else limit)
+        """Its borrowers are the grants that hold permits."""
         self.exhausted_s = float("-inf")
         """The last trio time at which no permit was free."""
 
     @property
     def free(self) -> int:
         """How many permits are free; negative if more are in use than the limit allows."""
-        limiter = self.limiter
-        return int(limiter.total_tokens) - limiter.borrowed_tokens
+        return self._max - self.limiter.borrowed_tokens
+
+    def change(self, limit: int) -> None:
+        """Change the limit; more may be in use than it allows from now on."""
+        if self.free <= 0:
+            self.exhausted_s = trio.current_time()
+        self._max = limit
+        self.limiter.total_tokens = math.inf if limit == UNLIMITED else limit
+
+    def take(self, borrower: object) -> None:
+        """Take a permit, even beyond a limit that was lowered, because a running attempt counts regardless."""
+        take_permit(self.limiter, borrower)
 
     def give_back(self, borrower: object) -> None:
         """Return a borrower's permit to the limit."""
@@ -55,12 +75,13 @@ class NamespaceLimit(Limit):
 
 
 class TypeLimit(Limit):
-    """The limit of a node type, which all namespaces share."""
+    """The limit and the rate of a node type, in a namespace or in all of them."""
 
-    __slots__ = ("kinds",)
+    __slots__ = ("kinds", "rate")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, rate: Rate | None = None) -> None:
         super().__init__("NODE_TYPE_LIMIT", limit)
+        self.rate = rate
         self.kinds: dict[TypeQueue, None] = {}
         """The queues of this type with waiting requests."""
 

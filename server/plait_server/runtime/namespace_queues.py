@@ -37,21 +37,41 @@ _STRIDE: Final = 1_000_000
 class TypeQueue:
     """The groups of one namespace and node type."""
 
-    __slots__ = ("_groups", "count", "engine", "limits", "name", "namespace", "pool", "ready_rank")
+    __slots__ = (
+        "_groups",
+        "count",
+        "engine",
+        "limits",
+        "name",
+        "namespace",
+        "paced_until_s",
+        "pool",
+        "ready_rank",
+        "waiting",
+    )
 
     def __init__(self, namespace: NamespaceQueue, name: str, pool: WorkerPool) -> None:
         self.namespace = namespace
         self.name = name
         self.limits: tuple[TypeLimit, ...] = ()
-        """The limits of the type: the server's and the namespace's, if there are such."""
+        """The limits of the type, in its namespace and in all of them, if there are such."""
         self.engine: tuple[Limit, ...] = ()
         """The limits of which each grant takes a permit: of the server, the namespace and the type."""
         self.pool = pool
         self.count = 0
         """How many groups there are, blocked ones and those inside others included."""
+        self.waiting = 0
+        """How many requests wait in them."""
+        self.paced_until_s: float | None = None
+        """The trio time until which it waits for a rate; None if it does not."""
         self._groups: RankHeap[Group | KeyLine] = RankHeap(attrgetter("open_rank"))
         """The groups of executions that are not blocked, and the lines of keys with a free permit."""
         self.ready_rank: Rank | None = None
+
+    @property
+    def next_start_s(self) -> float:
+        """The trio time from which the rates of the type allow the next attempt to start."""
+        return max((limit.rate.next_s for limit in self.limits if limit.rate), default=float("-inf"))
 
     def add(self, item: Group | KeyLine) -> None:
         """Add the group of an execution, or the line of a key, under the rank with which it competes."""
@@ -241,6 +261,16 @@ class Namespaces:
     def find(self, name: str) -> NamespaceQueue | None:
         """Return a namespace if it is known."""
         return self._namespaces.get(name)
+
+    def kinds_of(self, namespace: str, node_type: str) -> list[TypeQueue]:
+        """Return the queues of a node type, or of all types if that is empty; of all namespaces if that is empty."""
+        return [
+            kind
+            for queue in self._namespaces.values()
+            if namespace in {"", queue.name}
+            for kind in queue.kinds.values()
+            if node_type in {"", kind.name}
+        ]
 
     def get(self, name: str) -> NamespaceQueue:
         """Return a namespace; create it if it is unknown."""

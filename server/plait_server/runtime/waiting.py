@@ -21,6 +21,8 @@ from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+import trio
+
 from plait_server.core.run.commands import Place
 from plait_server.runtime.limit import Limit
 
@@ -117,8 +119,8 @@ class Group:
         """How many there are, blocked ones included."""
         self.rank: Rank | None = None
         """The rank of the first request in it or in its children; None if all that is left is blocked."""
-        self.is_blocked = False
-        """Whether it is in its limit's heap of blocked groups, and not in its usual place."""
+        self.is_blocked = line is not None
+        """Whether it is with its gate, and not in its usual place."""
 
     @property
     def name(self) -> tuple[str, str]:
@@ -144,6 +146,16 @@ class Group:
         """Add a request."""
         heapq.heappush(self.entries, (entry.rank, entry))
         self.waiting += 1
+        self.kind.waiting += 1
+        if self.line is not None:
+            self.line.limit.waiting += 1
+
+    def leave(self) -> None:
+        """Account for a request that no longer waits."""
+        self.waiting -= 1
+        self.kind.waiting -= 1
+        if self.line is not None:
+            self.line.limit.waiting -= 1
 
     def add_child(self, child: Group) -> None:
         """Add the group of a limit inside, which is not blocked."""
@@ -218,9 +230,11 @@ class Group:
         """Return whether its first own request reserves a permit of a limit that was exhausted until then.
 
         It does if it lacked the permit after having waited long enough. A request that no worker serves reserves
-        nothing, because it does not wait for permits.
+        nothing, because it does not wait for permits, nor does one that the rate of its type holds back.
         """
-        return self.first.ready_s + RESERVE_AFTER_S <= exhausted_s and self.kind.pool.has_workers
+        if self.first.ready_s + RESERVE_AFTER_S > exhausted_s or not self.kind.pool.has_workers:
+            return False
+        return self.kind.next_start_s <= trio.current_time()
 
     def _first_child(self) -> Group | None:
         """Return the child in which the first request is; None if it is one of its own."""
@@ -263,7 +277,8 @@ class RankHeap(Generic[RankedT]):
             return
         heapq.heappush(self._entries, (rank, next(self._count), item))
         if len(self._entries) > 2 * items + SPARE_ENTRIES:
-            self._entries = [each for each in self._entries if self._rank_of(each[2]) == each[0]]
+            valid = {each[2]: each for each in self._entries if self._rank_of(each[2]) == each[0]}
+            self._entries = list(valid.values())
             heapq.heapify(self._entries)
 
     def first(self) -> RankedT | None:

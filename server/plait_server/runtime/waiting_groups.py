@@ -8,17 +8,21 @@ from __future__ import annotations
 from plait_server.runtime.key_limits import KeyLine
 from plait_server.runtime.limit_table import LimitTable
 from plait_server.runtime.namespace_queues import NamespaceQueue, Namespaces, TypeQueue
+from plait_server.runtime.rate import PacedQueues
 from plait_server.runtime.waiting import Group, ScopeQueue
-from plait_server.runtime.worker_slots import WorkerPools
+from plait_server.runtime.worker_table import WorkerTable
 
 
 class WaitingGroups:
     """Creates, moves and removes the groups of waiting requests."""
 
-    def __init__(self, limits: LimitTable, namespaces: Namespaces, pools: WorkerPools) -> None:
+    def __init__(
+        self, limits: LimitTable, namespaces: Namespaces, workers: WorkerTable, paced: PacedQueues
+    ) -> None:
         self._limits = limits
         self._namespaces = namespaces
-        self._pools = pools
+        self._workers = workers
+        self._paced = paced
 
     def make(self, queue: ScopeQueue, node_type: str, key: str = "") -> Group:
         """Create the group of a limit, a node type and a key, and those around it."""
@@ -60,11 +64,17 @@ class WaitingGroups:
         queue.note_exhausted()
         self._namespaces.make_ready(group.move())
 
-    def forget_unused_pool(self, namespace: str, node_type: str) -> None:
-        """Remove the pool of a type that is neither served nor waited for. Idempotent."""
-        queue = self._namespaces.find(namespace)
-        if queue is None or node_type not in queue.kinds:
-            self._pools.forget_empty(namespace, node_type)
+    def bind(self, kind: TypeQueue) -> None:
+        """Let a queue depend on the limits that there are now, and mark it to be examined."""
+        for limit in kind.limits:
+            limit.kinds.pop(kind, None)
+        namespace = kind.namespace
+        namespace.limit = self._limits.of_namespace(namespace.name)
+        kind.limits = self._limits.of_type(namespace.name, kind.name)
+        kind.engine = self._limits.of_grants(namespace.name, kind.name)
+        for limit in kind.limits:
+            limit.kinds[kind] = None
+        self._namespaces.make_ready(kind)
 
     # Inside.
 
@@ -91,12 +101,9 @@ class WaitingGroups:
     def _kind(self, namespace: NamespaceQueue, node_type: str) -> TypeQueue:
         kind = namespace.kinds.get(node_type)
         if kind is None:
-            pool = self._pools.get(namespace.name, node_type)
+            pool = self._workers.pool(namespace.name, node_type)
             kind = namespace.kinds[node_type] = TypeQueue(namespace, node_type, pool)
-            kind.limits = self._limits.of_type(node_type)
-            kind.engine = self._limits.of_grants(namespace.name, node_type)
-            for limit in kind.limits:
-                limit.kinds[kind] = None
+            self.bind(kind)
         return kind
 
     def _line(self, kind: TypeQueue, key: str) -> KeyLine:
@@ -110,12 +117,15 @@ class WaitingGroups:
         """Account for a group that left the line of its key; an empty line is removed."""
         line.count -= 1
         line.limit.count -= 1
-        if not line.count:
-            del line.limit.lines[line.kind]
-            self._limits.forget_unused(line.limit)
+        if line.count:
+            self._namespaces.make_ready(line)  # Another group may be its first now.
+            return
+        del line.limit.lines[line.kind]
+        self._limits.forget_unused(line.limit)
 
     def _forget_kind(self, kind: TypeQueue) -> None:
         del kind.namespace.kinds[kind.name]
         for limit in kind.limits:
-            del limit.kinds[kind]
-        self.forget_unused_pool(kind.namespace.name, kind.name)
+            limit.kinds.pop(kind, None)
+        self._paced.drop(kind)
+        self._workers.forget_unused_pool(kind.namespace.name, kind.name)
