@@ -222,7 +222,14 @@ def _servicers(
     )
     return Servicers(
         graphs=GraphServicer(platform.graph_requests),
-        executions=ExecutionServicer(supervisor, journal, platform.graph_requests, page_tokens, actions),
+        executions=ExecutionServicer(
+            supervisor,
+            journal,
+            platform.graph_requests,
+            page_tokens,
+            actions,
+            environment.allocator.unserved_types,
+        ),
         controls=ExecutionControls(supervisor, actions),
         insight=InsightServicer(
             supervisor, journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)

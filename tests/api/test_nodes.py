@@ -58,6 +58,7 @@ class Lister:
             InlineGraphRequests(CelEvaluator()),
             PageTokens(b"k"),
             Actions(lambda: 0.0),
+            runtime.allocator.unserved_types,
         )
 
     async def page(

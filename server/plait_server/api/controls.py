@@ -9,13 +9,13 @@ from plait.v1 import event_pb2, execution_pb2, execution_service_pb2, graph_pb2,
 from plait_server.api.audit import Actions
 from plait_server.api.call import Call
 from plait_server.api.checks import DEFAULT_NAMESPACE, Checks, request_record
+from plait_server.api.describing import describe_view
 from plait_server.core.definition.graph import Policy
 from plait_server.core.definition.node_rules import check_policy
 from plait_server.core.definition.problems import Problem, Report
 from plait_server.core.json_text import InvalidJson, check_json
 from plait_server.core.limits import KIB
 from plait_server.core.run.states import PauseMode
-from plait_server.encoding.execution_codec import describe
 from plait_server.encoding.graph_reading import policy_from_proto
 from plait_server.runtime import controls
 from plait_server.runtime.pending_call import InputMaker
@@ -204,4 +204,4 @@ def _json_of(checks: Checks, field: str, payload: payload_pb2.Payload) -> str | 
 
 
 def _describe(request: ControlRequest, view: View) -> execution_pb2.Execution:
-    return describe(request.namespace or DEFAULT_NAMESPACE, view.execution, view.queued_counts())
+    return describe_view(request.namespace or DEFAULT_NAMESPACE, view)

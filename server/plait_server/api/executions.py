@@ -13,6 +13,7 @@ from plait.v1 import execution_pb2, execution_service_pb2, state_pb2
 from plait_server.api.audit import Actions
 from plait_server.api.call import Call, Send, send_in_time
 from plait_server.api.checks import Checks, target_of
+from plait_server.api.describing import UnservedTypes, describe_view, show_unserved
 from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
 from plait_server.api.lists import ExecutionLists
@@ -22,7 +23,7 @@ from plait_server.api.snapshots import write_snapshot
 from plait_server.api.watching import FRAME_BYTES_MAX, cut_frame, join_events, join_frame
 from plait_server.core.limits import WATCHERS_MAX
 from plait_server.core.run.trace import read_trace_context
-from plait_server.encoding.execution_codec import describe, describe_corrupt
+from plait_server.encoding.execution_codec import describe_corrupt
 from plait_server.errors import (
     EventDamaged,
     Overloaded,
@@ -58,6 +59,7 @@ class ExecutionServicer:
         graph_requests: GraphRequests,
         tokens: PageTokens,
         actions: Actions,
+        unserved_types: UnservedTypes,
     ) -> None:
         self._supervisor = supervisor
         self._journal = journal
@@ -65,6 +67,7 @@ class ExecutionServicer:
         self._tokens = tokens
         self._actions = actions
         self._lists = ExecutionLists(journal, tokens, self._describe_row)
+        self._unserved_types = unserved_types
         self._closed_scopes = ClosedScopes(journal)
         self._watchers = 0
         self._gate = Gate()
@@ -117,7 +120,7 @@ class ExecutionServicer:
             )
         )
         view = await self._view_at_end(namespace, execution.execution_id, wait_s)
-        return Pb.SubmitGraphResponse(execution=_shown(namespace, view))
+        return Pb.SubmitGraphResponse(execution=describe_view(namespace, view))
 
     async def get_execution(self, request: Pb.GetExecutionRequest, call: Call) -> Pb.GetExecutionResponse:
         """Return one execution."""
@@ -128,7 +131,7 @@ class ExecutionServicer:
             view = await self._supervisor.view(namespace, execution_id)
         except EventDamaged as error:
             return Pb.GetExecutionResponse(execution=describe_corrupt(namespace, execution_id, error.message))
-        execution = _shown(namespace, view)
+        execution = describe_view(namespace, view)
         late_usage.show_execution(execution)
         return Pb.GetExecutionResponse(execution=execution)
 
@@ -199,7 +202,7 @@ class ExecutionServicer:
         )
         checks.finish()
         view = await self._view_at_end(namespace, execution_id, wait_s)
-        return Pb.WaitExecutionResponse(execution=_shown(namespace, view))
+        return Pb.WaitExecutionResponse(execution=describe_view(namespace, view))
 
     async def list_events(self, request: Pb.ListEventsRequest, call: Call) -> bytes:
         """List the events of an execution by sequence; return an encoded ListEventsResponse of the stored bytes."""
@@ -268,6 +271,7 @@ class ExecutionServicer:
         execution.last_sequence = listed.last_sequence
         if (namespace, listed.execution_id) in self._supervisor.quarantine:
             execution.state = state_pb2.EXECUTION_STATE_CORRUPT
+        show_unserved(execution, self._unserved_types(namespace, listed.execution_id))
         return execution
 
     async def _view_after(self, namespace: str, execution_id: str, after: int) -> View:
@@ -329,9 +333,3 @@ class ExecutionServicer:
                 await self._wait_changed(namespace, view)
             if waited.cancelled_caught:
                 await send_in_time(send, Pb.WatchExecutionResponse(heartbeat=Pb.Heartbeat(sequence=after)))
-
-
-def _shown(namespace: str, view: View) -> execution_pb2.Execution:
-    execution = describe(namespace, view.execution, view.queued_counts())
-    execution.reason = view.queue_text or execution.reason
-    return execution

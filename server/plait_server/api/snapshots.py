@@ -21,11 +21,11 @@ from typing import Final, TypeAlias
 import trio
 
 from plait.v1 import execution_service_pb2
+from plait_server.api.describing import describe_view
 from plait_server.api.nodes import describe_seen
 from plait_server.api.watching import FRAME_BYTES_MAX, FRAME_ROOM, join_field
 from plait_server.core.run.execution import Execution
 from plait_server.core.run.scope import Scope
-from plait_server.encoding.execution_codec import describe
 from plait_server.runtime.closed_scopes import ClosedScopes
 from plait_server.runtime.slicing import SLICE_S, Pacing
 from plait_server.runtime.view import View
@@ -73,9 +73,7 @@ async def write_snapshot(
         for index in indexes:
             _write_node(written, view, view.execution.scopes[path], index)
     execution = view.execution
-    head = Pb.Snapshot(
-        sequence=execution.sequence, execution=describe(namespace, execution, view.queued_counts())
-    )
+    head = Pb.Snapshot(sequence=execution.sequence, execution=describe_view(namespace, view))
     # Outer scopes come first.
     closed = sorted(execution.closed, key=lambda path: path.count("/"))
     nodes = [node for path in execution.scopes for node in written[path]]

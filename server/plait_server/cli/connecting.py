@@ -34,6 +34,12 @@ class Target:
     access: Access
     """What was named of a token and of TLS; the rest stands in the environment."""
 
+    def open_beside(self) -> Client:
+        """Make a client for what runs beside a command; it tells the user nothing, and gives up soon."""
+        return Client(
+            self.server, namespace=self.namespace, access=self.access, connect_s=CONNECT_S, retry_s=CONNECT_S
+        )
+
     def open(self) -> Client:
         """Make a client. It tells the user when the server is lost, and when it is back."""
         try:

@@ -11,6 +11,7 @@ import click
 from plait.v1 import execution_pb2, worker_hub_service_pb2
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.lookout import waiting_lines
 from plait_server.cli.summary import elapsed, node_state_of, state_of, summary
 from plait_server.cli.text import (
     between,
@@ -42,7 +43,7 @@ def get_command(*, execution_id: str, output: bool, target: Target, as_json: boo
         elif as_json:
             echo_json(execution)
         else:
-            for line in summary(execution):
+            for line in summary(execution, waiting_lines(client, execution)):
                 echo(line)
     return ExitCode.SUCCESS
 

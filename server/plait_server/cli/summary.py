@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from plait.v1 import execution_pb2, failure_pb2, payload_pb2, state_pb2
@@ -64,8 +64,8 @@ def elapsed(execution: execution_pb2.Execution) -> str:
     return duration(between(execution.create_time, execution.end_time))
 
 
-def summary(execution: execution_pb2.Execution) -> Iterator[str]:
-    """Show an execution, a line for each thing to be said."""
+def summary(execution: execution_pb2.Execution, waiting: Iterable[str] = ()) -> Iterator[str]:
+    """Show an execution, a line for each thing to be said; `waiting` says why its nodes wait."""
     state = state_of(execution)
     reason = f"  {one_line(execution.reason)}" if execution.reason else ""
     yield _line("execution", execution.execution_id)
@@ -76,6 +76,8 @@ def summary(execution: execution_pb2.Execution) -> Iterator[str]:
     if has_ended(execution):
         yield _line("took", elapsed(execution))
     yield _line("nodes", _node_counts(execution))
+    for number, line in enumerate(waiting):
+        yield _line("" if number else "waiting", line)
     if execution.labels:
         yield _line("labels", ", ".join(one_line(f"{k}={v}") for k, v in sorted(execution.labels.items())))
     if execution.usage:

@@ -8,6 +8,7 @@ from plait.v1 import execution_pb2
 from plait_client import Client, has_ended
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.lookout import Lookout
 from plait_server.cli.summary import state_of, succeeded, summary
 from plait_server.cli.text import complain, duration, echo
 
@@ -44,7 +45,10 @@ def wait_for_end(
     """Wait for the end of an execution, and show it; return the exit code."""
     id_ = execution.execution_id
     try:
-        ended = execution if has_ended(execution) else client.wait(id_, timeout_s)
+        ended = execution
+        if not has_ended(execution):
+            with Lookout(target, id_):
+                ended = client.wait(id_, timeout_s)
     except KeyboardInterrupt:
         complain(f"\n{id_} goes on. {target.command(f'watch {id_}')} follows it,")
         complain(f"{target.command(f'cancel {id_}')} stops it.")

@@ -8,6 +8,7 @@ from plait.v1 import event_pb2, execution_service_pb2, state_pb2
 from plait_client import Client, Unavailable
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.lookout import Lookout
 from plait_server.cli.summary import node_state_of, state_of
 from plait_server.cli.text import color_of, colored, complain, count, dim, echo, one_line
 from plait_server.cli.timeline import NODE_CHARS_MAX, Timeline
@@ -55,15 +56,16 @@ def follow(
     try:
         timeline = None if as_json else _timeline(client, execution_id)
         frames = client.watch_frames(execution_id, after_sequence=after, include_snapshot=snapshot)
-        for frame in frames:
-            if frame.HasField("snapshot"):
-                last = frame.snapshot.sequence
-                _show_snapshot(frame.snapshot, as_json=as_json)
-            for event in frame.events.events:
-                last = event.sequence
-                if event.execution_state:
-                    state = event.execution_state
-                _show(event, timeline)
+        with Lookout(target, execution_id):
+            for frame in frames:
+                if frame.HasField("snapshot"):
+                    last = frame.snapshot.sequence
+                    _show_snapshot(frame.snapshot, as_json=as_json)
+                for event in frame.events.events:
+                    last = event.sequence
+                    if event.execution_state:
+                        state = event.execution_state
+                    _show(event, timeline)
         if state is None:
             state = client.get(execution_id).state
     except KeyboardInterrupt:

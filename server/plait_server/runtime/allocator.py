@@ -70,6 +70,7 @@ from plait_server.runtime.waiting import (
     SharedLimit,
 )
 from plait_server.runtime.waiting_groups import WaitingGroups
+from plait_server.runtime.waiting_types import WaitingTypes
 from plait_server.runtime.worker_slots import WorkerSlots
 from plait_server.runtime.worker_table import WorkerTable
 
@@ -103,6 +104,7 @@ class Allocator:
         self._opened = 0
         self._requests: dict[tuple[str, str, str], Entry] = {}
         """(namespace, execution, path) -> the waiting request."""
+        self._types = WaitingTypes()
         self._namespaces = Namespaces(self._limits.of_namespace)
         self._paced = PacedQueues()
         self._workers = WorkerTable(self._namespaces)
@@ -238,6 +240,7 @@ class Allocator:
             *inside,
             self._arrivals,
         )
+        self._types.add(request)
         entry = Entry(rank, request, group)
         group.add(entry)
         queue.namespace.arrive(entry)
@@ -302,6 +305,11 @@ class Allocator:
         """
         entry = self._requests.get((namespace, execution_id, node_path))
         return self._workers.unserved_s(namespace, entry.request.type) if entry is not None else 0.0
+
+    def unserved_types(self, namespace: str, execution_id: str) -> list[str]:
+        """Return the types that requests of an execution wait for and no worker serves, sorted (Q6)."""
+        types = self._types.of(namespace, execution_id)
+        return sorted(each for each in types if self._workers.unserved_s(namespace, each))
 
     def dispatch(self) -> None:
         """Grant whatever can be granted now, in order."""
@@ -467,6 +475,7 @@ class Allocator:
     def _remove(self, entry: Entry) -> None:
         request, group = entry.request, entry.group
         del self._requests[request.namespace, request.execution_id, request.node_path]
+        self._types.remove(request)
         entry.is_waiting = False
         # An entry may stay in a heap for long, and its callback refers to a whole execution.
         del entry.request

@@ -12,8 +12,7 @@ Rules
    are requests at the allocator, not tasks.
 4. If an append is refused, the grants are returned and `ExecutionDropped` is raised: the state in
    memory is ahead of the journal, and the execution must be read again.
-5. An execution in which nothing runs, nothing waits for capacity and no timer is near goes to sleep: `run`
-   returns.
+5. An execution in which nothing runs or waits for capacity, and no timer is near, sleeps: `run` returns.
 """
 
 from __future__ import annotations
@@ -206,6 +205,10 @@ class Executor:
         if self.execution.is_paused:
             return "PAUSED"
         return self._permits.reason(record.path) or ("LEVEL" if self.machine.is_held(record) else "")
+
+    def unserved_types(self) -> list[str]:
+        """Return the types that queued nodes wait for and no worker serves, sorted (Q6)."""
+        return self._permits.unserved_types()
 
     # The loop.
 

@@ -113,6 +113,10 @@ class Permits:
         """Return for how long no worker has served the type of a request: 0 if one does, or if it does not wait."""
         return self._allocator.unserved_s(self._namespace, self._execution_id, node_path)
 
+    def unserved_types(self) -> list[str]:
+        """Return the types that waiting requests need and no worker serves, sorted."""
+        return self._allocator.unserved_types(self._namespace, self._execution_id)
+
     # Holding.
 
     def hold(self, grant: int, attempt: AttemptId) -> None:

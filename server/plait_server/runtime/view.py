@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plait_server.core.run.execution import Execution
@@ -38,6 +38,10 @@ class View:
     def queue_reason(self, record: NodeRecord) -> str:
         """Return why a queued node waits (Q6)."""
         return self.executor.queue_reason(record) if self.executor is not None else ""
+
+    def unserved_types(self) -> Sequence[str]:
+        """Return the types that queued nodes wait for and no worker serves, sorted (Q6)."""
+        return self.executor.unserved_types() if self.executor is not None else ()
 
     def _is_held(self, record: NodeRecord) -> bool:
         assert self.executor is not None  # only called by is_queued

@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Execution(_message.Message):
-    __slots__ = ("namespace", "execution_id", "graph_name", "state", "reason", "run", "create_time", "start_time", "end_time", "labels", "last_sequence", "node_count", "node_counts", "input", "output", "failure", "failures", "failure_count", "traceparent", "usage", "late_usage", "priority", "etag")
+    __slots__ = ("namespace", "execution_id", "graph_name", "state", "reason", "run", "create_time", "start_time", "end_time", "labels", "last_sequence", "node_count", "node_counts", "input", "output", "failure", "failures", "failure_count", "traceparent", "usage", "late_usage", "priority", "etag", "unserved_types")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class Execution(_message.Message):
     LATE_USAGE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    UNSERVED_TYPES_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     execution_id: str
     graph_name: str
@@ -83,7 +84,8 @@ class Execution(_message.Message):
     late_usage: _containers.ScalarMap[str, str]
     priority: int
     etag: str
-    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., run: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_sequence: _Optional[int] = ..., node_count: _Optional[int] = ..., node_counts: _Optional[_Union[NodeCounts, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., failure_count: _Optional[int] = ..., traceparent: _Optional[str] = ..., usage: _Optional[_Mapping[str, str]] = ..., late_usage: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
+    unserved_types: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., state: _Optional[_Union[_state_pb2.ExecutionState, str]] = ..., reason: _Optional[str] = ..., run: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_sequence: _Optional[int] = ..., node_count: _Optional[int] = ..., node_counts: _Optional[_Union[NodeCounts, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[_failure_pb2.Failure, _Mapping]]] = ..., failure_count: _Optional[int] = ..., traceparent: _Optional[str] = ..., usage: _Optional[_Mapping[str, str]] = ..., late_usage: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., etag: _Optional[str] = ..., unserved_types: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NodeCounts(_message.Message):
     __slots__ = ("idle", "queued", "running", "backing_off", "waiting", "succeeded", "failed", "timed_out", "skipped", "cancelled", "ended")
