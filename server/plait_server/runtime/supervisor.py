@@ -470,6 +470,8 @@ class Supervisor:
             self._slept = trio.Event()
             now_s = self._environment.seams.now_s()
             while (first := self._locations.first_due()) is not None and first[1] <= now_s:
+                if self._nursery is None:
+                    return  # The server stops, and this task is about to be cancelled.
                 is_queued = isinstance(self._locations.get(first[0]), Queued)
                 await self._wake(first[0], QueueTimeout() if is_queued else None)
             # The wall clock may jump, so check it at least every minute.

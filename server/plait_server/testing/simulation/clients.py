@@ -100,7 +100,7 @@ class Client:
                 nursery.start_soon(Watcher(self, number).run)
             if self._chance.random() < 0.3:
                 nursery.start_soon(self._cancel)
-            if self._chance.random() < 0.3:
+            if self._chance.random() < 0.5:
                 nursery.start_soon(Holder(self).run)
             nursery.start_soon(self._inspect)
             await self._wait()

@@ -133,11 +133,19 @@ def wanted_rows() -> list[str]:
     return [row for row in _ALL if row not in NOT_REACHED]
 
 
+def _execution_row(before: ExecutionState, after: ExecutionState) -> str:
+    """Name a transition; the ends of a paused execution are rare, so those by its nodes are one row."""
+    if before.is_paused and after.is_ended:
+        name = after.name if after is ExecutionState.TIMED_OUT else "an end by its nodes"
+        return f"execution: PAUSING or PAUSED -> {name}"
+    return f"execution: {before.name} -> {after.name}"
+
+
 def _all_rows() -> Iterator[str]:
     for before, after in NODE_TRANSITIONS.items():
         yield from (f"node: {before.name} -> {state.name}" for state in sorted(after))
     for state, following in EXECUTION_TRANSITIONS.items():
-        yield from (f"execution: {state.name} -> {each.name}" for each in sorted(following))
+        yield from dict.fromkeys(_execution_row(state, each) for each in sorted(following))
     yield from (f"edges: {row.name}" for row in EdgeRow)
     for mode, verdicts in _VERDICTS.items():
         yield from (f"join: {mode.name} {verdict}" for verdict in verdicts)
@@ -153,7 +161,7 @@ def _all_rows() -> Iterator[str]:
     yield from (f"scope: {what}" for what in SCOPE_ROWS)
 
 
-_ALL: Final = tuple(_all_rows())
+_ALL: Final = tuple(dict.fromkeys(_all_rows()))
 
 
 def _rows_of(durable: Durable) -> Iterator[str]:
@@ -166,7 +174,7 @@ def _rows_of(durable: Durable) -> Iterator[str]:
             states[event.node_path] = event.node_state
         elif event.execution_state is not None:
             if state is not None:
-                yield f"execution: {state.name} -> {event.execution_state.name}"
+                yield _execution_row(state, event.execution_state)
             state = event.execution_state
         match event.detail:
             case AttemptEnded() as detail:

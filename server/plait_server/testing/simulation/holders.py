@@ -31,21 +31,31 @@ class Holder:
     async def run(self) -> None:
         """Pause and resume it a few times; update it now and then. It is never left paused."""
         for _ in range(self._chance.choice((1, 1, 2, 3))):
-            with trio.move_on_after(self._chance.random() * 8):
-                await self._client.is_done.wait()
+            await self._wait()
             if self._chance.random() < 0.5:
                 await self._update()
                 continue
             await self._pause()
-            if self._chance.random() < 0.3:
+            if self._chance.random() < 0.5:
                 await self._pause()
+            if self._chance.random() < 0.2:
+                await self._cancel()
             if self._chance.random() < 0.3:
                 await self._update()
             await trio.sleep(self._chance.choice((0.0, 1.0, 5.0, 90.0)) * self._chance.random())
             await self._resume()
 
+    async def _wait(self) -> None:
+        """Wait for some time, or until a result is about to reach the server."""
+        with trio.move_on_after(self._chance.random() * 8):
+            if self._chance.random() < 0.5:
+                await self._client.host.wait_result(self._client.execution_id)
+            else:
+                await self._client.is_done.wait()
+
     async def _pause(self) -> None:
-        mode = self._chance.choice((event_pb2.PAUSE_MODE_WAIT, event_pb2.PAUSE_MODE_ABORT))
+        modes = event_pb2.PAUSE_MODE_WAIT, event_pb2.PAUSE_MODE_WAIT, event_pb2.PAUSE_MODE_ABORT
+        mode = self._chance.choice(modes)
         request = Pb.PauseExecutionRequest(
             execution_id=self._client.execution_id, mode=mode, request_id=self._request_id()
         )
@@ -56,6 +66,18 @@ class Holder:
         )
         if answer is not None:
             self._check(answer.execution, "PAUSING", "PAUSED", "CANCELLING")
+
+    async def _cancel(self) -> None:
+        request = Pb.CancelExecutionRequest(
+            execution_id=self._client.execution_id, request_id=self._request_id()
+        )
+        answer = await self._call(
+            lambda: self._client.host.call(
+                lambda server: server.servicers.controls.cancel_execution, request, lose_answer=self._loses()
+            )
+        )
+        if answer is not None:
+            self._check(answer.execution, "CANCELLING")
 
     async def _resume(self) -> None:
         data = payload_pb2.Payload(json=self._chance.choice(("null", '{"approved":true}', "[1,2.50]")))
@@ -89,6 +111,9 @@ class Holder:
             for path in ("priority", "policy.max_concurrency", "policy.on_failure", "locks")
             if self._chance.random() < 0.5
         ]
+        if self._chance.random() < 0.2:
+            settings.policy.timeout.FromMilliseconds(self._chance.choice((500, 5_000, 20_000)))
+            paths.append("policy.timeout")
         request = Pb.UpdateExecutionRequest(
             execution_id=self._client.execution_id,
             settings=settings,
