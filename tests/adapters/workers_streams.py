@@ -39,14 +39,14 @@ class Capacity:
         self.slots[instance_id] = slots
         self.types[instance_id] = types
 
-    def set_worker_slots(self, instance_id: str, slots: int) -> None:
+    def set_worker_slots(self, namespace: str, instance_id: str, slots: int) -> None:
         if instance_id in self.slots:
             self.slots[instance_id] = slots
 
-    def remove_worker(self, instance_id: str) -> None:
+    def remove_worker(self, namespace: str, instance_id: str) -> None:
         self.slots.pop(instance_id, None)
 
-    def slots_in_use(self, instance_id: str) -> int:
+    def slots_in_use(self, namespace: str, instance_id: str) -> int:
         return 0
 
 

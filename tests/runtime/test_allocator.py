@@ -161,11 +161,11 @@ async def test_a_closed_worker_gets_nothing_and_more_slots_let_waiters_start() -
     desk.worker("w", slots=1)
     woken: list[str] = []
     desk.allocator.on_capacity = lambda: woken.append("capacity")
-    desk.allocator.set_worker_slots("w.1", 0)
+    desk.allocator.set_worker_slots("default", "w.1", 0)
     desk.ask("a")
     desk.ask("b")
     assert desk.dispatch() == []
-    desk.allocator.set_worker_slots("w.1", 2)
+    desk.allocator.set_worker_slots("default", "w.1", 2)
     assert woken
     assert desk.dispatch() == ["a", "b"]
 
@@ -224,7 +224,7 @@ async def test_giving_back_twice_gives_back_once() -> None:
         grant.release()
     assert grant.is_empty
     assert desk.allocator.statistics().running == 1
-    assert desk.allocator.slots_in_use("w.1") == 1
+    assert desk.allocator.slots_in_use("default", "w.1") == 1
 
 
 async def test_a_withdrawn_request_is_never_granted() -> None:
@@ -262,7 +262,7 @@ async def test_what_already_runs_is_taken_back_past_every_limit() -> None:
     desk.execution("x", limit=1)
     grants = [desk.allocator.take_back(desk.request(f"old{number}"), "w", "w.1") for number in range(3)]
     assert desk.allocator.statistics().running == 3
-    assert desk.allocator.slots_in_use("w.1") == 3
+    assert desk.allocator.slots_in_use("default", "w.1") == 3
     desk.ask("new")
     assert desk.dispatch() == []
     desk.worker("w", slots=1)
@@ -286,7 +286,7 @@ async def test_taken_back_attempts_count_when_their_worker_comes_back() -> None:
     assert desk.dispatch() == ["a"]
     desk.end("a")
     grant.release()
-    assert desk.allocator.slots_in_use("w.1") == 1
+    assert desk.allocator.slots_in_use("default", "w.1") == 1
 
 
 async def test_a_removed_worker_gets_nothing_and_its_grants_can_still_be_given_back() -> None:
@@ -295,8 +295,8 @@ async def test_a_removed_worker_gets_nothing_and_its_grants_can_still_be_given_b
     desk.worker("w", slots=2)
     desk.ask("a")
     desk.dispatch()
-    desk.allocator.remove_worker("w.1")
-    desk.allocator.remove_worker("w.1")
+    desk.allocator.remove_worker("default", "w.1")
+    desk.allocator.remove_worker("default", "w.1")
     desk.ask("b")
     assert desk.dispatch() == []
     assert desk.reason("b") == "NO_WORKER"

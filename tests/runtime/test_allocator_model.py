@@ -237,7 +237,7 @@ class Model:
             case RemoveWorker():
                 instance = f"{action.namespace}.{action.name}"
                 self.reference.workers.pop(instance, None)
-                self.allocator.remove_worker(instance)
+                self.allocator.remove_worker(action.namespace, instance)
             case TakeBack():
                 self.take_back(action)
             case SetMost():
@@ -365,8 +365,8 @@ class Model:
     def set_worker(self, namespace: str, name: str, slots: int) -> None:
         instance = f"{namespace}.{name}"
         self.reference.set_worker(namespace, instance, slots, WORKERS[name], trio.current_time())
-        if instance in self.allocator._workers._instances:
-            self.allocator.set_worker_slots(instance, slots)
+        if (namespace, instance) in self.allocator._workers._instances:
+            self.allocator.set_worker_slots(namespace, instance, slots)
         else:
             self.allocator.attach_worker(namespace, name, instance, slots, WORKERS[name])
 
@@ -405,7 +405,7 @@ class Model:
         assert statistics.waiting == len(self.reference.waiting)
         assert statistics.running == self.reference.taken["server"]
         for name, worker in self.reference.workers.items():
-            assert self.allocator.slots_in_use(name) == worker.taken
+            assert self.allocator.slots_in_use(name.partition(".")[0], name) == worker.taken
         for path, waiter in self.reference.waiting.items():
             reason = self.allocator.reason(waiter.namespace, waiter.execution, path)
             assert reason, f"{path} waits and nothing is said of it"
@@ -427,7 +427,9 @@ class Model:
         self.dispatch()
         assert not self.reference.waiting
         assert self.allocator.statistics().running == 0
-        assert all(self.allocator.slots_in_use(name) == 0 for name in self.reference.workers)
+        assert all(
+            self.allocator.slots_in_use(name.partition(".")[0], name) == 0 for name in self.reference.workers
+        )
         assert not self.allocator._limits._keys, "a key that nobody uses is forgotten"
         for execution, (namespace, _, _) in EXECUTIONS.items():
             self.allocator.close_execution(namespace, execution)

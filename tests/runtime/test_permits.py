@@ -41,13 +41,13 @@ async def test_a_grant_is_taken_or_refused_by_its_number(autojump_clock: MockClo
     assert first.grant != second.grant
     permits.hold(second.grant, ("a", 1))
     permits.carry_out(RefuseGrant("a", first.grant))
-    assert allocator.slots_in_use("w.1") == 1
+    assert allocator.slots_in_use("ns", "w.1") == 1
     permits.release_engine(("a", 1))
     assert permits.holds(("a", 1))
     permits.release_slot(("a", 1))
     permits.release_slot(("a", 1))
     assert permits.is_empty
-    assert allocator.slots_in_use("w.1") == 0
+    assert allocator.slots_in_use("ns", "w.1") == 0
 
 
 async def test_closing_gives_everything_back_and_withdraws_what_waits(autojump_clock: MockClock) -> None:
@@ -57,7 +57,7 @@ async def test_closing_gives_everything_back_and_withdraws_what_waits(autojump_c
     permits.hold(posted[0].grant, ("a", 1))
     permits.close()
     statistics = allocator.statistics()
-    assert (statistics.waiting, statistics.running, allocator.slots_in_use("w.1")) == (0, 0, 0)
+    assert (statistics.waiting, statistics.running, allocator.slots_in_use("ns", "w.1")) == (0, 0, 0)
     permits.open(execution())
     offer(permits, "a")
     assert posted[-1].node_path == "a"

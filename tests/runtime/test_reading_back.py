@@ -80,7 +80,7 @@ async def test_nothing_is_granted_until_what_runs_holds_its_permits(autojump_clo
     async with running(runtime.store, slots=2, scripts=scripts, reads_yield=True) as again:
         await trio.sleep(5)
         assert again.workers.paths == ["a", "a"]
-        assert again.allocator.slots_in_use("w.1") == 2
+        assert again.allocator.slots_in_use("default", "w.1") == 2
         await again.wait_ended("waits")
         assert trio.current_time() >= 9
 

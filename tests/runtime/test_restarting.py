@@ -52,7 +52,7 @@ async def test_recovered_attempts_hold_their_permits(autojump_clock: MockClock) 
     async with running(runtime.store, slots=2, scripts={"a": returns("1", 9), "b": hangs}) as again:
         await trio.sleep(1)
         assert again.allocator.statistics().running == 2
-        assert again.allocator.slots_in_use("w.1") == 2
+        assert again.allocator.slots_in_use("default", "w.1") == 2
         assert "c" not in again.workers.paths
         await trio.sleep(9)
         assert "c" in again.workers.paths
@@ -143,7 +143,7 @@ async def test_an_attempt_that_is_being_cancelled_holds_its_slot_alone_after_a_r
         await again.submit("c -> d", id="other")
         await trio.sleep(2)
         assert again.allocator.statistics().running == 0
-        assert again.allocator.slots_in_use("w.1") == 1
+        assert again.allocator.slots_in_use("default", "w.1") == 1
         assert again.allocator.reason(NAMESPACE, "other", "c") == "WORKER_SLOTS"
         assert (await again.wait_ended("other")).state is ExecutionState.SUCCEEDED
         assert (await again.wait_ended()).state is ExecutionState.CANCELLED
@@ -306,7 +306,7 @@ async def test_a_cancelled_attempt_holds_its_slot_alone_after_a_restart(autojump
         again.workers.exit_s = {"a": 4}
         await trio.sleep(1)
         assert again.allocator.statistics().running == 0
-        assert again.allocator.slots_in_use("w.1") == 1, "that of b, which has EXITED, is free"
+        assert again.allocator.slots_in_use("default", "w.1") == 1, "that of b, which has EXITED, is free"
         await again.wait_ended()
         await wait_all_tasks_blocked()
         again.assert_nothing_is_held()

@@ -41,9 +41,9 @@ async def test_a_worker_that_comes_and_goes_begins_the_wait_anew(autojump_clock:
         await runtime.submit("node a worker=30")
         await trio.sleep(20)
         runtime.attach_worker(slots=1)
-        runtime.allocator.set_worker_slots("w.1", 0)
+        runtime.allocator.set_worker_slots("default", "w.1", 0)
         await trio.sleep(5)
-        runtime.allocator.remove_worker("w.1")
+        runtime.allocator.remove_worker("default", "w.1")
         await why(runtime)
         assert trio.current_time() == 55
 

@@ -331,7 +331,7 @@ class Runtime:
         """Q1: however attempts end, their permits come back."""
         statistics = self.allocator.statistics()
         assert (statistics.running, statistics.waiting) == (0, 0)
-        assert self.allocator.slots_in_use("w.1") == 0
+        assert self.allocator.slots_in_use(NAMESPACE, "w.1") == 0
 
     def crash(self) -> None:
         """Die as by kill -9: what is in memory is gone, the store stays."""

@@ -203,18 +203,18 @@ class Allocator:
         self._workers.attach(namespace, worker_id, instance_id, slots, types)
         self._tell()
 
-    def set_worker_slots(self, instance_id: str, slots: int) -> None:
+    def set_worker_slots(self, namespace: str, instance_id: str, slots: int) -> None:
         """Change how many attempts a worker runs at once; at 0 it gets no new ones."""
-        self._workers.set_slots(instance_id, slots)
+        self._workers.set_slots(namespace, instance_id, slots)
         self._tell()
 
-    def remove_worker(self, instance_id: str) -> None:
+    def remove_worker(self, namespace: str, instance_id: str) -> None:
         """Remove a worker that is gone. Idempotent."""
-        self._workers.remove(instance_id)
+        self._workers.remove(namespace, instance_id)
 
-    def slots_in_use(self, instance_id: str) -> int:
+    def slots_in_use(self, namespace: str, instance_id: str) -> int:
         """Return how many slots of a worker are in use."""
-        return self._workers.slots_in_use(instance_id)
+        return self._workers.slots_in_use(namespace, instance_id)
 
     # Requests.
 

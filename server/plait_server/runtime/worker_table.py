@@ -15,7 +15,7 @@ class WorkerTable:
 
     def __init__(self, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
-        self._instances: dict[str, WorkerSlots] = {}
+        self._instances: dict[tuple[str, str], WorkerSlots] = {}
         self._pools = WorkerPools()
 
     def __repr__(self) -> str:
@@ -37,34 +37,35 @@ class WorkerTable:
 
     def find_or_add(self, namespace: str, worker_id: str, instance_id: str) -> WorkerSlots:
         """Return a worker; one that is not attached is added, and gets no attempts until it is."""
-        worker = self._instances.get(instance_id)
+        worker = self._instances.get((namespace, instance_id))
         if worker is None:
-            worker = self._instances[instance_id] = WorkerSlots(namespace, worker_id, instance_id, {})
+            worker = WorkerSlots(namespace, worker_id, instance_id, {})
+            self._instances[namespace, instance_id] = worker
         return worker
 
-    def set_slots(self, instance_id: str, slots: int) -> None:
+    def set_slots(self, namespace: str, instance_id: str, slots: int) -> None:
         """Change how many attempts a worker runs at once; at 0 it gets no new ones."""
-        worker = self._instances.get(instance_id)
+        worker = self._instances.get((namespace, instance_id))
         if worker is not None:
             self.change(worker, lambda: worker.set_slots(slots))
 
-    def remove(self, instance_id: str) -> None:
+    def remove(self, namespace: str, instance_id: str) -> None:
         """Remove a worker that is gone. Idempotent."""
-        worker = self._instances.pop(instance_id, None)
+        worker = self._instances.pop((namespace, instance_id), None)
         if worker is None:
             return
         for name in worker.types:
             self._pools.remove(worker, name)
             self.forget_unused_pool(worker.namespace, name)
 
-    def slots_in_use(self, instance_id: str) -> int:
+    def slots_in_use(self, namespace: str, instance_id: str) -> int:
         """Return how many slots of a worker are in use."""
-        worker = self._instances.get(instance_id)
+        worker = self._instances.get((namespace, instance_id))
         return worker.slots.borrowed_tokens if worker is not None else 0
 
     def change(self, worker: WorkerSlots, change: Callable[[], None]) -> None:
         """Change a worker's capacity, and make ready whatever may have lacked it."""
-        is_known = self._instances.get(worker.instance_id) is worker
+        is_known = self._instances.get((worker.namespace, worker.instance_id)) is worker
         names = list(worker.types) if is_known else []
         namespace = self._namespaces.find(worker.namespace)
         # A worker may serve many types, and this runs for each slot of it that comes free: only the

@@ -120,6 +120,8 @@ class WorkerInstance:
         self.namespace = namespace
         self.worker_id = worker_id
         self.instance_id = instance_id
+        self.key = namespace, instance_id
+        """What it is found by: its id is unique in its namespace alone, so that no other one learns of it."""
         self.hello: Hello | None = None
         self.stream: Stream | None = None
         self.held: dict[str, Held] = {}

@@ -47,7 +47,7 @@ class Leases:
         self._ping_s = ping_s
         self.lease_s: Final = ping_s * LEASE_INTERVALS
         """The length of a lease, in seconds."""
-        self._workers: dict[str, WorkerInstance] = {}
+        self._workers: dict[tuple[str, str], WorkerInstance] = {}
         """Instance id -> worker, attached or not."""
         self._attached: dict[tuple[str, str], WorkerInstance] = {}
         """(namespace, worker id) -> the instance that has a stream."""
@@ -79,7 +79,7 @@ class Leases:
             offset_s: The wall clock's time minus trio's.
         """
         return [
-            worker.snapshot(self._capacity.slots_in_use(worker.instance_id), offset_s)
+            worker.snapshot(self._capacity.slots_in_use(namespace, worker.instance_id), offset_s)
             for worker in sorted(self._workers.values(), key=lambda each: (each.worker_id, each.instance_id))
             if worker.namespace == namespace
         ]
@@ -90,12 +90,12 @@ class Leases:
 
     def of_assignment(self, assignment: Assignment) -> WorkerInstance:
         """Return the instance that an attempt was granted to; after a restart its lease starts in full."""
-        worker = self._workers.get(assignment.worker_instance_id)
+        worker = self._workers.get((assignment.key.namespace, assignment.worker_instance_id))
         if worker is None:
             worker = WorkerInstance(
                 assignment.key.namespace, assignment.worker_id, assignment.worker_instance_id, self._ping_s
             )
-            self._workers[worker.instance_id] = worker
+            self._workers[worker.key] = worker
             self._expire_later(worker)
         return worker
 
@@ -129,12 +129,12 @@ class Leases:
         Raises:
             InvalidRequest: The instance belongs to another worker.
         """
-        worker = self._workers.get(hello.instance_id)
+        worker = self._workers.get((hello.namespace, hello.instance_id))
         if worker is None:
             worker = WorkerInstance(hello.namespace, hello.worker_id, hello.instance_id, self._ping_s)
-            self._workers[hello.instance_id] = worker
+            self._workers[worker.key] = worker
             self._lose_others(worker)
-        elif (worker.namespace, worker.worker_id) != (hello.namespace, hello.worker_id):
+        elif worker.worker_id != hello.worker_id:
             text = "names an instance of another worker; make a new id at each start"
             raise InvalidRequest([FieldViolation(field="hello.instance_id", message=text)])
         elif worker.stream is not None:
@@ -188,7 +188,7 @@ class Leases:
 
     def offer_slots(self, worker: WorkerInstance) -> None:
         """Tell the allocator how many attempts a worker accepts now."""
-        self._capacity.set_worker_slots(worker.instance_id, worker.open_slots)
+        self._capacity.set_worker_slots(worker.namespace, worker.instance_id, worker.open_slots)
 
     # Inside.
 
@@ -196,7 +196,7 @@ class Leases:
         await trio.sleep(REJECT_PAUSE_S)
         worker.is_paused = False
         if (
-            self._workers.get(worker.instance_id) is worker
+            self._workers.get(worker.key) is worker
         ):  # Otherwise it is gone, or has attached again in the meantime.
             self.offer_slots(worker)
 
@@ -211,7 +211,7 @@ class Leases:
 
     async def _expire(self, worker: WorkerInstance) -> None:
         await trio.sleep_until(worker.lease_end_s)
-        is_gone = worker.stream is None and self._workers.get(worker.instance_id) is worker
+        is_gone = worker.stream is None and self._workers.get(worker.key) is worker
         if is_gone and trio.current_time() >= worker.lease_end_s:
             self._lose(worker)
 
@@ -235,6 +235,6 @@ class Leases:
         self._forget(worker)
 
     def _forget(self, worker: WorkerInstance) -> None:
-        if self._workers.get(worker.instance_id) is worker:
-            del self._workers[worker.instance_id]
-            self._capacity.remove_worker(worker.instance_id)
+        if self._workers.get(worker.key) is worker:
+            del self._workers[worker.key]
+            self._capacity.remove_worker(*worker.key)
