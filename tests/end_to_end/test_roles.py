@@ -7,71 +7,49 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import message_factory
-from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 
-from plait.v1 import audit_service_pb2, worker_hub_service_pb2
-from plait_server.adapters.access.tokens_file import Entry, locked, new_entry, read_entries, write_entries
-from plait_server.api.methods import SERVICES
-from plait_server.api.roles import ACCESS, Scope
+from plait.v1 import audit_service_pb2
+from plait_server.adapters.access.tokens_file import read_entries
+from plait_server.api.roles import ACCESS
 from plait_server.ports.access import Role
+from tests.end_to_end.guarding import (
+    BRIEF,
+    DESCRIPTORS,
+    NOBODY,
+    OTHER,
+    OWN,
+    SERVER_WIDE,
+    Guarded,
+    call,
+    request_of,
+)
 from tests.end_to_end.processes import Server
 from tests.end_to_end.service import CALL_S, Refusal, read_refusal, until
 
-OWN, OTHER = "shop", "lab"
-NOBODY, SERVER_WIDE = "nobody", "server-wide"
-BRIEF = "brief"
-"""A worker whose token is revoked."""
 CALLERS = [*(role.value for role in Role), SERVER_WIDE, NOBODY]
-DESCRIPTORS = {
-    f"/{service.full_name}/{method.name}": method
-    for service in SERVICES.values()
-    for method in service.methods
-}
-LET_IN = Refusal(code=grpc.StatusCode.OK, message="")
 
 # What each role may call in its namespace. It says again what `ACCESS` says, the other way round.
 READING = {
     *("ValidateGraph", "PlanGraph", "GetExecution", "ListExecutions", "ListNodes", "GetNode", "GetPayload"),
-    *("WaitExecution", "WatchExecution", "ListEvents", "ExportTrace", "ListWorkers"),
+    *("WaitExecution", "WatchExecution", "ListEvents", "ExportTrace", "ListWorkers", "GetNamespace"),
+    *("CountExecutions", "WatchExecutions", "ReadLogs"),
 }
-OPERATING = {"CancelExecution", "PauseExecution", "ResumeExecution", "UpdateExecution"}
+OPERATING = {"CancelExecution", "PauseExecution", "ResumeExecution", "UpdateExecution", "DeleteExecution"}
 MAY: Mapping[str, set[str]] = {
     "read": READING,
     "submit": READING | {"SubmitGraph"},
     "operate": READING | OPERATING,
     "work": {"Attach", "GetPayload"},
-    "admin": READING | OPERATING | {"SubmitGraph", "Attach", "ListAuditEntries"},
+    "admin": READING | OPERATING | {"SubmitGraph", "Attach", "ListAuditEntries", "UpdateNamespace"},
 }
 EVERYONE = {"Check", "Watch"}
 ANYBODY_KNOWN = {"GetServerInfo", "ServerReflectionInfo"}
-
-
-class Guarded:
-    """A server with a token for each role."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "tokens.json"
-        self.tokens: dict[str, str] = {}
-        entries = [self._entry(role.value, {OWN: frozenset({role})}) for role in Role]
-        entries.append(self._entry(BRIEF, {OWN: frozenset({Role.WORK})}))
-        entries.append(self._entry(SERVER_WIDE, {"*": frozenset({Role.ADMIN})}))
-        self.write(entries)
-
-    def _entry(self, name: str, roles: Mapping[str, frozenset[Role]]) -> Entry:
-        entry, self.tokens[name] = new_entry(name=name, roles=roles, now_s=0)
-        return entry
-
-    def write(self, entries: list[Entry]) -> None:
-        with locked(self.path):
-            write_entries(self.path, entries)
+OF_THE_SERVER = {"ListNamespaces"}
+"""What needs a role in all namespaces."""
 
 
 @pytest.fixture(scope="module")
@@ -90,52 +68,6 @@ def server(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> Genera
 def channel(server: Server) -> Generator[grpc.Channel]:
     with grpc.insecure_channel(server.address) as channel:
         yield channel
-
-
-def call(channel: grpc.Channel, path: str, request: bytes, token: str | None) -> Refusal:
-    """Call any method as far as to know whether the call was let in."""
-    metadata = [("authorization", f"Bearer {token}")] if token is not None else []
-    stub: Any = channel.stream_stream(path)
-    answers = stub(iter([request]), timeout=CALL_S, metadata=metadata)
-    try:
-        next(answers)
-    except StopIteration:
-        return LET_IN
-    except grpc.RpcError as error:
-        return read_refusal(error)
-    finally:
-        answers.cancel()
-    return LET_IN
-
-
-def request_of(path: str, namespace: str, worker_id: str = "w") -> bytes:
-    """Return a request that names a namespace, and otherwise as little as may be."""
-    if path.endswith("/Attach"):
-        hello = worker_hub_service_pb2.Hello(
-            protocol_version=1,
-            worker_id=worker_id,
-            instance_id=f"of-{worker_id}",
-            namespace=namespace,
-            slots=1,
-        )
-        hello.types.add(type="t")
-        message = worker_hub_service_pb2.WorkerMessage(hello=hello)
-        return worker_hub_service_pb2.AttachRequest(messages=[message]).SerializeToString()
-    if path in DESCRIPTORS:
-        request = message_factory.GetMessageClass(DESCRIPTORS[path].input_type)()
-        if ACCESS[path].scope is not Scope.ANYWHERE:
-            set_text(request, ACCESS[path].field, namespace)
-        return request.SerializeToString()
-    if path.endswith("/ServerReflectionInfo"):
-        return reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString()
-    return health_pb2.HealthCheckRequest().SerializeToString()
-
-
-def set_text(message: Message, path: str, text: str) -> None:
-    *outer, last = path.split(".")
-    for name in outer:
-        message = getattr(message, name)
-    setattr(message, last, text)
 
 
 def is_let_in(path: str, caller: str, namespace: str) -> bool:
@@ -173,19 +105,21 @@ def test_each_role_is_let_in_where_it_may_and_nowhere_else(
                     assert "PLAIT_TOKEN" in found.message, where
             else:
                 needed = ACCESS[path].roles[0].value
+                in_all = name in OF_THE_SERVER
+                shown = "all namespaces ('*')" if in_all else f"the namespace {namespace}"
                 assert found == Refusal(
                     code=grpc.StatusCode.PERMISSION_DENIED,
-                    message=f"{name} needs the role {needed} in the namespace {namespace}, which {caller} lacks; "
+                    message=f"{name} needs the role {needed} in {shown}, which {caller} lacks; "
                     "ask for a token with it",
                     reason="PERMISSION_DENIED",
                     domain="plait.v1",
-                    metadata={"role": needed, "namespace": namespace},
+                    metadata={"role": needed, "namespace": "*" if in_all else namespace},
                 ), where
 
 
 def test_every_method_of_the_contract_is_walked() -> None:
     assert DESCRIPTORS.keys() <= ACCESS.keys()
-    named = set().union(*MAY.values()) | ANYBODY_KNOWN
+    named = set().union(*MAY.values()) | ANYBODY_KNOWN | OF_THE_SERVER
     assert {path.rpartition("/")[2] for path in DESCRIPTORS} <= named
 
 
@@ -272,4 +206,4 @@ def test_no_token_is_written_anywhere(channel: grpc.Channel, guarded: Guarded, s
     said = "".join([*answers, server.stderr()])
     assert "refused /plait.v1." in said
     for secret in [bad, *guarded.tokens.values()]:
-        assert secret.rpartition("_")[2][-20:] not in said
+        assert secret[-20:] not in said
