@@ -229,6 +229,7 @@ def _servicers(
             page_tokens,
             actions,
             environment.allocator.unserved_types,
+            environment.committer.changes,
         ),
         controls=ExecutionControls(supervisor, actions),
         insight=InsightServicer(

@@ -22,6 +22,7 @@ from plait_server.core.run.execution import Execution
 from plait_server.encoding.execution_codec import describe_node
 from plait_server.errors import EventDamaged, InvalidPageToken, NodeNotFound
 from plait_server.runtime import closed_scopes
+from plait_server.runtime.changes import Changes
 from tests.core.graph_text import build
 from tests.runtime.world import NAMESPACE, Runtime, Script, fails, hangs, returns, running
 
@@ -59,6 +60,7 @@ class Lister:
             PageTokens(b"k"),
             Actions(lambda: 0.0),
             runtime.allocator.unserved_types,
+            Changes(),
         )
 
     async def page(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Generator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from plait_server.api.checks import Checks, target_of
 from plait_server.api.describing import UnservedTypes, describe_view, show_unserved
 from plait_server.api.graphs import require_valid
 from plait_server.api.late_usage import LateUsage
+from plait_server.api.list_watching import ExecutionsWatching
 from plait_server.api.lists import ExecutionLists
 from plait_server.api.nodes import Cursor, Nodes
 from plait_server.api.pages import ANSWER_BYTES_MAX, PageTokens
@@ -32,6 +33,7 @@ from plait_server.errors import (
 )
 from plait_server.ports.graph_requests import GraphRequests, Want
 from plait_server.ports.journal import DamagedRow, Journal, ListedExecution, RequestRecord
+from plait_server.runtime.changes import Changes
 from plait_server.runtime.closed_scopes import ClosedScopes
 from plait_server.runtime.intake import Submission
 from plait_server.runtime.pacing import Gate
@@ -60,6 +62,7 @@ class ExecutionServicer:
         tokens: PageTokens,
         actions: Actions,
         unserved_types: UnservedTypes,
+        changes: Changes,
     ) -> None:
         self._supervisor = supervisor
         self._journal = journal
@@ -68,6 +71,7 @@ class ExecutionServicer:
         self._actions = actions
         self._lists = ExecutionLists(journal, tokens, self._describe_row)
         self._unserved_types = unserved_types
+        self._watching = ExecutionsWatching(journal, changes, tokens, self._describe_row)
         self._closed_scopes = ClosedScopes(journal)
         self._watchers = 0
         self._gate = Gate()
@@ -240,11 +244,7 @@ class ExecutionServicer:
         if request.include_snapshot and after > 0:
             checks.add("include_snapshot", "goes with after_sequence 0 or -1 only")
         checks.finish()
-        if self._watchers >= WATCHERS_MAX:
-            message = f"{self._watchers} watchers are over the limit; try again later"
-            raise Overloaded(message)
-        self._watchers += 1
-        try:
+        with self._counted_watcher():
             view = await self._view_after(namespace, execution_id, after)
             if request.include_snapshot:
                 view_of = partial(self._supervisor.view, namespace, execution_id)
@@ -255,10 +255,25 @@ class ExecutionServicer:
             elif after < 0:
                 after = view.execution.sequence
             await self._follow(namespace, execution_id, after, send)
-        finally:
-            self._watchers -= 1
+
+    async def watch_executions(self, request: Pb.WatchExecutionsRequest, call: Call, send: Send) -> None:
+        """Stream the changes of a namespace's executions (A3)."""
+        del call
+        with self._counted_watcher():
+            await self._watching.watch(request, send)
 
     # Inside.
+
+    @contextmanager
+    def _counted_watcher(self) -> Generator[None]:
+        if self._watchers >= WATCHERS_MAX:
+            message = f"{self._watchers} watchers are over the limit; try again later"
+            raise Overloaded(message)
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
 
     def _nodes(self, namespace: str, execution_id: str) -> Nodes:
         view_of = partial(self._supervisor.view, namespace, execution_id)

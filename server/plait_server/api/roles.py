@@ -60,6 +60,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "/plait.v1.ExecutionService/GetExecution": _READ,
     "/plait.v1.ExecutionService/ListExecutions": _READ,
     "/plait.v1.ExecutionService/CountExecutions": _READ,
+    "/plait.v1.ExecutionService/WatchExecutions": _READ,
     "/plait.v1.ExecutionService/ListNodes": _READ,
     "/plait.v1.ExecutionService/GetNode": _READ,
     # Workers fetch large inputs by their digest.

@@ -13,6 +13,7 @@ import trio
 
 from plait_server.errors import JournalFull, JournalUnavailable, ShuttingDown
 from plait_server.ports.journal import AppendItem, AppendResult, Journal
+from plait_server.runtime.changes import Changes
 from plait_server.runtime.durations import Durations
 from plait_server.runtime.gathering import Gathering
 
@@ -53,6 +54,8 @@ class Committer:
         self._journal = journal
         self.gathering: Final = Gathering()
         """Checked by the executions before each step."""
+        self.changes: Final = Changes()
+        """Told of each namespace in which a row of an execution became durable."""
         self._queue: list[_Pending] = []
         self._wake = trio.Event()
         self._is_closed = False
@@ -158,6 +161,8 @@ class Committer:
                 self._waits.add(now_s - pending.begin_s)
                 pending.result = result
                 pending.done.set()
+                if pending.item.row is not None:
+                    self.changes.note(pending.item.namespace)
 
 
 def _fail(batch: list[_Pending], error: Exception) -> None:

@@ -173,6 +173,7 @@ class Keeping:
 
     def _forget(self, key: Key) -> None:
         """Let nothing in memory show an execution that was taken out of the store."""
+        self._environment.committer.changes.note(key[0])
         self._resting.forget(key)
         if isinstance(self._locations.get(key), Damaged):
             self._locations.remove(key)

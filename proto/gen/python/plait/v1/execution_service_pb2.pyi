@@ -7,12 +7,24 @@ from plait.v1 import execution_pb2 as _execution_pb2
 from plait.v1 import graph_pb2 as _graph_pb2
 from plait.v1 import payload_pb2 as _payload_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExecutionChangeType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXECUTION_CHANGE_TYPE_UNSPECIFIED: _ClassVar[ExecutionChangeType]
+    EXECUTION_CHANGE_TYPE_UPDATED: _ClassVar[ExecutionChangeType]
+    EXECUTION_CHANGE_TYPE_LEFT: _ClassVar[ExecutionChangeType]
+    EXECUTION_CHANGE_TYPE_DELETED: _ClassVar[ExecutionChangeType]
+EXECUTION_CHANGE_TYPE_UNSPECIFIED: ExecutionChangeType
+EXECUTION_CHANGE_TYPE_UPDATED: ExecutionChangeType
+EXECUTION_CHANGE_TYPE_LEFT: ExecutionChangeType
+EXECUTION_CHANGE_TYPE_DELETED: ExecutionChangeType
 
 class SubmitGraphRequest(_message.Message):
     __slots__ = ("namespace", "graph", "input", "request_id", "execution_id", "labels", "wait", "priority")
@@ -96,6 +108,38 @@ class CountExecutionsResponse(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class WatchExecutionsRequest(_message.Message):
+    __slots__ = ("namespace", "filter", "watch_token", "include_initial")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    WATCH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_INITIAL_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    filter: str
+    watch_token: str
+    include_initial: bool
+    def __init__(self, namespace: _Optional[str] = ..., filter: _Optional[str] = ..., watch_token: _Optional[str] = ..., include_initial: bool = ...) -> None: ...
+
+class WatchExecutionsResponse(_message.Message):
+    __slots__ = ("changes", "watch_token", "caught_up")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    WATCH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[ExecutionChange]
+    watch_token: str
+    caught_up: bool
+    def __init__(self, changes: _Optional[_Iterable[_Union[ExecutionChange, _Mapping]]] = ..., watch_token: _Optional[str] = ..., caught_up: bool = ...) -> None: ...
+
+class ExecutionChange(_message.Message):
+    __slots__ = ("type", "execution_id", "execution")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    type: ExecutionChangeType
+    execution_id: str
+    execution: _execution_pb2.Execution
+    def __init__(self, type: _Optional[_Union[ExecutionChangeType, str]] = ..., execution_id: _Optional[str] = ..., execution: _Optional[_Union[_execution_pb2.Execution, _Mapping]] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ("namespace", "execution_id", "page_size", "page_token", "scope_path")

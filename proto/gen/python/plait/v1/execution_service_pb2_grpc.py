@@ -90,6 +90,11 @@ class ExecutionServiceStub(object):
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionRequest.SerializeToString,
                 response_deserializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionResponse.FromString,
                 _registered_method=True)
+        self.WatchExecutions = channel.unary_stream(
+                '/plait.v1.ExecutionService/WatchExecutions',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/plait.v1.ExecutionService/ListEvents',
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.ListEventsRequest.SerializeToString,
@@ -210,6 +215,17 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchExecutions(self, request, context):
+        """Streams the changes of a namespace's executions: each whose state, reason or labels change is sent as it is then,
+        with a token. A stream never ends by itself; one that breaks is resumed with the last token received, and an
+        execution that changed several times meanwhile is sent once, as it is. Idempotent.
+        INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
+        missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists the events of an execution by sequence; waits for more if asked to. Idempotent.
         OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE.
@@ -304,6 +320,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.WatchExecution,
                     request_deserializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionRequest.FromString,
                     response_serializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionResponse.SerializeToString,
+            ),
+            'WatchExecutions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchExecutions,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -607,6 +628,33 @@ class ExecutionService(object):
             '/plait.v1.ExecutionService/WatchExecution',
             plait_dot_v1_dot_execution__service__pb2.WatchExecutionRequest.SerializeToString,
             plait_dot_v1_dot_execution__service__pb2.WatchExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/plait.v1.ExecutionService/WatchExecutions',
+            plait_dot_v1_dot_execution__service__pb2.WatchExecutionsRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.WatchExecutionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

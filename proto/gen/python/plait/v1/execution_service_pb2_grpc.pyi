@@ -80,6 +80,13 @@ class ExecutionServiceStub:
     final frame was cut: resume after the last sequence received. Idempotent.
     OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE. RESOURCE_EXHAUSTED: OVERLOADED, SLOW_CONSUMER.
     """
+    WatchExecutions: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionsRequest, _execution_service_pb2.WatchExecutionsResponse]
+    """Streams the changes of a namespace's executions: each whose state, reason or labels change is sent as it is then,
+    with a token. A stream never ends by itself; one that breaks is resumed with the last token received, and an
+    execution that changed several times meanwhile is sent once, as it is. Idempotent.
+    INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
+    missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListEventsRequest, _execution_service_pb2.ListEventsResponse]
     """Lists the events of an execution by sequence; waits for more if asked to. Idempotent.
     OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE.
@@ -154,6 +161,13 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Streams the events of an execution, each once and in order, to a final frame. A stream that breaks without the
     final frame was cut: resume after the last sequence received. Idempotent.
     OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE. RESOURCE_EXHAUSTED: OVERLOADED, SLOW_CONSUMER.
+    """
+    WatchExecutions: _aio.UnaryStreamMultiCallable[_execution_service_pb2.WatchExecutionsRequest, _execution_service_pb2.WatchExecutionsResponse]  # type: ignore[assignment]
+    """Streams the changes of a namespace's executions: each whose state, reason or labels change is sent as it is then,
+    with a token. A stream never ends by itself; one that breaks is resumed with the last token received, and an
+    execution that changed several times meanwhile is sent once, as it is. Idempotent.
+    INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
+    missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListEventsRequest, _execution_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the events of an execution by sequence; waits for more if asked to. Idempotent.
@@ -286,6 +300,19 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the events of an execution, each once and in order, to a final frame. A stream that breaks without the
         final frame was cut: resume after the last sequence received. Idempotent.
         OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE. RESOURCE_EXHAUSTED: OVERLOADED, SLOW_CONSUMER.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchExecutions(
+        self,
+        request: _execution_service_pb2.WatchExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.WatchExecutionsResponse], _abc.AsyncIterator[_execution_service_pb2.WatchExecutionsResponse]]:
+        """Streams the changes of a namespace's executions: each whose state, reason or labels change is sent as it is then,
+        with a token. A stream never ends by itself; one that breaks is resumed with the last token received, and an
+        execution that changed several times meanwhile is sent once, as it is. Idempotent.
+        INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
+        missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
         """
 
     @_abc_1.abstractmethod
