@@ -200,6 +200,16 @@ def test_a_server_that_is_told_to_stop_serves_for_a_while_and_starts_nothing(
     assert "Traceback" not in log.read_text()
 
 
+def test_a_stdout_that_nobody_reads_any_more_is_no_failure(tmp_path: Path, log: Path) -> None:
+    arguments = ["--store", str(tmp_path / "plait.db")]
+    with plait_serve(log, "--listen", "127.0.0.1:0", *arguments) as (process, address):
+        assert process.popen.stdout is not None
+        process.popen.stdout.close()
+        with Service(address) as service:
+            assert service.is_serving()
+        assert process.terminate() == 0
+
+
 def test_sigterm_tells_workers_why_their_streams_end(tmp_path: Path, log: Path) -> None:
     store = str(tmp_path / "plait.db")
     with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -130,15 +131,26 @@ def serve_command(*, file: Path | None, **flags: bool | Sequence[str] | None) ->
 
     def announce(line: str) -> None:
         nonlocal is_first
-        echo(line)
+        _tell(line)
         if is_first:
             is_first = False
             address = line.rpartition(" ")[2]
-            echo(f"  store   {kept}")
-            echo(f"  worker  plait worker MODULE:WORKER --connect {address}")
-            echo(f"  submit  plait submit GRAPH.yaml --watch --server {address}")
+            _tell(f"  store   {kept}")
+            _tell(f"  worker  plait worker MODULE:WORKER --connect {address}")
+            _tell(f"  submit  plait submit GRAPH.yaml --watch --server {address}")
 
     return ExitCode.FAILED if serve(config, announce) else ExitCode.SUCCESS
+
+
+def _tell(line: str) -> None:
+    """Write a line to stdout, if somebody still reads it: the server goes on without."""
+    try:
+        echo(line)
+    except OSError:
+        # What is left in the buffer would fail again at the end of the process, and change its exit code.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @click.group("config")
