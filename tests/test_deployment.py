@@ -69,7 +69,7 @@ def pod(kind: str, name: str = "plait") -> Yaml:
 def check(arguments: list[str], variables: Mapping[str, str]) -> dict[str, str]:
     """Have the configuration of a `plait serve` checked; return its values."""
     assert arguments[0] == "serve"
-    done = live.call("config", "check", *arguments[1:], env=variables)
+    done = live.call("config", "check", "--no-files", *arguments[1:], env=variables)
     assert done.returncode == 0, done.stderr
     return {line.split()[0]: line.split()[1].strip('"') for line in done.stdout.splitlines()}
 

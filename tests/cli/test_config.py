@@ -74,6 +74,19 @@ def test_an_address_that_needs_protection_is_a_problem_with_its_source() -> None
     assert live.call("config", "check", "--insecure", env={"PLAIT_LISTEN": "0.0.0.0:7480"}).returncode == 0
 
 
+def test_files_that_options_name_are_read_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text("{")
+    options = [f"--tls-cert={tmp_path}/cert", "--tls-key=/none", f"--tokens-file={tmp_path}/tokens.json"]
+    done = live.call("config", "check", *options)
+    assert done.returncode == 2
+    _, tls, tokens = done.stderr.splitlines()
+    assert tls.startswith(f"  --tls-cert: there is no certificate {tmp_path}/cert")
+    assert tokens.startswith("  --tokens-file: ")
+    assert live.call("config", "check", "--no-files", *options).returncode == 0
+    lacking = live.call("config", "check", "--no-files", "--tls-cert=/none")
+    assert "  --tls-cert: " in lacking.stderr
+
+
 def test_each_variable_that_the_project_reads_is_known() -> None:
     """Else `plait serve` would refuse to start where a variable of another part is set."""
     found = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,18 +86,23 @@ def _read(file: Path | None, flags: Mapping[str, bool | Sequence[str] | None]) -
     return reading
 
 
-def _config_of(reading: Reading) -> ServerConfig | None:
+def _config_of(reading: Reading, *, reads_files: bool = False) -> ServerConfig | None:
     """Return the configuration; None if it is wrong, which the user has been told."""
     problems = [str(problem) for problem in reading.problems]
     config = None
     if not problems:
         # The order of the fields is that of their declaration; the types are checked.
         config = ServerConfig(**reading.values())  # type: ignore[arg-type]
-        try:
-            config.check_address()
-        except PlaitError as error:
-            source = next(each.source for each in reading.effective() if each.path == ("listen",))
-            problems.append(f"{source}: {error}")
+        sources = {each.path[0]: each.source for each in reading.effective()}
+        checks: list[tuple[str, Callable[[], object]]]
+        checks = [("tls_cert" if config.tls_cert else "listen", config.check_address)]
+        if reads_files:
+            checks += _checks_of_files(config)
+        for name, check in checks:
+            try:
+                check()
+            except PlaitError as error:
+                problems.append(f"{sources[name]}: {error}")
     if not problems:
         return config
     complain(f"plait: {count(len(problems), 'problem')} in the configuration:")
@@ -106,6 +111,20 @@ def _config_of(reading: Reading) -> ServerConfig | None:
     if len(problems) > PROBLEMS_MAX:
         complain(f"  and {len(problems) - PROBLEMS_MAX:,} more")
     return None
+
+
+def _checks_of_files(config: ServerConfig) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the name of an option and what reads the files that it names."""
+    # Imported here, for they need the server's extra.
+    from plait_server.adapters.access.tls_files import ServerTls, TlsFiles  # noqa: PLC0415
+    from plait_server.adapters.access.tokens_file import read_entries  # noqa: PLC0415
+
+    if config.tls_cert and config.tls_key:
+        client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+        files = TlsFiles(certificate=Path(config.tls_cert), key=Path(config.tls_key), client_ca=client_ca)
+        yield "tls_cert", lambda: ServerTls(files)
+    if config.tokens_file:
+        yield "tokens_file", lambda: read_entries(Path(config.tokens_file))
 
 
 @click.command("serve")
@@ -160,13 +179,14 @@ def config_command() -> None:
 
 @config_command.command("check")
 @_config_options
-def check_command(*, file: Path | None, **flags: bool | Sequence[str] | None) -> int:
+@click.option("--no-files", is_flag=True, help="Do not read the files that the options name.")
+def check_command(*, file: Path | None, no_files: bool, **flags: bool | Sequence[str] | None) -> int:
     """Show the value of each option and where it is set, or all problems.
 
     The options are those of `plait serve`. The exit code is 2 if there are problems.
     """
     reading = _read(file, flags)
-    if _config_of(reading) is None:
+    if _config_of(reading, reads_files=not no_files) is None:
         return ExitCode.USAGE
     rows = [(path_text(each.path), _shown(each), each.source) for each in reading.effective()]
     widths = [max(len(row[place]) for row in rows) for place in (0, 1)]
