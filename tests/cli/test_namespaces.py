@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,21 @@ def test_what_is_out_of_range_is_refused_by_name(address: str) -> None:
         live.call("namespaces", "update", "--retention", "soon", "--server", address).returncode
         == ExitCode.USAGE
     )
+
+
+def test_an_execution_that_waits_to_begin_says_why(address: str, tmp_path: Path) -> None:
+    """Q6, Q3."""
+    at = ("--server", address, "--namespace", "narrow")
+    graph = tmp_path / "graph.yaml"
+    graph.write_text("nodes:\n  - id: a\n    task: {type: nobody.serves}\n")
+    live.call("namespaces", "update", "--running-max", "1", "--queue-max", "1", *at)
+    ids = [live.call("submit", str(graph), *at).stdout.strip() for _ in range(2)]
+    assert (
+        "waits for a running slot of namespace narrow (1 of 1 running)"
+        in live.call("get", ids[1], *at).stdout
+    )
+    done = live.call("submit", str(graph), *at)
+    assert done.returncode == ExitCode.FAILED
+    assert "the queue of namespace 'narrow' is full" in done.stderr
+    for id_ in ids:
+        live.call("cancel", id_, *at)

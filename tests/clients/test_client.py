@@ -1,6 +1,7 @@
 """Both clients against a real server, and what they make of errors."""
 
 import asyncio
+import itertools
 import socket
 import subprocess
 import sys
@@ -404,6 +405,28 @@ def test_a_namespace_is_shown_and_changed(client: Client) -> None:
         client.update_namespace(namespace_service_pb2.NamespaceSettings(), reset=["weight"]).settings.weight
         == 1
     )
+
+
+def test_a_submission_to_a_full_queue_says_when_to_retry_and_what_to_change(address: str) -> None:
+    """Q3, Q6: over gRPC, with an execution that waits and says why."""
+    with Client(address, namespace="full") as client:
+        client.update_namespace(namespace_service_pb2.NamespaceSettings(running_max=1, queue_max=1))
+        running = client.submit(one("nobody.serves"))
+        queued = client.submit(one("nobody.serves"))
+        assert queued.state == state_pb2.EXECUTION_STATE_QUEUED
+        shown = client.get(queued.execution_id)
+        assert shown.reason == "waits for a running slot of namespace full (1 of 1 running)"
+        with pytest.raises(ResourceExhausted) as caught:
+            client.submit(one("nobody.serves"))
+        assert caught.value.reason == "QUEUE_FULL"
+        assert caught.value.metadata == {"namespace": "full", "queue_max": "1"}
+        assert caught.value.retry_after == timedelta(seconds=5)
+        counts = client.get_namespace()
+        assert (counts.running_count, counts.queued_count) == (1, 1)
+        client.cancel(running.execution_id)
+        begun = list(itertools.islice(client.watch(queued.execution_id), 2))
+        assert begun[-1].type == event_pb2.EVENT_TYPE_EXECUTION_STARTED
+        client.cancel(queued.execution_id)
 
 
 def test_a_watch_from_the_end_learns_where_that_was() -> None:

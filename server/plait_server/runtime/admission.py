@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import count
 from types import TracebackType
-from typing import Final, NamedTuple, TypeAlias, assert_never
+from typing import Final, NamedTuple, Self, TypeAlias, assert_never
 
 import trio
 
@@ -206,7 +205,7 @@ class NamespaceAdmission:
                 assert_never(self.settings.order)
 
 
-class Place(AbstractContextManager["Place"]):
+class Place:
     """A slot or a place in a queue that is kept for a submission until it is durable; given up at the end of the block.
 
     In the block the caller has the execution hold a slot, or puts it into the queue, if it became durable.
@@ -231,6 +230,10 @@ class Place(AbstractContextManager["Place"]):
             self._namespace.slots_promised -= self.has_slot
             self._namespace.places -= not self.has_slot
             self._on_close(self._namespace)
+
+    def __enter__(self) -> Self:
+        """Return the place itself."""
+        return self
 
     def __exit__(
         self,

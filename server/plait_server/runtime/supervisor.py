@@ -277,7 +277,7 @@ class Supervisor:
 
     async def _make_first(
         self, namespace: str, execution: Execution, item: AppendItem, place: Place
-    ) -> AppendResult:
+    ) -> AppendResult | None:
         """Make an execution durable, then start it, or put it into the queue of its namespace.
 
         Of a chosen id it must be known first whether an execution that holds permits under it has it already.
@@ -286,6 +286,7 @@ class Supervisor:
         if not place.has_slot and item.row is not None:
             due_time_s = self.admission.due_time_s(namespace, execution.created_s)
             item = replace(item, row=replace(item.row, due_time_s=due_time_s))
+        result: AppendResult | None = None
         # Once it is in the journal it must be started or queued, even if the caller is gone.
         with trio.CancelScope(shield=True), place:
             result = await self._environment.committer.append(item)
