@@ -150,6 +150,7 @@ class Supervisor:
         self.admission.check_room(namespace)
         execution, item = await prepare(self._environment, submission)
         place = self.admission.reserve(namespace)
+        result: AppendResult | None
         if place.has_slot and not submission.execution_id:
             result = await self._make(namespace, execution, item, place)
         else:
