@@ -25,6 +25,11 @@ async def fail(context: Context, input: object) -> object:
     raise NodeFailure("OUT_OF_PAPER", "the tray is \x1b[31mempty\nfill it")
 
 
+@worker.node("test.raise")
+async def raise_(context: Context, input: object) -> object:
+    raise ValueError("a canary in the message")
+
+
 @worker.node("test.hang")
 async def hang(context: Context, input: object) -> object:
     await asyncio.get_running_loop().create_future()

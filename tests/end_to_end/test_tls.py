@@ -133,6 +133,10 @@ def test_clients_and_workers_show_a_token(site: Site, tmp_path: Path) -> None:
         # Over 32 KiB, so that the worker fetches it.
         execution = client.submit(graph, input={"text": "x" * 40_000}, wait_s=30)
         assert client.payload(execution.output) == {"text": "x" * 40_000}
+        failed = client.submit(
+            parse_graph("name: bad\nnodes: [{id: only, task: {type: test.raise}}]"), wait_s=30
+        )
+        failure = client.node(failed.execution_id, "only").failure
 
     async def look() -> int:
         access = site.access(Role.READ)
@@ -143,6 +147,13 @@ def test_clients_and_workers_show_a_token(site: Site, tmp_path: Path) -> None:
             return len(events)
 
     assert asyncio.run(look())
+    # A traceback is for those who may read the execution: it is neither in the server's log nor given to workers.
+    assert "live_worker.py" in failure.details.json
+    log = site.process.stderr()
+    assert "canary in the message" in log
+    assert "live_worker.py" not in log
+    with site.open(Role.WORK) as worker, pytest.raises(PermissionDenied):
+        worker.node(failed.execution_id, "only")
 
 
 def test_a_certificate_stands_in_for_a_token(mutual: Site) -> None:
