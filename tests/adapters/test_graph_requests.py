@@ -339,13 +339,20 @@ async def test_a_text_waits_for_its_turn_however_many_do(monkeypatch: pytest.Mon
     [
         (Submit(namespace="abc", graph=graph()).SerializeToString(), "abc"),
         (Submit(labels={"a": "b"}).SerializeToString() + Submit(namespace="x").SerializeToString(), "x"),
-        (b"\x32\x00" * 17 + Submit(namespace="late").SerializeToString(), ""),
+        (b"\x32\x00" * 17 + Submit(namespace="late").SerializeToString(), "late"),
+        (
+            Submit(namespace="first").SerializeToString() + Submit(namespace="last").SerializeToString(),
+            "last",
+        ),
+        (b"\x32\x00" * 1_000 + Submit(namespace="late").SerializeToString(), ""),
         (b"\x0a\xff", ""),
         (b"\x0a", ""),
         (b"", ""),
     ],
 )
-def test_the_namespace_is_looked_for_in_the_first_fields(content: bytes, namespace: str) -> None:
+def test_the_turn_is_that_of_the_namespace_in_which_the_request_is_carried_out(
+    content: bytes, namespace: str
+) -> None:
     assert pool._namespace_of(content) == namespace
 
 

@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import Final, assert_never
 
 import trio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from plait_server.api.call import Principal
 from plait_server.api.checks import DEFAULT_NAMESPACE
@@ -29,6 +29,7 @@ from plait_server.api.failed_tries import Allowance, host_of
 from plait_server.api.methods import Method
 from plait_server.api.roles import Access, Scope
 from plait_server.core.limits import ID_PATTERN
+from plait_server.encoding.last_text import last_text
 from plait_server.errors import (
     FieldViolation,
     InvalidRequest,
@@ -47,9 +48,6 @@ REFRESH_S: Final = 2.0
 RECORDS_BURST: Final = 100
 RECORDS_RATE: Final = 1.0
 """Refusals that are recorded, of all callers together: so many at once, and so many a second. At most 20 MB a day."""
-_TAG_END: Final = 1 << 32
-HEAD_FIELDS_MAX: Final = 1_000
-"""Fields at the top of a large request. One with a graph has a dozen, and 64 labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,51 +263,8 @@ def namespace_in(access: Access, request: Message | bytes, method: Method) -> st
         return value
     # Requests with a graph are too large to be parsed here; all of them have the namespace at the top.
     number = method.request_type.DESCRIPTOR.fields_by_name[access.field].number
-    return last_text(request, number)
-
-
-def last_text(content: bytes, number: int) -> str:
-    """Return the text of a singular field at the top of an encoded message, as the parser will see it: the last one.
-
-    Raises:
-        InvalidRequest: The bytes are no message, or have more than HEAD_FIELDS_MAX fields at the top.
-    """
-    text = b""
-    position, fields = 0, 0
     try:
-        while position < len(content):
-            fields += 1
-            tag, position = _varint(content, position)
-            size = 0
-            match tag & 7 if tag < _TAG_END else None:
-                case 0:
-                    _, position = _varint(content, position)
-                case 1:
-                    size = 8
-                case 2:
-                    size, position = _varint(content, position)
-                    if tag >> 3 == number:
-                        text = content[position : position + size]
-                case 5:
-                    size = 4
-                case _:
-                    raise IndexError  # A group, or no tag at all; no version of the contract has groups.
-            position += size
-            if fields > HEAD_FIELDS_MAX or position > len(content):
-                raise IndexError
-        return text.decode()
-    except (IndexError, UnicodeDecodeError):
-        message = f"is malformed, or has more than {HEAD_FIELDS_MAX} fields; is its client up to date?"
+        return last_text(request, number)
+    except DecodeError as error:
+        message = f"{error}; is its client up to date?"
         raise InvalidRequest([FieldViolation(field="request", message=message)]) from None
-
-
-def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """Read a number, and return the position after it; IndexError if it has more than ten bytes."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise IndexError

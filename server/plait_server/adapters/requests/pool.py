@@ -4,7 +4,7 @@ The flow of one request (a text differs only in that it waits for its turn witho
 
 1. A small one (`_is_cheap`) is read in place: no process, no wait.
 2. Any other waits for a turn; namespaces take turns. If too many wait, the request is refused with advice when to
-   retry. The namespace is searched only in the first fields.
+   retry. The namespace is the one that the request is carried out in, so that nobody takes another's turn.
 3. A helper gets the bytes and answers with the fields of the port's `GraphRequest`, the graph as bytes.
 4. A helper that has read a large request is ended, which frees its memory; one that has read small ones is kept
    for some seconds, because starting one takes 0.3 s.
@@ -19,7 +19,7 @@ import sys
 from typing import Any, Final
 
 import trio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from plait.v1 import execution_service_pb2, graph_pb2, graph_service_pb2
 from plait_server.adapters.requests.frames import (
@@ -37,6 +37,7 @@ from plait_server.adapters.requests.inline import InlineGraphRequests
 from plait_server.adapters.requests.texts import refused
 from plait_server.adapters.turns import NoTurn, Turns, TurnStatistics
 from plait_server.core.limits import GRAPH_MESSAGE_BYTES_MAX, KIB, MIB
+from plait_server.encoding.last_text import last_text
 from plait_server.errors import InvalidRequest, Overloaded, TooCostly
 from plait_server.ports.evaluator import Evaluator
 from plait_server.ports.graph_requests import GraphRequest, GraphText, Want
@@ -66,9 +67,8 @@ KEPT_BYTES_MAX: Final = 256 * KIB
 IDLE_S: Final = 10.0
 """Seconds that an idle helper is kept."""
 _CHUNK_BYTES: Final = 256 * KIB
-_NAMESPACE_FIELDS: Final = 16
-"""The fields in which the namespace is searched; all libraries write it first."""
-_NAMESPACE_TAG: Final = 1 << 3 | 2
+_NAMESPACE_NUMBER: Final = 1
+"""The number of the field `namespace` in each request with a graph."""
 _MODULE: Final = "plait_server.adapters.requests.helper"
 
 
@@ -261,19 +261,11 @@ def _expressions(graph: graph_pb2.Graph) -> set[str]:
 
 
 def _namespace_of(content: bytes) -> str:
-    """Return the namespace of an encoded request; empty if it is not among the first fields."""
-    position = 0
+    """Return the namespace of an encoded request; empty if it is malformed, and will be refused."""
     try:
-        for _ in range(_NAMESPACE_FIELDS):
-            tag, length = content[position], content[position + 1]
-            if tag & 7 != 2 or tag > 127 or length > 127:
-                return ""
-            if tag == _NAMESPACE_TAG:
-                return content[position + 2 : position + 2 + length].decode(errors="replace")
-            position += 2 + length
-    except IndexError:
-        pass
-    return ""
+        return last_text(content, _NAMESPACE_NUMBER)
+    except DecodeError:
+        return ""
 
 
 def _environment() -> dict[str, str]:
