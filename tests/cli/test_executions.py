@@ -147,6 +147,12 @@ def test_list_begins_with_the_newest(run: Run, graph_file: GraphFile) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["EXECUTION", "third", "second"]
     listed = json_lines(run("list", "--namespace", "listing", "--json").stdout)
     assert [execution["executionId"] for execution in listed] == ["third", "second", "first"]
+    done = run("list", "--namespace", "listing", "--order-by", "create_time", "--filter", "graph_name != x")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["EXECUTION", "first", "second", "third"]
+    assert run("count", "--namespace", "listing", "--filter", "labels:none").stdout == "0\n"
+    done = run("count", "--namespace", "listing", "--filter", "graph = x")
+    assert done.returncode == 2
+    assert "the fields are state, graph_name, labels.KEY, create_time, end_time" in done.stderr
 
 
 def test_list_of_nothing_says_so(run: Run) -> None:

@@ -50,7 +50,7 @@ from plait_client.requests import (
     has_ended,
     parse_payload,
 )
-from plait_client.watching import Watch
+from plait_client.watching import ListWatch, Watch
 
 _RequestT = TypeVar("_RequestT", bound=Message)
 _ResponseT = TypeVar("_ResponseT", bound=Message)
@@ -213,15 +213,27 @@ class Client:
         """Show an execution."""
         return self._call(self._executions.GetExecution, self._requests.get(execution_id)).execution
 
-    def list(self, *, page_size: int = 0) -> Iterator[execution_pb2.Execution]:
-        """List the executions, newest first, page by page as they are asked for."""
-        request = self._requests.list(page_size)
+    def list(
+        self, *, filter: str = "", order_by: str = "", page_size: int = 0
+    ) -> Iterator[execution_pb2.Execution]:
+        """List the executions, newest first, page by page as they are asked for.
+
+        Args:
+            filter: the executions wanted, such as `state = RUNNING AND labels.team = "core"`; empty means all.
+            order_by: `create_time desc` (the default), `create_time`, `end_time desc` or `end_time`.
+            page_size: how many the server sends at once; 0 means 100.
+        """
+        request = self._requests.list(filter, order_by, page_size)
         while True:
             page = self._call(self._executions.ListExecutions, request)
             yield from page.executions
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def count(self, filter: str = "") -> int:
+        """Count the executions, or those that a filter of `list` matches."""
+        return self._call(self._executions.CountExecutions, self._requests.count(filter)).count
 
     def nodes(self, execution_id: str, *, page_size: int = 0) -> Iterator[execution_pb2.ExecutionNode]:
         """List the nodes of an execution, in graph order, page by page as they are asked for."""
@@ -292,6 +304,38 @@ class Client:
                 call.cancel()
             if not watch.is_over:
                 self._pause(tries, failure)
+
+    def watch_executions(
+        self, *, filter: str = "", watch_token: str = "", include_initial: bool = False
+    ) -> Iterator[execution_service_pb2.WatchExecutionsResponse]:
+        """Follow the changes of the namespace's executions, without end.
+
+        A stream that breaks is opened again after the last frame that came. An execution that changed several times
+        meanwhile comes once, as it is.
+
+        Args:
+            filter: the executions to follow, as in `list`; those that cease to match come as LEFT.
+            watch_token: the token of the last frame that was handled, to go on after it.
+            include_initial: sends all executions first. The first frame with `caught_up` ends them.
+
+        Raises:
+            PlaitError: WATCH_TOKEN_EXPIRED if the token is too old; begin again with `include_initial`.
+        """
+        watch = ListWatch(self._requests, filter, watch_token, include_initial=include_initial)
+        tries = self._patience.tries(time.monotonic)
+        while True:
+            call = self._executions.WatchExecutions(watch.request())
+            failure: grpc.RpcError | None = None
+            try:
+                for frame in call:
+                    tries.succeeded()
+                    watch.watch_token = frame.watch_token
+                    yield frame
+            except grpc.RpcError as error:
+                failure = error
+            finally:
+                call.cancel()
+            self._pause(tries, failure)
 
     def events(
         self, execution_id: str, *, after_sequence: int = 0, page_size: int = 0

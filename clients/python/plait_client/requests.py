@@ -108,9 +108,26 @@ class Requests:
         """Ask for an execution."""
         return execution_service_pb2.GetExecutionRequest(namespace=self._namespace, execution_id=execution_id)
 
-    def list(self, page_size: int) -> execution_service_pb2.ListExecutionsRequest:
+    def list(self, filter: str, order_by: str, page_size: int) -> execution_service_pb2.ListExecutionsRequest:
         """Ask for the first page of executions."""
-        return execution_service_pb2.ListExecutionsRequest(namespace=self._namespace, page_size=page_size)
+        return execution_service_pb2.ListExecutionsRequest(
+            namespace=self._namespace, filter=filter, order_by=order_by, page_size=page_size
+        )
+
+    def count(self, filter: str) -> execution_service_pb2.CountExecutionsRequest:
+        """Ask for a number of executions."""
+        return execution_service_pb2.CountExecutionsRequest(namespace=self._namespace, filter=filter)
+
+    def watch_list(
+        self, filter: str, watch_token: str, *, include_initial: bool
+    ) -> execution_service_pb2.WatchExecutionsRequest:
+        """Ask for a stream of changes of executions."""
+        return execution_service_pb2.WatchExecutionsRequest(
+            namespace=self._namespace,
+            filter=filter,
+            watch_token=watch_token,
+            include_initial=include_initial and not watch_token,
+        )
 
     def nodes(self, execution_id: str, page_size: int) -> execution_service_pb2.ListNodesRequest:
         """Ask for the first page of nodes."""

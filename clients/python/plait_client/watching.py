@@ -62,3 +62,27 @@ class Watch:
             case unknown:
                 assert_never(unknown)
         return True
+
+
+class ListWatch:
+    """One watch of a namespace over as many streams as it takes. The driver sets `watch_token` from each frame.
+
+    Args:
+        requests: makes the requests.
+        filter: which executions.
+        watch_token: where to go on; empty: from now on.
+        include_initial: whether all executions come first, if there is no token.
+    """
+
+    def __init__(self, requests: Requests, filter: str, watch_token: str, *, include_initial: bool) -> None:
+        self._requests = requests
+        self._filter = filter
+        self._include_initial = include_initial
+        self.watch_token = watch_token
+        """That of the newest frame."""
+
+    def request(self) -> execution_service_pb2.WatchExecutionsRequest:
+        """Return the request of the next stream."""
+        return self._requests.watch_list(
+            self._filter, self.watch_token, include_initial=self._include_initial
+        )

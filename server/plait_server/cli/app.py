@@ -20,6 +20,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "wait": ("waiting", "Wait for the end of an execution."),
     "get": ("showing", "Show an execution."),
     "list": ("showing", "List executions, newest first."),
+    "count": ("showing", "Count executions."),
     "nodes": ("showing", "List the nodes of an execution."),
     "trace": ("tracing", "Draw the trace of an execution, or send it to a collector again."),
     "cancel": ("controls", "Cancel an execution."),

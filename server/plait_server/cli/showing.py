@@ -1,4 +1,4 @@
-"""`plait get`, `list`, `nodes` and `workers`: what there is."""
+"""`plait get`, `list`, `count`, `nodes` and `workers`: what there is."""
 
 from __future__ import annotations
 
@@ -48,16 +48,32 @@ def get_command(*, execution_id: str, output: bool, target: Target, as_json: boo
     return ExitCode.SUCCESS
 
 
+_filter_option = click.option(
+    "--filter",
+    default="",
+    metavar="FILTER",
+    help="The executions wanted, such as `state = RUNNING AND labels.team = core`; compares state, graph_name, "
+    "labels.KEY, create_time and end_time, joined by AND, OR, NOT and parentheses.",
+)
+
+
 @click.command("list")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="How many; 0 lists them all."
 )
+@_filter_option
+@click.option(
+    "--order-by",
+    default="",
+    metavar="ORDER",
+    help="`create_time desc` (newest first), `create_time`, `end_time desc` or `end_time`.",
+)
 @server_options
 @json_option
-def list_command(*, limit: int, target: Target, as_json: bool) -> int:
+def list_command(*, limit: int, filter: str, order_by: str, target: Target, as_json: bool) -> int:
     """List the executions of a namespace, newest first."""
     with target.open() as client:
-        listed = client.list(page_size=min(limit, 1000))
+        listed = client.list(filter=filter, order_by=order_by, page_size=min(limit, 1000))
         executions = itertools.islice(listed, limit or None)
         if as_json:
             for execution in executions:
@@ -75,9 +91,19 @@ def list_command(*, limit: int, target: Target, as_json: bool) -> int:
             for execution in executions
         ]
     if not rows:
-        complain(f"no executions in the namespace {target.namespace}")
+        complain(f"no executions in the namespace {target.namespace}" + " match the filter" * bool(filter))
     else:
         _echo_table(("EXECUTION", "STATE", "GRAPH", "NODES", "SUBMITTED", "TOOK"), rows, states=1)
+    return ExitCode.SUCCESS
+
+
+@click.command("count")
+@_filter_option
+@server_options
+def count_command(*, filter: str, target: Target) -> int:
+    """Count the executions of a namespace."""
+    with target.open() as client:
+        echo(str(client.count(filter)))
     return ExitCode.SUCCESS
 
 
