@@ -122,6 +122,7 @@ def test_settings_of_a_task() -> None:
         queue_timeout=30,
         worker_timeout=40,
         heartbeat_timeout=5,
+        concurrency_key="input.customer",
         on_error="IGNORE",
         on_timeout="CONTINUE",
         priority=7,
@@ -142,7 +143,7 @@ def test_settings_of_a_task() -> None:
         heartbeat=Duration(seconds=5),
     )
     assert (node.on_error, node.on_timeout) == (graph_pb2.ON_ERROR_IGNORE, graph_pb2.ON_TIMEOUT_CONTINUE)
-    assert node.priority == 7
+    assert (node.priority, node.concurrency_key) == (7, "input.customer")
 
 
 def test_joins() -> None:

@@ -224,7 +224,8 @@ def test_json_problems_have_paths() -> None:
         "nodes[0].id: the key stands twice; remove one",
         (
             'nodes[0]: unknown key "handle"; here may stand id, task, condition, switch, transform, delay, '
-            "subgraph, input, join, retry, timeouts, on_error, on_timeout, priority, locked, locked_output"
+            "subgraph, input, join, retry, timeouts, on_error, on_timeout, priority, locked, locked_output, "
+            "concurrency_key"
         ),
         "nodes[0].locked: expected true or false, found the number 1",
         'name: expected a text; write "true", found true',

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from plait.v1 import graph_pb2
 from plait_server.core.definition.analysis import analyze, build_adjacency
 from plait_server.core.definition.compiled import compile_graph
-from plait_server.core.definition.graph import Analysis, Condition, Graph, JoinMode, Subgraph, Switch
+from plait_server.core.definition.graph import Analysis, Condition, Graph, JoinMode, Subgraph, Switch, Task
 from plait_server.core.definition.validation import ExpressionNames, validate
 from plait_server.core.run.commands import GraphFound, ValueFound
 from plait_server.core.run.failures import Failure, failure_to_json
@@ -78,8 +78,10 @@ def analysis_of(graph: Graph) -> Analysis:
 
 
 def find_value(record: NodeRecord, ticket: int) -> ValueFound:
-    """Evaluate a condition to a boolean, a switch to a string (section 5)."""
+    """Evaluate a condition to a boolean, a switch or a concurrency key to a string (section 5, Q1)."""
     match record.node.kind:
+        case Task() if record.node.concurrency_key != "broken":
+            return ValueFound(record.path, ticket, Payload(f'"{record.node.concurrency_key}"'))
         case Condition(expression="true" | "false" as source):
             return ValueFound(record.path, ticket, Payload(source))
         case Switch(expression=source) if source.startswith('"'):

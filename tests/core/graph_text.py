@@ -136,6 +136,8 @@ def _node(node: Node, settings: list[str]) -> Node:
                 node = replace(node, locked=True, locked_output=value or None)
             case "input":
                 node = replace(node, input='"broken"' if value == "broken" else value)
+            case "key":
+                node = replace(node, concurrency_key=value)
             case "priority":
                 node = replace(node, priority=int(value))
             case "retry":

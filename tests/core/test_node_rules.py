@@ -259,6 +259,11 @@ def test_v6_retries_are_within_limits(retry: RetryPolicy, field: str, message: s
             "only task nodes have it, for they alone run at a worker; remove it",
         ),
         (
+            replace(task("a", Transform()), concurrency_key="input"),
+            "concurrency_key",
+            "only task nodes have it, for they alone run at a worker; remove it",
+        ),
+        (
             replace(task("a", Transform()), timeouts=Timeouts()),
             "timeouts",
             "only task and sub-graph nodes have it; remove it",

@@ -91,6 +91,7 @@ DETAILS: dict[type, st.SearchStrategy[events.Detail]] = {
         worker_instance_id=texts,
         queue_s=spans,
         input=st.none() | payloads,
+        concurrency_key=texts,
     ),
     events.AttemptExtended: st.builds(events.AttemptExtended, deadline_s=wall),
     events.AttemptEnded: st.builds(

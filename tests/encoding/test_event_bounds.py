@@ -79,7 +79,7 @@ LARGEST: Final[dict[type, Detail]] = {
         ID, ID, "f" * 64, "f" * 64, PAYLOAD, LABELS, 2**31 - 1, "0" * 55, limits.NODES_MAX
     ),
     ExecutionStarted: ExecutionStarted(),
-    AttemptStarted: AttemptStarted(ID, ID, LATE_S, PAYLOAD),
+    AttemptStarted: AttemptStarted(ID, ID, LATE_S, PAYLOAD, "\U0001f9f6" * limits.KEY_CHARS_MAX),
     AttemptExtended: AttemptExtended(LATE_S),
     AttemptEnded: AttemptEnded(
         AttemptOutcome.LOST, None, FAILURE, USAGE, LATE_S, FALSE, Treatment.UNHANDLED, NAMED, PAYLOAD

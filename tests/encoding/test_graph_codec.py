@@ -103,6 +103,7 @@ def nodes_of(kinds: st.SearchStrategy[Kind | None]) -> st.SearchStrategy[Node]:
         on_error=st.sampled_from(OnError),
         on_timeout=st.none() | st.sampled_from(OnTimeout),
         priority=st.integers(-1000, 1000),
+        concurrency_key=texts,
         locked=st.booleans(),
         locked_output=st.none() | texts,
     )

@@ -165,6 +165,7 @@ class GraphBuilder:
         on_error: OnError | None = None,
         on_timeout: OnTimeout | None = None,
         priority: int = 0,
+        concurrency_key: str = "",
     ) -> NodeRef:
         """Add a node that runs at a worker.
 
@@ -183,6 +184,7 @@ class GraphBuilder:
             on_error: What its failure does.
             on_timeout: What its timing out does.
             priority: Orders nodes that wait for capacity, higher first.
+            concurrency_key: CEL that gives a string; of nodes with the same one only so many run at once.
 
         Raises:
             ValueError: The id is taken, a node in `after` is unknown, or the input is no JSON.
@@ -204,6 +206,7 @@ class GraphBuilder:
             on_error=f"ON_ERROR_{on_error}" if on_error else None,
             on_timeout=f"ON_TIMEOUT_{on_timeout}" if on_timeout else None,
             priority=priority,
+            concurrency_key=concurrency_key,
         )
         return self._add(node, after)
 

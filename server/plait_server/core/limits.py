@@ -52,6 +52,8 @@ HEARTBEAT_DETAILS_BYTES_MAX: Final = 32 * KIB
 """They stand in an event and in an assign, so they are as large as what is kept inline."""
 EXTENSIONS_MAX: Final = 1_000
 """Extensions of one attempt; each is an event."""
+KEY_CHARS_MAX: Final = 128
+"""A concurrency key; it stands in lists of limits."""
 TOKEN_BYTES_MAX: Final = 4 * KIB
 """An attempt's token holds ids of at most 128 characters and a node path; workers send it back unchanged."""
 PROBLEMS_MAX: Final = 50

@@ -194,6 +194,7 @@ def _encode_attempt_started(message: event_pb2.Event, detail: AttemptStarted) ->
         target.queue_time.CopyFrom(duration(detail.queue_s))
     if detail.input is not None:
         target.input.CopyFrom(payload_to_proto(detail.input))
+    target.concurrency_key = detail.concurrency_key
 
 
 def _encode_extended(message: event_pb2.Event, detail: AttemptExtended) -> None:
@@ -373,6 +374,7 @@ def _decode_attempt_started(message: event_pb2.Event) -> Detail:
         source.worker_instance_id,
         seconds_of_duration(source.queue_time),
         payload_from_proto(source.input) if source.HasField("input") else None,
+        source.concurrency_key,
     )
 
 

@@ -204,6 +204,7 @@ def _node_to_proto(node: Node) -> graph_pb2.Node:
         on_error=_enum_name(node.on_error),
         on_timeout=_enum_name(node.on_timeout) if node.on_timeout else None,
         priority=node.priority,
+        concurrency_key=node.concurrency_key,
         locked=node.locked,
     )
     match node.kind:

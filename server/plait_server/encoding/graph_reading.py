@@ -160,6 +160,7 @@ class GraphReader:
                 else None
             ),
             priority=message.priority,
+            concurrency_key=message.concurrency_key,
             locked=message.locked,
             locked_output=(
                 self._payload(message.locked_output, position, "locked_output")

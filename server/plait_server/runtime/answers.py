@@ -21,7 +21,7 @@ from plait_server.core.json_text import (
     splice_array,
     splice_object,
 )
-from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, PAYLOAD_BYTES_MAX
+from plait_server.core.limits import JOINED_INPUT_BYTES_MAX, KEY_CHARS_MAX, PAYLOAD_BYTES_MAX
 from plait_server.core.run.commands import (
     EdgesJudged,
     FindValue,
@@ -189,9 +189,17 @@ class Answers:
                 message = f"a switch must give a string, and gave {_shown(value)}: {kind.expression}"
                 raise ExpressionError(message)
         else:
-            message = f"{record.path} has no value of its own"
-            raise ExpressionError(message)
+            value = self._concurrency_key(record)
         return self._contents.keep(dump_json(value))
+
+    def _concurrency_key(self, record: NodeRecord) -> str:
+        source = record.node.concurrency_key
+        value = self._evaluate(source, record.scope, record, {})
+        if isinstance(value, str) and 0 < len(value) <= KEY_CHARS_MAX:
+            return value
+        given = f"one of {len(value)}" if isinstance(value, str) else _shown(value)
+        rule = f"a concurrency key must be a string of 1 to {KEY_CHARS_MAX} characters"
+        raise ExpressionError(f"{rule}, and it gave {given}: {source}")
 
     def _make_input(self, record: NodeRecord) -> Payload:
         if record.node.locked and record.lock is None and record.node.locked_output is not None:

@@ -155,6 +155,7 @@ class AttemptTasks:
             attempt.worker_id,
             attempt.worker_instance_id,
             limit_path=limits[-1] if limits else "",
+            key=attempt.concurrency_key,
             is_decided=attempt.outcome is not None,
         )
 

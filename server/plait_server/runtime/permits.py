@@ -131,6 +131,7 @@ class Permits:
         instance_id: str,
         *,
         limit_path: str,
+        key: str,
         is_decided: bool,
     ) -> None:
         """Account for an attempt that has been at its worker since before the execution was read back.
@@ -141,6 +142,7 @@ class Permits:
             worker_id: Its worker.
             instance_id: The worker's process.
             limit_path: The path of the innermost scope around it that has a limit; empty without one.
+            key: Its concurrency key; empty without one.
             is_decided: Whether it has ended as far as the core knows, so that it holds only the worker's slot.
         """
         request = PermitRequest(
@@ -152,6 +154,7 @@ class Permits:
             limit_path,
             trio.current_time(),
             self._on_grant,
+            key,
         )
         grant = self._held[attempt] = self._allocator.take_back(request, worker_id, instance_id)
         if is_decided:
@@ -188,6 +191,7 @@ class Permits:
                 offer.scope_limits[-1] if offer.scope_limits else "",
                 trio.current_time(),
                 self._on_grant,
+                offer.key,
             )
         )
 

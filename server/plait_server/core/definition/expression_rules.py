@@ -123,6 +123,8 @@ class GraphExpressions:
 
     def check_node(self, field: str, position: int, node: Node) -> None:
         """Check the names that a node uses: in its expressions, and in `output_of`."""
+        if node.concurrency_key:
+            self.check(node.concurrency_key, f"{field}.concurrency_key", VARIABLES, position)
         match node.kind:
             case Condition(expression=expression):
                 field, result = f"{field}.condition.expression", "a boolean"

@@ -168,6 +168,8 @@ class Node:
     locked: bool = False
     locked_output: str | None = None
     """JSON text; None means null."""
+    concurrency_key: str = ""
+    """CEL source that gives a string; empty means no key (Q1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,9 @@ def check_node(field: str, node: Node, incoming_count: int, report: Report) -> N
         )
     elif not isinstance(node.kind, Task | None) and node.retry is not None:
         report.add(f"{field}.retry", "only task nodes have it, for they alone run at a worker; remove it")
+    if not isinstance(node.kind, Task | None) and node.concurrency_key:
+        text = "only task nodes have it, for they alone run at a worker; remove it"
+        report.add(f"{field}.concurrency_key", text)
     if not isinstance(node.kind, Task | Subgraph | None):
         for name, is_given in (
             ("timeouts", node.timeouts is not None),

@@ -14,6 +14,7 @@ class AttemptRecord:
     """One attempt of a node."""
 
     __slots__ = (
+        "concurrency_key",
         "deadline_s",
         "ended_s",
         "extensions",
@@ -37,6 +38,7 @@ class AttemptRecord:
         self.worker_id = detail.worker_id
         self.worker_instance_id = detail.worker_instance_id
         self.queue_s = detail.queue_s
+        self.concurrency_key = detail.concurrency_key
         self.started_s = started_s
         self.ended_s = 0.0
         self.deadline_s = 0.0

@@ -7,6 +7,7 @@ decided, and that has had no event since, is on the agenda.
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
@@ -24,6 +25,7 @@ from plait_server.core.definition.graph import (
 )
 from plait_server.core.run.commands import (
     FindValue,
+    Granted,
     InputMade,
     MakeInput,
     OfferNode,
@@ -34,7 +36,7 @@ from plait_server.core.run.commands import (
     WithdrawNode,
 )
 from plait_server.core.run.ending import Decider, Ending, Endings
-from plait_server.core.run.events import NodeEnded, NodeWaiting
+from plait_server.core.run.events import AttemptStarted, NodeEnded, NodeWaiting
 from plait_server.core.run.failures import EXPRESSION, Failure, caused_by
 from plait_server.core.run.joins import Verdict
 from plait_server.core.run.payload import NULL, Payload, is_inline
@@ -70,6 +72,8 @@ class Beginnings:
         """A heap of the ranks of those tasks, while they are sent in parts; may hold ranks of tasks no longer offered.
 
         """
+        self._keys: dict[str, str] = {}
+        """Node path -> its concurrency key, until its first attempt starts and has it."""
         self.waits = Waits(machine, endings)
         self._rendered: dict[str, Payload] = {}
         """Node path -> input rendered for the first attempt, until it starts."""
@@ -153,7 +157,7 @@ class Beginnings:
         if not isinstance(kind, Task) or scope.is_closed:
             return
         self._offered[record.path] = record
-        offer = self._unsent[record.path] = _offer(record, kind.type)
+        offer = self._unsent[record.path] = self._offer(record, kind.type)
         if self._ranked:
             heapq.heappush(self._ranked, _rank(offer))
 
@@ -163,7 +167,7 @@ class Beginnings:
         for record in tuple(self._offered.values()):
             kind = record.node.kind
             if record.path not in self._unsent and isinstance(kind, Task):
-                self._unsent[record.path] = _offer(record, kind.type)
+                self._unsent[record.path] = self._offer(record, kind.type)
                 self._machine.ask(WithdrawNode(record.path))
                 yield
 
@@ -196,17 +200,21 @@ class Beginnings:
         self._machine.ask(offer)
         self.waits.begin(self._offered[offer.node_path])
 
-    def take(self, record: NodeRecord) -> Payload | None:
-        """Start an offered node; return the input to store with its first attempt, if it was rendered."""
+    def take(self, record: NodeRecord, granted: Granted) -> AttemptStarted:
+        """Start an offered node; return the event, with the input of its first attempt if it was rendered."""
         del self._offered[record.path]
         self.waits.forget(record.path)
-        return self._rendered.pop(record.path, None)
+        key, rendered = self._key(record), self._rendered.pop(record.path, None)
+        self._keys.pop(record.path, None)
+        queue_s = round(granted.queue_s, 6)
+        return AttemptStarted(granted.worker_id, granted.worker_instance_id, queue_s, rendered, key)
 
     def forget(self, record: NodeRecord) -> None:
         """Drop a node's pending question or offer, because something else changes the node."""
         path = record.path
         self._questions.pop(path, None)
         self._rendered.pop(path, None)
+        self._keys.pop(path, None)
         if path in self._offered:
             del self._offered[path]
             self.waits.forget(path)
@@ -231,7 +239,7 @@ class Beginnings:
             case Task():
                 if record.node.input is not None:
                     self._rendered[record.path] = made.payload
-                self.offer(record)
+                self._ask_key(record)
             case Delay(duration_s=duration_s):
                 due_s = round(self._machine.now_s + duration_s, 6)
                 self._machine.emit(NodeWaiting(due_s, made.payload), record, NodeState.WAITING)
@@ -253,6 +261,9 @@ class Beginnings:
             return
         if found.payload is None:
             self._fail_expression(record, found.problem)
+        elif isinstance(record.node.kind, Task):
+            self._keys[record.path] = json.loads(found.payload.json)
+            self.offer(record)
         else:
             self._endings.begin(record, Ending(state=NodeState.SUCCEEDED, output=found.payload))
 
@@ -275,12 +286,11 @@ class Beginnings:
             case Task():
                 if record.attempts or (node.input is None and self._is_input_kept(record)):
                     # The input was rendered before, or is one value that is stored already.
-                    self.offer(record)
+                    self._ask_key(record)
                 else:
                     self._ask_input(record)
             case Condition() | Switch():
-                ticket = self._questions[record.path] = self._machine.next_ticket()
-                self._machine.ask(FindValue(record.path, ticket))
+                self._ask_value(record)
             case Transform() | Delay() | Subgraph():
                 self._ask_input(record)
             case None:
@@ -303,6 +313,25 @@ class Beginnings:
     def _ask_input(self, record: NodeRecord) -> None:
         ticket = self._questions[record.path] = self._machine.next_ticket()
         self._machine.ask(MakeInput(record.path, ticket))
+
+    def _ask_value(self, record: NodeRecord) -> None:
+        ticket = self._questions[record.path] = self._machine.next_ticket()
+        self._machine.ask(FindValue(record.path, ticket))
+
+    def _ask_key(self, record: NodeRecord) -> None:
+        """Offer a task, once its concurrency key is known; its first attempt decides the key of all (Q1)."""
+        if record.node.concurrency_key and not record.attempts:
+            self._ask_value(record)
+        else:
+            self.offer(record)
+
+    def _key(self, record: NodeRecord) -> str:
+        return record.attempts[-1].concurrency_key if record.attempts else self._keys.get(record.path, "")
+
+    def _offer(self, record: NodeRecord, node_type: str) -> OfferNode:
+        scope = record.scope
+        places = *scope.places_around, record.place
+        return OfferNode(record.path, node_type, places, scope.limits, self._key(record))
 
     def _answered(self, node_path: str, ticket: int) -> NodeRecord | None:
         if self._questions.get(node_path) != ticket:
@@ -337,11 +366,6 @@ class Beginnings:
 def _is_favorable(record: NodeRecord) -> bool:
     """Return whether a node's join was decided in its favor."""
     return record.verdict is Verdict.RUN
-
-
-def _offer(record: NodeRecord, node_type: str) -> OfferNode:
-    scope = record.scope
-    return OfferNode(record.path, node_type, (*scope.places_around, record.place), scope.limits)
 
 
 def _rank(offer: OfferNode) -> tuple[tuple[Place, ...], str]:

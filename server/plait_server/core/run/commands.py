@@ -113,7 +113,7 @@ class InputMade(NamedTuple):
 
 
 class ValueFound(NamedTuple):
-    """Answers FindValue: the value of a condition or switch, or why there is none."""
+    """Answers FindValue: the value of a condition or switch, a concurrency key as JSON text, or why there is none."""
 
     node_path: str
     ticket: int
@@ -247,7 +247,7 @@ class MakeInput(NamedTuple):
 
 
 class FindValue(NamedTuple):
-    """Evaluate a condition or a switch; answered by ValueFound."""
+    """Evaluate a condition, a switch, or a task's concurrency key; answered by ValueFound."""
 
     node_path: str
     ticket: int
@@ -289,6 +289,8 @@ class OfferNode(NamedTuple):
     """
     scope_limits: tuple[str, ...] = ()
     """The paths of the enclosing scopes that limit attempts, the outermost first (N1)."""
+    key: str = ""
+    """Its concurrency key; empty without one (Q1)."""
 
 
 class WithdrawNode(NamedTuple):

@@ -59,6 +59,8 @@ class AttemptStarted(NamedTuple):
     """Seconds since the node became ready."""
     input: Payload | None = None
     """The rendered input; only on the first attempt of a node that has an `input`."""
+    concurrency_key: str = ""
+    """The key of which it holds a permit; empty without one (Q1)."""
 
 
 class AttemptExtended(NamedTuple):

@@ -67,7 +67,6 @@ from plait_server.core.run.controls import Controls
 from plait_server.core.run.ending import Endings, NodeDetail
 from plait_server.core.run.events import (
     AttemptEnded,
-    AttemptStarted,
     CancelReceipt,
     Event,
     ExecutionDetail,
@@ -364,12 +363,8 @@ class Machine:
             self._commands.append(RefuseGrant(granted.node_path, granted.grant))
             return
         record = self.execution.record(granted.node_path)
-        rendered = self._beginnings.take(record)
         number = len(record.attempts) + 1
-        detail = AttemptStarted(
-            granted.worker_id, granted.worker_instance_id, round(granted.queue_s, 6), rendered
-        )
-        self.emit(detail, record, NodeState.RUNNING, "", number)
+        self.emit(self._beginnings.take(record, granted), record, NodeState.RUNNING, "", number)
         self._commands += node_timers(self.execution, record, self._now_s)
         self._commands.append(StartAttempt(record.path, number, granted.grant))
 

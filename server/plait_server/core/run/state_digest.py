@@ -68,6 +68,7 @@ def _fingerprint(record: NodeRecord) -> str:
             attempt.started_s,
             attempt.ended_s,
             attempt.queue_s,
+            attempt.concurrency_key,
             attempt.retry_time_s,
             attempt.failure,
             sorted(attempt.usage.items()),

@@ -183,16 +183,18 @@ class ExecutionSubmitted(_message.Message):
     def __init__(self, execution_id: _Optional[str] = ..., graph_name: _Optional[str] = ..., graph_digest: _Optional[str] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., semantics_version: _Optional[int] = ..., analysis_digest: _Optional[str] = ..., traceparent: _Optional[str] = ..., node_count: _Optional[int] = ..., parent_span_id: _Optional[str] = ..., tracestate: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class AttemptStarted(_message.Message):
-    __slots__ = ("worker_id", "worker_instance_id", "queue_time", "input")
+    __slots__ = ("worker_id", "worker_instance_id", "queue_time", "input", "concurrency_key")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     worker_instance_id: str
     queue_time: _duration_pb2.Duration
     input: _payload_pb2.Payload
-    def __init__(self, worker_id: _Optional[str] = ..., worker_instance_id: _Optional[str] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
+    concurrency_key: str
+    def __init__(self, worker_id: _Optional[str] = ..., worker_instance_id: _Optional[str] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., concurrency_key: _Optional[str] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
     __slots__ = ("outcome", "output", "failure", "usage", "retry_time", "edges_false", "treatment", "edges_not_taken", "edges_not_taken_count", "heartbeat_details")

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from plait.v1 import payload_pb2 as plait_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14plait/v1/graph.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16plait/v1/payload.proto\"\x8b\x02\n\x05Graph\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x05nodes\x18\x02 \x03(\x0b\x32\x0e.plait.v1.Node\x12\x1d\n\x05\x65\x64ges\x18\x03 \x03(\x0b\x32\x0e.plait.v1.Edge\x12 \n\x06policy\x18\x04 \x01(\x0b\x32\x10.plait.v1.Policy\x12(\n\nscheduling\x18\x05 \x01(\x0e\x32\x14.plait.v1.Scheduling\x12\x0e\n\x06output\x18\x06 \x01(\t\x12+\n\x06labels\x18\x07 \x03(\x0b\x32\x1b.plait.v1.Graph.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x06Policy\x12\'\n\non_failure\x18\x01 \x01(\x0e\x32\x13.plait.v1.OnFailure\x12\x18\n\x10min_success_rate\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ollect_errors\x18\x03 \x01(\x08\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\x05\"\xa2\x04\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x04task\x18\x02 \x01(\x0b\x32\x0e.plait.v1.TaskH\x00\x12(\n\tcondition\x18\x03 \x01(\x0b\x32\x13.plait.v1.ConditionH\x00\x12\"\n\x06switch\x18\x04 \x01(\x0b\x32\x10.plait.v1.SwitchH\x00\x12(\n\ttransform\x18\x05 \x01(\x0b\x32\x13.plait.v1.TransformH\x00\x12 \n\x05\x64\x65lay\x18\x06 \x01(\x0b\x32\x0f.plait.v1.DelayH\x00\x12&\n\x08subgraph\x18\x07 \x01(\x0b\x32\x12.plait.v1.SubgraphH\x00\x12 \n\x05input\x18\n \x01(\x0b\x32\x11.plait.v1.Payload\x12\x1c\n\x04join\x18\x0b \x01(\x0b\x32\x0e.plait.v1.Join\x12$\n\x05retry\x18\x0c \x01(\x0b\x32\x15.plait.v1.RetryPolicy\x12$\n\x08timeouts\x18\r \x01(\x0b\x32\x12.plait.v1.Timeouts\x12#\n\x08on_error\x18\x0e \x01(\x0e\x32\x11.plait.v1.OnError\x12\'\n\non_timeout\x18\x0f \x01(\x0e\x32\x13.plait.v1.OnTimeout\x12\x10\n\x08priority\x18\x10 \x01(\x05\x12\x0e\n\x06locked\x18\x11 \x01(\x08\x12(\n\rlocked_output\x18\x12 \x01(\x0b\x32\x11.plait.v1.PayloadB\x06\n\x04kind\"\x14\n\x04Task\x12\x0c\n\x04type\x18\x01 \x01(\t\"\x1f\n\tCondition\x12\x12\n\nexpression\x18\x01 \x01(\t\"+\n\x06Switch\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\r\n\x05\x63\x61ses\x18\x02 \x03(\t\"\x0b\n\tTransform\"4\n\x05\x44\x65lay\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x08Subgraph\x12 \n\x05graph\x18\x01 \x01(\x0b\x32\x0f.plait.v1.GraphH\x00\x12\x13\n\toutput_of\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"Y\n\x04\x45\x64ge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x13\n\x0b\x62ranch_name\x18\x05 \x01(\t\"\x8d\x01\n\x04Join\x12 \n\x04mode\x18\x01 \x01(\x0e\x32\x12.plait.v1.JoinMode\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0c\n\x04rate\x18\x03 \x01(\x01\x12\x1a\n\rcancel_losers\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x10min_success_rate\x18\x05 \x01(\x01\x42\x10\n\x0e_cancel_losers\"\xea\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x03 \x01(\x01\x12.\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fretryable_codes\x18\x05 \x03(\t\x12\x1e\n\x11max_lost_attempts\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_max_lost_attempts\"\xe2\x01\n\x08Timeouts\x12*\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04node\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06worker\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x08NodeLock\x12\x11\n\tnode_path\x18\x01 \x01(\t\x12\x0e\n\x06locked\x18\x02 \x01(\x08\x12(\n\rlocked_output\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload*U\n\nScheduling\x12\x1a\n\x16SCHEDULING_UNSPECIFIED\x10\x00\x12\x14\n\x10SCHEDULING_READY\x10\x01\x12\x15\n\x11SCHEDULING_LEVELS\x10\x02*x\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_FAILURE_FAIL_FAST\x10\x01\x12\x1c\n\x18ON_FAILURE_STOP_DISPATCH\x10\x02\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x03*\xae\x01\n\x08NodeKind\x12\x19\n\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eNODE_KIND_TASK\x10\x02\x12\x17\n\x13NODE_KIND_CONDITION\x10\x03\x12\x14\n\x10NODE_KIND_SWITCH\x10\x04\x12\x17\n\x13NODE_KIND_TRANSFORM\x10\x05\x12\x13\n\x0fNODE_KIND_DELAY\x10\x06\x12\x16\n\x12NODE_KIND_SUBGRAPH\x10\x07*x\n\x08JoinMode\x12\x19\n\x15JOIN_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rJOIN_MODE_ALL\x10\x01\x12\x11\n\rJOIN_MODE_ANY\x10\x02\x12\x14\n\x10JOIN_MODE_QUORUM\x10\x03\x12\x15\n\x11JOIN_MODE_COLLECT\x10\x04*b\n\x07OnError\x12\x18\n\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n\rON_ERROR_FAIL\x10\x01\x12\x15\n\x11ON_ERROR_TOLERATE\x10\x02\x12\x13\n\x0fON_ERROR_IGNORE\x10\x03*m\n\tOnTimeout\x12\x1a\n\x16ON_TIMEOUT_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_TIMEOUT_ERROR\x10\x01\x12\x17\n\x13ON_TIMEOUT_CONTINUE\x10\x02\x12\x15\n\x11ON_TIMEOUT_CANCEL\x10\x03\x42\x38\n\x0bio.plait.v1B\nGraphProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14plait/v1/graph.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16plait/v1/payload.proto\"\x8b\x02\n\x05Graph\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x05nodes\x18\x02 \x03(\x0b\x32\x0e.plait.v1.Node\x12\x1d\n\x05\x65\x64ges\x18\x03 \x03(\x0b\x32\x0e.plait.v1.Edge\x12 \n\x06policy\x18\x04 \x01(\x0b\x32\x10.plait.v1.Policy\x12(\n\nscheduling\x18\x05 \x01(\x0e\x32\x14.plait.v1.Scheduling\x12\x0e\n\x06output\x18\x06 \x01(\t\x12+\n\x06labels\x18\x07 \x03(\x0b\x32\x1b.plait.v1.Graph.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x06Policy\x12\'\n\non_failure\x18\x01 \x01(\x0e\x32\x13.plait.v1.OnFailure\x12\x18\n\x10min_success_rate\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ollect_errors\x18\x03 \x01(\x08\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\x05\"\xbb\x04\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x04task\x18\x02 \x01(\x0b\x32\x0e.plait.v1.TaskH\x00\x12(\n\tcondition\x18\x03 \x01(\x0b\x32\x13.plait.v1.ConditionH\x00\x12\"\n\x06switch\x18\x04 \x01(\x0b\x32\x10.plait.v1.SwitchH\x00\x12(\n\ttransform\x18\x05 \x01(\x0b\x32\x13.plait.v1.TransformH\x00\x12 \n\x05\x64\x65lay\x18\x06 \x01(\x0b\x32\x0f.plait.v1.DelayH\x00\x12&\n\x08subgraph\x18\x07 \x01(\x0b\x32\x12.plait.v1.SubgraphH\x00\x12 \n\x05input\x18\n \x01(\x0b\x32\x11.plait.v1.Payload\x12\x1c\n\x04join\x18\x0b \x01(\x0b\x32\x0e.plait.v1.Join\x12$\n\x05retry\x18\x0c \x01(\x0b\x32\x15.plait.v1.RetryPolicy\x12$\n\x08timeouts\x18\r \x01(\x0b\x32\x12.plait.v1.Timeouts\x12#\n\x08on_error\x18\x0e \x01(\x0e\x32\x11.plait.v1.OnError\x12\'\n\non_timeout\x18\x0f \x01(\x0e\x32\x13.plait.v1.OnTimeout\x12\x10\n\x08priority\x18\x10 \x01(\x05\x12\x0e\n\x06locked\x18\x11 \x01(\x08\x12(\n\rlocked_output\x18\x12 \x01(\x0b\x32\x11.plait.v1.Payload\x12\x17\n\x0f\x63oncurrency_key\x18\x13 \x01(\tB\x06\n\x04kind\"\x14\n\x04Task\x12\x0c\n\x04type\x18\x01 \x01(\t\"\x1f\n\tCondition\x12\x12\n\nexpression\x18\x01 \x01(\t\"+\n\x06Switch\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\r\n\x05\x63\x61ses\x18\x02 \x03(\t\"\x0b\n\tTransform\"4\n\x05\x44\x65lay\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x08Subgraph\x12 \n\x05graph\x18\x01 \x01(\x0b\x32\x0f.plait.v1.GraphH\x00\x12\x13\n\toutput_of\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"Y\n\x04\x45\x64ge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x13\n\x0b\x62ranch_name\x18\x05 \x01(\t\"\x8d\x01\n\x04Join\x12 \n\x04mode\x18\x01 \x01(\x0e\x32\x12.plait.v1.JoinMode\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0c\n\x04rate\x18\x03 \x01(\x01\x12\x1a\n\rcancel_losers\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x10min_success_rate\x18\x05 \x01(\x01\x42\x10\n\x0e_cancel_losers\"\xea\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x03 \x01(\x01\x12.\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fretryable_codes\x18\x05 \x03(\t\x12\x1e\n\x11max_lost_attempts\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_max_lost_attempts\"\xe2\x01\n\x08Timeouts\x12*\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04node\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06worker\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x08NodeLock\x12\x11\n\tnode_path\x18\x01 \x01(\t\x12\x0e\n\x06locked\x18\x02 \x01(\x08\x12(\n\rlocked_output\x18\x03 \x01(\x0b\x32\x11.plait.v1.Payload*U\n\nScheduling\x12\x1a\n\x16SCHEDULING_UNSPECIFIED\x10\x00\x12\x14\n\x10SCHEDULING_READY\x10\x01\x12\x15\n\x11SCHEDULING_LEVELS\x10\x02*x\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_FAILURE_FAIL_FAST\x10\x01\x12\x1c\n\x18ON_FAILURE_STOP_DISPATCH\x10\x02\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x03*\xae\x01\n\x08NodeKind\x12\x19\n\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eNODE_KIND_TASK\x10\x02\x12\x17\n\x13NODE_KIND_CONDITION\x10\x03\x12\x14\n\x10NODE_KIND_SWITCH\x10\x04\x12\x17\n\x13NODE_KIND_TRANSFORM\x10\x05\x12\x13\n\x0fNODE_KIND_DELAY\x10\x06\x12\x16\n\x12NODE_KIND_SUBGRAPH\x10\x07*x\n\x08JoinMode\x12\x19\n\x15JOIN_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rJOIN_MODE_ALL\x10\x01\x12\x11\n\rJOIN_MODE_ANY\x10\x02\x12\x14\n\x10JOIN_MODE_QUORUM\x10\x03\x12\x15\n\x11JOIN_MODE_COLLECT\x10\x04*b\n\x07OnError\x12\x18\n\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n\rON_ERROR_FAIL\x10\x01\x12\x15\n\x11ON_ERROR_TOLERATE\x10\x02\x12\x13\n\x0fON_ERROR_IGNORE\x10\x03*m\n\tOnTimeout\x12\x1a\n\x16ON_TIMEOUT_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_TIMEOUT_ERROR\x10\x01\x12\x17\n\x13ON_TIMEOUT_CONTINUE\x10\x02\x12\x15\n\x11ON_TIMEOUT_CANCEL\x10\x03\x42\x38\n\x0bio.plait.v1B\nGraphProtoP\x01Z\x10plait/v1;plaitv1\xaa\x02\x08Plait.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\013io.plait.v1B\nGraphProtoP\001Z\020plait/v1;plaitv1\252\002\010Plait.V1'
   _globals['_GRAPH_LABELSENTRY']._loaded_options = None
   _globals['_GRAPH_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SCHEDULING']._serialized_start=2114
-  _globals['_SCHEDULING']._serialized_end=2199
-  _globals['_ONFAILURE']._serialized_start=2201
-  _globals['_ONFAILURE']._serialized_end=2321
-  _globals['_NODEKIND']._serialized_start=2324
-  _globals['_NODEKIND']._serialized_end=2498
-  _globals['_JOINMODE']._serialized_start=2500
-  _globals['_JOINMODE']._serialized_end=2620
-  _globals['_ONERROR']._serialized_start=2622
-  _globals['_ONERROR']._serialized_end=2720
-  _globals['_ONTIMEOUT']._serialized_start=2722
-  _globals['_ONTIMEOUT']._serialized_end=2831
+  _globals['_SCHEDULING']._serialized_start=2139
+  _globals['_SCHEDULING']._serialized_end=2224
+  _globals['_ONFAILURE']._serialized_start=2226
+  _globals['_ONFAILURE']._serialized_end=2346
+  _globals['_NODEKIND']._serialized_start=2349
+  _globals['_NODEKIND']._serialized_end=2523
+  _globals['_JOINMODE']._serialized_start=2525
+  _globals['_JOINMODE']._serialized_end=2645
+  _globals['_ONERROR']._serialized_start=2647
+  _globals['_ONERROR']._serialized_end=2745
+  _globals['_ONTIMEOUT']._serialized_start=2747
+  _globals['_ONTIMEOUT']._serialized_end=2856
   _globals['_GRAPH']._serialized_start=91
   _globals['_GRAPH']._serialized_end=358
   _globals['_GRAPH_LABELSENTRY']._serialized_start=313
@@ -55,27 +55,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY']._serialized_start=361
   _globals['_POLICY']._serialized_end=529
   _globals['_NODE']._serialized_start=532
-  _globals['_NODE']._serialized_end=1078
-  _globals['_TASK']._serialized_start=1080
-  _globals['_TASK']._serialized_end=1100
-  _globals['_CONDITION']._serialized_start=1102
-  _globals['_CONDITION']._serialized_end=1133
-  _globals['_SWITCH']._serialized_start=1135
-  _globals['_SWITCH']._serialized_end=1178
-  _globals['_TRANSFORM']._serialized_start=1180
-  _globals['_TRANSFORM']._serialized_end=1191
-  _globals['_DELAY']._serialized_start=1193
-  _globals['_DELAY']._serialized_end=1245
-  _globals['_SUBGRAPH']._serialized_start=1247
-  _globals['_SUBGRAPH']._serialized_end=1322
-  _globals['_EDGE']._serialized_start=1324
-  _globals['_EDGE']._serialized_end=1413
-  _globals['_JOIN']._serialized_start=1416
-  _globals['_JOIN']._serialized_end=1557
-  _globals['_RETRYPOLICY']._serialized_start=1560
-  _globals['_RETRYPOLICY']._serialized_end=1794
-  _globals['_TIMEOUTS']._serialized_start=1797
-  _globals['_TIMEOUTS']._serialized_end=2023
-  _globals['_NODELOCK']._serialized_start=2025
-  _globals['_NODELOCK']._serialized_end=2112
+  _globals['_NODE']._serialized_end=1103
+  _globals['_TASK']._serialized_start=1105
+  _globals['_TASK']._serialized_end=1125
+  _globals['_CONDITION']._serialized_start=1127
+  _globals['_CONDITION']._serialized_end=1158
+  _globals['_SWITCH']._serialized_start=1160
+  _globals['_SWITCH']._serialized_end=1203
+  _globals['_TRANSFORM']._serialized_start=1205
+  _globals['_TRANSFORM']._serialized_end=1216
+  _globals['_DELAY']._serialized_start=1218
+  _globals['_DELAY']._serialized_end=1270
+  _globals['_SUBGRAPH']._serialized_start=1272
+  _globals['_SUBGRAPH']._serialized_end=1347
+  _globals['_EDGE']._serialized_start=1349
+  _globals['_EDGE']._serialized_end=1438
+  _globals['_JOIN']._serialized_start=1441
+  _globals['_JOIN']._serialized_end=1582
+  _globals['_RETRYPOLICY']._serialized_start=1585
+  _globals['_RETRYPOLICY']._serialized_end=1819
+  _globals['_TIMEOUTS']._serialized_start=1822
+  _globals['_TIMEOUTS']._serialized_end=2048
+  _globals['_NODELOCK']._serialized_start=2050
+  _globals['_NODELOCK']._serialized_end=2137
 # @@protoc_insertion_point(module_scope)

@@ -123,7 +123,7 @@ class Policy(_message.Message):
     def __init__(self, on_failure: _Optional[_Union[OnFailure, str]] = ..., min_success_rate: _Optional[float] = ..., collect_errors: bool = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_concurrency: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "task", "condition", "switch", "transform", "delay", "subgraph", "input", "join", "retry", "timeouts", "on_error", "on_timeout", "priority", "locked", "locked_output")
+    __slots__ = ("id", "task", "condition", "switch", "transform", "delay", "subgraph", "input", "join", "retry", "timeouts", "on_error", "on_timeout", "priority", "locked", "locked_output", "concurrency_key")
     ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,7 @@ class Node(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     LOCKED_FIELD_NUMBER: _ClassVar[int]
     LOCKED_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: Task
     condition: Condition
@@ -156,7 +157,8 @@ class Node(_message.Message):
     priority: int
     locked: bool
     locked_output: _payload_pb2.Payload
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., switch: _Optional[_Union[Switch, _Mapping]] = ..., transform: _Optional[_Union[Transform, _Mapping]] = ..., delay: _Optional[_Union[Delay, _Mapping]] = ..., subgraph: _Optional[_Union[Subgraph, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeouts: _Optional[_Union[Timeouts, _Mapping]] = ..., on_error: _Optional[_Union[OnError, str]] = ..., on_timeout: _Optional[_Union[OnTimeout, str]] = ..., priority: _Optional[int] = ..., locked: bool = ..., locked_output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ...) -> None: ...
+    concurrency_key: str
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., switch: _Optional[_Union[Switch, _Mapping]] = ..., transform: _Optional[_Union[Transform, _Mapping]] = ..., delay: _Optional[_Union[Delay, _Mapping]] = ..., subgraph: _Optional[_Union[Subgraph, _Mapping]] = ..., input: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeouts: _Optional[_Union[Timeouts, _Mapping]] = ..., on_error: _Optional[_Union[OnError, str]] = ..., on_timeout: _Optional[_Union[OnTimeout, str]] = ..., priority: _Optional[int] = ..., locked: bool = ..., locked_output: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., concurrency_key: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("type",)
