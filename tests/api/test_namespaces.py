@@ -22,6 +22,7 @@ from plait_server.errors import (
     RequestIdReused,
     StoreDamaged,
 )
+from plait_server.ports.journal import AppendItem, ExecutionRow
 from plait_server.runtime.admission import Admission
 from plait_server.runtime.namespace_registry import NamespaceRegistry
 
@@ -170,6 +171,18 @@ async def test_settings_out_of_range_are_refused_by_field(
 
 async def test_namespaces_are_listed_by_name_in_pages() -> None:
     server = Server()
+    await server.journal.append_many(
+        [
+            AppendItem(
+                namespace="busy",
+                execution_id="x",
+                expected_sequence=0,
+                owner_epoch=1,
+                events=[b"1"],
+                row=ExecutionRow(summary=b"", is_open=True),
+            )
+        ]
+    )
     server.admission.hold(("busy", "x"))
     await server.update("own", Pb.NamespaceSettings(weight=2))
     names: list[str] = []

@@ -157,6 +157,28 @@ async def test_a_full_queue_refuses_before_anything_is_written(autojump_clock: M
         await runtime.submit("node a", id="x3")
 
 
+async def test_overload_is_shed_at_the_door_and_what_was_accepted_ends(autojump_clock: MockClock) -> None:
+    """FAILURES 42: five times the capacity; refused with a time to retry, and the oldest first within the limits."""
+    settings = NamespaceSettings(running_max=2, queue_max=3)
+    async with running(scripts=SLOW, settings=settings) as runtime:
+        accepted: list[str] = []
+        for number in range(100):
+            try:
+                await runtime.submit("node a", id=f"x{number}")
+            except QueueFull:
+                pass
+            else:
+                accepted.append(f"x{number}")
+            assert runtime.supervisor.statistics().live <= 2
+            await trio.sleep(1)
+        assert 20 <= len(accepted) <= 26
+        assert await begun(runtime, *accepted) == accepted
+        for id_ in accepted:
+            execution = await runtime.wait_ended(id_)
+            assert execution.state is ExecutionState.SUCCEEDED
+            assert execution.started_s - execution.created_s < 25
+
+
 async def test_a_repeated_request_is_answered_though_the_queue_is_full(autojump_clock: MockClock) -> None:
     """K3: what was accepted stays accepted."""
     request = RequestRecord(method="SubmitGraph", request_id="r", fingerprint=b"f", execution_id="x2")

@@ -438,7 +438,7 @@ class AsyncClient:
         return (await self._call(self._namespaces.GetNamespace, request)).namespace
 
     async def list_namespaces(self, *, page_size: int = 0) -> AsyncIterator[namespace_service_pb2.Namespace]:
-        """List the namespaces that have settings, or executions that run or wait, by name."""
+        """List the namespaces that have settings of their own, or executions, by name."""
         request = namespace_service_pb2.ListNamespacesRequest(page_size=page_size)
         while True:
             page = await self._call(self._namespaces.ListNamespaces, request)

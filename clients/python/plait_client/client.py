@@ -454,7 +454,7 @@ class Client:
         return self._call(self._namespaces.GetNamespace, request).namespace
 
     def list_namespaces(self, *, page_size: int = 0) -> Iterator[namespace_service_pb2.Namespace]:
-        """List the namespaces that have settings, or executions that run or wait, by name."""
+        """List the namespaces that have settings of their own, or executions, by name."""
         request = namespace_service_pb2.ListNamespacesRequest(page_size=page_size)
         while True:
             page = self._call(self._namespaces.ListNamespaces, request)

@@ -79,7 +79,8 @@ class NamespaceServicer:
         size = checks.page_size(request.page_size)
         checks.finish()
         after = self._tokens.read(request.page_token, "ListNamespaces")
-        names = sorted({*self._registry.names(), *self._admission.active()})
+        kept = await self._journal.deletions.list_namespaces()
+        names = sorted({*self._registry.names(), *kept})
         begin = bisect_right(names, after) if after is not None else 0
         page = names[begin : begin + size]
         response = Pb.ListNamespacesResponse(namespaces=map(self._describe, page))

@@ -44,7 +44,7 @@ def namespaces_command() -> None:
 @server_options
 @json_option
 def list_command(*, target: Target, as_json: bool) -> int:
-    """List the namespaces that have settings of their own, or executions that run or wait."""
+    """List the namespaces that have settings of their own, or executions."""
     with target.open() as client:
         found = list(client.list_namespaces(page_size=1_000))
     for each in found if as_json else ():

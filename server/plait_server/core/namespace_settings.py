@@ -14,8 +14,8 @@ from plait_server.core.limits import DURATION_S_MAX
 
 RUNNING_MAX_MAX: Final = 100_000
 """Each running execution takes some 50 kB."""
-QUEUE_MAX_MAX: Final = 10_000_000
-"""Each waiting execution takes some 700 bytes of memory."""
+QUEUE_MAX_MAX: Final = 1_000_000
+"""Each waiting execution takes some 1.2 kB of memory."""
 WEIGHT_MAX: Final = 1_000
 
 

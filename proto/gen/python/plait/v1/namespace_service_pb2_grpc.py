@@ -66,8 +66,8 @@ class NamespaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListNamespaces(self, request, context):
-        """Lists, by name, the namespaces that have settings of their own, and those in which an execution runs or waits.
-        Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
+        """Lists, by name, the namespaces that have settings of their own, and those of which executions are kept. Idempotent.
+        INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,8 @@ class NamespaceServiceStub:
     GetNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_service_pb2.GetNamespaceRequest, _namespace_service_pb2.GetNamespaceResponse]
     """Returns the settings of a namespace, where each comes from, and how many of its executions run and wait. Idempotent."""
     ListNamespaces: _grpc.UnaryUnaryMultiCallable[_namespace_service_pb2.ListNamespacesRequest, _namespace_service_pb2.ListNamespacesResponse]
-    """Lists, by name, the namespaces that have settings of their own, and those in which an execution runs or waits.
-    Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
+    """Lists, by name, the namespaces that have settings of their own, and those of which executions are kept. Idempotent.
+    INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
     """
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_service_pb2.UpdateNamespaceRequest, _namespace_service_pb2.UpdateNamespaceResponse]
     """Changes settings of a namespace. They are durable, take effect at once, win over the configuration, and abort
@@ -56,8 +56,8 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     GetNamespace: _aio.UnaryUnaryMultiCallable[_namespace_service_pb2.GetNamespaceRequest, _namespace_service_pb2.GetNamespaceResponse]  # type: ignore[assignment]
     """Returns the settings of a namespace, where each comes from, and how many of its executions run and wait. Idempotent."""
     ListNamespaces: _aio.UnaryUnaryMultiCallable[_namespace_service_pb2.ListNamespacesRequest, _namespace_service_pb2.ListNamespacesResponse]  # type: ignore[assignment]
-    """Lists, by name, the namespaces that have settings of their own, and those in which an execution runs or waits.
-    Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
+    """Lists, by name, the namespaces that have settings of their own, and those of which executions are kept. Idempotent.
+    INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
     """
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_service_pb2.UpdateNamespaceRequest, _namespace_service_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
     """Changes settings of a namespace. They are durable, take effect at once, win over the configuration, and abort
@@ -83,8 +83,8 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_service_pb2.ListNamespacesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_service_pb2.ListNamespacesResponse, _abc.Awaitable[_namespace_service_pb2.ListNamespacesResponse]]:
-        """Lists, by name, the namespaces that have settings of their own, and those in which an execution runs or waits.
-        Idempotent. INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
+        """Lists, by name, the namespaces that have settings of their own, and those of which executions are kept. Idempotent.
+        INVALID_ARGUMENT: INVALID_PAGE_TOKEN.
         """
 
     @_abc_1.abstractmethod
