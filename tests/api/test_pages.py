@@ -55,6 +55,15 @@ def test_what_was_made_up_is_no_token(token: str) -> None:
         TOKENS.read(token, "ListExecutions", "default")
 
 
+def test_a_position_cannot_be_read_from_its_token() -> None:
+    """Some positions count what happened in all namespaces."""
+    token = TOKENS.make("position-12345678", "ListExecutions", "default")
+    assert b"position" not in base64.urlsafe_b64decode(token)
+    other = TOKENS.make("position-12345679", "ListExecutions", "default")
+    same = sum(a == b for a, b in zip(*map(base64.urlsafe_b64decode, (token, other)), strict=True))
+    assert same < 12, "two that are close have no more in common than any two"
+
+
 def test_a_token_of_another_store_is_refused() -> None:
     with pytest.raises(InvalidPageToken):
         PageTokens(b"other").read(TOKENS.make("7", "ListExecutions", "default"), "ListExecutions", "default")

@@ -81,19 +81,23 @@ class Tenants:
         self._over.wait()
 
     def _page_tokens(self, token: str) -> Iterator[tuple[str, str]]:
-        """Return a page token of the other tenant for each list that has more than a page."""
+        """Return a token of the other tenant for each list that has more than a page, and for each watch of one."""
         for path, descriptor in DESCRIPTORS.items():
-            if "page_token" not in descriptor.input_type.fields_by_name:
-                continue
             request = self.base(path, OTHER)
-            setattr(request, "page_size", 1)  # noqa: B010 # the type is not known
-            if "execution_id" in descriptor.input_type.fields_by_name:
-                setattr(request, "execution_id", "")  # noqa: B010 # the type is not known
-            answer = message_factory.GetMessageClass(descriptor.output_type)()
+            fields = descriptor.input_type.fields_by_name
+            if "page_token" in fields:
+                request.page_size = 1
+            elif "watch_token" in fields:
+                request.include_initial = True
+            else:
+                continue
+            if "execution_id" in fields:
+                request.execution_id = ""
+            answer: Any = message_factory.GetMessageClass(descriptor.output_type)()
             code, _, content = self.call(path, request.SerializeToString(), token)
             if code is grpc.StatusCode.OK:
                 answer.ParseFromString(content)
-                yield path, getattr(answer, "next_page_token", "")
+                yield path, answer.next_page_token if "page_token" in fields else answer.watch_token
 
     def base(self, path: str, namespace: str) -> Any:  # noqa: ANN401 # a request of any type
         """Return a request that gets as far as may be."""
@@ -186,7 +190,8 @@ def test_the_other_tenant_has_what_was_asked_for(tenants: Tenants) -> None:
         assert {each.execution_id for each in client.list()} == {"secret-execution", "secret-execution-2"}
         assert [each.worker_id for each in client.workers()] == ["secret-worker"]
         assert client.payload(client.get("secret-execution").input)
-    assert any("ListExecutions" in path for path in tenants.page_tokens)
+    for name in ("ListExecutions", "ListAuditEntries", "WatchExecutions"):
+        assert any(token for path, token in tenants.page_tokens.items() if path.endswith(name)), name
 
 
 def test_lists_of_another_tenant_are_empty(tenants: Tenants) -> None:

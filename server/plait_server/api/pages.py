@@ -1,7 +1,9 @@
 """Pages of lists: cut by count and by bytes, and continued by tokens.
 
 A token is opaque and bound to its list: the method, the namespace and whatever else identifies it. A token
-of another list, or a forged one, is refused; the page size may change from page to page.
+of another list, or a forged one, is refused; the page size may change from page to page. What a token says cannot be
+read: a position in the whole store would tell how busy other namespaces are. The construction is SIV (RFC 5297):
+the code that authenticates the position is also what it is encrypted with.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class PageTokens:
 
     def __init__(self, key: bytes) -> None:
         self._key = hashlib.sha256(b"page tokens\0" + key).digest()
+        self._stream_key = hashlib.sha256(b"positions of page tokens\0" + key).digest()
 
     def make(self, position: str, *list_: str) -> str:
         """Return the token of the page after a position.
@@ -43,7 +46,8 @@ class PageTokens:
             list_: The identity of the list: its method, its namespace and so on; none contains a NUL.
         """
         content = position.encode()
-        return base64.urlsafe_b64encode(self._mac(content, list_) + content).decode()
+        mac = self._mac(content, list_)
+        return base64.urlsafe_b64encode(mac + self._crypt(content, mac)).decode()
 
     def read(self, token: str, *list_: str) -> str | None:
         """Read a token; None for the first page.
@@ -59,10 +63,16 @@ class PageTokens:
             sealed = base64.b64decode(token, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidPageToken from error
-        mac, content = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
+        mac = sealed[:_MAC_BYTES]
+        content = self._crypt(sealed[_MAC_BYTES:], mac)
         if not hmac.compare_digest(mac, self._mac(content, list_)):
             raise InvalidPageToken
         return content.decode()
+
+    def _crypt(self, content: bytes, mac: bytes) -> bytes:
+        """Encrypt or decrypt a position."""
+        stream = hashlib.shake_256(self._stream_key + mac).digest(len(content))
+        return bytes(a ^ b for a, b in zip(content, stream, strict=True))
 
     def _mac(self, content: bytes, list_: tuple[str, ...]) -> bytes:
         bound = "\0".join(list_).encode() + b"\0" + content
