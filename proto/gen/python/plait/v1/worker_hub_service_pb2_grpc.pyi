@@ -44,6 +44,8 @@ class WorkerHubServiceStub:
     writes, and says `hello` within 10 s. It may send before it has received `welcome`.
     The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
     ends are final.
+    The token is sent as `authorization: Bearer TOKEN`, as with every method; it needs the role `work` in the namespace of
+    `hello`. UNAUTHENTICATED, also while the stream is open. PERMISSION_DENIED.
     FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
     ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
     ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
@@ -69,6 +71,8 @@ class WorkerHubServiceAsyncStub(WorkerHubServiceStub):
     writes, and says `hello` within 10 s. It may send before it has received `welcome`.
     The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
     ends are final.
+    The token is sent as `authorization: Bearer TOKEN`, as with every method; it needs the role `work` in the namespace of
+    `hello`. UNAUTHENTICATED, also while the stream is open. PERMISSION_DENIED.
     FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
     ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
     ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
@@ -97,6 +101,8 @@ class WorkerHubServiceServicer(metaclass=_abc_1.ABCMeta):
         writes, and says `hello` within 10 s. It may send before it has received `welcome`.
         The stream ends with OK only after the worker has ended its side of it. docs/attach.md says which of the other
         ends are final.
+        The token is sent as `authorization: Bearer TOKEN`, as with every method; it needs the role `work` in the namespace of
+        `hello`. UNAUTHENTICATED, also while the stream is open. PERMISSION_DENIED.
         FAILED_PRECONDITION: PROTOCOL_VERSION. INVALID_ARGUMENT: PROTOCOL_VIOLATION, INVALID_REQUEST.
         ALREADY_EXISTS: WORKER_ID_IN_USE. RESOURCE_EXHAUSTED: SLOW_CONSUMER, OVERLOADED. UNAVAILABLE: SHUTTING_DOWN.
         ABORTED: LEASE_EXPIRED, INSTANCE_REPLACED, STREAM_REPLACED.
