@@ -27,7 +27,7 @@ from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_backup import serve_backups
 from plait_server.adapters.otlp.tracing import Tracing, open_tracing
 from plait_server.adapters.requests.pool import PooledGraphRequests
-from plait_server.adapters.stop_signals import receive_stop_signals
+from plait_server.adapters.stop_signals import StopSignals, receive_stop_signals
 from plait_server.adapters.system_seams import SystemSeams
 from plait_server.adapters.workers.attached import AttachedWorkers
 from plait_server.adapters.workers.tokens import Tokens
@@ -312,8 +312,10 @@ async def _serve(
     _warn_if_insecure(config, is_local=is_local)
     seams = SystemSeams()
     authenticator = FileAuthenticator(Path(config.tokens_file), seams.now_s) if config.tokens_file else None
-    journal = _open_journal(config, seams.new_id())
     async with AsyncExitStack() as stack:
+        # From here on, for process 1 of a container does not even hear a signal without a handler.
+        signals = stack.enter_context(receive_stop_signals())
+        journal = _open_journal(config, seams.new_id())
         stack.push_async_callback(journal.aclose)
         await stack.enter_async_context(open_loop())
         evaluator = CelEvaluator()
@@ -333,6 +335,8 @@ async def _serve(
         server = await assemble(platform)
         health = HealthServicer()
         async with trio.open_nursery() as nursery:
+            starting = trio.CancelScope()
+            nursery.start_soon(_stop_early, signals, starting, nursery.cancel_scope)
             nursery.start_soon(graph_requests.run)
             nursery.start_soon(_collect_no_garbage_until_whole, server.supervisor)
             await nursery.start(server.run)
@@ -345,12 +349,10 @@ async def _serve(
             port = await nursery.start(
                 partial(serve_grpc, config.listen, methods, access, credentials, seams.new_id, calls)
             )
-            host = config.listen.rpartition(":")[0]
+            starting.cancel()
             health.set_serving(is_serving=True)
-            # A reader of this line may stop the server at once, so signals are awaited before it is printed.
-            signals = stack.enter_context(receive_stop_signals())
             _warn_if_insecure(config, is_local=is_local)
-            address = f"{'https://' if tls is not None else ''}{host}:{port}"
+            address = f"{'https://' if tls is not None else ''}{config.listen.rpartition(':')[0]}:{port}"
             announce(f"Plait {version_of_plait()} listens on {address}")
             announce(_access(config, address, is_local=is_local))
             if tracing is not None:
@@ -367,6 +369,13 @@ async def _serve(
             done.wait_p50_s,
             done.wait_p99_s,
         )
+
+
+async def _stop_early(signals: StopSignals, starting: trio.CancelScope, server: trio.CancelScope) -> None:
+    """Stop a server that is told to before it serves; end when it does."""
+    with starting:
+        await signals.wait()
+        server.cancel()
 
 
 async def _let_go(health: HealthServicer, delay_s: float, announce: Callable[[str], None]) -> None:

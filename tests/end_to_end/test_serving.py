@@ -200,6 +200,24 @@ def test_a_server_that_is_told_to_stop_serves_for_a_while_and_starts_nothing(
     assert "Traceback" not in log.read_text()
 
 
+def test_a_signal_before_the_server_serves_stops_it() -> None:
+    """Process 1 of a container would not hear it without a handler, and be killed after the grace period."""
+    script = """
+import os, signal, sys
+from plait_server import bootstrap
+from plait_server.config import ServerConfig
+assemble = bootstrap.assemble
+async def assemble_and_stop(platform):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return await assemble(platform)
+bootstrap.assemble = assemble_and_stop
+sys.exit(bootstrap.serve(ServerConfig(listen="127.0.0.1:0", store=":memory:")))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=HANG_S, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_a_stdout_that_nobody_reads_any_more_is_no_failure(tmp_path: Path, log: Path) -> None:
     arguments = ["--store", str(tmp_path / "plait.db")]
     with plait_serve(log, "--listen", "127.0.0.1:0", *arguments) as (process, address):
