@@ -13,7 +13,7 @@ from typing import Final, assert_never
 
 import trio
 
-from plait_server.errors import ExecutionNotEnded, ExecutionNotFound, JournalFull
+from plait_server.errors import ExecutionNotEnded, ExecutionNotFound, JournalFull, JournalUnavailable
 from plait_server.ports.audit import ActionRecord
 from plait_server.ports.deletions import DeletionBegun, ExecutionMissing, ExecutionOpen
 from plait_server.ports.journal import RequestConflict, RequestRecord
@@ -49,6 +49,8 @@ class Keeping:
         self._locations = locations
         self._resting = resting
         self._begun = trio.Event()
+        self._fault: JournalUnavailable | None = None
+        """Why the server must stop, if it must."""
 
     def __repr__(self) -> str:
         return f"<Keeping, deletes now: {self._begun.is_set()}>"
@@ -72,14 +74,21 @@ class Keeping:
                 return
         await self._wait_ended(key)
         with trio.CancelScope(shield=True):
-            result = await self._deletions.begin(
-                namespace,
-                execution_id,
-                now_s=self._environment.seams.now_s(),
-                is_corrupt=isinstance(self._locations.get(key), Damaged),
-                action=action,
-                request=request,
-            )
+            try:
+                result = await self._deletions.begin(
+                    namespace,
+                    execution_id,
+                    now_s=self._environment.seams.now_s(),
+                    is_corrupt=isinstance(self._locations.get(key), Damaged),
+                    action=action,
+                    request=request,
+                )
+            except JournalUnavailable as error:
+                # It may be gone, so nothing in memory may show it, and the store must be read anew.
+                self._resting.drop(key)
+                self._fault = error
+                self._begun.set()
+                raise
             match result:
                 case DeletionBegun():
                     self._forget(key)
@@ -98,7 +107,7 @@ class Keeping:
         Raises:
             JournalUnavailable, StoreDamaged: The store failed; the server must stop.
         """
-        while True:
+        while self._fault is None:
             self._begun = trio.Event()
             try:
                 await self._delete_rows()
@@ -108,6 +117,7 @@ class Keeping:
                 logger.warning("nothing is deleted while the disk is full")
             with trio.move_on_after(LOOK_S):
                 await self._begun.wait()
+        raise self._fault
 
     async def _wait_ended(self, key: Key) -> None:
         """Wait until no executor runs an ended execution.

@@ -16,9 +16,7 @@ from google.protobuf.message import Message
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from plait.v1 import execution_pb2, execution_service_pb2, insight_service_pb2, payload_pb2
-from plait_server.api.call import Call
 from plait_server.core.definition.graph import Graph
-from plait_server.core.run.execution import Execution
 from plait_server.core.run.states import ExecutionState, NodeState
 from plait_server.encoding.graph_codec import graph_to_proto
 from plait_server.errors import (
@@ -32,15 +30,16 @@ from plait_server.errors import (
 )
 from plait_server.testing.simulation.bounds import check_event, check_frame
 from plait_server.testing.simulation.callers import choose_caller
+from plait_server.testing.simulation.deleters import Deleter
 from plait_server.testing.simulation.graphs import EXECUTION_INPUT
 from plait_server.testing.simulation.holders import Holder
-from plait_server.testing.simulation.host import Host
+from plait_server.testing.simulation.host import Host, seen
 from plait_server.testing.simulation.network import ConnectionLost
+from plait_server.testing.simulation.readable import difference_of
 from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import World
 
 Pb = execution_service_pb2
-_Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
 
 _WAITING: Final = (NodeState.IDLE, NodeState.BACKING_OFF)
@@ -68,6 +67,9 @@ class Client:
         self.caller: Final = choose_caller(world.chance("caller", name))
         self.exported: Final[dict[bytes, bytes]] = {}
         """Id -> encoded span, as ExportTrace returned it after the end."""
+        self.has_exported = False
+        """Whether that was possible before it was deleted."""
+        self._deleter = Deleter(self)
         self.execution_id = ""
         """Empty until the submission was acknowledged."""
         self.is_done = trio.Event()
@@ -91,6 +93,18 @@ class Client:
             priority=self._chance.randint(-1, 1),
         )
         await self._submit(request)
+        try:
+            await self._follow(request)
+            await self._deleter.run()
+        except* ExecutionNotFound:
+            if not self.is_deleted():
+                self.fail("A4", "an acknowledged execution is not found")
+        if self.is_deleted():
+            self.is_done.set()
+            await self._deleter.check_gone(request)
+        self.is_finished.set()
+
+    async def _follow(self, request: Pb.SubmitGraphRequest) -> None:
         async with trio.open_nursery() as nursery:
             if self._chance.random() < 0.3:
                 nursery.start_soon(self._submit, request)
@@ -103,10 +117,12 @@ class Client:
             if self._chance.random() < 0.5:
                 nursery.start_soon(Holder(self).run)
             nursery.start_soon(self._inspect)
+            if self._deleter.is_early:
+                nursery.start_soon(self._deleter.run)
             await self._wait()
             self.is_done.set()
         await self.again(self._export)
-        self.is_finished.set()
+        self.has_exported = True
 
     # Calls.
 
@@ -130,6 +146,11 @@ class Client:
             self.fail("A2", "an answer spoke of an execution that is not durable")
         return durable
 
+    def is_deleted(self) -> bool:
+        """Return whether the execution was deleted."""
+        durable = self._records.executions.get(self.execution_id)
+        return durable is not None and durable.is_deleted
+
     def fail(self, check: str, message: str) -> None:
         """Let the simulation fail."""
         self.world.fail(check, message, self.execution_id)
@@ -151,7 +172,8 @@ class Client:
                 )
             )
         except PlaitError as error:
-            self.fail("A4", f"a submission was refused: {error!r}")
+            if not (isinstance(error, ExecutionNotFound) and self.is_deleted()):
+                self.fail("A4", f"a submission was refused: {error!r}")
             return
         execution_id = answer.execution.execution_id
         if self.execution_id not in ("", execution_id):
@@ -165,7 +187,8 @@ class Client:
         other.CopyFrom(request)
         other.input.json = "[]"
         wanted: type[PlaitError] = RequestIdReused
-        if self._chance.random() < 0.5:
+        # The id of one that was deleted is free.
+        if self._chance.random() < 0.5 and not self.world.may_delete:
             other.request_id = ""
             other.execution_id = self.execution_id
             wanted = ExecutionExists
@@ -287,7 +310,7 @@ class Client:
 
         request = Pb.ListNodesRequest(execution_id=self.execution_id)
         await self.again(
-            lambda: self.host.call(lambda s: _seen(s.servicers.executions.list_nodes, take), request)
+            lambda: self.host.call(lambda s: seen(s.servicers.executions.list_nodes, take), request)
         )
         durable = self.durable()
         for nodes, ended in shown if durable is not None else ():
@@ -322,7 +345,7 @@ class Client:
         try:
             view = await generation.server.supervisor.view("default", self.execution_id)
         except PlaitError as error:
-            if isinstance(error, ExecutionNotFound):
+            if isinstance(error, ExecutionNotFound) and not self.is_deleted():
                 self.fail("A4", "an acknowledged execution is not found")
             return
         if generation.is_dead:
@@ -332,7 +355,7 @@ class Client:
             self.fail(
                 "A1",
                 f"the live state at {view.execution.sequence} is not the replayed one at {durable.replayed.sequence}: "
-                + _difference(view.execution, durable.replayed),
+                + difference_of(view.execution, durable.replayed),
             )
 
     # Checks.
@@ -464,25 +487,3 @@ class Watcher:
                 return []
             case unknown:
                 assert_never(unknown)
-
-
-def _seen(
-    method: Callable[[_Request, Call], Awaitable[_Answer]], see: Callable[[_Answer], None]
-) -> Callable[[_Request, Call], Awaitable[_Answer]]:
-    """Let an answer be seen at the moment in which it leaves the server."""
-
-    async def call(request: _Request, call: Call) -> _Answer:
-        answer = await method(request, call)
-        see(answer)
-        return answer
-
-    return call
-
-
-def _difference(live: Execution, replayed: Execution) -> str:
-    """Name what two states do not have in common, for the reader of a failure."""
-    for one, other in zip(live.root.records, replayed.root.records, strict=True):
-        for name in type(one).__slots__:
-            if name not in ("node", "attempts") and getattr(one, name) != getattr(other, name):
-                return f"{one.path}.{name}: {getattr(one, name)!r} and {getattr(other, name)!r}"
-    return f"{live!r} and {replayed!r}"

@@ -45,6 +45,9 @@ _CLIENTS: Final = (
     "a slow watcher was sent away",
     "handler ignores its cancel",
     "handler ends after its cancel",
+    "an open execution was not deleted",
+    "a client deleted an execution",
+    "an execution was deleted",
 )
 
 _SPANS: Final = (

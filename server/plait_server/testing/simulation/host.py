@@ -389,3 +389,16 @@ class Host:
         finally:
             generation.links.pop(link.number, None)
             link.down.close()
+
+
+def seen(
+    method: Callable[[_Request, Call], Awaitable[_Answer]], see: Callable[[_Answer], None]
+) -> Callable[[_Request, Call], Awaitable[_Answer]]:
+    """Let an answer be seen at the moment in which it leaves the server."""
+
+    async def call(request: _Request, call: Call) -> _Answer:
+        answer = await method(request, call)
+        see(answer)
+        return answer
+
+    return call

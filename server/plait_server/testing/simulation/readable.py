@@ -11,6 +11,7 @@ from plait_server.core.run.events import (
     ExecutionEnded,
     NodeEnded,
 )
+from plait_server.core.run.execution import Execution
 from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import EPOCH_S, SimulationFailure, World
 
@@ -113,3 +114,12 @@ def _detail(event: Event) -> str:
             return f"output={detail.output.json[:60]}" if detail.output is not None else ""
         case _:
             return ""
+
+
+def difference_of(live: Execution, replayed: Execution) -> str:
+    """Name what two states do not have in common, for the reader of a failure."""
+    for one, other in zip(live.root.records, replayed.root.records, strict=True):
+        for name in type(one).__slots__:
+            if name not in ("node", "attempts") and getattr(one, name) != getattr(other, name):
+                return f"{one.path}.{name}: {getattr(one, name)!r} and {getattr(other, name)!r}"
+    return f"{live!r} and {replayed!r}"

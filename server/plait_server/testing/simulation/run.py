@@ -19,6 +19,7 @@ from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.testing.simulation.checks import Checks
 from plait_server.testing.simulation.clients import Client
 from plait_server.testing.simulation.coverage import Coverage
+from plait_server.testing.simulation.deletion_checks import problem_of_deletions
 from plait_server.testing.simulation.faults import Faults
 from plait_server.testing.simulation.graphs import TYPES, make_graph
 from plait_server.testing.simulation.host import Host
@@ -142,10 +143,14 @@ class Simulation:
         return f"<Simulation of seed {self.world.seed}>"
 
     def _choose_namespace(self) -> NamespaceOptions:
+        retention_s: float | None = None
+        if self.world.may_delete:
+            retention_s = self.world.chance("retention").choice((None, None, 20.0, 60.0, 600.0))
         chance = self.world.chance("admission")
         if chance.random() < 0.6:
-            return NamespaceOptions()
+            return NamespaceOptions(retention_s=retention_s)
         return NamespaceOptions(
+            retention_s=retention_s,
             running_max=chance.choice((1, 2, 3)),
             queue_max=chance.choice((0, 1, 3, 1_000)),
             order=chance.choice(("FIFO", "LIFO", "PRIORITY")),
@@ -201,6 +206,9 @@ class Simulation:
                 await self._settle()
                 machines.cancel_scope.cancel()
             await self.host.stop()
+            problem = await problem_of_deletions(self.stores)
+            if problem:
+                world.fail("K1", problem)
         self.virtual_s = trio.current_time()
 
     async def _heal_later(self, machines: trio.Nursery) -> None:

@@ -45,6 +45,7 @@ from plait_server.ports.journal import (
     Verification,
 )
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
+from plait_server.testing.simulation.tapped_deletions import TappedDeletions
 
 NAMESPACE: Final = "default"
 
@@ -82,6 +83,9 @@ class Durable:
         self.scopes: dict[str, list[int]] = {}
         """Scope path -> the events that the index names for it."""
         self.is_ended = False
+        self.given: dict[str, None] = {}
+        """The digests of the contents that appends gave it."""
+        self.is_deleted = False
 
     def __repr__(self) -> str:
         return f"<Durable {self.execution_id}, {len(self.events)} events>"
@@ -117,6 +121,8 @@ class Records:
         self.requests: dict[tuple[str, str], RequestRecord] = {}
         """(method, request id) -> what it stands for."""
         self.contents: dict[str, bytes] = {}
+        self.open_deleted: list[str] = []
+        """Ids of executions that were deleted, and had not ended."""
 
     def __repr__(self) -> str:
         return f"<Records of {len(self.executions)} executions>"
@@ -130,11 +136,19 @@ class Records:
                 durable = self.executions[item.execution_id] = self._begin(content)
             durable.take(content, start)
         if durable is not None:
+            durable.given.update(dict.fromkeys(item.contents))
             durable.audit.extend(item.audit)
             for scope_path, sequences in item.scope_entries:
                 durable.scopes.setdefault(scope_path, []).extend(sequences)
         if item.request is not None:
             self.requests[item.request.method, item.request.request_id] = item.request
+
+    def delete(self, execution_id: str) -> None:
+        """Take the beginning of a deletion."""
+        durable = self.executions[execution_id]
+        durable.is_deleted = True
+        if not durable.is_ended:
+            self.open_deleted.append(execution_id)
 
     def replay(self, execution: Execution, event: Event) -> None:
         """Apply an event, with the graph that it names if an output was one (N7)."""
@@ -322,7 +336,17 @@ class TappedJournal:
     @property
     def deletions(self) -> Deletions:
         """Deletes executions."""
-        return self._inner.deletions
+        return TappedDeletions(
+            self._inner.deletions,
+            before=self._come_before_deletion,
+            after=lambda: self.come_to(BreakPoint.AFTER_APPEND),
+            note=self._records.delete,
+        )
+
+    def _come_before_deletion(self) -> None:
+        if self.is_full:
+            raise JournalFull
+        self.come_to(BreakPoint.BEFORE_APPEND)
 
     async def key(self) -> bytes:
         """Return the store's secret."""

@@ -50,6 +50,8 @@ class World:
         self.seed: Final = seed
         self.is_reluctant: Final = self.chance("mood").random() < 0.3
         """Whether workers often hand back what they were given, so that nodes wait that ran before."""
+        self.may_delete: Final = self.chance("deletions").random() < 0.5
+        """Whether executions are deleted, by clients or after a short time."""
         self.wall_offset_s = 0.0
         """How far the wall clock was set forward or back."""
         self._ids = self.chance("ids")
