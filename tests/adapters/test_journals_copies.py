@@ -20,7 +20,14 @@ from plait_server.adapters.journals.sqlite_log import FRAME_BYTES, HEADER_BYTES,
 from plait_server.adapters.journals.sqlite_salvage import EPOCH_JUMP, salvage_store
 from plait_server.errors import BackupFailed, StoreDamaged, StoreExists, StoreLocked, StoreMissing
 from plait_server.ports.journal import Claim, ListedExecution
-from tests.adapters.journals_damage import EXECUTIONS, everything_of, fill_store, item_of, read_everything
+from tests.adapters.journals_damage import (
+    EXECUTIONS,
+    NAMESPACE,
+    everything_of,
+    fill_store,
+    item_of,
+    read_everything,
+)
 
 
 @pytest.fixture
@@ -207,6 +214,26 @@ async def test_a_backup_is_whole_and_raises_every_epoch(
     assert all(row.owner_epoch > EPOCH_JUMP for row in rows if isinstance(row, ListedExecution))
     await journal.aclose()
     assert await everything_of(new) == expected
+
+
+async def test_watch_tokens_from_before_a_restore_have_expired(path: Path, tmp_path: Path) -> None:
+    """FAILURES 14: the copy lacks what was changed after it was made; a salvage lacks what was lost."""
+
+    async def last_change_and_floor(path: Path) -> tuple[int, int]:
+        journal = SqliteJournal.open(path, owner="watched", may_create=False)
+        page = await journal.namespace(NAMESPACE).list_changes(after=0, limit=100)
+        await journal.aclose()
+        assert len(page.changes) == EXECUTIONS
+        return page.last_change, page.floor
+
+    salvage_store(path, tmp_path / "salvaged.db")
+    await backup_store(path, tmp_path / "copied.db", on_wait=nothing)
+    newest, floor = await last_change_and_floor(path)
+    assert floor == 0
+    for name in ("salvaged.db", "copied.db"):
+        _, floor = await last_change_and_floor(tmp_path / name)
+        assert floor >= newest + EPOCH_JUMP
+        assert await last_change_and_floor(tmp_path / name) == (floor, floor), "not at every opening"
 
 
 async def test_what_is_appended_during_a_backup_is_whole_in_it_or_not_there(

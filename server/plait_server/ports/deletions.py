@@ -20,6 +20,9 @@ from plait_server.ports.journal import RequestConflict, RequestRecord
 REQUESTS_KEPT_S: Final = 24 * 3_600.0
 """Seconds for which the records of requests outlive what they made."""
 
+TOMBSTONES_KEPT_S: Final = 24 * 3_600.0
+"""Seconds for which a watcher of a namespace may be away and still learn of deletions."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionBegun:
@@ -99,7 +102,7 @@ class Deletions(Protocol):
         ...
 
     async def forget_some(self, *, now_s: float, actions_before_s: float, limit: int) -> bool:
-        """Forget records of requests that have outlived what they made, and old actions, at most `limit` of each.
+        """Forget old records: of requests that have outlived what they made, actions, tombstones; `limit` of each.
 
         Returns:
             Whether nothing is left to forget.

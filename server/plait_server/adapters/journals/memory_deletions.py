@@ -10,6 +10,7 @@ from plait_server.adapters.journals.memory_store import StoredExecution
 from plait_server.ports.audit import ActionRecord
 from plait_server.ports.deletions import (
     REQUESTS_KEPT_S,
+    TOMBSTONES_KEPT_S,
     DeleteResult,
     DeletionBegun,
     ExecutionMissing,
@@ -119,7 +120,11 @@ class MemoryDeletions:
         old = [position for position, record in islice(actions, limit) if record.time_s < actions_before_s]
         for position in old:
             del store.audit[position]
-        return max(len(due), len(old)) < limit
+        dropped = 0
+        while store.tombstones and store.tombstones[0][3] <= now_s - TOMBSTONES_KEPT_S and dropped < limit:
+            store.floor = store.tombstones.pop(0)[0]
+            dropped += 1
+        return max(len(due), len(old), dropped) < limit
 
     async def list_namespaces(self) -> Sequence[str]:
         """List the namespaces that have executions."""

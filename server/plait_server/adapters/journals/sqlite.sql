@@ -392,8 +392,20 @@ INSERT INTO tombstones (change, namespace, execution_id, time_s, checksum)
 VALUES (:change, :namespace, :execution_id, :time_s, :checksum);
 
 -- find_floor --
--- Read the newest change whose tombstone was dropped: the one row without a namespace.
-SELECT coalesce((SELECT max(change) FROM tombstones WHERE namespace = ''), 0);
+-- Read the newest change up to which tombstones may be missing: that of the row without a namespace.
+SELECT change, CAST(execution_id AS BLOB), time_s, CAST(checksum AS BLOB)
+FROM tombstones
+WHERE namespace = ''
+ORDER BY change DESC
+LIMIT 1;
+
+-- list_first_tombstones --
+-- Read the oldest deletions, and the floor.
+SELECT change, namespace, time_s FROM tombstones WHERE change > 0 ORDER BY change LIMIT :limit;
+
+-- drop_tombstones --
+-- Drop the tombstones up to a change.
+DELETE FROM tombstones WHERE change <= :floor;
 
 -- find_last_change --
 -- Read the highest change number that was ever given.

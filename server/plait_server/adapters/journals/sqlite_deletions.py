@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 from plait_server.adapters.journals.sqlite_lookup import find_execution, find_record
 from plait_server.adapters.journals.sqlite_rows import Row, Stored, UnexpectedRow, Value, stored_of
+from plait_server.adapters.journals.sqlite_tombstones import drop_tombstones
 from plait_server.adapters.journals.verification import checksum_of_deletion, checksum_of_tombstone
 from plait_server.ports.audit import ActionRecord
 from plait_server.ports.deletions import (
     REQUESTS_KEPT_S,
+    TOMBSTONES_KEPT_S,
     DeleteResult,
     DeletionBegun,
     ExecutionMissing,
@@ -122,7 +124,8 @@ class SqliteDeletions:
         def forget(_: Batch) -> bool:
             requests = self._change("forget_requests", now_s, limit)
             actions = self._change("forget_actions", limit, actions_before_s)
-            return max(requests, actions) < limit
+            tombstones = drop_tombstones(self._journal.connection, now_s - TOMBSTONES_KEPT_S, limit)
+            return max(requests, actions, tombstones) < limit
 
         return self._journal.make_durable(forget)
 

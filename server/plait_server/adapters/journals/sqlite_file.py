@@ -28,6 +28,7 @@ from plait_server.adapters.journals.sqlite_log import (
     read_log,
 )
 from plait_server.adapters.journals.sqlite_rows import Stored, StoreRow, fetch, store_of, stored_of
+from plait_server.adapters.journals.sqlite_tombstones import set_floor
 from plait_server.adapters.journals.verification import checksum_of_head
 from plait_server.errors import JournalUnavailable, StoreExists, StoreMissing, StoreTooNew, StoreTooOld
 
@@ -278,6 +279,10 @@ def take_database(connection: apsw.Connection, path: Path, *, owner: str, key: b
     _raise_epochs(connection, found.epoch_jump)
     arrival = fetch(connection, queries["find_last_arrival"])
     change = fetch(connection, queries["find_last_change"])
+    if found.epoch_jump:
+        # The store is a copy: watchers may have seen changes that it lacks, so their tokens must expire (FAILURES 14).
+        set_floor(connection, cast("int", change[0][0]) + found.epoch_jump)
+        change = fetch(connection, queries["find_last_change"])
     fetch(connection, queries["commit"])
     match last, arrival, change:
         case [(int(last_position),)], [(int(last_arrival),)], [(int(last_change),)]:

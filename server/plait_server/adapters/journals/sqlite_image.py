@@ -44,6 +44,9 @@ from plait_server.ports.journal import DamagedRow, RequestRecord, chain
 # A row has at least 60 bytes, which bounds the search if a counter is damaged.
 _ROWS_OF_PAGE_MAX = 64
 
+_CHANGE_MAX = 2**60
+"""Above all change numbers that a store comes to, and far enough below the largest integer to count on."""
+
 
 class StoredEvent(NamedTuple):
     """An event as it is stored."""
@@ -85,6 +88,13 @@ class Image:
     def last_position(self) -> int:
         """Return the highest number that an execution may have."""
         return max(map(self._last, ("find_last_execution", "find_last_position")))
+
+    def last_change(self) -> int:
+        """Return a number that no intact row's change is above."""
+        for row in self._fetch("find_highest_change"):
+            if isinstance(row[0], int):
+                return min(row[0], _CHANGE_MAX)
+        return _CHANGE_MAX
 
     def execution(self, position: int) -> Stored | DamagedRow | None:
         """Read the row of an execution; None if the row or its key is lost."""

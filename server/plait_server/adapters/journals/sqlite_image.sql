@@ -4,6 +4,10 @@
 -- Read the number of the newest execution.
 SELECT max(position) FROM executions;
 
+-- find_highest_change --
+-- Read the highest change number in a row, which may be damaged.
+SELECT max(change) FROM executions NOT INDEXED;
+
 -- find_last_event --
 -- Read the number of the newest event.
 SELECT max(arrival) FROM events;

@@ -15,6 +15,7 @@ from plait_server.adapters.journals.sqlite_rows import (
     audit_of,
     entry_of_action,
     entry_of_audit,
+    floor_of,
     sequences_of,
     stored_of,
     tombstone_of,
@@ -206,7 +207,7 @@ class SqliteNamespaceJournal:
         return ChangePage(
             changes=changes[:limit],
             last_change=self._journal.last_change,
-            floor=cast("int", self._journal.execute("find_floor")[0][0]),
+            floor=floor_of(self._journal.execute("find_floor")),
         )
 
     def _find_event(self, head: Head, sequence: int) -> tuple[Value, Value, Value]:

@@ -223,6 +223,15 @@ def _listing_of(values: Sequence[Value]) -> Listing | None:
             return None
 
 
+def floor_of(rows: Sequence[Row]) -> int:
+    """Parse the rows of `find_floor`.
+
+    Raises:
+        UnexpectedRow: it is damaged.
+    """
+    return tombstone_of("", rows[0]).change if rows else 0
+
+
 def tombstone_of(namespace: str, row: Row) -> Tombstone:
     """Parse a row of `list_tombstones`.
 

@@ -172,7 +172,7 @@ class _Writer:
         """Namespace and digest -> number of the content."""
         self._arrivals: set[int] = {0}
         """The numbers of the actions and audit records that were saved."""
-        self._changes = 0
+        self._last_change = image.last_change()
         self._saved: set[tuple[str, str]] = set()
         """Namespace and id of the executions that were saved."""
 
@@ -273,9 +273,19 @@ class _Writer:
         )
         identity, listed = chain_start(namespace, execution_id), digest_of_listing(listing)
         digest = digest_of_row(row, listed)
-        # The change is set when it is written.
+        self._last_change += 1
         head = Head(
-            position, len(events), events[-1].checksum, 1, 1, row.is_open, 0, identity, digest, listed, 0
+            position,
+            len(events),
+            events[-1].checksum,
+            1,
+            1,
+            row.is_open,
+            0,
+            identity,
+            digest,
+            listed,
+            self._last_change,
         )
         self._write(Stored(namespace, execution_id, head, row), events, [])
         self._salvage.rebuilt.append(f"execution {execution_id} of {namespace}")
@@ -318,8 +328,7 @@ class _Writer:
 
     def _write(self, stored: Stored, events: list[StoredEvent], audit: list[AuditRecord]) -> None:
         # As if it belonged to the opening that created the new store; the next one claims it.
-        self._changes += 1
-        head = stored.head._replace(owner=1, audit_count=len(audit), change=self._changes)
+        head = stored.head._replace(owner=1, audit_count=len(audit))
         self._insert(
             "insert_execution",
             head.position,

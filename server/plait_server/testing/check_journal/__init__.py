@@ -67,6 +67,7 @@ CHECKS: Final[Sequence[Check]] = (
     deletions.check_a_deletion_s_request_is_recorded,
     deletions.check_request_records_outlive_what_they_made,
     deletions.check_old_actions_are_forgotten,
+    deletions.check_tombstones_are_kept_for_a_time,
 )
 """Every check, in the order of the rules. Rule 4 is about faults that a store must be made to have: those
 need tests of the store's own."""

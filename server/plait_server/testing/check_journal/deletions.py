@@ -10,6 +10,7 @@ from plait_server.core.run.scope_index import ScopeEntry
 from plait_server.core.run.states import ExecutionState
 from plait_server.ports.deletions import (
     REQUESTS_KEPT_S,
+    TOMBSTONES_KEPT_S,
     DeleteResult,
     DeletionBegun,
     ExecutionMissing,
@@ -61,10 +62,11 @@ async def delete(
     namespace: str = NAMESPACE,
     is_corrupt: bool = False,
     request: RequestRecord | None = None,
+    now_s: float = 10.0,
 ) -> DeleteResult:
-    """Begin a deletion at time 10."""
+    """Begin a deletion."""
     return await journal.deletions.begin(
-        namespace, execution_id, now_s=10.0, is_corrupt=is_corrupt, action=None, request=request
+        namespace, execution_id, now_s=now_s, is_corrupt=is_corrupt, action=None, request=request
     )
 
 
@@ -229,3 +231,39 @@ async def check_old_actions_are_forgotten(store: StoreUnderTest) -> None:
     assert await journal.deletions.forget_some(now_s=0.0, actions_before_s=4.0, limit=3)
     entries = await journal.namespace(NAMESPACE).list_audit(execution_id=None, before=None, limit=ALL)
     assert [entry.record for entry in entries] == actions[:3:-1]
+
+
+async def check_tombstones_are_kept_for_a_time(store: StoreUnderTest) -> None:
+    """Check that watchers learn of deletions for a day, and afterwards that they may have missed some."""
+    journal = await store.open()
+    handle = journal.namespace(NAMESPACE)
+    await append(journal, make("x", row=ENDED), make("y", row=ENDED), make("z"))
+    for execution_id, now_s in (("x", 1_000.0), ("y", 2_000.0)):
+        assert await delete(journal, execution_id, now_s=now_s) == DeletionBegun()
+    page = await handle.list_changes(after=0, limit=10)
+    assert [change.row.execution_id for change in page.changes] == ["z", "x", "y"]
+    assert [change.number for change in page.changes] == [3, 4, 5]
+    assert (page.last_change, page.floor) == (5, 0)
+
+    async def forget(now_s: float) -> None:
+        while not await journal.deletions.forget_some(now_s=now_s, actions_before_s=0.0, limit=1):
+            pass
+
+    await forget(2_000.0)
+    assert (await handle.list_changes(after=0, limit=10)).floor == 0
+    await forget(1_000.0 + TOMBSTONES_KEPT_S)
+    page = await handle.list_changes(after=4, limit=10)
+    assert [change.row.execution_id for change in page.changes] == ["y"]
+    assert page.floor == 4
+    await store.crash(journal)
+    journal = await store.open()
+    handle = journal.namespace(NAMESPACE)
+    await forget(2_000.0 + TOMBSTONES_KEPT_S)
+    page = await handle.list_changes(after=0, limit=10)
+    assert [change.row.execution_id for change in page.changes] == ["z"]
+    assert (page.last_change, page.floor) == (5, 5)
+    await store.crash(journal)
+    journal = await store.open()
+    await append(journal, make("later"))
+    page = await journal.namespace(NAMESPACE).list_changes(after=5, limit=10)
+    assert [change.number for change in page.changes] == [6], "no number is given twice"
