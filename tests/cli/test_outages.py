@@ -14,10 +14,12 @@ from typing import IO
 import click
 import pytest
 
+from plait.v1 import execution_pb2
 from plait_client import Client
 from plait_client.access import Access
 from plait_server.cli.connecting import Target
 from plait_server.cli.exit_codes import ExitCode
+from plait_server.cli.waiting import wait_for_end
 from plait_server.cli.watching import follow, watch_command
 from tests.cli import live
 
@@ -46,7 +48,11 @@ def test_an_outage_under_a_watch_is_shown_and_resumed(
 
     def follow_impatiently(address: str) -> None:
         with click.Context(watch_command), Client(address, retry_s=0.0) as client:
-            codes.append(follow(client, Target(server=address, namespace="default", access=Access()), "x"))
+            target = Target(server=address, namespace="default", access=Access())
+            codes.append(follow(client, target, "x"))
+            codes.append(
+                wait_for_end(client, target, execution_pb2.Execution(execution_id="x"), as_json=False)
+            )
 
     with serving(store) as (address, kill):
         live.call("submit", graph_file("test.nobody"), "--id", "x", env={"PLAIT_SERVER": address})
@@ -60,7 +66,7 @@ def test_an_outage_under_a_watch_is_shown_and_resumed(
         read_until(watching.stdout, "started")
         kill()
     with watching:
-        read_until(watching.stderr, "plait: connection lost (")
+        read_until(watching.stderr, "plait: connection lost, trying again ...")
         with serving(store, address) as (_, kill):
             assert read_until(watching.stderr, "plait: back after ").strip().endswith("s")
             impatient = threading.Thread(target=follow_impatiently, args=(address,))
@@ -69,14 +75,18 @@ def test_an_outage_under_a_watch_is_shown_and_resumed(
                 pass
             kill()
         impatient.join(live.TIMEOUT_S)
-        read_until(watching.stderr, "plait: connection lost (")
+        read_until(watching.stderr, "plait: connection lost, trying again ...")
         watching.send_signal(signal.SIGINT)
         out, told = watching.communicate(timeout=live.TIMEOUT_S)
     assert watching.returncode == ExitCode.INTERRUPTED
     assert out == "", "no event comes twice"
     assert f"x goes on. `plait watch x --after-sequence 2 --server {address}` follows it," in told
-    assert codes == [ExitCode.UNREACHABLE]
-    assert capsys.readouterr().err.splitlines()[-1] == "`plait watch x --after-sequence 2` goes on from here."
+    assert codes == [ExitCode.UNREACHABLE, ExitCode.UNREACHABLE]
+    said = capsys.readouterr().err.splitlines()
+    assert said[1::2] == [
+        "`plait watch x --after-sequence 2` goes on from here.",
+        "`plait wait x` goes on waiting.",
+    ]
 
 
 def test_wait_shows_the_end(

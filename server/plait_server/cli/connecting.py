@@ -66,7 +66,8 @@ class Target:
 
 
 def _tell_lost(error: PlaitError) -> None:
-    complain(f"plait: connection lost ({one_line(error.message)}), trying again ...")
+    reason = f" ({one_line(error.reason)})" if error.reason else ""
+    complain(f"plait: connection lost{reason}, trying again ...")
 
 
 def _was_typed(name: str) -> bool:

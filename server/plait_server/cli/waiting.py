@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from plait.v1 import execution_pb2
-from plait_client import Client, has_ended
+from plait_client import Client, Unavailable, has_ended
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.lookout import Lookout
 from plait_server.cli.summary import state_of, succeeded, summary
-from plait_server.cli.text import complain, duration, echo
+from plait_server.cli.text import complain, duration, echo, one_line
 
 
 @click.command("wait")
@@ -53,6 +53,12 @@ def wait_for_end(
         complain(f"\n{id_} goes on. {target.command(f'watch {id_}')} follows it,")
         complain(f"{target.command(f'cancel {id_}')} stops it.")
         return ExitCode.INTERRUPTED
+    except Unavailable as error:
+        if not client.has_answered:
+            raise
+        complain(f"plait: {one_line(error.message)}")
+        complain(f"{target.command(f'wait {id_}')} goes on waiting.")
+        return ExitCode.UNREACHABLE
     if as_json:
         echo_json(ended)
     else:
