@@ -8,7 +8,7 @@ import importlib.metadata
 import logging
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,12 +41,15 @@ from plait_server.api.graphs import GraphServicer
 from plait_server.api.grpc_server import OpenCalls, serve_grpc, standard_methods
 from plait_server.api.health import HealthServicer
 from plait_server.api.insight import InsightServicer
+from plait_server.api.limits import LimitServicer
 from plait_server.api.methods import Method, methods_of
 from plait_server.api.namespaces import SETTING_NAME, NamespaceServicer
 from plait_server.api.pages import PageTokens
+from plait_server.api.servicers import Servicers
 from plait_server.api.system import ServerFacts, SystemServicer
 from plait_server.api.workers import WorkerHubServicer
 from plait_server.config import DEFAULT_STORE, MEMORY_STORE, ServerConfig
+from plait_server.encoding.limit_codec import SETTING_PREFIX, limit_from_bytes
 from plait_server.encoding.namespace_codec import settings_from_bytes
 from plait_server.errors import PlaitError, StoreLost, leaves_of
 from plait_server.ports.evaluator import Evaluator, Offload
@@ -61,6 +64,7 @@ from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
+from plait_server.runtime.limit_registry import LimitRegistry
 from plait_server.runtime.namespace_registry import NamespaceRegistry
 from plait_server.runtime.refused_calls import RefusedCalls
 from plait_server.runtime.supervisor import Supervisor
@@ -103,32 +107,6 @@ class Platform:
     resource: Mapping[str, ResourceValue] = field(default_factory=lambda: {"service.name": "plait"})
     """The attributes of the resource in exported spans."""
     span_limits: SpanLimits | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Servicers:
-    """The objects that serve the methods."""
-
-    graphs: GraphServicer
-    executions: ExecutionServicer
-    controls: ExecutionControls
-    insight: InsightServicer
-    namespaces: NamespaceServicer
-    audit: AuditServicer
-    worker_hub: WorkerHubServicer
-    system: SystemServicer
-
-    def by_service(self) -> Mapping[str, Sequence[object]]:
-        """Return those that serve each service together."""
-        return {
-            "graph": [self.graphs],
-            "execution": [self.executions, self.controls],
-            "insight": [self.insight],
-            "namespace": [self.namespaces],
-            "audit": [self.audit],
-            "worker_hub": [self.worker_hub],
-            "system": [self.system],
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +162,14 @@ async def assemble(platform: Platform) -> Server:
         ping_s=config.ping_s,
         grace_s=config.grace_s,
     )
-    environment = await _environment(platform, allocator, committer, workers)
+    limits = LimitRegistry(allocator, config.server_limit, config.limits)
+    environment = await _environment(platform, allocator, committer, workers, limits)
     supervisor = Supervisor(environment)
     workers.deliver = supervisor.deliver
     workers.is_current = supervisor.is_current
-    servicers = _servicers(platform, environment, supervisor, workers, PageTokens(key), version, instance_id)
+    servicers = _servicers(
+        platform, environment, limits, supervisor, workers, PageTokens(key), version, instance_id
+    )
     return Server(
         journal=platform.journal,
         allocator=allocator,
@@ -204,6 +185,7 @@ async def assemble(platform: Platform) -> Server:
 def _servicers(
     platform: Platform,
     environment: Environment,
+    limits: LimitRegistry,
     supervisor: Supervisor,
     workers: AttachedWorkers,
     page_tokens: PageTokens,
@@ -235,6 +217,9 @@ def _servicers(
         insight=InsightServicer(
             supervisor, journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
         ),
+        limits=LimitServicer(
+            limits, environment.allocator, journal, page_tokens, actions, platform.seams.now_s
+        ),
         namespaces=NamespaceServicer(
             environment.namespaces, environment.admission, journal, page_tokens, actions
         ),
@@ -245,12 +230,18 @@ def _servicers(
 
 
 async def _environment(
-    platform: Platform, allocator: Allocator, committer: Committer, workers: AttachedWorkers
+    platform: Platform,
+    allocator: Allocator,
+    committer: Committer,
+    workers: AttachedWorkers,
+    limits: LimitRegistry,
 ) -> Environment:
     namespaces = NamespaceRegistry(platform.config.namespace_settings)
     for (namespace, name), content in (await platform.journal.read_settings()).items():
         if name == SETTING_NAME:
             namespaces.set(namespace, settings_from_bytes(content))
+        elif name.startswith(SETTING_PREFIX):
+            limits.set(*limit_from_bytes(content))
     allocator.share_by(lambda name: namespaces.of(name).weight)
     return Environment(
         journal=platform.journal,

@@ -78,6 +78,10 @@ class PayloadNotFound(CallerError):
     """No payload of this digest is kept in this namespace."""
 
 
+class LimitNotFound(CallerError):
+    """No call has set this limit. `plait limits` shows the limits, and where each comes from."""
+
+
 class Unauthenticated(CallerError):
     """The caller is not known here. Make a token with `plait token create`, and pass it in PLAIT_TOKEN."""
 

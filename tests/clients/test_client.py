@@ -20,6 +20,7 @@ from plait.v1 import (
     execution_pb2,
     execution_service_pb2,
     graph_pb2,
+    limit_service_pb2,
     namespace_service_pb2,
     state_pb2,
 )
@@ -297,6 +298,9 @@ def test_the_async_client_does_the_same(address: str) -> None:
             changed = await client.update_namespace(settings)
             assert changed in [each async for each in client.list_namespaces()]
             await client.update_namespace(namespace_service_pb2.NamespaceSettings(), reset=["queue_max"])
+            limit = await client.set_limit(limit_service_pb2.LIMIT_KIND_KEY, "db", max_concurrency=2)
+            assert [each async for each in client.list_limits(limit.kind, page_size=1)] == [limit]
+            assert (await client.remove_limit(limit_service_pb2.LIMIT_KIND_KEY, "db")) is not None
             with pytest.raises(NotFound):
                 await client.get("nobody")
 
@@ -479,3 +483,17 @@ def test_the_client_stands_on_the_base_dependencies() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_limit_is_set_shown_and_removed(client: Client) -> None:
+    """Q2: over a real connection; the bounds are those of tests/api/test_limits."""
+    kind = limit_service_pb2.LIMIT_KIND_TYPE
+    limit = client.set_limit(kind, "text.draft", rate=2.0, burst=4, everywhere=True)
+    assert limit in list(client.list_limits(page_size=1))
+    assert limit in list(client.list_limits(kind, everywhere=True))
+    assert client.remove_limit(kind, "text.draft", everywhere=True) is None
+    with pytest.raises(NotFound):
+        client.remove_limit(kind, "text.draft", everywhere=True)
+    with pytest.raises(InvalidArgument) as caught:
+        client.set_limit(kind, "text.draft", max_concurrency=0)
+    assert [each.field for each in caught.value.violations] == ["max_concurrency"]

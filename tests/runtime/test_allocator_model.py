@@ -187,7 +187,7 @@ ACTIONS = st.one_of(
 
 def known_as(name: LimitName) -> str:
     """The name of a limit in the reference."""
-    return "server" if name == SERVER else f"{name.kind.value.lower()} {name.namespace} {name.name}".rstrip()
+    return "server" if name == SERVER else f"{name.kind.name.lower()} {name.namespace} {name.name}".rstrip()
 
 
 class Model:

@@ -23,6 +23,8 @@ from plait.v1 import (
     graph_service_pb2,
     graph_service_pb2_grpc,
     insight_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
     namespace_service_pb2,
     namespace_service_pb2_grpc,
     payload_pb2,
@@ -101,6 +103,7 @@ class AsyncClient:
         self._graphs = graph_service_pb2_grpc.GraphServiceStub(channel)
         self._executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
         self._insight = insight_service_pb2_grpc.InsightServiceStub(channel)
+        self._limits = limit_service_pb2_grpc.LimitServiceStub(channel)
         self._namespaces = namespace_service_pb2_grpc.NamespaceServiceStub(channel)
         self._audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self._workers = worker_hub_service_pb2_grpc.WorkerHubServiceStub(channel)
@@ -431,6 +434,75 @@ class AsyncClient:
                 return
             finally:
                 call.cancel()
+
+    async def list_limits(
+        self,
+        kind: limit_service_pb2.LimitKind = limit_service_pb2.LIMIT_KIND_UNSPECIFIED,
+        *,
+        everywhere: bool = False,
+        page_size: int = 0,
+    ) -> AsyncIterator[limit_service_pb2.Limit]:
+        """List the limits that hold in the namespace, with who holds their permits, page by page as they are asked for.
+
+        Args:
+            kind: the kind; unspecified for all kinds.
+            everywhere: whether to list those of all namespaces.
+            page_size: how many a page has; 0 leaves it to the server.
+        """
+        request = self._requests.limits(kind, page_size, everywhere=everywhere)
+        while True:
+            page = await self._call(self._limits.ListLimits, request)
+            for each in page.limits:
+                yield each
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def set_limit(
+        self,
+        kind: limit_service_pb2.LimitKind,
+        name: str = "",
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        burst: int = 0,
+        everywhere: bool = False,
+        request_id: str = "",
+    ) -> limit_service_pb2.Limit:
+        """Set a limit as a whole, at once and durably. It wins over the configuration until it is removed.
+
+        Args:
+            kind: what it bounds: the server, the namespace, a node type or a concurrency key.
+            name: the node type or the key.
+            max_concurrency: the attempts at once; None for a node type that only has a rate.
+            rate: the starts a second, of a node type.
+            burst: the starts that may come at once after a pause; 0 for those of a second.
+            everywhere: whether the limit of a node type holds in all namespaces together.
+            request_id: the same id with the same content sets it once.
+
+        Raises:
+            InvalidArgument: a value is out of its range; `violations` lists which.
+        """
+        limits = max_concurrency, rate, burst
+        request = self._requests.set_limit(kind, name, limits, request_id, everywhere=everywhere)
+        return (await self._call(self._limits.SetLimit, request)).limit
+
+    async def remove_limit(
+        self,
+        kind: limit_service_pb2.LimitKind,
+        name: str = "",
+        *,
+        everywhere: bool = False,
+        request_id: str = "",
+    ) -> limit_service_pb2.Limit | None:
+        """Remove a limit that a call has set; return the one that holds from now on, None if there is none.
+
+        Raises:
+            NotFound: no call has set the limit.
+        """
+        request = self._requests.remove_limit(kind, name, request_id, everywhere=everywhere)
+        answer = await self._call(self._limits.RemoveLimit, request)
+        return answer.limit if answer.HasField("limit") else None
 
     async def get_namespace(self) -> namespace_service_pb2.Namespace:
         """Return the settings of the namespace, and how many of its executions run and wait."""

@@ -18,6 +18,7 @@ from plait.v1 import (
     graph_pb2,
     graph_service_pb2,
     insight_service_pb2,
+    limit_service_pb2,
     namespace_service_pb2,
     payload_pb2,
     worker_hub_service_pb2,
@@ -225,6 +226,50 @@ class Requests:
             etag=etag,
             request_id=request_id or uuid.uuid4().hex,
         )
+
+    def limits(
+        self, kind: limit_service_pb2.LimitKind, page_size: int, *, everywhere: bool
+    ) -> limit_service_pb2.ListLimitsRequest:
+        """Ask for limits."""
+        return limit_service_pb2.ListLimitsRequest(
+            namespace="" if everywhere else self._namespace, kind=kind, page_size=page_size
+        )
+
+    def set_limit(
+        self,
+        kind: limit_service_pb2.LimitKind,
+        name: str,
+        limits: tuple[int | None, float | None, int],
+        request_id: str,
+        *,
+        everywhere: bool,
+    ) -> limit_service_pb2.SetLimitRequest:
+        """Ask to set a limit."""
+        max_concurrency, rate, burst = limits
+        return limit_service_pb2.SetLimitRequest(
+            kind=kind,
+            namespace=self._limit_namespace(kind, everywhere=everywhere),
+            name=name,
+            max_concurrency=max_concurrency,
+            rate=rate,
+            burst=burst,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def remove_limit(
+        self, kind: limit_service_pb2.LimitKind, name: str, request_id: str, *, everywhere: bool
+    ) -> limit_service_pb2.RemoveLimitRequest:
+        """Ask to remove a limit."""
+        return limit_service_pb2.RemoveLimitRequest(
+            kind=kind,
+            namespace=self._limit_namespace(kind, everywhere=everywhere),
+            name=name,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+
+    def _limit_namespace(self, kind: limit_service_pb2.LimitKind, *, everywhere: bool) -> str:
+        is_servers = kind == limit_service_pb2.LIMIT_KIND_SERVER
+        return "" if everywhere or is_servers else self._namespace
 
     def get_namespace(self) -> namespace_service_pb2.GetNamespaceRequest:
         """Ask for the settings of the namespace."""

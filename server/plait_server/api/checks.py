@@ -57,6 +57,12 @@ class Checks:
             self.add("execution_id", "must match [A-Za-z0-9_.-]{1,128}")
         return value
 
+    def node_type(self, field: str, value: str) -> str:
+        """Check a node type."""
+        if not _ID.fullmatch(value):
+            self.add(field, "must be a node type: [A-Za-z0-9_.-]{1,128}")
+        return value
+
     def request_id(self, value: str) -> str:
         """Check a request id."""
         if not _REQUEST_ID.fullmatch(value):

@@ -42,6 +42,7 @@ TABLE: Final[dict[type[errors.PlaitError], Row]] = {
     errors.ExecutionNotFound: Row(_C.NOT_FOUND, "EXECUTION_NOT_FOUND"),
     errors.NodeNotFound: Row(_C.NOT_FOUND, "NODE_NOT_FOUND"),
     errors.PayloadNotFound: Row(_C.NOT_FOUND, "PAYLOAD_NOT_FOUND"),
+    errors.LimitNotFound: Row(_C.NOT_FOUND, "LIMIT_NOT_FOUND"),
     errors.Unauthenticated: Row(_C.UNAUTHENTICATED, "UNAUTHENTICATED"),
     errors.PermissionDenied: Row(_C.PERMISSION_DENIED, "PERMISSION_DENIED"),
     errors.RequestIdReused: Row(_C.ALREADY_EXISTS, "REQUEST_ID_REUSED"),

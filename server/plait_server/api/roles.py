@@ -46,6 +46,10 @@ def _in_namespace(*roles: Role, field: str = "namespace") -> Access:
     return Access(scope=Scope.NAMESPACE, roles=(*roles, Role.ADMIN), field=field)
 
 
+def _or_server(access: Access) -> Access:
+    return Access(scope=Scope.NAMESPACE_OR_SERVER, roles=access.roles, field=access.field)
+
+
 _READ: Final = _in_namespace(Role.READ, Role.SUBMIT, Role.OPERATE)
 _SUBMIT: Final = _in_namespace(Role.SUBMIT)
 _OPERATE: Final = _in_namespace(Role.OPERATE)
@@ -76,6 +80,10 @@ ACCESS: Final[Mapping[str, Access]] = {
     "/plait.v1.InsightService/ExportTrace": _READ,
     "/plait.v1.WorkerHubService/Attach": Access(scope=Scope.HELLO, roles=(Role.WORK, Role.ADMIN)),
     "/plait.v1.WorkerHubService/ListWorkers": _READ,
+    # No namespace means the limits of all.
+    "/plait.v1.LimitService/ListLimits": _or_server(_READ),
+    "/plait.v1.LimitService/SetLimit": _or_server(_OPERATE),
+    "/plait.v1.LimitService/RemoveLimit": _or_server(_OPERATE),
     "/plait.v1.NamespaceService/GetNamespace": _READ,
     # It tells the names of all.
     "/plait.v1.NamespaceService/ListNamespaces": Access(

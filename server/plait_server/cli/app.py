@@ -27,6 +27,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "pause": ("controls", "Pause an execution."),
     "resume": ("controls", "Resume a paused execution."),
     "update": ("controls", "Change the settings of an open execution."),
+    "limits": ("limits", "Show and change limits, and who holds their permits."),
     "namespaces": ("namespaces", "Show and change the settings of namespaces."),
     "export": ("exporting", "Write all that there is of an execution as JSON lines."),
     "delete": ("exporting", "Delete an ended execution."),

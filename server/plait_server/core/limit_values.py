@@ -13,20 +13,20 @@ RATE_MIN: Final = 1e-6
 """A start in eleven days."""
 RATE_MAX: Final = 1_000_000.0
 """More starts a second than a server makes."""
-LIMITS_MAX: Final = 10_000
-"""The limits that are set; they are kept in memory and read at the start."""
+NAME_CHARS_MAX: Final = 128
+"""A node type, or a concurrency key."""
 
 
-class LimitKind(enum.Enum):
-    """What a limit bounds. Lists have them in this order."""
+class LimitKind(enum.IntEnum):
+    """What a limit bounds. Values are those of plait.v1.LimitKind; lists have them in this order."""
 
-    SERVER = "SERVER"
+    SERVER = 1
     """The attempts of the server."""
-    NAMESPACE = "NAMESPACE"
+    NAMESPACE = 2
     """The attempts of a namespace."""
-    TYPE = "TYPE"
+    TYPE = 3
     """The attempts of a node type, in a namespace or in all of them."""
-    KEY = "KEY"
+    KEY = 4
     """The attempts with a concurrency key in a namespace."""
 
 
@@ -63,3 +63,24 @@ class LimitValue:
     def burst_max(self) -> int:
         """The starts that may come at once, at least 1."""
         return self.burst or max(1, math.ceil(self.rate or 0.0))
+
+
+def problems_of(name: LimitName, value: LimitValue) -> list[tuple[str, str]]:
+    """Return what is wrong with a limit: the fields and the problems, which say what to do instead."""
+    problems: list[tuple[str, str]] = []
+    most, is_type = value.max_concurrency, name.kind is LimitKind.TYPE
+    if most == 0:
+        problems.append(("max_concurrency", "0 would let nothing run; pause executions, or remove the limit"))
+    elif most is not None and not 1 <= most <= CONCURRENCY_MAX:
+        problems.append(("max_concurrency", f"must be 1 to {CONCURRENCY_MAX:,}"))
+    elif most is None and not (is_type and value.rate is not None):
+        problems.append(("max_concurrency", f"is missing; give 1 to {CONCURRENCY_MAX:,}"))
+    if value.rate is not None and not is_type:
+        problems.append(("rate", "is for node types only; set a limit of the kind TYPE"))
+    elif value.rate is not None and not RATE_MIN <= value.rate <= RATE_MAX:
+        problems.append(("rate", f"must be {RATE_MIN:f} to {RATE_MAX:,.0f} starts a second"))
+    if not 0 <= value.burst <= CONCURRENCY_MAX:
+        problems.append(("burst", f"must be 1 to {CONCURRENCY_MAX:,}, or 0 for the starts of a second"))
+    elif value.burst and value.rate is None:
+        problems.append(("burst", "belongs to a rate; give one, or leave it out"))
+    return problems

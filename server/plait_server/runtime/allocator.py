@@ -45,7 +45,7 @@ How it costs O(log n)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import assert_never
@@ -56,7 +56,7 @@ from plait_server.core.limit_values import LimitKind, LimitName, LimitValue
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.key_limits import KeyLimit
 from plait_server.runtime.limit import Limit
-from plait_server.runtime.limit_table import LimitTable
+from plait_server.runtime.limit_table import LimitTable, LimitUse
 from plait_server.runtime.namespace_queues import NamespaceQueue, Namespaces, TypeQueue
 from plait_server.runtime.rate import PacedQueues
 from plait_server.runtime.reservations import Reservations
@@ -143,6 +143,14 @@ class Allocator:
             limit.wake(self._namespaces)
         self._moment += 1
         self._tell()
+
+    def limits_in_use(self) -> Iterator[LimitName]:
+        """Return the limits that exist because something uses them, in no order."""
+        return self._limits.in_use()
+
+    def use_of(self, name: LimitName, *, namespace: str, most: int) -> LimitUse:
+        """Return who uses a limit; of the holders the first `most` in a namespace, or in all if that is empty."""
+        return self._limits.use_of(name, self._namespaces, namespace=namespace, most=most)
 
     @property
     def next_start_s(self) -> float:

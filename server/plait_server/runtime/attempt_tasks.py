@@ -156,6 +156,7 @@ class AttemptTasks:
             attempt.worker_instance_id,
             limit_path=limits[-1] if limits else "",
             key=attempt.concurrency_key,
+            age_s=max(0.0, self._environment.seams.now_s() - attempt.started_s),
             is_decided=attempt.outcome is not None,
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 import trio
 
@@ -11,7 +12,20 @@ from plait_server.core.limit_values import LimitKind, LimitName, LimitValue
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.key_limits import DEFAULT_KEY_LIMIT, KeyLimit
 from plait_server.runtime.limit import UNLIMITED, Limit, NamespaceLimit, TypeLimit
+from plait_server.runtime.namespace_queues import Namespaces
 from plait_server.runtime.rate import Rate
+
+
+class LimitUse(NamedTuple):
+    """Who uses a limit."""
+
+    in_use: int
+    """Permits in use."""
+    waiting: int
+    """Requests that need a permit, while none is free; 0 while one is."""
+    holders: list[Grant]
+    """Those that hold permits, the oldest first."""
+
 
 EACH_NAMESPACE: Final = "*"
 """The name by which each namespace that has no limit of its own gets one, before anything runs."""
@@ -86,9 +100,28 @@ class LimitTable:
             case _:
                 assert_never(name.kind)
 
-    def keys_in_use(self) -> Iterator[LimitName]:
-        """Return the names of the keys that attempts have or requests wait for, in no order."""
-        return (LimitName(LimitKind.KEY, namespace, key) for namespace, key in self._keys)
+    def in_use(self) -> Iterator[LimitName]:
+        """Return the limits that exist because something uses them, in no order: keys, and namespaces."""
+        yield from (LimitName(LimitKind.KEY, namespace, key) for namespace, key in self._keys)
+        yield from (LimitName(LimitKind.NAMESPACE, namespace, "") for namespace in self._namespaces)
+
+    def use_of(self, name: LimitName, namespaces: Namespaces, *, namespace: str, most: int) -> LimitUse:
+        """Return who uses a limit; of the holders the first `most` in a namespace, or in all if that is empty."""
+        limit = self.find(name)
+        if limit is None:
+            return LimitUse(0, 0, [])
+        is_exhausted = limit.free <= 0
+        match limit:
+            case KeyLimit():
+                waiting = limit.waiting
+            case TypeLimit():
+                waiting = sum(kind.waiting for kind in limit.kinds)
+                is_exhausted |= limit.rate is not None and limit.rate.next_s > trio.current_time()
+            case _:
+                waiting = namespaces.waiting_in(name.namespace)
+        found = (grant for grant in _grants_of(limit) if namespace in {"", grant.namespace})
+        holders = heapq.nsmallest(most, found, key=lambda grant: (grant.since_s, grant.number))
+        return LimitUse(limit.limiter.borrowed_tokens, waiting if is_exhausted else 0, holders)
 
     def change(self, name: LimitName, value: LimitValue | None) -> Limit | None:
         """Give a limit a value, or none; return it if it exists afterwards.
@@ -159,13 +192,12 @@ class LimitTable:
 
     def _count_running(self, limit: Limit, name: LimitName) -> None:
         """Let a new limit count the attempts that run already."""
-        for grant in holders_of(self.server):
+        for grant in _grants_of(self.server):
             is_inside = name.namespace in {"", grant.namespace}
             if is_inside and (name.kind is LimitKind.NAMESPACE or grant.type == name.name):
                 grant.join(limit)
 
 
-def holders_of(limit: Limit) -> list[Grant]:
-    """Return the grants that hold permits of a limit, the oldest first."""
-    borrowers = limit.limiter.statistics().borrowers
-    return sorted((each for each in borrowers if isinstance(each, Grant)), key=lambda each: each.number)
+def _grants_of(limit: Limit) -> list[Grant]:
+    """Return the grants that hold permits of a limit, in no order."""
+    return [each for each in limit.limiter.statistics().borrowers if isinstance(each, Grant)]

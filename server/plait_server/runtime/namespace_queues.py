@@ -262,6 +262,10 @@ class Namespaces:
         """Return a namespace if it is known."""
         return self._namespaces.get(name)
 
+    def waiting_in(self, namespace: str) -> int:
+        """Return how many requests wait in a namespace, or in all if that is empty."""
+        return sum(queue.waiting for queue in self._namespaces.values() if namespace in {"", queue.name})
+
     def kinds_of(self, namespace: str, node_type: str) -> list[TypeQueue]:
         """Return the queues of a node type, or of all types if that is empty; of all namespaces if that is empty."""
         return [

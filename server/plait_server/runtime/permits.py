@@ -121,7 +121,8 @@ class Permits:
 
     def hold(self, grant: int, attempt: AttemptId) -> None:
         """Assign a grant to an attempt."""
-        self._held[attempt] = self._granted.pop(grant)
+        held = self._held[attempt] = self._granted.pop(grant)
+        held.attempt = attempt[1]
 
     def take_back(
         self,
@@ -132,6 +133,7 @@ class Permits:
         *,
         limit_path: str,
         key: str,
+        age_s: float,
         is_decided: bool,
     ) -> None:
         """Account for an attempt that has been at its worker since before the execution was read back.
@@ -143,6 +145,7 @@ class Permits:
             instance_id: The worker's process.
             limit_path: The path of the innermost scope around it that has a limit; empty without one.
             key: Its concurrency key; empty without one.
+            age_s: How long it has run.
             is_decided: Whether it has ended as far as the core knows, so that it holds only the worker's slot.
         """
         request = PermitRequest(
@@ -156,7 +159,8 @@ class Permits:
             self._on_grant,
             key,
         )
-        grant = self._held[attempt] = self._allocator.take_back(request, worker_id, instance_id)
+        grant = self._held[attempt] = self._allocator.take_back(request, worker_id, instance_id, age_s=age_s)
+        grant.attempt = attempt[1]
         if is_decided:
             grant.release_engine()
 
