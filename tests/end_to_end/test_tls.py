@@ -112,10 +112,7 @@ def test_a_server_with_tls_says_so_and_is_not_insecure(site: Site) -> None:
 
 def test_clients_and_workers_show_a_token(site: Site, tmp_path: Path) -> None:
     """A graph is submitted by one token, and its node run with another, all over TLS; the async client looks."""
-    environment = {
-        "PLAIT_TLS_CA": str(site.ca.certificate),
-        "PLAIT_TOKEN_FILE": str(site.token_files[Role.WORK]),
-    }
+    environment = {"PLAIT_TLS_CA": str(site.ca.certificate), "PLAIT_TOKEN": "not this one"}
     arguments = [
         "tests.cli.live_worker:worker",
         "--connect",
@@ -124,6 +121,8 @@ def test_clients_and_workers_show_a_token(site: Site, tmp_path: Path) -> None:
         "w",
         "--namespace",
         "shop",
+        "--token-file",
+        str(site.token_files[Role.WORK]),
     ]
     with (
         Process(tmp_path / "log", "plait_server", "worker", *arguments, env=environment),

@@ -6,7 +6,7 @@ says what the server says, and looks at what the worker said.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -75,6 +75,8 @@ class Stream:
 
     def __init__(self, context: "grpc.aio.ServicerContext[hub.AttachRequest, hub.AttachResponse]") -> None:
         self._context = context
+        self.metadata = dict(cast("Iterable[tuple[str, str]]", context.invocation_metadata() or ()))
+        """The headers that the worker sent."""
         self._pings = 0
         self._received: asyncio.Queue[hub.WorkerMessage | None] = asyncio.Queue()
         self._end: asyncio.Future[tuple[grpc.StatusCode, str, str]] = (

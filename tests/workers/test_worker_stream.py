@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -164,6 +165,36 @@ def test_ping_is_answered() -> None:
             await stream.send(hub.ServerMessage(ping=hub.Ping(number=7)))
             assert (await stream.expect("pong")).number == 7
             await finish(worker, stream, task)
+
+    run(test)
+
+
+def test_a_replaced_token_is_shown_in_the_next_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that is revoked after another was put into its file costs a worker nothing but the stream."""
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    monkeypatch.setenv("PLAIT_TOKEN_FILE", str(path))
+    monkeypatch.delenv("PLAIT_TOKEN", raising=False)
+    worker = make_worker()
+
+    @worker.node("t")
+    async def work(context: Context, input: object) -> None: ...
+
+    async def test() -> None:
+        async with ScriptedHub() as server, serving(worker, server) as task:
+            first = await server.next_stream()
+            await first.greet()
+            assert first.metadata["authorization"] == "Bearer first"
+            path.write_text("second\n")
+            first.end(grpc.StatusCode.UNAUTHENTICATED, "revoked")
+            second = await server.next_stream()
+            await second.hello()
+            assert second.metadata["authorization"] == "Bearer second"
+            second.end(grpc.StatusCode.UNAUTHENTICATED, "revoked as well")
+            with pytest.raises(WorkerRefused, match="revoked as well"):
+                await task
 
     run(test)
 

@@ -38,7 +38,7 @@ from plait_server.errors import (
     ShuttingDown,
     leaves_of,
 )
-from plait_server.ports.access import Credentials
+from plait_server.ports.access import NO_CREDENTIALS, Credentials
 from plait_server.ports.log_fields import LogFields
 from plait_server.runtime.asyncio_bridge import callable_from_asyncio, callable_from_trio
 from plait_server.runtime.pacing import Gate
@@ -403,7 +403,8 @@ def _encode(message: Message | bytes | None) -> bytes:
 
 
 def _admission(access: AccessControl, method: Method, context: _Context) -> Admission:
-    return access.open(method, context.peer(), _credentials(context))
+    credentials = NO_CREDENTIALS if access.authenticator is None else _credentials(context)
+    return access.open(method, context.peer(), credentials)
 
 
 def _credentials(context: _Context) -> Credentials:

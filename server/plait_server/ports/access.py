@@ -62,6 +62,9 @@ class Credentials:
     """The subject alternative names of the client's certificate, which the transport has verified."""
 
 
+NO_CREDENTIALS: Final = Credentials()
+
+
 class Authenticator(Protocol):
     """Recognizes callers."""
 

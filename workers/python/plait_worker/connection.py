@@ -8,6 +8,7 @@ its defaults, never.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias, assert_never
@@ -84,6 +85,8 @@ class Connection:
         self.address: Final = address
         """The server's address."""
         self._access = access
+        self._shown: tuple[tuple[str, str], ...] = ()
+        """The credentials with which the last stream began."""
         self._jitter = jitter
         self._attach = channel.stream_stream(
             "/plait.v1.WorkerHubService/Attach",
@@ -125,7 +128,7 @@ class Connection:
             end = await self._stream(on_events)
             if self._is_closing:
                 return
-            match end.next_step:
+            match self._next_step(end):
                 case NextStep.WAIT_FOR_ID:
                     now_s = self._loop.time()
                     in_use_since_s = now_s if in_use_since_s is None else in_use_since_s
@@ -137,8 +140,8 @@ class Connection:
                 case NextStep.ATTACH_AGAIN:
                     in_use_since_s = None
                     self._tell_lost(end)
-                case _:
-                    assert_never(end.next_step)
+                case next_step:
+                    assert_never(next_step)
             if self._lived_s() >= STABLE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay_s())
@@ -165,10 +168,11 @@ class Connection:
         """Drive the session over one stream, to its end."""
         self._welcome_time_s = None
         try:
-            call = self._attach(metadata=self._access.metadata())
+            self._shown = self._access.metadata()
         except (OSError, ValueError) as error:
             # Whoever replaces the token's file may not have finished.
             return StreamEnd(code=grpc.StatusCode.UNAVAILABLE, details=str(error))
+        call = self._attach(metadata=self._shown)
         self._session.connected()
         self._call = call
         try:
@@ -181,6 +185,14 @@ class Connection:
             self._session.disconnected()
             call.cancel()
         return end
+
+    def _next_step(self, end: StreamEnd) -> NextStep:
+        """Return what to do now: a token that was revoked may have been replaced in its file already."""
+        if end.code is grpc.StatusCode.UNAUTHENTICATED:
+            with contextlib.suppress(OSError, ValueError):
+                if self._access.metadata() != self._shown:
+                    return NextStep.ATTACH_AGAIN
+        return end.next_step
 
     def _lived_s(self) -> float:
         """Return for how long the last stream was attached; 0 if it was not."""
