@@ -337,7 +337,7 @@ async def test_a_text_waits_for_its_turn_however_many_do(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("content", "namespace"),
     [
-        (Submit(namespace="abc", graph=graph()).SerializeToString(), "abc"),
+        (Submit(namespace="abc", graph=graph()).SerializeToString(deterministic=True), "abc"),
         (Submit(labels={"a": "b"}).SerializeToString() + Submit(namespace="x").SerializeToString(), "x"),
         (b"\x32\x00" * 17 + Submit(namespace="late").SerializeToString(), "late"),
         (
@@ -349,6 +349,7 @@ async def test_a_text_waits_for_its_turn_however_many_do(monkeypatch: pytest.Mon
         (b"\x0a", ""),
         (b"", ""),
     ],
+    ids=["first", "behind others", "too late", "cut off", "no length", "nothing"],
 )
 def test_the_turn_is_that_of_the_namespace_in_which_the_request_is_carried_out(
     content: bytes, namespace: str
