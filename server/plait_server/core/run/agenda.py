@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Agenda:
     """The pending decisions of one execution's scopes."""
 
-    __slots__ = ("_over", "decided", "leveled", "paused_s", "racing", "skips", "sweeping", "time_s")
+    __slots__ = ("_over", "decided", "leveled", "paused_s", "racing", "skips", "sweeping", "time_s", "turns")
 
     def __init__(self) -> None:
         # Worked off from the front: the first of a plain dict is found behind all that were taken before.
@@ -41,16 +41,31 @@ class Agenda:
         """When the event that is being applied was decided."""
         self.paused_s = 0.0
         """How long the execution had been paused by then."""
+        self.turns = 0
+        """How many turns were given."""
 
     def decide(self, record: NodeRecord) -> None:
         """Queue a node that an event made ready, or whose join failed."""
+        self._give_turn(record)
         self.decided[record] = None
         record.ready_s, record.ready_paused_s = self.time_s, self.paused_s
 
+    def skip(self, record: NodeRecord) -> None:
+        """Queue a node whose join says SKIPPED."""
+        self._give_turn(record)
+        self.skips[record] = None
+
     def forget(self, record: NodeRecord) -> None:
         """Remove a node, because an event has recorded what becomes of it."""
+        record.turn = 0
         self.skips.pop(record, None)
         self.decided.pop(record, None)
+
+    def lose(self, record: NodeRecord) -> None:
+        """Remove a node that has lost a race (J1), unless its own join skips it first."""
+        if record not in self.skips:
+            record.turn = 0
+            self.decided.pop(record, None)
 
     def clear(self) -> None:
         """Drop everything, because nothing more is decided."""
@@ -110,3 +125,7 @@ class Agenda:
             if not record.scope.is_closed:
                 return record
         return None
+
+    def _give_turn(self, record: NodeRecord) -> None:
+        self.turns += 1
+        record.turn = self.turns

@@ -29,6 +29,7 @@ class ClosedScope:
     __slots__ = (
         "failure",
         "first_sequence",
+        "graph_digests",
         "graph_name",
         "last_sequence",
         "node_count",
@@ -40,6 +41,9 @@ class ClosedScope:
     def __init__(self, scope: Scope, last_sequence: int) -> None:
         self.path = scope.path
         self.graph_name = scope.graph.name
+        opened = scope.opened
+        self.graph_digests = (opened.graph_digest, opened.analysis_digest) if opened is not None else ("", "")
+        """The digests of its graph and of the analysis, if an output was its graph (N7)."""
         self.node_count = len(scope.records)
         self.state = scope.ended_as or _state_of(scope.parent)
         """How it ended; for a scope that was stopped from outside, the state of its node."""

@@ -235,7 +235,7 @@ class Execution:
             raise InvariantViolated(message)
         record = self.record(event.node_path)
         scope = record.scope
-        record.sequence = scope.sequence = event.sequence
+        record.sequence = record.changed = scope.sequence = event.sequence
         match detail:
             case AttemptStarted():
                 self.attempts_running += 1
@@ -259,6 +259,7 @@ class Execution:
                 self._open(record, event, detail)
             case ScopeEnded():
                 ended = self.scopes[detail.scope_path]
+                ended.sequence = event.sequence
                 ended.apply_scope_ended(detail)
             case _:
                 assert_never(detail)
@@ -267,7 +268,7 @@ class Execution:
         """Apply an event about an attempt that has ended; its scope may be closed."""
         record = self.find(event.node_path)
         if record is not None:
-            record.sequence = record.scope.sequence = event.sequence
+            record.sequence = record.changed = record.scope.sequence = event.sequence
         if isinstance(detail, CancelReceipt):
             key = event.node_path, event.attempt
             self.open_receipts += (key not in self.receipts) - detail.stage.is_final
@@ -304,11 +305,16 @@ class Execution:
             else outer.definition.inner[record.index]
         )
         scope = open_inside(self, record, definition, detail, event.branch)
-        scope.first_sequence, scope.started_s = event.sequence, event.time_s
+        finish(scope.fill_in_slices())
+        scope.first_sequence = scope.sequence = event.sequence
+        scope.started_s = event.time_s
         outer.apply_scope_opened(record, event.time_s, detail.input)
         outer.children[record.index] = self.scopes[detail.scope_path] = scope
         outer_branch = outer.branches.node_branch[record.index]
         outer.branches.take_numbers(outer_branch, definition.branches.opened_under(MAIN))
+        while outer.parent is not None:  # Which may have taken numbers of a scope further out.
+            outer = outer.parent.scope
+            outer.sequence = event.sequence
         scope.open_sources()
 
     def _close(self, scope: Scope, sequence: int) -> None:
@@ -342,6 +348,7 @@ class Execution:
                 self._apply_submitted(event.time_s, detail)
             case ExecutionStarted():
                 self.started_s, self.is_started = event.time_s, True
+                self.root.sequence = event.sequence
                 self.root.open_sources()
             case CancelRequested():
                 self._end_pause(event.time_s)
@@ -409,7 +416,7 @@ def execution_in_slices(definition: Definition) -> Slices[Execution]:
 def open_inside(
     execution: Execution, record: NodeRecord, definition: Definition, detail: ScopeOpened, branch: str
 ) -> Scope:
-    """Create the scope of a node, with its nodes and without events."""
+    """Create the scope of a node; `fill_in_slices` adds its nodes."""
     outer = record.scope
     branches = ScopeBranches(
         definition.branches,
@@ -427,8 +434,7 @@ def open_inside(
         parent=record,
         locks=execution.locks,
     )
-    scope.input = detail.input
-    finish(scope.fill_in_slices())
+    scope.input, scope.opened = detail.input, detail
     return scope
 
 

@@ -49,6 +49,7 @@ def resolve_edges(scope: Scope, record: NodeRecord, edges_false: frozenset[int])
 def _settle(scope: Scope, position: int, edge: Edge, state: EdgeState) -> None:
     scope.edge_states[position] = state
     target = scope.records[scope.adjacency.edge_targets[position]]
+    target.changed = scope.sequence
     if state is EdgeState.ACTIVE:
         target.active += 1
         if edge.handle == ERROR_HANDLE:
@@ -93,7 +94,7 @@ def _settle(scope: Scope, position: int, edge: Edge, state: EdgeState) -> None:
 
 def _put(scope: Scope, target: NodeRecord, *, is_skip: bool) -> None:
     if is_skip:
-        scope.agenda.skips[target] = None
+        scope.agenda.skip(target)
     else:
         scope.agenda.decide(target)
 
@@ -111,8 +112,9 @@ def _release(scope: Scope, decided: NodeRecord) -> None:
             scope.unwanted[edge] = 1
             source = scope.source(edge)
             source.wanted -= 1
+            source.changed = scope.sequence
             if source.wanted == 0 and not source.state.is_ended and source.index not in scope.losers:
                 scope.losers[source.index] = None
-                scope.agenda.decided.pop(source, None)
+                scope.agenda.lose(source)
                 scope.agenda.racing[scope] = None
                 stack.append(source)

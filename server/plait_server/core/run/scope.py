@@ -27,6 +27,7 @@ from plait_server.core.run.events import (
     NodeLock,
     NodeWaiting,
     ScopeEnded,
+    ScopeOpened,
 )
 from plait_server.core.run.failures import Failure
 from plait_server.core.run.joins import Verdict
@@ -59,6 +60,7 @@ class NodeRecord:
         "active_error",
         "attempts",
         "broken",
+        "changed",
         "dead",
         "due_s",
         "ended_s",
@@ -82,6 +84,7 @@ class NodeRecord:
         "state",
         "total",
         "treatment",
+        "turn",
         "used",
         "verdict",
         "wanted",
@@ -123,7 +126,11 @@ class NodeRecord:
         self.idled_s = 0.0
         """When it was put back to IDLE."""
         self.sequence = 0
-        """When its newest event was decided."""
+        """The sequence of its newest event."""
+        self.changed = 0
+        """The sequence of the newest event that changed anything here, its edges' ends included."""
+        self.turn = 0
+        """Its number among the decisions, from the join's until the next event of the node; else 0."""
         self.inside = b""
         """The times of the scope that ran in it, packed, once that scope is closed."""
 
@@ -196,7 +203,9 @@ class Scope:
         self.started_s = 0.0
         """When it was opened; 0 for the root scope, because the execution has its own start."""
         self.first_sequence = self.sequence = 0
-        """The sequences of the event that opened it, and of the newest event about one of its nodes."""
+        """The sequences of the event that opened it, and of the newest event that changed it or one of its nodes."""
+        self.opened: ScopeOpened | None = None
+        """What opened it; None for the root scope, and for one that is rebuilt by itself."""
         self.ended_as: ExecutionState | None = None
         """How it ended, from its ScopeEnded on; after a timeout its nodes end next, else the node that it is in."""
         self.failure: Failure | None = None
@@ -205,10 +214,8 @@ class Scope:
         """The unfinished scopes directly inside, by the position of their node."""
         self.held: dict[int, list[tuple[int, NodeRecord]]] = {}
         """Level -> held nodes (R2) with the numbers of their turns; not durable state."""
-        self.is_looked_at = False
-        """Whether it is on the agenda because it may be over."""
-        self.is_dropped = False
-        """Whether its node has ended, so that nothing in it matters any more."""
+        self.is_looked_at = self.is_dropped = False
+        """Whether it is on the agenda because it may be over; whether its node has ended, so nothing in it matters."""
         self.records: list[NodeRecord] = []
         self.edge_states = [EdgeState.UNRESOLVED] * len(definition.graph.edges)
         self.unwanted = bytearray(len(definition.graph.edges))
@@ -305,6 +312,7 @@ class Scope:
         for index in self.definition.sources:
             record = self.records[index]
             record.verdict = Verdict.RUN
+            record.changed = self.sequence
             self.agenda.decide(record)
 
     def close(self) -> None:
@@ -449,6 +457,7 @@ class Scope:
         while scope.ended_as is None and scope.parent is not None:
             scope = scope.parent.scope
         if scope.ended_as is None:
+            scope.sequence = self.sequence
             scope.close()
 
     def _output(self, record: NodeRecord, detail: AttemptEnded | NodeEnded) -> Payload | None:

@@ -6,7 +6,7 @@ under it are numbered after those that were opened there before. All other ordin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from plait_server.core.definition.branches import ELLIPSIS, MAIN, PATH_PARTS_MAX, Branches
@@ -97,6 +97,11 @@ class ScopeBranches:
             self._outer.take_numbers(self._outer_branch, count)
         else:
             self._extra[branch] = self._extra.get(branch, 0) + count
+
+    @property
+    def numbers_taken(self) -> Mapping[int, int]:
+        """How many branches other scopes have opened under each branch, as `take_numbers` recorded it."""
+        return self._extra
 
     def _own(self, branch: int, depth: int, count: int) -> list[str]:
         """Return the last `count` of the `depth` parts that a branch has below the scope's branch."""

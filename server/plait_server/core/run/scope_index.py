@@ -73,6 +73,14 @@ class ScopeIndex:
         self._ended.clear()
         return entries
 
+    def waiting(self, scope_path: str) -> Sequence[int] | None:
+        """Return the events of an open scope that are in no entry yet; None if it has no entry to come."""
+        return self._lists.get(scope_path)
+
+    def restore(self, scope_path: str, sequences: Sequence[int]) -> None:
+        """Set what `waiting` returned."""
+        self._lists[scope_path] = array("q", sequences)
+
     def _add(self, scope_path: str, sequence: int) -> None:
         sequences = self._lists.get(scope_path)
         if sequences is None:
