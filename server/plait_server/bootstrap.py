@@ -67,6 +67,7 @@ from plait_server.runtime.environment import Environment
 from plait_server.runtime.limit_registry import LimitRegistry
 from plait_server.runtime.namespace_registry import NamespaceRegistry
 from plait_server.runtime.refused_calls import RefusedCalls
+from plait_server.runtime.snapshotting import SnapshotSettings, Snapshotting
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.log_observer import LogObserver
 from plait_server.telemetry.logs import log_to
@@ -104,6 +105,7 @@ class Platform:
     sampler: Sampler
     config: ServerConfig
     retelling: Retelling | None = None
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     resource: Mapping[str, ResourceValue] = field(default_factory=lambda: {"service.name": "plait"})
     """The attributes of the resource in exported spans."""
     span_limits: SpanLimits | None = None
@@ -257,6 +259,7 @@ async def _environment(
         committer=committer,
         namespaces=namespaces,
         admission=Admission(namespaces),
+        snapshots=Snapshotting(platform.journal, platform.snapshots),
     )
 
 

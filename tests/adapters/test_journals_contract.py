@@ -18,6 +18,7 @@ from plait_server.testing.check_journal import (
     reads,
     scopes,
     settings,
+    snapshots,
 )
 from tests.adapters.journals_stores import MemoryUnderTest, SqliteUnderTest
 
@@ -40,7 +41,7 @@ async def test_the_store_keeps_the_contract(check: Check, store: StoreUnderTest)
 def test_every_check_is_in_the_list() -> None:
     defined = [
         vars(module)[name]
-        for module in (appends, reads, lists, scopes, settings, deletions)
+        for module in (appends, reads, lists, scopes, settings, deletions, snapshots)
         for name in vars(module)
         if name.startswith("check_")
     ]

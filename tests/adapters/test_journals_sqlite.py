@@ -419,7 +419,8 @@ async def test_the_log_stays_small(path: Path) -> None:
     for sequence in range(1, 200):
         await journal.append_many([item("x", sequence)])
     log = path.with_name("store.db-wal")
-    assert 0 < log.stat().st_size < 60 * 4096
+    # Writing the schema takes 64 pages.
+    assert 0 < log.stat().st_size < 80 * 4096
     await journal.aclose()
     assert log.stat().st_size == 0
 

@@ -26,6 +26,7 @@ from plait_server.ports.journal import (
     Verification,
 )
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
+from plait_server.ports.snapshots import Snapshots
 
 
 class Gate:
@@ -117,6 +118,10 @@ class GatedJournal:
     @property
     def deletions(self) -> Deletions:
         return GatedDeletions(self.inner.deletions, self._gate)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        return self.inner.snapshots
 
     async def key(self) -> bytes:
         return await self.inner.key()

@@ -40,6 +40,7 @@ from plait_server.runtime.intake import Submission
 from plait_server.runtime.namespace_registry import ALL, NONE_GIVEN, NamespaceRegistry
 from plait_server.runtime.pending_call import InputMaker
 from plait_server.runtime.recovery import load_execution
+from plait_server.runtime.snapshotting import SnapshotSettings, Snapshotting
 from plait_server.runtime.supervisor import Supervisor
 from plait_server.telemetry.observers import Observers
 from plait_server.telemetry.span_observer import SpanObserver
@@ -235,6 +236,7 @@ class Runtime:
         offload: Offload,
         spans: SpanObserver | None,
         settings: NamespaceSettings,
+        snapshots: SnapshotSettings,
     ) -> None:
         self.store = store
         self.gate = Gate()
@@ -262,6 +264,7 @@ class Runtime:
             committer=self.committer,
             namespaces=self.namespaces,
             admission=self.admission,
+            snapshots=Snapshotting(self.journal, snapshots),
         )
         self.supervisor = Supervisor(self.environment)
         self.scope = trio.CancelScope()
@@ -351,6 +354,7 @@ async def running(
     reads_yield: bool = False,
     spans: SpanObserver | None = None,
     settings: NamespaceSettings = NONE_GIVEN,
+    snapshots: SnapshotSettings | None = None,
 ) -> AsyncGenerator[Runtime]:
     """Run a runtime with a worker of type `t`; it ends with the block, or by `crash`."""
     runtime = Runtime(
@@ -360,6 +364,7 @@ async def running(
         offload or InlineOffload(),
         spans,
         settings,
+        snapshots or SnapshotSettings(),
     )
     runtime.gate.reads_yield = reads_yield
     if slots:

@@ -58,6 +58,7 @@ from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 
 if TYPE_CHECKING:
     from plait_server.ports.deletions import Deletions
+    from plait_server.ports.snapshots import Snapshots
 
 CHECKSUM_BYTES: Final = 16
 
@@ -467,6 +468,11 @@ class Journal(Protocol):
     @property
     def deletions(self) -> Deletions:
         """Deletes executions."""
+        ...
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Keeps snapshots of open executions."""
         ...
 
     async def key(self) -> bytes:

@@ -16,6 +16,7 @@ from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.building import Definitions
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.namespace_registry import NamespaceRegistry
+from plait_server.runtime.snapshotting import Snapshotting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,4 +37,5 @@ class Environment:
     committer: Committer
     namespaces: NamespaceRegistry
     admission: Admission
+    snapshots: Snapshotting
     definitions: Definitions = field(default_factory=Definitions)

@@ -267,9 +267,8 @@ class Executor:
 
     async def _wait_due(self) -> None:
         """Wait for an input or a timer; there is always one to come, because attempts and questions report."""
-        if (
-            self._inbox or self._internal or self._audit
-        ):  # Audit records may be left when a request id was refused.
+        # Audit records may be left when a request id was refused.
+        if self._inbox or self._internal or self._audit:
             await trio.lowlevel.checkpoint()
             return
         self._wake = trio.Event()
@@ -423,6 +422,7 @@ class Executor:
         if encoded:
             self.feed.publish(encoded, is_ended=self.execution.is_ended)
             self._environment.observer.events_durable(self.namespace, self.execution, events)
+            self._environment.snapshots.note(self)
             self.execution.forget_closed()
         self._settling += calls
 

@@ -49,7 +49,7 @@ from plait_server.runtime.making import Making, NotMade
 from plait_server.runtime.pending_call import InputMaker
 from plait_server.runtime.quarantine import Quarantine
 from plait_server.runtime.reading_back import read_back
-from plait_server.runtime.recovery import load_execution
+from plait_server.runtime.recovery import read_execution
 from plait_server.runtime.resting import Resting
 from plait_server.runtime.retelling import tell_again
 from plait_server.runtime.supervisor_statistics import SupervisorStatistics
@@ -102,6 +102,7 @@ class Supervisor:
                 nursery.start_soon(self._wake_sleepers)
                 nursery.start_soon(self._resting.run)
                 nursery.start_soon(self.keeping.run)
+                nursery.start_soon(self._environment.snapshots.run)
                 self._environment.allocator.is_held = True
                 found_open = await take_over(self._environment, self._locations, self.quarantine)
                 self._slept.set()
@@ -386,8 +387,7 @@ class Supervisor:
         return execution
 
     async def _load(self, key: Key) -> Execution:
-        environment = self._environment
-        return await load_execution(environment.journal.namespace(key[0]), key[1], environment.definitions)
+        return await read_execution(self._environment.journal, key, self._environment.definitions)
 
     def _revive_soon(
         self, key: Key, location: Unread | Asleep | Queued, first: Input | None = None

@@ -37,6 +37,10 @@ class StoredExecution:
     """Scope path -> sequences of its events, ascending."""
     arrivals: list[int] = field(default_factory=list[int])
     """The positions of its audit records in lists."""
+    snapshots: dict[tuple[int, int], tuple[bytes, bytes]] = field(
+        default_factory=dict[tuple[int, int], tuple[bytes, bytes]]
+    )
+    """Sequence and number of the parts of its snapshots -> content and checksum."""
     uses: dict[str, None] = field(default_factory=dict[str, None])
     """The digests of the contents that it was given."""
     is_damaged: bool = False

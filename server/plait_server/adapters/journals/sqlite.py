@@ -53,6 +53,7 @@ from plait_server.adapters.journals.sqlite_rows import (
     stored_of,
 )
 from plait_server.adapters.journals.sqlite_settings import read_settings, write_setting
+from plait_server.adapters.journals.sqlite_snapshots import SqliteSnapshots
 from plait_server.adapters.journals.sqlite_verifier import Verifier
 from plait_server.adapters.journals.verification import (
     damaged_row,
@@ -121,10 +122,10 @@ class SqliteJournal:
         self._heads: dict[tuple[str, str], Head] = {}
         self._verifier = Verifier(connection)
         self.deletions: Final = SqliteDeletions(self)
-        self._claimed_position = 0
+        self.snapshots: Final = SqliteSnapshots(self)
         self._fault: str | None = None
         self._is_closed = False
-        self._log_pages = 0
+        self._claimed_position = self._log_pages = 0
         self._appends = self._items = self._events = self._event_bytes = 0
         connection.set_wal_hook(self._note_log_pages)
         self.finder = Finder(self, reader)

@@ -350,6 +350,38 @@ SELECT execution, CAST(checksum AS BLOB) FROM deletions WHERE execution > 0 ORDE
 -- Note that nothing of an execution is left.
 DELETE FROM deletions WHERE execution = :execution;
 
+-- write_snapshot --
+-- Write a part of a snapshot.
+INSERT INTO snapshots (execution, sequence, number, content, checksum)
+VALUES (:execution, :sequence, :number, :content, :checksum)
+ON CONFLICT (execution, sequence, number) DO UPDATE SET content = excluded.content, checksum = excluded.checksum;
+
+-- find_snapshot --
+-- Read of which sequence the newest complete snapshot of an execution is.
+SELECT sequence FROM snapshots WHERE execution = :execution AND number = 0 ORDER BY sequence DESC LIMIT 1;
+
+-- read_snapshot --
+-- Read a part of a snapshot.
+SELECT CAST(content AS BLOB), CAST(checksum AS BLOB)
+FROM snapshots
+WHERE execution = :execution AND sequence = :sequence AND number = :number;
+
+-- find_event_checksum --
+-- Read the checksum of an event.
+SELECT CAST(checksum AS BLOB) FROM events WHERE execution = :execution AND sequence = :sequence;
+
+-- list_old_snapshots --
+-- Read the numbers of parts of an execution's other snapshots.
+SELECT arrival FROM snapshots WHERE execution = :execution AND sequence <> :keep LIMIT :limit;
+
+-- delete_snapshot --
+-- Delete a part of a snapshot.
+DELETE FROM snapshots WHERE arrival = :arrival;
+
+-- list_doomed_snapshots --
+-- Read the numbers and sizes of some parts of an execution's snapshots.
+SELECT arrival, length(content) FROM snapshots WHERE execution = :execution LIMIT :limit;
+
 -- list_doomed_events --
 -- Read the numbers and sizes of some events of an execution.
 SELECT arrival, length(event) FROM events WHERE execution = :execution LIMIT :limit;

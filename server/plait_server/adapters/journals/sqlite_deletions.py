@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from plait_server.adapters.journals.sqlite import SqliteJournal
     from plait_server.adapters.journals.sqlite_batch import Batch
 
+_BY_SIZE: Final = (("list_doomed_snapshots", "delete_snapshot"), ("list_doomed_events", "delete_event"))
+"""The queries that list rows and their sizes, and those that delete one of them."""
 _BY_COUNT: Final = ("delete_scope_entries", "delete_audit")
 """The queries that delete rows of small, bounded size."""
 
@@ -163,16 +165,17 @@ class SqliteDeletions:
 
     def _delete(self, position: int, rows_max: int, bytes_max: int) -> tuple[int, int]:
         """Delete some rows of the first table that has some; end the deletion if none has. Return rows and bytes."""
-        events = self._journal.execute("list_doomed_events", position, rows_max)
-        if events:
-            doomed, size = _within(events, bytes_max)
-            for arrival, *_ in doomed:
-                self._journal.execute("delete_event", arrival)
-            return len(doomed), size
-        for query in _BY_COUNT:
-            rows = self._change(query, position, rows_max)
+        for list_query, delete_query in _BY_SIZE:
+            rows = self._journal.execute(list_query, position, rows_max)
             if rows:
-                return rows, 0
+                doomed, size = _within(rows, bytes_max)
+                for arrival, *_ in doomed:
+                    self._journal.execute(delete_query, arrival)
+                return len(doomed), size
+        for query in _BY_COUNT:
+            count = self._change(query, position, rows_max)
+            if count:
+                return count, 0
         uses = self._journal.execute("list_uses", position, rows_max)
         if uses:
             # What another execution uses takes no time.

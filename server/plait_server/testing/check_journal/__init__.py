@@ -13,7 +13,7 @@ Prior art: trio's `testing.check_one_way_stream`.
 from collections.abc import Sequence
 from typing import Final
 
-from plait_server.testing.check_journal import appends, deletions, lists, reads, scopes, settings
+from plait_server.testing.check_journal import appends, deletions, lists, reads, scopes, settings, snapshots
 from plait_server.testing.check_journal.store import Check, StoreUnderTest
 
 __all__ = ["CHECKS", "Check", "StoreUnderTest"]
@@ -68,6 +68,9 @@ CHECKS: Final[Sequence[Check]] = (
     deletions.check_request_records_outlive_what_they_made,
     deletions.check_old_actions_are_forgotten,
     deletions.check_tombstones_are_kept_for_a_time,
+    snapshots.check_the_newest_complete_snapshot_is_found,
+    snapshots.check_a_snapshot_is_of_an_event_of_the_journal,
+    snapshots.check_other_snapshots_are_dropped,
 )
 """Every check, in the order of the rules. Rule 4 is about faults that a store must be made to have: those
 need tests of the store's own."""

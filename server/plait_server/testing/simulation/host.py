@@ -33,6 +33,7 @@ from plait_server.errors import (
 )
 from plait_server.ports.evaluator import Evaluator, Offload
 from plait_server.ports.sampler import FollowCaller
+from plait_server.runtime.snapshotting import SnapshotSettings
 from plait_server.testing.simulation.bounds import check_answer, check_frame
 from plait_server.testing.simulation.collector import Collector, Tracing
 from plait_server.testing.simulation.frames import FrameChecks
@@ -47,6 +48,8 @@ CALL_DELAY_S: Final = 0.02
 """The longest way of a request or an answer, in seconds."""
 ROUNDS_AHEAD_MAX: Final = 12
 """A decision and its append take about so many rounds of the scheduler: a cancel may fall anywhere in them."""
+SNAPSHOTS: Final = SnapshotSettings(events=5, spacing_s=0.0)
+"""So that most executions have several (K2)."""
 STOP_S_MAX: Final = 60.0
 """A server that was asked to stop has ended after the grace time of cancels that are under way, and some more."""
 
@@ -209,6 +212,7 @@ class Host:
                 retelling=tracing.observer,
                 sampler=FollowCaller(),
                 config=self._config,
+                snapshots=SNAPSHOTS,
             )
         )
         async with trio.open_nursery() as nursery:

@@ -45,6 +45,7 @@ from plait_server.ports.journal import (
     Verification,
 )
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
+from plait_server.ports.snapshots import Snapshots
 from plait_server.testing.simulation.tapped_deletions import TappedDeletions
 
 NAMESPACE: Final = "default"
@@ -347,6 +348,11 @@ class TappedJournal:
         if self.is_full:
             raise JournalFull
         self.come_to(BreakPoint.BEFORE_APPEND)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Keeps snapshots of open executions."""
+        return self._inner.snapshots
 
     async def key(self) -> bytes:
         """Return the store's secret."""
