@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from plait_server.api.grpc_server import OpenCalls
+from plait_server.api.grpc_server import STARTS, OpenCalls
+from plait_server.api.methods import SERVICES
 from plait_server.errors import ExecutionNotFound, ShuttingDown
 
 
@@ -43,6 +44,22 @@ async def test_open_calls_end_as_shutting_down() -> None:
     assert sorted(ended) == ["one", "two"]
     with pytest.raises(ShuttingDown):
         await calls.serve(trio.sleep_forever)
+
+
+def test_a_server_that_is_told_to_stop_starts_nothing_and_serves_the_rest() -> None:
+    paths = {
+        f"/{service.full_name}/{method.name}" for service in SERVICES.values() for method in service.methods
+    }
+    assert paths >= STARTS
+    calls = OpenCalls()
+    for path in paths:
+        calls.check_start(path)
+    calls.refuse_starts()
+    for path in paths - STARTS:
+        calls.check_start(path)
+    for path in STARTS:
+        with pytest.raises(ShuttingDown):
+            calls.check_start(path)
 
 
 async def test_cancel_by_the_client_is_no_shutdown() -> None:
