@@ -28,8 +28,9 @@ Path = tuple[str, ...]
 """`("store",)` for an option, `("types", "render", "rate")` for one of a table's entry."""
 
 # What Docker's links and Kubernetes define for a service that is called `plait`.
+# PLAIT_PORT alone may be an option that somebody hoped for, so its value is looked at.
 _SERVICE_LINK: Final = re.compile(
-    r"PLAIT_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)\w*)?)"
+    r"PLAIT_(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)=|PORT=(?:tcp|udp|sctp)://|PORT_\d+_(?:TCP|UDP|SCTP))"
 )
 _NAME: Final = re.compile(ID_PATTERN)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -108,7 +109,7 @@ class Reading:
                 continue
             if name in names:
                 self._read_text(name, names[name], [variables[name]])
-            elif not _SERVICE_LINK.fullmatch(name):
+            elif not _SERVICE_LINK.match(f"{name}={variables[name]}"):
                 # Without the prefix, which would make any two look alike.
                 short = (each.removeprefix(PREFIX) for each in (*names, *others))
                 near = nearest(name.removeprefix(PREFIX), short)
