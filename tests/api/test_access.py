@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 import trio
 
-from plait.v1 import execution_service_pb2, worker_hub_service_pb2
+from plait.v1 import execution_service_pb2, limit_service_pb2, worker_hub_service_pb2
 from plait_server.api.access import AccessControl, Refusal
 from plait_server.api.failed_tries import BURST, PEERS_MAX, Allowance, host_of
 from plait_server.api.grpc_server import standard_methods
@@ -170,6 +170,27 @@ async def test_a_namespace_named_like_all_gives_nothing() -> None:
         admission.admit(submit("*"))
 
 
+async def test_what_belongs_to_the_server_needs_the_role_everywhere() -> None:
+    """A limit without a namespace binds all of them."""
+    request = limit_service_pb2.SetLimitRequest(kind=limit_service_pb2.LIMIT_KIND_SERVER, max_concurrency=1)
+    operate = frozenset({Role.OPERATE})
+    for roles, may in (({"default": operate, "shop": operate}, False), ({"*": operate}, True)):
+        admission = AccessControl(OneToken(**roles)).open(
+            METHODS["SetLimit"], PEER, Credentials(token="good")
+        )
+        admission.authenticate()
+        if may:
+            admission.admit(request)
+            continue
+        with pytest.raises(
+            PermissionDenied, match=r"the role operate in all namespaces \('\*'\), which ci lacks"
+        ):
+            admission.admit(request)
+        request.namespace = "shop"
+        admission.admit(request)
+        request.namespace = ""
+
+
 async def test_a_large_request_is_admitted_by_its_bytes() -> None:
     control = AccessControl(OneToken())
     admission = control.open(METHODS["SubmitGraph"], PEER, Credentials(token="good"))
@@ -214,9 +235,6 @@ async def test_a_new_token_counts_at_once(autojump_clock: trio.testing.MockClock
     good, tokens.identity = tokens.identity, None
     control = AccessControl(tokens)
     admission = control.open(METHODS["GetServerInfo"], PEER, Credentials(token="good"))
-
-    class Late(OneToken):
-        pass
 
     def refresh() -> bool:
         is_new, tokens.identity = tokens.identity is None, good

@@ -13,19 +13,19 @@ from plait_server.encoding.last_text import last_text
 Submit = execution_service_pb2.SubmitGraphRequest
 
 
-@given(
-    st.lists(
-        st.one_of(
-            st.builds(lambda text: Submit(namespace=text).SerializeToString(), st.text(max_size=5)),
-            st.builds(
-                lambda text: Submit(request_id=text).SerializeToString(),
-                st.text(max_size=5),
-            ),
-            st.binary(max_size=8),
-        ),
-        max_size=6,
-    ).map(b"".join)
-)
+def _named(text: str) -> bytes:
+    return Submit(namespace=text).SerializeToString()
+
+
+def _other(text: str) -> bytes:
+    return Submit(request_id=text).SerializeToString()
+
+
+TEXTS = st.text(max_size=5)
+PARTS = st.one_of(TEXTS.map(_named), TEXTS.map(_other), st.binary(max_size=8))
+
+
+@given(st.lists(PARTS, max_size=6).map(b"".join))
 @example(b"\x8a\x00\x01x")
 @example(b"\x8a\x80\x80\x80\x00\x01x")
 @example(b"\x8a\x80\x80\x80\x10\x01x")

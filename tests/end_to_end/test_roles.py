@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -36,9 +36,11 @@ CALLERS = [*(role.value for role in Role), SERVER_WIDE, NOBODY]
 READING = {
     *("ValidateGraph", "PlanGraph", "GetExecution", "ListExecutions", "ListNodes", "GetNode", "GetPayload"),
     *("WaitExecution", "WatchExecution", "ListEvents", "ExportTrace", "ListWorkers", "GetNamespace"),
-    *("CountExecutions", "WatchExecutions", "ReadLogs"),
+    *("CountExecutions", "WatchExecutions", "ReadLogs", "ListLimits"),
 }
-OPERATING = {"CancelExecution", "PauseExecution", "ResumeExecution", "UpdateExecution", "DeleteExecution"}
+OPERATING = {"CancelExecution", "PauseExecution", "ResumeExecution", "UpdateExecution", "DeleteExecution"} | {
+    *("SetLimit", "RemoveLimit"),
+}
 MAY: Mapping[str, set[str]] = {
     "read": READING,
     "submit": READING | {"SubmitGraph"},
@@ -119,7 +121,7 @@ def test_each_role_is_let_in_where_it_may_and_nowhere_else(
 
 def test_every_method_of_the_contract_is_walked() -> None:
     assert DESCRIPTORS.keys() <= ACCESS.keys()
-    named = set().union(*MAY.values()) | ANYBODY_KNOWN | OF_THE_SERVER
+    named = set[str]().union(*MAY.values(), ANYBODY_KNOWN, OF_THE_SERVER)
     assert {path.rpartition("/")[2] for path in DESCRIPTORS} <= named
 
 
@@ -178,7 +180,7 @@ def test_streams_end_when_their_token_is_revoked(channel: grpc.Channel, guarded:
             over.wait()
 
         metadata = [("authorization", f"Bearer {guarded.tokens[caller]}")]
-        stub: Any = channel.stream_stream(path)
+        stub = cast("Any", channel).stream_stream(path)
         answers = stub(requests(), timeout=CALL_S, metadata=metadata)
         next(answers)
         return answers

@@ -7,11 +7,12 @@ ids of their own, the same fields are set.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from plait.v1 import graph_pb2
+from plait.v1 import graph_pb2, limit_service_pb2
 from plait_client import Access, Client
 from plait_client.graph_file import parse_graph
 from plait_server.api.roles import ACCESS, Scope
@@ -37,25 +38,31 @@ class Tenants:
     """A server with two tenants: the ids of one, and a caller who may do everything in the namespace of the other."""
 
     def __init__(self, server: Server, guarded: Guarded) -> None:
-        self._access = Access(token=guarded.tokens[SERVER_WIDE])
+        self.token = guarded.tokens["admin"]
+        self.server_wide = guarded.tokens[SERVER_WIDE]
+        self._access = Access(token=self.server_wide)
         self._address = server.address
         self.channel = grpc.insecure_channel(server.address)
-        self.token = guarded.tokens["admin"]
         self.own = {"execution_id": "own-execution", "node_path": "secret-node", "digest": "0" * 64}
         self._submit(OWN, "own-execution", "own")
         self._submit(OTHER, "secret-execution", "secret-request")
         digest = self._submit(OTHER, "secret-execution-2", "secret-request-2")
         self._over = threading.Event()
         self._names = itertools.count()
-        self._attach(guarded.tokens[SERVER_WIDE])
+        self._attach(self.server_wide)
+        path = "/plait.v1.LimitService/SetLimit"
+        limit = self.base(path, OTHER)
+        limit.name = "secret-key"
+        self.call(path, limit.SerializeToString(), self.server_wide)
         self.ids = [
             "secret-execution",
             "secret-request",
             "secret-worker",
+            "of-secret-worker",
+            "secret-key",
             digest,
-            "secret-execution/secret-node",
         ]
-        self.page_tokens = dict(self._page_tokens(guarded.tokens[SERVER_WIDE]))
+        self.page_tokens = dict(self._page_tokens(self.server_wide))
 
     def close(self) -> None:
         self._over.set()
@@ -69,7 +76,7 @@ class Tenants:
             return client.get(execution_id).input.digest
 
     def _attach(self, token: str) -> None:
-        stub: Any = self.channel.stream_stream(ATTACH)
+        stub = cast("Any", self.channel).stream_stream(ATTACH)
         requests = self._open(request_of(ATTACH, OTHER, "secret-worker"))
         # Kept, or it would be cancelled.
         self._worker = stub(requests, timeout=CALL_S, metadata=[("authorization", f"Bearer {token}")])
@@ -111,11 +118,16 @@ class Tenants:
             request.graph.CopyFrom(GRAPH)
         if path.endswith("WaitExecution"):
             request.wait.FromSeconds(0)
+        if path.endswith(("SetLimit", "RemoveLimit")):
+            request.kind = limit_service_pb2.LIMIT_KIND_KEY
+            request.name = "own-key"
+        if path.endswith("SetLimit"):
+            request.max_concurrency = 2
         return request
 
     def call(self, path: str, request: bytes, token: str | None = None) -> tuple[grpc.StatusCode, str, bytes]:
         """Return code, message, and the first answer or the details of the error."""
-        stub: Any = self.channel.stream_stream(path)
+        stub = cast("Any", self.channel).stream_stream(path)
         metadata = [("authorization", f"Bearer {token or self.token}")]
         requests = self._open(request) if path == ATTACH else iter([request])
         answers = stub(requests, timeout=CALL_S, metadata=metadata)
@@ -190,6 +202,9 @@ def test_the_other_tenant_has_what_was_asked_for(tenants: Tenants) -> None:
         assert {each.execution_id for each in client.list()} == {"secret-execution", "secret-execution-2"}
         assert [each.worker_id for each in client.workers()] == ["secret-worker"]
         assert client.payload(client.get("secret-execution").input)
+    path = "/plait.v1.LimitService/ListLimits"
+    _, _, limits = tenants.call(path, tenants.base(path, OTHER).SerializeToString(), tenants.server_wide)
+    assert b"secret-key" in limits
     for name in ("ListExecutions", "ListAuditEntries", "WatchExecutions"):
         assert any(token for path, token in tenants.page_tokens.items() if path.endswith(name)), name
 
@@ -199,7 +214,7 @@ def test_lists_of_another_tenant_are_empty(tenants: Tenants) -> None:
     for path in PATHS:
         _, message, content = tenants.call(path, tenants.base(path, OWN).SerializeToString())
         told = message.encode() + content
-        for secret in ("secret-execution", "secret-worker", "secret-request"):
+        for secret in ("secret-execution", "secret-worker", "secret-request", "secret-key"):
             assert secret.encode() not in told, path
 
 
@@ -216,7 +231,7 @@ def test_ids_of_another_tenant_are_answered_as_ids_of_nothing(tenants: Tenants, 
                 before, after = unlike(real)
                 # The first call may change something that the others find changed.
                 for text in (before, real, after):
-                    request = type(base).FromString(base.SerializeToString())
+                    request: Any = copy.deepcopy(base)
                     put(request, field, text)
                     if field[-1] == "worker_id":  # An instance belongs to one worker.
                         request.messages[0].hello.instance_id = f"of-{text}-{real}"

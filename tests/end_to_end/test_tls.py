@@ -23,7 +23,7 @@ from plait_client import (
     Unavailable,
     parse_graph,
 )
-from plait_server.adapters.access.tokens_file import locked, new_entry, write_entries
+from plait_server.adapters.access.tokens_file import Entry, locked, new_entry, write_entries
 from plait_server.ports.access import Role
 from tests.certificates import Authority, Pair
 from tests.cli import live
@@ -41,7 +41,7 @@ class Site:
         self.install(self.server)
         self.tokens = folder / "tokens.json"
         self.token_files: dict[Role, Path] = {}
-        entries = []
+        entries: list[Entry] = []
         for role in (Role.READ, Role.SUBMIT, Role.WORK):
             entry, token = new_entry(name=role.value, roles={"shop": frozenset({role})}, now_s=0)
             entries.append(entry)

@@ -135,6 +135,7 @@ class OpenCalls:
             raise ShuttingDown
         if len(self._scopes) >= CALLS_MAX:
             raise Overloaded(f"{CALLS_MAX} calls are in progress, which is the limit; try again later")
+        error: PlaitError | None = None
         with trio.CancelScope() as scope:
             self._scopes[scope] = check
             try:

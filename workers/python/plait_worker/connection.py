@@ -128,7 +128,8 @@ class Connection:
             end = await self._stream(on_events)
             if self._is_closing:
                 return
-            match self._next_step(end):
+            next_step = self._next_step(end)
+            match next_step:
                 case NextStep.WAIT_FOR_ID:
                     now_s = self._loop.time()
                     in_use_since_s = now_s if in_use_since_s is None else in_use_since_s
@@ -140,7 +141,7 @@ class Connection:
                 case NextStep.ATTACH_AGAIN:
                     in_use_since_s = None
                     self._tell_lost(end)
-                case next_step:
+                case _:
                     assert_never(next_step)
             if self._lived_s() >= STABLE_S:
                 backoff.reset()
