@@ -179,6 +179,12 @@ def test_variables_that_are_no_options_are_refused_unless_others_own_them() -> N
     ]
 
 
+def test_a_port_that_somebody_hoped_for_is_refused() -> None:
+    read = reading()
+    read.read_variables({"PLAIT_PORT": "9000"}, OTHER_VARIABLES)
+    assert [problem.source for problem in read.problems] == ["PLAIT_PORT"]
+
+
 @pytest.mark.parametrize(
     "text", ["draft", "draft=4", "max_concurrency=4", "a.b=1", "a.max_concurrency=", ","]
 )
