@@ -1,24 +1,29 @@
-"""Stores from before executions had listings: the migration fills them, and damage stays damage."""
+"""Stores of older versions: the migration fills listings, damage stays damage, and contents are kept."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
 
+import apsw
 import pytest
 
 from plait_server.adapters.journals.conditions import Head
-from plait_server.adapters.journals.queries import load_migrations
+from plait_server.adapters.journals.queries import load_migrations, load_queries
 from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_check import check_store
-from plait_server.adapters.journals.sqlite_file import connect
+from plait_server.adapters.journals.sqlite_file import connect, migrate
 from plait_server.adapters.journals.sqlite_filling import LISTINGS_VERSION, checksum_of_former
 from plait_server.adapters.journals.sqlite_salvage import salvage_store
-from plait_server.adapters.journals.verification import digest_of_row
+from plait_server.adapters.journals.verification import checksum_of_content_key, digest_of_row
 from plait_server.encoding.execution_codec import listing_of_summary
 from plait_server.errors import StoreTooOld
 from plait_server.ports.journal import AppendItem, DamagedRow, ListedExecution, chain, chain_start
 from tests.adapters.journals_damage import NAMESPACE, fill_store, item_of
+from tests.adapters.journals_stores import rows_of
+
+USES_VERSION = 7
 
 
 async def former_store(path: Path, items: list[AppendItem], *, damaged: str = "") -> None:
@@ -94,3 +99,16 @@ async def test_a_store_from_before_can_be_salvaged(tmp_path: Path) -> None:
 
 def test_a_summary_that_is_none_has_no_listing() -> None:
     assert listing_of_summary(b"\xff") is None
+
+
+def test_contents_of_older_stores_are_kept() -> None:
+    """Which of its executions use them is not known."""
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        for migration in load_migrations():
+            if migration.version < USES_VERSION:
+                connection.execute(migration.sql)
+        digest = hashlib.sha256(b"content").hexdigest()
+        values = ("n", digest, checksum_of_content_key("n", digest), b"content")
+        connection.execute(load_queries("sqlite.sql")["insert_content"].sql, values)
+        migrate(connection)
+        assert rows_of(connection, "SELECT content, execution FROM content_uses") == [(1, 0)]

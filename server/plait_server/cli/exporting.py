@@ -2,8 +2,8 @@
 
 An export is a text of JSON lines, each an object with one key that says what it is. The first is `format`, with the
 version of the format; the last is `end`, so that one that was cut off can be told. Between them are the execution, its
-nodes, its events and graphs, the payloads that are kept by digest, and its audit. Messages are in the proto JSON
-mapping.
+nodes, its events and graphs, the payloads that are kept by digest, and its audit, or `omitted` if the caller may not
+read that. Messages are in the proto JSON mapping.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from plait.v1 import event_pb2, graph_pb2, payload_pb2
-from plait_client import Client, has_ended
+from plait_client import Client, PlaitError, has_ended
 from plait_server.cli.connecting import Target, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.summary import state_of
@@ -94,8 +94,13 @@ def _parts(client: Client, execution_id: str) -> Iterator[tuple[str, Message | d
         yield "event", event
     for digest in payloads:
         yield "payload", {"digest": digest, "json": client.content(digest).decode()}
-    for entry in client.audit(execution_id, page_size=1000):
-        yield "audit", entry
+    try:
+        for entry in client.audit(execution_id, page_size=1000):
+            yield "audit", entry
+    except PlaitError as error:
+        if error.reason != "PERMISSION_DENIED":
+            raise
+        yield "omitted", {"kind": "audit", "reason": error.reason}
 
 
 def _graph_of(event: event_pb2.Event) -> str:
