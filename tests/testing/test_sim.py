@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from plait_server.core.definition.graph import Join
+from plait_server.core.limit_values import LimitName
 from plait_server.core.run import edges, joins
 from plait_server.core.run.edges import EdgeRow, Effect
 from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
@@ -20,6 +21,9 @@ from plait_server.runtime import supervisor
 from plait_server.runtime.admission import NamespaceAdmission, Queued
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.grant import Grant
+from plait_server.runtime.limit import Limit
+from plait_server.runtime.limit_table import LimitTable
+from plait_server.runtime.rate import Rate
 from plait_server.telemetry import spans
 from plait_server.telemetry.span_observer import SpanObserver
 from plait_server.testing import sim
@@ -140,6 +144,22 @@ def test_a_queue_in_a_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(NamespaceAdmission, "_entry", reverse)
     assert is_found(60, "Q3", first=11)
+
+
+def test_a_rate_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(_: Rate, _now_s: float) -> None:
+        pass
+
+    monkeypatch.setattr(Rate, "take", forget)
+    assert is_found(20, "Q1")
+
+
+def test_a_new_limit_that_does_not_count_what_runs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(_: LimitTable, _limit: Limit, _name: LimitName) -> None:
+        pass
+
+    monkeypatch.setattr(LimitTable, "_count_running", forget)
+    assert is_found(40, "Q1", first=5)
 
 
 def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

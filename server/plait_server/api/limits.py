@@ -57,7 +57,7 @@ class LimitServicer:
         actions: Actions,
         now_s: Callable[[], float],
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._allocator = allocator
         self._journal = journal
         self._tokens = tokens
@@ -79,7 +79,7 @@ class LimitServicer:
         after = _read_position(position) if position is not None else None
         names = {
             name
-            for name in self._registry.names()
+            for name in self.registry.names()
             if (after is None or name > after)
             and request.kind in (0, name.kind)
             and (not namespace or name.namespace in {"", namespace})
@@ -120,7 +120,7 @@ class LimitServicer:
         assert name is not None  # or there was a problem
         record = request_record("RemoveLimit", request.request_id, request, "")
         await self._write(name, None, self._actions.accepted(call, target=_shown(name)), record)
-        if self._registry.find(name) is None:
+        if self.registry.find(name) is None:
             return Pb.RemoveLimitResponse()
         return Pb.RemoveLimitResponse(limit=self._describe(name, name.namespace))
 
@@ -142,7 +142,7 @@ class LimitServicer:
                     known = await find_request(self._journal.namespace(name.namespace), record)
                     if known is not None:
                         return
-                if value is None and not self._registry.is_set(name):
+                if value is None and not self.registry.is_set(name):
                     raise LimitNotFound(limit=_shown(name))
                 content = limit_to_bytes(name, value) if value is not None else None
                 result = await self._journal.write_setting(
@@ -150,7 +150,7 @@ class LimitServicer:
                 )
                 match result:
                     case SettingWritten():
-                        self._registry.set(name, value)
+                        self.registry.set(name, value)
                     case RequestConflict(record=other):
                         check_fingerprint(other, record)
                     case SettingsFull():
@@ -161,7 +161,7 @@ class LimitServicer:
 
     def _describe(self, name: LimitName, namespace: str) -> Pb.Limit:
         """Show a limit with the holders in a namespace, or in all if that is empty."""
-        found = self._registry.find(name)
+        found = self.registry.find(name)
         assert found is not None  # the registry named it
         value, source = found
         message = limit_to_proto(name, value)

@@ -67,6 +67,11 @@ class Grant:
         return self._worker
 
     @property
+    def holds_engine(self) -> bool:
+        """Whether it holds permits of the engine."""
+        return bool(self._engine)
+
+    @property
     def is_empty(self) -> bool:
         """Whether everything was returned."""
         return not self._engine and self._worker is None

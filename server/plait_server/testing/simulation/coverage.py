@@ -48,6 +48,9 @@ _CLIENTS: Final = (
     "an open execution was not deleted",
     "a client deleted an execution",
     "an execution was deleted",
+    "a limit was set",
+    "a limit was removed",
+    "an attempt started at a rate",
 )
 
 _SPANS: Final = (

@@ -37,6 +37,7 @@ from plait_server.runtime.snapshotting import SnapshotSettings
 from plait_server.testing.simulation.bounds import check_answer, check_frame
 from plait_server.testing.simulation.collector import Collector, Tracing
 from plait_server.testing.simulation.frames import FrameChecks
+from plait_server.testing.simulation.limit_law import LimitLaw
 from plait_server.testing.simulation.network import ConnectionLost, Direction, Link, ServerUnreachable
 from plait_server.testing.simulation.store import Stores, TappedJournal
 from plait_server.testing.simulation.world import World
@@ -215,6 +216,7 @@ class Host:
                 snapshots=SNAPSHOTS,
             )
         )
+        LimitLaw(self._world, server)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
             generation.server = server

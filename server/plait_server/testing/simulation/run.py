@@ -23,6 +23,7 @@ from plait_server.testing.simulation.deletion_checks import problem_of_deletions
 from plait_server.testing.simulation.faults import Faults
 from plait_server.testing.simulation.graphs import TYPES, make_graph
 from plait_server.testing.simulation.host import Host
+from plait_server.testing.simulation.limiters import Limiter
 from plait_server.testing.simulation.readable import describe_failure
 from plait_server.testing.simulation.store import Stores
 from plait_server.testing.simulation.workers import Worker
@@ -190,6 +191,7 @@ class Simulation:
                 for worker in self.workers[:-1]:
                     machines.start_soon(worker.run)
                 machines.start_soon(self._faults.run)
+                machines.start_soon(Limiter(world, self.host).run)
                 machines.start_soon(self._heal_later, machines)
                 async with trio.open_nursery() as nursery:
                     for client in self.clients:
