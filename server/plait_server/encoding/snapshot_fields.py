@@ -257,6 +257,7 @@ EXECUTION_FIELDS: Final = (
     Field("started_s", 0.0),
     Field("ended_s", 0.0),
     Field("is_started", default=False),
+    Field("is_paused", default=False),
     Field("priority", 0),
     Field("settings_sequence", 0),
     _members("pause_mode", PauseMode, PauseMode.WAIT),

@@ -109,6 +109,8 @@ class Execution:
         self.tracestate = ""
         self.created_s = self.started_s = self.ended_s = 0.0
         self.is_started = False
+        self.is_paused = False
+        """Whether its state is PAUSING or PAUSED; asked for each step."""
         self.priority = 0
         self.settings_sequence = 0
         """The sequence of the newest update (C10); 0 without one."""
@@ -149,11 +151,6 @@ class Execution:
     def is_under_way(self) -> bool:
         """Whether it has started, and is neither cancelled nor ended; it may be paused."""
         return self.is_started and not self.is_cancelling and not self.is_ended
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing may start (C2)."""
-        return self.state is not None and self.state.is_paused
 
     def paused_total_s(self, now_s: float) -> float:
         """Return how long it has been paused in all, the present pause included."""
@@ -230,9 +227,6 @@ class Execution:
         if isinstance(detail, CancelReceipt | UsageReported):
             self._apply_late(event, detail)
             return
-        if isinstance(detail, ExecutionDetail):
-            message = f"event {event.sequence} cannot be about a node; please report this"
-            raise InvariantViolated(message)
         record = self.record(event.node_path)
         scope = record.scope
         record.sequence = record.changed = scope.sequence = event.sequence
@@ -262,7 +256,9 @@ class Execution:
                 ended.sequence = event.sequence
                 ended.apply_scope_ended(detail)
             case _:
-                assert_never(detail)
+                other: ExecutionDetail = detail  # All others have a case.
+                message = f"event {event.sequence}, {other!r}, cannot be about a node; please report this"
+                raise InvariantViolated(message)
 
     def _apply_late(self, event: Event, detail: CancelReceipt | UsageReported) -> None:
         """Apply an event about an attempt that has ended; its scope may be closed."""
@@ -342,6 +338,7 @@ class Execution:
             if self.state is not None:
                 check_execution_transition(self.state, after)
             self.state = after
+            self.is_paused = after.is_paused
             self.reason = event.reason
         match detail:
             case ExecutionSubmitted():

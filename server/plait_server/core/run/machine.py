@@ -415,7 +415,8 @@ class Machine:
         if self._awaits_answer or (not self.execution.is_paused and self._beginnings.send_offers(STEPS_MAX)):
             return Decision(self._events, self._commands, is_settled=False)
         self._end_if_over()
-        self._controls.end_pausing()
+        if self.execution.is_paused:
+            self._controls.end_pausing()
         return Decision(self._events, self._commands)
 
     def _settle_step(self) -> bool:
@@ -452,10 +453,10 @@ class Machine:
     def _end_if_over(self) -> None:
         execution = self.execution
         root = execution.root
-        if execution.is_cancelling:
+        if execution.state is ExecutionState.CANCELLING:
             if not execution.open_receipts:
                 self._end(ExecutionState.CANCELLED, reason=execution.reason)
-        elif execution.is_under_way:
+        elif execution.state is ExecutionState.RUNNING or execution.is_under_way:
             if root.stopped_by is Treatment.UNHANDLED:
                 fail_fast = root.policy.on_failure is OnFailure.FAIL_FAST
                 if fail_fast or root.running_count == 0:
