@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
+import trio
+
 from plait.v1 import audit_service_pb2
 from plait_server.api.call import Call
 from plait_server.api.checks import Checks
@@ -98,6 +100,7 @@ class AuditServicer:
                 before = entry.position
             if len(entries) < limit:
                 return response
+            await trio.lowlevel.checkpoint()
 
 
 def _show(entry: AuditEntry) -> Pb.AuditEntry:
