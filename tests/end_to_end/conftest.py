@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.guarding import Guarded
 from tests.end_to_end.processes import Server, Worker
 from tests.end_to_end.service import Service
 from tests.end_to_end.stage import Stage
@@ -25,6 +26,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
     """A server with a SQLite store."""
     folder = tmp_path_factory.mktemp("server")
     with Server(folder / "server.log", store=str(folder / "plait.db")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    """The tokens of a server."""
+    return Guarded(tmp_path_factory.mktemp("guarded"))
+
+
+@pytest.fixture(scope="session")
+def guarded_server(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
+    """A server with tokens."""
+    folder = tmp_path_factory.mktemp("guarded-server")
+    with Server(folder / "log", store=":memory:", tokens_file=str(guarded.path)) as server:
         yield server
 
 

@@ -55,20 +55,8 @@ OF_THE_SERVER = {"ListNamespaces"}
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    return Guarded(tmp_path_factory.mktemp("guarded"))
-
-
-@pytest.fixture(scope="module")
-def server(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    with Server(folder / "log", store=":memory:", tokens_file=str(guarded.path)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def channel(server: Server) -> Generator[grpc.Channel]:
-    with grpc.insecure_channel(server.address) as channel:
+def channel(guarded_server: Server) -> Generator[grpc.Channel]:
+    with grpc.insecure_channel(guarded_server.address) as channel:
         yield channel
 
 
@@ -197,7 +185,9 @@ def test_streams_end_when_their_token_is_revoked(channel: grpc.Channel, guarded:
     over.set()
 
 
-def test_no_token_is_written_anywhere(channel: grpc.Channel, guarded: Guarded, server: Server) -> None:
+def test_no_token_is_written_anywhere(
+    channel: grpc.Channel, guarded: Guarded, guarded_server: Server
+) -> None:
     """Canary: neither good nor bad tokens are in logs, answers or errors."""
     bad = f"plait_{'0' * 12}_{'c' * 43}"
     answers = [
@@ -205,7 +195,7 @@ def test_no_token_is_written_anywhere(channel: grpc.Channel, guarded: Guarded, s
         for path in DESCRIPTORS
         for token in (guarded.tokens["read"], guarded.tokens["admin"], bad, f"Basic {bad}")
     ]
-    said = "".join([*answers, server.stderr()])
+    said = "".join([*answers, guarded_server.stderr()])
     assert "refused /plait.v1." in said
     for secret in [bad, *guarded.tokens.values()]:
         assert secret[-20:] not in said

@@ -28,6 +28,7 @@ from plait_server.ports.access import Role
 from tests.certificates import Authority, Pair
 from tests.cli import live
 from tests.end_to_end.processes import Process, Server
+from tests.end_to_end.service import CALL_S
 
 
 class Site:
@@ -80,8 +81,8 @@ class Site:
             tls_key=None if pair is None else pair.key,
         )
 
-    def open(self, role: Role | None = None, pair: Pair | None = None) -> Client:
-        return Client(self.address, namespace="shop", access=self.access(role, pair), connect_s=0.5)
+    def open(self, role: Role | None = None, pair: Pair | None = None, connect_s: float = CALL_S) -> Client:
+        return Client(self.address, namespace="shop", access=self.access(role, pair), connect_s=connect_s)
 
 
 @pytest.fixture(scope="module")
@@ -178,19 +179,22 @@ def test_certificates_that_are_not_enough_are_refused(mutual: Site, tmp_path: Pa
     expired = mutual.ca.issue("expired", "URI:spiffe://example.org/ci", days=-1)
     foreign = Authority(tmp_path, "other").issue("foreign", "URI:spiffe://example.org/ci")
     for pair in (None, expired, foreign):
-        with mutual.open(pair=pair) as client, pytest.raises(Unavailable, match="PLAIT_TLS_CERT"):
+        with (
+            mutual.open(pair=pair, connect_s=0.05) as client,
+            pytest.raises(Unavailable, match="PLAIT_TLS_CERT"),
+        ):
             client.get("x")
 
 
 def test_a_server_that_the_client_does_not_trust_is_named_with_the_remedy(site: Site, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other")
     with (
-        Client(site.address, access=Access(tls_ca=other.certificate), connect_s=0.5) as client,
+        Client(site.address, access=Access(tls_ca=other.certificate), connect_s=0.05) as client,
         pytest.raises(Unavailable, match="PLAIT_TLS_CA"),
     ):
         client.server_info()
     plain = site.address.removeprefix("https://")
-    with Client(plain, connect_s=0.5) as client, pytest.raises(Unavailable, match=f"https://{plain}"):
+    with Client(plain, connect_s=0.05) as client, pytest.raises(Unavailable, match=f"https://{plain}"):
         client.server_info()
 
 
