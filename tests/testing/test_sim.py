@@ -18,7 +18,7 @@ from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.core.run.states import EdgeState
 from plait_server.core.run.trace import SpanIds
 from plait_server.runtime import supervisor
-from plait_server.runtime.admission import NamespaceAdmission, Queued
+from plait_server.runtime.admission import NamespaceAdmission
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.limit import Limit
@@ -133,17 +133,6 @@ def test_a_permit_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_running_slot_too_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NamespaceAdmission, "has_free_slot", True)
     assert is_found(40, "Q3", first=11)
-
-
-def test_a_queue_in_a_wrong_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = NamespaceAdmission._entry
-
-    def reverse(self: NamespaceAdmission, queued: Queued) -> tuple[float, float, int, Queued]:
-        first, second, number, _ = right(self, queued)
-        return -first, -second, -number, queued
-
-    monkeypatch.setattr(NamespaceAdmission, "_entry", reverse)
-    assert is_found(60, "Q3", first=11)
 
 
 def test_a_rate_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ The server decides a moment before something is durable, so what happens within 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from plait_server.core.namespace_settings import EffectiveSettings, QueueOrder
+from plait_server.api.namespaces import SETTING_NAME
+from plait_server.core.namespace_settings import EffectiveSettings, NamespaceSettings, QueueOrder, complete
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -18,7 +19,8 @@ from plait_server.core.run.events import (
     PauseRequested,
 )
 from plait_server.core.run.states import Reason
-from plait_server.testing.simulation.store import Durable
+from plait_server.encoding.namespace_codec import settings_from_bytes
+from plait_server.testing.simulation.store import Durable, Records
 from plait_server.testing.simulation.world import SimulationFailure
 
 MARGIN_S: Final = 5.0
@@ -41,22 +43,33 @@ class _Story(NamedTuple):
     """When each attempt ran."""
 
 
-def admission_problem(
-    executions: Mapping[str, Durable], settings: EffectiveSettings
-) -> SimulationFailure | None:
-    """Return the first thing that is against the law of admission; None if there is none."""
-    stories = [_read(durable) for durable in executions.values()]
-    for problem, story in _problems(stories, settings):
+def admission_problem(records: Records, configured: NamespaceSettings) -> SimulationFailure | None:
+    """Return the first thing that is against the law of admission; None if there is none.
+
+    Args:
+        records: What is durable.
+        configured: The configuration of the namespace; calls have changed no more than `running_max`.
+    """
+    stories = [_read(durable) for durable in records.executions.values()]
+    settings = complete(configured)
+    limits = [(float("-inf"), settings.running_max)]
+    for time_s, _, name, value in records.settings:
+        if name == SETTING_NAME:
+            changed = settings_from_bytes(value or b"")
+            limits.append((time_s, complete(changed.over(configured)).running_max))
+    for problem, story in _problems(stories, settings, limits):
         return SimulationFailure("Q3", problem, story.durable.execution_id)
     return None
 
 
-def _problems(stories: Sequence[_Story], settings: EffectiveSettings) -> Iterator[tuple[str, _Story]]:
+def _problems(
+    stories: Sequence[_Story], settings: EffectiveSettings, limits: Sequence[tuple[float, int]]
+) -> Iterator[tuple[str, _Story]]:
     timeout_s = settings.queue_timeout_s
     for story in stories:
         created_s = story.durable.replayed.created_s
         running = sum(_runs_before(other, story.begun_s) for other in stories if other is not story)
-        if running >= settings.running_max:
+        if running >= _limit_at(limits, story.begun_s):
             yield f"it began at {story.begun_s:.3f} s beside {running} others that ran", story
         if story.is_timed_out and not (timeout_s and story.ended_wall_s >= created_s + timeout_s):
             yield "its wait to begin timed out too early", story
@@ -69,6 +82,12 @@ def _problems(stories: Sequence[_Story], settings: EffectiveSettings) -> Iterato
                     f"it began at {story.begun_s:.3f} s, before {other.durable.execution_id}, whose turn it was",
                     story,
                 )
+
+
+def _limit_at(limits: Sequence[tuple[float, int]], time_s: float) -> int:
+    """Return the highest limit that was in force just before a time."""
+    before = [limit for set_s, limit in limits if set_s <= time_s - MARGIN_S]
+    return max([before[-1], *(limit for set_s, limit in limits if time_s - MARGIN_S < set_s <= time_s)])
 
 
 def _runs_before(story: _Story, time_s: float) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from plait_server.core.namespace_settings import EffectiveSettings
+from plait_server.core.namespace_settings import NamespaceSettings
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -45,7 +45,7 @@ class Checks:
         records: What is durable.
         collector: What came to the collector of traces.
         spent: (execution, node path, attempt) -> tokens that its handler used.
-        settings: The settings of the namespace.
+        settings: The configuration of the namespace.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Checks:
         records: Records,
         collector: Collector,
         spent: Mapping[tuple[str, str, int], str],
-        settings: EffectiveSettings,
+        settings: NamespaceSettings,
     ) -> None:
         self._records = records
         self._settings = settings
@@ -85,7 +85,7 @@ class Checks:
                     for span_id in self._check_spans(durable, law, client):
                         unexplained.pop(span_id, None)
             self._check_promises(clients)
-            if (problem := admission_problem(self._records.executions, self._settings)) is not None:
+            if (problem := admission_problem(self._records, self._settings)) is not None:
                 return problem
             for span_id in unexplained:
                 raise SimulationFailure(

@@ -40,6 +40,7 @@ _CLIENTS: Final = (
     "a call was cut",
     "a call was refused for want of room",
     "a submission was refused by a full queue",
+    "the limit of a namespace was changed",
     "an answer was lost",
     "a watcher was cut",
     "a slow watcher was sent away",

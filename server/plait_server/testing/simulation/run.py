@@ -14,8 +14,8 @@ from plait_server.adapters.expressions.cel import CelEvaluator
 from plait_server.adapters.expressions.inline import InlineOffload
 from plait_server.config import NamespaceOptions, ServerConfig, TypeOptions
 from plait_server.core.definition.graph import Graph
-from plait_server.core.namespace_settings import complete
 from plait_server.ports.evaluator import Evaluator, Offload
+from plait_server.testing.simulation.administrator import Administrator
 from plait_server.testing.simulation.checks import Checks
 from plait_server.testing.simulation.clients import Client
 from plait_server.testing.simulation.coverage import Coverage
@@ -69,9 +69,7 @@ def simulate(seed: int) -> Result:
     except Exception as error:  # noqa: BLE001 # whatever the server raises is a failure of the seed
         failure = simulation.world.failure or SimulationFailure("the server runs", shown(error))
     records = simulation.stores.records
-    checks = Checks(
-        records, simulation.host.collector, simulation.world.spent, complete(simulation.namespace.settings)
-    )
+    checks = Checks(records, simulation.host.collector, simulation.world.spent, simulation.namespace.settings)
     if failure is None:
         failure = checks.check(simulation.clients)
     simulation.stores.remove()
@@ -196,6 +194,8 @@ class Simulation:
                 async with trio.open_nursery() as nursery:
                     for client in self.clients:
                         nursery.start_soon(client.run)
+                    if self.namespace != NamespaceOptions():
+                        nursery.start_soon(Administrator(world, self.host).run)
                     nursery.start_soon(self._watch_time, nursery.cancel_scope)
                     for client in self.clients:
                         await client.is_done.wait()

@@ -42,6 +42,7 @@ from plait_server.ports.journal import (
     RequestRecord,
     ScopePage,
     SettingResult,
+    SettingWritten,
     Verification,
 )
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
@@ -124,6 +125,8 @@ class Records:
         self.contents: dict[str, bytes] = {}
         self.open_deleted: list[str] = []
         """Ids of executions that were deleted, and had not ended."""
+        self.settings: list[tuple[float, str, str, bytes | None]] = []
+        """(virtual time, namespace, name, value), in the order in which they were set."""
 
     def __repr__(self) -> str:
         return f"<Records of {len(self.executions)} executions>"
@@ -323,6 +326,8 @@ class TappedJournal:
             raise JournalFull
         self.come_to(BreakPoint.BEFORE_APPEND)
         result = await self._inner.write_setting(namespace, name, value, audit, request)
+        if isinstance(result, SettingWritten):
+            self._stores.records.settings.append((trio.current_time(), namespace, name, value))
         self.come_to(BreakPoint.AFTER_APPEND)
         return result
 
