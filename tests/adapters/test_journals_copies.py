@@ -278,3 +278,38 @@ async def test_a_backup_that_fails_says_why(path: Path, tmp_path: Path) -> None:
 def test_a_copy_of_a_store_by_hand_is_a_store(path: Path, tmp_path: Path) -> None:
     shutil.copy(path, tmp_path / "copied.db")
     SqliteJournal.open(tmp_path / "copied.db", owner="o", may_create=False).crash()
+
+
+async def test_a_deleted_execution_is_no_damage_and_is_not_salvaged(path: Path, tmp_path: Path) -> None:
+    """K1: what was begun to be deleted stays gone, however much of it is still in the store."""
+    expected = await everything_of(path)
+    journal = SqliteJournal.open(path, owner="deleter")
+    for name in ("x1", "x2"):
+        await journal.deletions.begin("n", name, now_s=1.0, is_corrupt=False, action=None, request=None)
+    assert not await journal.deletions.delete_some(rows_max=2, bytes_max=1_000_000)
+    await journal.aclose()
+    check = check_store(path)
+    assert (check.findings, check.executions) == ([], EXECUTIONS - 2)
+    salvage = salvage_store(path, tmp_path / "new.db")
+    assert (salvage.executions, salvage.lost, salvage.rebuilt) == (EXECUTIONS - 2, [], [])
+    assert check_store(tmp_path / "new.db").findings == []
+    kept = await everything_of(tmp_path / "new.db")
+    assert kept == {name: whole for name, whole in expected.items() if name not in ("x1", "x2")}
+
+
+async def test_a_use_that_is_lost_is_told_and_found_again(path: Path, tmp_path: Path) -> None:
+    change(path, "DELETE FROM content_uses WHERE execution = 2 AND content = 1")
+    (finding,) = check_store(path).findings
+    assert "execution x1 of n: it is not noted which contents it uses" in finding
+    assert salvage_store(path, tmp_path / "new.db").lost == []
+    assert check_store(tmp_path / "new.db").findings == []
+    journal = SqliteJournal.open(tmp_path / "new.db", owner="deleter")
+    for number in range(EXECUTIONS):
+        await journal.deletions.begin(
+            "n", f"x{number}", now_s=1.0, is_corrupt=True, action=None, request=None
+        )
+    assert await journal.deletions.delete_some(rows_max=100_000, bytes_max=1 << 30)
+    contents = journal.connection.execute("SELECT count(*) FROM contents").get
+    await journal.aclose()
+    # No event names the large content, so no execution is known to use it.
+    assert contents == 1

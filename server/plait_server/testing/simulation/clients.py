@@ -172,6 +172,9 @@ class Client:
                 )
             )
         except PlaitError as error:
+            record = self._records.requests.get(("SubmitGraph", self.name))
+            if record is not None and not self.execution_id:
+                self.execution_id = record.execution_id  # The answer was lost, and it was deleted since.
             if not (isinstance(error, ExecutionNotFound) and self.is_deleted()):
                 self.fail("A4", f"a submission was refused: {error!r}")
             return
