@@ -202,7 +202,6 @@ def _servicers(
         start_time_s=platform.seams.now_s(),
         store=journal.kind,
         insecure=not config.is_protected,
-        attempts_max=config.server_limit,
     )
     return Servicers(
         graphs=GraphServicer(platform.graph_requests),
@@ -227,7 +226,7 @@ def _servicers(
         ),
         audit=AuditServicer(journal, page_tokens),
         worker_hub=WorkerHubServicer(workers, page_tokens),
-        system=SystemServicer(facts),
+        system=SystemServicer(facts, lambda: environment.allocator.statistics().server_limit),
     )
 
 

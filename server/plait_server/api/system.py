@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from plait.v1 import system_service_pb2
@@ -21,15 +22,19 @@ class ServerFacts:
     start_time_s: float
     store: str
     insecure: bool
-    attempts_max: int
-    """The server's limit on concurrent attempts."""
 
 
 class SystemServicer:
-    """Serves SystemService."""
+    """Serves SystemService.
 
-    def __init__(self, facts: ServerFacts) -> None:
+    Args:
+        facts: What does not change.
+        attempts_max: Returns the server's limit on concurrent attempts.
+    """
+
+    def __init__(self, facts: ServerFacts, attempts_max: Callable[[], int]) -> None:
         self._facts = facts
+        self._attempts_max = attempts_max
 
     async def get_server_info(
         self, request: system_service_pb2.GetServerInfoRequest, call: Call
@@ -61,6 +66,6 @@ class SystemServicer:
                 "labels_max": limits.LABELS_MAX,
                 "watchers_max": limits.WATCHERS_MAX,
                 "workers_max": limits.WORKERS_MAX,
-                "attempts_max": facts.attempts_max,
+                "attempts_max": self._attempts_max(),
             },
         )

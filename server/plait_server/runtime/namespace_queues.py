@@ -71,6 +71,8 @@ class TypeQueue:
     @property
     def next_start_s(self) -> float:
         """The trio time from which the rates of the type allow the next attempt to start."""
+        if not self.limits:
+            return float("-inf")
         return max((limit.rate.next_s for limit in self.limits if limit.rate), default=float("-inf"))
 
     def add(self, item: Group | KeyLine) -> None:
@@ -264,7 +266,10 @@ class Namespaces:
 
     def waiting_in(self, namespace: str) -> int:
         """Return how many requests wait in a namespace, or in all if that is empty."""
-        return sum(queue.waiting for queue in self._namespaces.values() if namespace in {"", queue.name})
+        if not namespace:
+            return sum(queue.waiting for queue in self._namespaces.values())
+        queue = self._namespaces.get(namespace)
+        return queue.waiting if queue is not None else 0
 
     def kinds_of(self, namespace: str, node_type: str) -> list[TypeQueue]:
         """Return the queues of a node type, or of all types if that is empty; of all namespaces if that is empty."""
