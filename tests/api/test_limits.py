@@ -18,7 +18,16 @@ from plait_server.api.pages import PageTokens
 from plait_server.core.limit_values import SERVER, LimitKind, LimitName, LimitValue
 from plait_server.core.run.commands import Place
 from plait_server.encoding.limit_codec import limit_from_bytes
-from plait_server.errors import InvalidPageToken, InvalidRequest, LimitNotFound, RequestIdReused, StoreDamaged
+from plait_server.errors import (
+    InvalidPageToken,
+    InvalidRequest,
+    JournalUnavailable,
+    LimitNotFound,
+    RequestIdReused,
+    StoreDamaged,
+)
+from plait_server.ports.audit import ActionRecord
+from plait_server.ports.journal import RequestRecord, SettingResult
 from plait_server.runtime.allocator import Allocator
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.limit_registry import LimitRegistry
@@ -38,9 +47,9 @@ CONFIGURED = {
 class Server:
     """A servicer over a journal in memory."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, journal: MemoryJournal | None = None) -> None:
         self.store = store or MemoryStore()
-        self.journal = MemoryJournal(self.store, owner="o")
+        self.journal = journal or MemoryJournal(self.store, owner="o")
         self.allocator = Allocator(server_limit=1_000, limits=CONFIGURED)
         self.registry = LimitRegistry(self.allocator, 1_000, CONFIGURED)
         self.servicer = LimitServicer(
@@ -191,6 +200,7 @@ async def test_a_request_id_sets_and_removes_once_and_each_change_is_audited() -
         ({"kind": 3, "name": "t", "rate": 1.0, "burst": -2}, ["burst"]),
         ({"kind": 4, "namespace": "shop", "max_concurrency": 1}, ["name"]),
         ({"kind": 4, "namespace": "shop", "name": "k" * 129, "max_concurrency": 1}, ["name"]),
+        ({"kind": 4, "namespace": "shop", "name": "k\0", "max_concurrency": 1}, ["name"]),
         (
             {"kind": 4, "namespace": "shop", "name": "k", "max_concurrency": 1, "request_id": " "},
             ["request_id"],
@@ -205,6 +215,55 @@ async def test_what_cannot_be_set_is_refused_by_field_and_changes_nothing(
         await server.set(**fields)
     assert [each.field for each in caught.value.violations] == wrong
     assert await server.journal.read_settings() == {}
+
+
+async def test_a_retry_of_a_change_that_is_history_changes_nothing_and_is_answered() -> None:
+    server = Server()
+    name = {"kind": Pb.LIMIT_KIND_TYPE, "name": "other"}
+    await server.set(**name, rate=2.0, request_id="1")
+    await server.remove(**name, request_id="2")
+    answer = await server.set(**name, rate=2.0, request_id="1")
+    assert (answer.name, answer.rate, answer.source) == ("other", 2.0, 0)
+    assert await server.journal.read_settings() == {}
+
+
+class FailingJournal(MemoryJournal):
+    """Fails after it has written a setting, as a store may."""
+
+    fails = False
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        result = await super().write_setting(namespace, name, value, audit, request)
+        if self.fails:
+            self.fails = False
+            raise JournalUnavailable
+        return result
+
+
+async def test_what_a_failing_store_has_written_comes_into_force() -> None:
+    """A retry finds its request id, so it writes nothing; a list shows what is durable without a retry."""
+    store = MemoryStore()
+    journal = FailingJournal(store, owner="o")
+    server = Server(store, journal)
+    key = {"kind": Pb.LIMIT_KIND_KEY, "namespace": "shop", "name": "db"}
+    for request_id in ("1", ""):
+        journal.fails = True
+        with pytest.raises(JournalUnavailable):
+            await server.set(**key, max_concurrency=2, request_id=request_id)
+        if request_id:
+            assert (await server.set(**key, max_concurrency=2, request_id=request_id)).source == SET
+        assert (await server.list())[Pb.LIMIT_KIND_KEY, "shop", "db"].source == SET
+        journal.fails = True
+        with pytest.raises(JournalUnavailable):
+            await server.remove(**key, request_id=request_id)
+        assert (Pb.LIMIT_KIND_KEY, "shop", "db") not in await server.list()
 
 
 async def test_a_limit_of_zero_is_refused_with_the_remedy() -> None:

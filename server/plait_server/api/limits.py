@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -21,7 +22,14 @@ from plait_server.core.limit_values import (
     problems_of,
 )
 from plait_server.encoding.event_codec import timestamp
-from plait_server.encoding.limit_codec import limit_to_bytes, limit_to_proto, setting_name, value_of
+from plait_server.encoding.limit_codec import (
+    SETTING_PREFIX,
+    limit_from_bytes,
+    limit_to_bytes,
+    limit_to_proto,
+    setting_name,
+    value_of,
+)
 from plait_server.errors import LimitNotFound, Overloaded
 from plait_server.ports.audit import ActionRecord
 from plait_server.ports.journal import Journal, RequestConflict, RequestRecord, SettingsFull, SettingWritten
@@ -32,6 +40,7 @@ from plait_server.runtime.limit_registry import LimitRegistry
 HOLDERS_MAX: Final = 100
 """Holders that are shown of each limit."""
 _KINDS: Final = "LIMIT_KIND_SERVER (1), LIMIT_KIND_NAMESPACE (2), LIMIT_KIND_TYPE (3) or LIMIT_KIND_KEY (4)"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 Pb = limit_service_pb2
 
@@ -64,6 +73,8 @@ class LimitServicer:
         self._actions = actions
         self._now_s = now_s
         self._writing = trio.Lock()
+        self._is_uncertain = False
+        """Whether the store may hold a limit that is not in force; also true while one is written."""
 
     async def list_limits(self, request: Pb.ListLimitsRequest, call: Call) -> Pb.ListLimitsResponse:
         """List limits by kind, namespace and name."""
@@ -74,6 +85,9 @@ class LimitServicer:
             checks.add("kind", f"must be {_KINDS}, or 0 for all kinds")
         size = checks.page_size(request.page_size)
         checks.finish()
+        if self._is_uncertain:
+            async with self._writing:
+                await self._catch_up()
         of_list = "ListLimits", namespace, str(int(request.kind))
         position = self._tokens.read(request.page_token, *of_list)
         after = _read_position(position) if position is not None else None
@@ -109,6 +123,9 @@ class LimitServicer:
         await self._write(
             name, value, self._actions.accepted(call, target=_shown(name), detail=detail), record
         )
+        if self.registry.find(name) is None:
+            # The first call with this request id did it, and it was removed since.
+            return Pb.SetLimitResponse(limit=limit_to_proto(name, value))
         return Pb.SetLimitResponse(limit=self._describe(name, name.namespace))
 
     async def remove_limit(self, request: Pb.RemoveLimitRequest, call: Call) -> Pb.RemoveLimitResponse:
@@ -138,6 +155,7 @@ class LimitServicer:
         # into force even if the caller is gone.
         async with self._writing:
             with trio.CancelScope(shield=True):
+                await self._catch_up()
                 if record is not None:
                     known = await find_request(self._journal.namespace(name.namespace), record)
                     if known is not None:
@@ -145,9 +163,12 @@ class LimitServicer:
                 if value is None and not self.registry.is_set(name):
                     raise LimitNotFound(limit=_shown(name))
                 content = limit_to_bytes(name, value) if value is not None else None
+                # A store that fails may have written it.
+                self._is_uncertain = True
                 result = await self._journal.write_setting(
                     name.namespace, setting_name(name), content, action, record
                 )
+                self._is_uncertain = False
                 match result:
                     case SettingWritten():
                         self.registry.set(name, value)
@@ -158,6 +179,18 @@ class LimitServicer:
                             "the store holds as many settings as it may; remove limits that are not needed"
                         )
                         raise Overloaded(message)
+
+    async def _catch_up(self) -> None:
+        """Put into force what is durable, if that is uncertain since a store failed. The caller holds the lock."""
+        if not self._is_uncertain:
+            return
+        found = dict(
+            limit_from_bytes(content)
+            for (_, name), content in (await self._journal.read_settings()).items()
+            if name.startswith(SETTING_PREFIX)
+        )
+        self.registry.set_all(found)
+        self._is_uncertain = False
 
     def _describe(self, name: LimitName, namespace: str) -> Pb.Limit:
         """Show a limit with the holders in a namespace, or in all if that is empty."""
@@ -202,8 +235,10 @@ def _read_name(request: Pb.SetLimitRequest | Pb.RemoveLimitRequest, checks: Chec
             checks.add("name", "must be empty: only the limits of node types and keys have names")
     elif name.kind is LimitKind.TYPE:
         checks.node_type("name", name.name)
-    elif not 1 <= len(name.name) <= NAME_CHARS_MAX:
-        checks.add("name", f"must be a concurrency key of 1 to {NAME_CHARS_MAX} characters")
+    elif not 1 <= len(name.name) <= NAME_CHARS_MAX or _CONTROL.search(name.name):
+        checks.add(
+            "name", f"must be a concurrency key of 1 to {NAME_CHARS_MAX} characters, none a control character"
+        )
     return name
 
 

@@ -60,6 +60,12 @@ class LimitRegistry:
             case _:
                 return None
 
+    def set_all(self, limits: Mapping[LimitName, LimitValue]) -> None:
+        """Take over all limits that calls have set, in place of those that were."""
+        for name in {**self._set, **limits}:
+            if self._set.get(name) != limits.get(name):
+                self.set(name, limits.get(name))
+
     def set(self, name: LimitName, value: LimitValue | None) -> None:
         """Take over a limit that a call has set, or None if it was removed; it is durable, and takes effect at once."""
         if value is None:
