@@ -32,7 +32,8 @@ async def take_over(environment: Environment, locations: Locations, quarantine: 
             if isinstance(claim, DamagedRow):
                 quarantine.add_row(claim)
                 continue
-            if environment.retelling is not None:
+            # Of one that was only submitted there is nothing to tell, and a queue may hold a million of them.
+            if environment.retelling is not None and claim.last_sequence > 1:
                 found.append(claim)
             _locate(environment, locations, claim)
         await trio.lowlevel.checkpoint()
