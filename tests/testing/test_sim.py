@@ -19,6 +19,7 @@ from plait_server.core.run.states import EdgeState
 from plait_server.core.run.trace import SpanIds
 from plait_server.runtime import supervisor
 from plait_server.runtime.admission import NamespaceAdmission
+from plait_server.runtime.changes import Changes
 from plait_server.runtime.feed import Feed
 from plait_server.runtime.grant import Grant
 from plait_server.runtime.limit import Limit
@@ -132,7 +133,7 @@ def test_a_permit_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_running_slot_too_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NamespaceAdmission, "has_free_slot", True)
-    assert is_found(40, "Q3", first=11)
+    assert is_found(20, "Q3", first=64)
 
 
 def test_a_rate_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +150,14 @@ def test_a_new_limit_that_does_not_count_what_runs_is_found(monkeypatch: pytest.
 
     monkeypatch.setattr(LimitTable, "_count_running", forget)
     assert is_found(40, "Q1", first=5)
+
+
+def test_a_watcher_of_the_namespace_that_is_not_woken_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(_: Changes, _namespace: str) -> None:
+        pass
+
+    monkeypatch.setattr(Changes, "note", forget)
+    assert is_found(5, "A3")
 
 
 def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

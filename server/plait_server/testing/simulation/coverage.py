@@ -44,6 +44,8 @@ _CLIENTS: Final = (
     "an answer was lost",
     "a watcher was cut",
     "a slow watcher was sent away",
+    "a watcher of the namespace was cut",
+    "the namespace was listed",
     "handler ignores its cancel",
     "handler ends after its cancel",
     "an open execution was not deleted",

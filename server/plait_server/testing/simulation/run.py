@@ -24,6 +24,7 @@ from plait_server.testing.simulation.faults import Faults
 from plait_server.testing.simulation.graphs import TYPES, make_graph
 from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.limiters import Limiter
+from plait_server.testing.simulation.list_watchers import SETTLED_S, ListWatcher
 from plait_server.testing.simulation.readable import describe_failure
 from plait_server.testing.simulation.store import Stores
 from plait_server.testing.simulation.workers import Worker
@@ -135,6 +136,9 @@ class Simulation:
             Client(self.world, self.host, self.stores.records, f"client-{number}", self._make_graph(number))
             for number in range(chance.choice((4, 6, 8, 9)))
         ]
+        self._list_watchers: Final = [
+            ListWatcher(self.world, self.host, self.stores.records, number) for number in range(2)
+        ]
         self._faults = Faults(self.world, self.host, self.workers, within_s=self._faulty_s)
         self.virtual_s = 0.0
 
@@ -190,6 +194,8 @@ class Simulation:
                     machines.start_soon(worker.run)
                 machines.start_soon(self._faults.run)
                 machines.start_soon(Limiter(world, self.host).run)
+                for watcher in self._list_watchers:
+                    machines.start_soon(watcher.run)
                 machines.start_soon(self._heal_later, machines)
                 async with trio.open_nursery() as nursery:
                     for client in self.clients:
@@ -206,6 +212,7 @@ class Simulation:
                         await client.is_finished.wait()
                     nursery.cancel_scope.cancel()
                 await self._settle()
+                await self._settle_watchers()
                 machines.cancel_scope.cancel()
             await self.host.stop()
             problem = await problem_of_deletions(self.stores)
@@ -241,6 +248,16 @@ class Simulation:
                 held = self._held()
         if held:
             self.world.fail("Q1", f"{SETTLED_S_MAX:g} s after the end, {held}")
+
+    async def _settle_watchers(self) -> None:
+        """Wait until the watchers of the namespace know everything, and fail if one does not (A3)."""
+        problem = "not looked yet"
+        with trio.move_on_after(SETTLED_S):
+            while problem:
+                await trio.sleep(0.5)
+                problem = next((each.problem() for each in self._list_watchers if each.problem()), "")
+        if problem:
+            self.world.fail("A3", problem)
 
     def _held(self) -> str:
         generation = self.host.generation
