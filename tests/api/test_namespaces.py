@@ -18,11 +18,13 @@ from plait_server.errors import (
     EtagMismatch,
     InvalidPageToken,
     InvalidRequest,
+    JournalUnavailable,
     QueueFull,
     RequestIdReused,
     StoreDamaged,
 )
-from plait_server.ports.journal import AppendItem, ExecutionRow
+from plait_server.ports.audit import ActionRecord
+from plait_server.ports.journal import AppendItem, ExecutionRow, RequestRecord, SettingResult
 from plait_server.runtime.admission import Admission
 from plait_server.runtime.namespace_registry import NamespaceRegistry
 
@@ -34,8 +36,8 @@ CONFIGURED = {"*": NamespaceSettings(queue_max=50), "shop": NamespaceSettings(ru
 class Server:
     """A servicer over a journal in memory."""
 
-    def __init__(self) -> None:
-        self.journal = MemoryJournal(MemoryStore(), owner="o")
+    def __init__(self, journal: MemoryJournal | None = None) -> None:
+        self.journal = journal or MemoryJournal(MemoryStore(), owner="o")
         self.registry = NamespaceRegistry(CONFIGURED)
         self.admission = Admission(self.registry)
         self.servicer = NamespaceServicer(
@@ -211,3 +213,33 @@ async def test_a_change_reaches_admission_at_once() -> None:
         await server.update("shop", Pb.NamespaceSettings(running_max=2, order=Pb.QUEUE_ORDER_PRIORITY))
         server.admission.check_room("shop")
     assert server.registry.of("shop").order is QueueOrder.PRIORITY
+
+
+class LosingJournal(MemoryJournal):
+    """A store that writes a setting, and whose answer is lost once."""
+
+    has_answered = False
+
+    async def write_setting(
+        self,
+        namespace: str,
+        name: str,
+        value: bytes | None,
+        audit: ActionRecord,
+        request: RequestRecord | None,
+    ) -> SettingResult:
+        result = await super().write_setting(namespace, name, value, audit, request)
+        if not self.has_answered:
+            self.has_answered = True
+            raise JournalUnavailable
+        return result
+
+
+async def test_what_is_durable_is_in_force_though_the_store_did_not_answer() -> None:
+    """Rule 4 of the journal: the caller reads back before it goes on; the retry finds its request carried out."""
+    server = Server(LosingJournal(MemoryStore(), owner="o"))
+    with pytest.raises(JournalUnavailable):
+        await server.update("shop", Pb.NamespaceSettings(weight=2), request_id="r")
+    assert server.registry.of("shop").weight == 2
+    again = await server.update("shop", Pb.NamespaceSettings(weight=2), request_id="r")
+    assert again.settings.weight == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 import trio
 from google.protobuf import duration_pb2
@@ -21,9 +21,15 @@ from plait_server.core.namespace_settings import (
     SettingSource,
     problems_of,
 )
-from plait_server.encoding.namespace_codec import settings_from_proto, settings_to_bytes, settings_to_proto
-from plait_server.errors import EtagMismatch, Overloaded
-from plait_server.ports.journal import Journal, RequestConflict, SettingsFull, SettingWritten
+from plait_server.encoding.namespace_codec import (
+    settings_from_bytes,
+    settings_from_proto,
+    settings_to_bytes,
+    settings_to_proto,
+)
+from plait_server.errors import EtagMismatch, JournalUnavailable, Overloaded
+from plait_server.ports.audit import ActionRecord
+from plait_server.ports.journal import Journal, RequestConflict, RequestRecord, SettingsFull, SettingWritten
 from plait_server.runtime.admission import Admission
 from plait_server.runtime.intake import check_fingerprint, find_request
 from plait_server.runtime.namespace_registry import NamespaceRegistry
@@ -111,19 +117,31 @@ class NamespaceServicer:
                         )
                         raise EtagMismatch(message, etag=etag)
                     settings = _merged(self._registry.set_by_call(name), wanted, fields)
-                    content = settings_to_bytes(settings)
-                    result = await self._journal.write_setting(name, SETTING_NAME, content, action, record)
-                    match result:
-                        case SettingWritten():
-                            self._registry.set(name, settings)
-                        case RequestConflict(record=other):
-                            check_fingerprint(other, record)
-                        case SettingsFull():
-                            message = (
-                                "the store holds as many settings as it may; remove some that are not needed"
-                            )
-                            raise Overloaded(message)
+                    await self._write(name, settings, action, record)
         return Pb.UpdateNamespaceResponse(namespace=self._describe(name))
+
+    async def _write(
+        self, name: str, settings: NamespaceSettings, action: ActionRecord, record: RequestRecord | None
+    ) -> None:
+        """Make settings durable, and put them into force."""
+        content = settings_to_bytes(settings)
+        try:
+            result = await self._journal.write_setting(name, SETTING_NAME, content, action, record)
+        except JournalUnavailable:
+            # It is unknown whether they were written, and what is durable has to be in force.
+            stored = (await self._journal.read_settings()).get((name, SETTING_NAME))
+            self._registry.set(name, settings_from_bytes(stored or b""))
+            raise
+        match result:
+            case SettingWritten():
+                self._registry.set(name, settings)
+            case RequestConflict(record=other):
+                check_fingerprint(other, record)
+            case SettingsFull():
+                message = "the store holds as many settings as it may; remove some that are not needed"
+                raise Overloaded(message)
+            case _:
+                assert_never(result)
 
     def _describe(self, name: str) -> Pb.Namespace:
         given = self._registry.set_by_call(name), self._registry.configured(name)
