@@ -244,8 +244,13 @@ async def test_a_new_token_counts_at_once(autojump_clock: trio.testing.MockClock
     admission.authenticate()
     assert admission.principal.name == "ci"
     changes: list[None] = []
+
+    async def note() -> None:
+        await trio.lowlevel.checkpoint()
+        changes.append(None)
+
     with trio.move_on_after(5):
-        await control.run(lambda: changes.append(None))
+        await control.run(note)
     assert len(changes) == 1, "open calls are looked at once, too"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from plait_server.api.grpc_server import STARTS, OpenCalls
+from plait_server.api.grpc_server import CHECKED_AT_ONCE, STARTS, OpenCalls
 from plait_server.api.methods import SERVICES
-from plait_server.errors import ExecutionNotFound, ShuttingDown
+from plait_server.errors import ExecutionNotFound, PlaitError, ShuttingDown, Unauthenticated
 
 
 async def test_answers_and_errors_pass_through() -> None:
@@ -89,3 +91,25 @@ async def test_work_that_may_not_be_cut_ends_first() -> None:
         assert not written
         durable.set()
     assert written
+
+
+async def test_calls_that_lost_their_access_end_with_the_reason() -> None:
+    calls = OpenCalls()
+    lost: list[int] = []
+
+    def check_of(number: int) -> Callable[[], PlaitError | None]:
+        return lambda: Unauthenticated(f"call {number}") if number % 2 else None
+
+    async def call(number: int) -> None:
+        with pytest.raises(Unauthenticated, match=f"call {number}$"):
+            await calls.serve(trio.sleep_forever, check=check_of(number))
+        lost.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2 * CHECKED_AT_ONCE + 2):
+            nursery.start_soon(call, number)
+        await wait_all_tasks_blocked()
+        await calls.check()
+        await wait_all_tasks_blocked()
+        assert sorted(lost) == list(range(1, 2 * CHECKED_AT_ONCE + 2, 2))
+        nursery.cancel_scope.cancel()

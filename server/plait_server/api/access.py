@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, assert_never
@@ -122,7 +122,7 @@ class AccessControl:
             self._on_refusal(refusal)
         return error
 
-    async def run(self, on_change: Callable[[], None]) -> None:
+    async def run(self, on_change: Callable[[], Awaitable[None]]) -> None:
         """Read the entries again when they change, until cancelled.
 
         Args:
@@ -132,7 +132,7 @@ class AccessControl:
             await trio.sleep(REFRESH_S)
             if self.authenticator.refresh() or self._has_changed:
                 self._has_changed = False
-                on_change()
+                await on_change()
 
 
 class Admission:

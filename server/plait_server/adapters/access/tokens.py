@@ -37,8 +37,10 @@ class FileAuthenticator:
         self._now_s = now_s
         self._stamp = _stamp(path)
         self._next_end_s = 0.0
-        self._tokens: dict[str, Entry] = {}
-        self._certificates: dict[str, Entry] = {}
+        self._tokens: dict[str, Identity] = {}
+        """By the id in the token."""
+        self._certificates: dict[str, Identity] = {}
+        """By the name in the certificate."""
         self._take(read_entries(path))
 
     def __repr__(self) -> str:
@@ -70,10 +72,10 @@ class FileAuthenticator:
         Raises:
             Unauthenticated: It was revoked or has expired.
         """
-        entry = self._tokens.get(identity.id) or self._certificates.get(identity.proof)
-        if entry is None or (entry.id, entry.identity().proof) != (identity.id, identity.proof):
+        found = self._tokens.get(identity.id) or self._certificates.get(identity.proof)
+        if found is None or (found.id, found.proof) != (identity.id, identity.proof):
             raise Unauthenticated(f"the access of {identity.name} was revoked; {_REMEDY}")
-        return self._unexpired(entry)
+        return self._unexpired(found)
 
     def refresh(self) -> bool:
         """Read the file again if it has changed; return whether an identity may have ended or changed."""
@@ -90,23 +92,23 @@ class FileAuthenticator:
         logger.info("read %d entries of the tokens file %s", len(entries), self._path)
         return True
 
-    def _of_token(self, token: str) -> Entry:
+    def _of_token(self, token: str) -> Identity:
         id_, secret = split_token(token) or ("", "")
-        entry = self._tokens.get(id_)
-        is_it = hmac.compare_digest(hash_of(secret), _NO_HASH if entry is None else entry.sha256)
-        if entry is None or not is_it:
+        found = self._tokens.get(id_)
+        is_it = hmac.compare_digest(hash_of(secret), _NO_HASH if found is None else found.proof)
+        if found is None or not is_it:
             raise Unauthenticated(f"the token is unknown or was revoked; {_REMEDY}")
-        return entry
+        return found
 
-    def _unexpired(self, entry: Entry) -> Identity:
-        if entry.expires_s is not None and entry.expires_s <= self._now_s():
-            kind = "token" if entry.sha256 else "certificate's entry"
-            raise Unauthenticated(f"the {kind} {entry.name} has expired; {_REMEDY}")
-        return entry.identity()
+    def _unexpired(self, identity: Identity) -> Identity:
+        if identity.expires_s is not None and identity.expires_s <= self._now_s():
+            kind = "token" if identity.id in self._tokens else "certificate's entry"
+            raise Unauthenticated(f"the {kind} {identity.name} has expired; {_REMEDY}")
+        return identity
 
     def _take(self, entries: list[Entry]) -> None:
-        self._tokens = {entry.id: entry for entry in entries if entry.sha256}
-        self._certificates = {entry.certificate: entry for entry in entries if entry.certificate}
+        self._tokens = {entry.id: entry.identity() for entry in entries if entry.sha256}
+        self._certificates = {entry.certificate: entry.identity() for entry in entries if entry.certificate}
         self._next_end_s = self._first_end_s()
 
     def _has_expired(self) -> bool:
@@ -118,8 +120,8 @@ class FileAuthenticator:
     def _first_end_s(self) -> float:
         """Return when the next entry expires."""
         now_s = self._now_s()
-        entries = [*self._tokens.values(), *self._certificates.values()]
-        ends = [entry.expires_s for entry in entries if entry.expires_s is not None]
+        identities = [*self._tokens.values(), *self._certificates.values()]
+        ends = [each.expires_s for each in identities if each.expires_s is not None]
         return min([end_s for end_s in ends if end_s > now_s], default=float("inf"))
 
 
