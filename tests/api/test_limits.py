@@ -275,7 +275,7 @@ async def test_pages_show_each_limit_once_and_tokens_belong_to_their_list() -> N
     server = Server()
     for name in ("a/b", "c", "a"):
         await server.set(kind=Pb.LIMIT_KIND_KEY, namespace="shop", name=name, max_concurrency=2)
-    found: list[str] = []
+    found, token = list[str](), ""
     request = Pb.ListLimitsRequest(namespace="shop", kind=Pb.LIMIT_KIND_KEY, page_size=1)
     while True:
         answer = await server.servicer.list_limits(request, CALL)

@@ -147,7 +147,7 @@ def _row(limit: Pb.Limit) -> tuple[str, ...]:
 
 
 def _value(limit: Pb.Limit) -> str:
-    parts = []
+    parts: list[str] = []
     if limit.HasField("max_concurrency"):
         parts.append(f"{limit.max_concurrency:,}")
     if limit.HasField("rate"):

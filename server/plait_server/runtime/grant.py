@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from plait_server.runtime.limit import Limit
 from plait_server.runtime.waiting import PermitRequest
-from plait_server.runtime.worker_slots import WorkerSlots
+from plait_server.runtime.worker_slots import WorkerSlots, take_permit
 
 if TYPE_CHECKING:
     from plait_server.runtime.allocator import Allocator
@@ -55,7 +55,7 @@ class Grant:
         """The trio time since which it is held."""
         self.queue_s = queue_s
         for limit in engine:
-            limit.take(self)
+            take_permit(limit.limiter, self)
         worker.take(self, request.type)
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class Grant:
     def join(self, limit: Limit) -> None:
         """Hold a permit of another limit, too, as long as it holds those of the engine."""
         if self._engine:
-            limit.take(self)
+            take_permit(limit.limiter, self)
             self._engine = *self._engine, limit
 
     def release_engine(self) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from plait_server.runtime.rate import Rate
-from plait_server.runtime.worker_slots import take_permit
 
 if TYPE_CHECKING:
     from plait_server.runtime.namespace_queues import Namespaces, TypeQueue
@@ -45,10 +44,6 @@ class Limit:
             self.exhausted_s = trio.current_time()
         self._max = limit
         self.limiter.total_tokens = math.inf if limit == UNLIMITED else limit
-
-    def take(self, borrower: object) -> None:
-        """Take a permit, even beyond a limit that was lowered, because a running attempt counts regardless."""
-        take_permit(self.limiter, borrower)
 
     def give_back(self, borrower: object) -> None:
         """Return a borrower's permit to the limit."""
