@@ -417,6 +417,8 @@ class Supervisor:
             self._resting.put(key, execution)
         except EventDamaged as error:
             self.quarantine.add(key, error)  # The others continue.
+        except ShuttingDown:
+            pass  # It was read while the server stopped; the next start continues with it.
         finally:
             if self._locations.get(key) is loading:
                 self._locations.remove(key)
