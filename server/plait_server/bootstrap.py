@@ -42,6 +42,7 @@ from plait_server.api.grpc_server import OpenCalls, serve_grpc, standard_methods
 from plait_server.api.health import HealthServicer
 from plait_server.api.insight import InsightServicer
 from plait_server.api.limits import LimitServicer
+from plait_server.api.logs import LogServicer
 from plait_server.api.methods import Method, methods_of
 from plait_server.api.namespaces import SETTING_NAME, NamespaceServicer
 from plait_server.api.pages import PageTokens
@@ -65,6 +66,7 @@ from plait_server.runtime.asyncio_bridge import callable_from_trio, open_loop
 from plait_server.runtime.committer import Committer
 from plait_server.runtime.environment import Environment
 from plait_server.runtime.limit_registry import LimitRegistry
+from plait_server.runtime.log_keeping import LogKeeping
 from plait_server.runtime.namespace_registry import NamespaceRegistry
 from plait_server.runtime.refused_calls import RefusedCalls
 from plait_server.runtime.snapshotting import SnapshotSettings, Snapshotting
@@ -119,6 +121,7 @@ class Server:
     allocator: Allocator
     committer: Committer
     refused_calls: RefusedCalls
+    log_keeping: LogKeeping
     workers: AttachedWorkers
     supervisor: Supervisor
     servicers: Servicers
@@ -135,6 +138,7 @@ class Server:
             await nursery.start(self.workers.run)
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self.refused_calls.run)
+            nursery.start_soon(self.log_keeping.run)
             nursery.start_soon(self._keep_store)
             nursery.start_soon(self.supervisor.run)
             await self.supervisor.wait_ready()
@@ -154,11 +158,12 @@ async def assemble(platform: Platform) -> Server:
     key = await platform.journal.key()
     allocator = Allocator(server_limit=config.server_limit, limits=config.limits)
     committer = Committer(platform.journal)
+    log_keeping = LogKeeping(platform.journal, platform.seams.now_s)
     workers = AttachedWorkers(
         capacity=allocator,
         tokens=Tokens(key),
         seams=platform.seams,
-        observer=platform.observer,
+        observer=Observers(platform.observer, log_keeping),
         server_version=version,
         server_instance_id=instance_id,
         ping_s=config.ping_s,
@@ -169,14 +174,22 @@ async def assemble(platform: Platform) -> Server:
     supervisor = Supervisor(environment)
     workers.deliver = supervisor.deliver
     workers.is_current = supervisor.is_current
+    facts = ServerFacts(
+        version=version,
+        instance_id=instance_id,
+        start_time_s=platform.seams.now_s(),
+        store=platform.journal.kind,
+        insecure=not platform.config.is_protected,
+    )
     servicers = _servicers(
-        platform, environment, limits, supervisor, workers, PageTokens(key), version, instance_id
+        platform, environment, limits, supervisor, workers, log_keeping, PageTokens(key), facts
     )
     return Server(
         journal=platform.journal,
         allocator=allocator,
         committer=committer,
         refused_calls=RefusedCalls(platform.journal),
+        log_keeping=log_keeping,
         workers=workers,
         supervisor=supervisor,
         servicers=servicers,
@@ -190,19 +203,12 @@ def _servicers(
     limits: LimitRegistry,
     supervisor: Supervisor,
     workers: AttachedWorkers,
+    log_keeping: LogKeeping,
     page_tokens: PageTokens,
-    version: str,
-    instance_id: str,
+    facts: ServerFacts,
 ) -> Servicers:
-    journal, config = platform.journal, platform.config
+    journal = platform.journal
     actions = Actions(platform.seams.now_s)
-    facts = ServerFacts(
-        version=version,
-        instance_id=instance_id,
-        start_time_s=platform.seams.now_s(),
-        store=journal.kind,
-        insecure=not config.is_protected,
-    )
     return Servicers(
         graphs=GraphServicer(platform.graph_requests),
         executions=ExecutionServicer(
@@ -215,8 +221,9 @@ def _servicers(
             environment.committer.changes,
         ),
         controls=ExecutionControls(supervisor, actions),
+        logs=LogServicer(supervisor, journal, log_keeping),
         insight=InsightServicer(
-            supervisor, journal, lambda: SpanEncoder(platform.resource, version, platform.span_limits)
+            supervisor, journal, lambda: SpanEncoder(platform.resource, facts.version, platform.span_limits)
         ),
         limits=LimitServicer(
             limits, environment.allocator, journal, page_tokens, actions, platform.seams.now_s

@@ -15,6 +15,7 @@ from plait_server.testing.check_journal import (
     appends,
     deletions,
     lists,
+    log_lines,
     reads,
     scopes,
     settings,
@@ -41,7 +42,7 @@ async def test_the_store_keeps_the_contract(check: Check, store: StoreUnderTest)
 def test_every_check_is_in_the_list() -> None:
     defined = [
         vars(module)[name]
-        for module in (appends, reads, lists, scopes, settings, deletions, snapshots)
+        for module in (appends, reads, lists, scopes, settings, deletions, snapshots, log_lines)
         for name in vars(module)
         if name.startswith("check_")
     ]

@@ -15,6 +15,14 @@ async def echo(context: Context, input: object) -> object:
     return input
 
 
+@worker.node("test.talk")
+async def talk(context: Context, input: object) -> object:
+    for number in range(3):
+        context.log(f"line {number} \x1b[31m")
+    context.progress(0.5, "half")
+    return input
+
+
 @worker.node("test.large")
 async def large(context: Context, input: int) -> str:
     return "x" * input

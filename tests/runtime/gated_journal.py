@@ -26,6 +26,7 @@ from plait_server.ports.journal import (
     Verification,
 )
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
+from plait_server.ports.log_lines import LogLines
 from plait_server.ports.snapshots import Snapshots
 
 
@@ -122,6 +123,10 @@ class GatedJournal:
     @property
     def snapshots(self) -> Snapshots:
         return self.inner.snapshots
+
+    @property
+    def log_lines(self) -> LogLines:
+        return self.inner.log_lines
 
     async def key(self) -> bytes:
         return await self.inner.key()

@@ -340,6 +340,47 @@ class Client:
                 call.cancel()
             self._pause(tries, failure)
 
+    def logs(
+        self,
+        execution_id: str,
+        *,
+        node_path: str = "",
+        attempt: int = 0,
+        after_sequence: int = 0,
+        follow: bool = False,
+    ) -> Iterator[execution_service_pb2.ExecutionLogLine]:
+        """Read what the handlers of an execution logged, and the progress that they reported.
+
+        Args:
+            execution_id: the execution.
+            node_path: a node, to read its lines alone; empty reads those of all nodes.
+            attempt: one of its attempts; 0 means all.
+            after_sequence: reads only the lines after this one.
+            follow: yields lines as they come, until the execution has ended; a stream that breaks is opened again.
+                Without it, the lines of each node come together.
+        """
+        tries = self._patience.tries(time.monotonic)
+        seen = set[int]()
+        while True:
+            request = self._requests.logs(execution_id, node_path, attempt, after_sequence, follow=follow)
+            call = self._executions.ReadLogs(request)
+            try:
+                for frame in call:
+                    tries.succeeded()
+                    for line in frame.lines:
+                        if follow:
+                            after_sequence = line.sequence
+                        elif line.sequence in seen:
+                            continue
+                        else:
+                            seen.add(line.sequence)
+                        yield line
+                return
+            except grpc.RpcError as failure:
+                self._pause(tries, failure)
+            finally:
+                call.cancel()
+
     def events(
         self, execution_id: str, *, after_sequence: int = 0, page_size: int = 0
     ) -> Iterator[event_pb2.Event]:

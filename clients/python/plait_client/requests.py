@@ -163,6 +163,19 @@ class Requests:
             include_snapshot=include_snapshot,
         )
 
+    def logs(
+        self, execution_id: str, node_path: str, attempt: int, after_sequence: int, *, follow: bool
+    ) -> execution_service_pb2.ReadLogsRequest:
+        """Ask for the lines of handlers."""
+        return execution_service_pb2.ReadLogsRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            node_path=node_path,
+            attempt=attempt,
+            after_sequence=after_sequence,
+            follow=follow,
+        )
+
     def events(
         self, execution_id: str, after_sequence: int, page_size: int
     ) -> execution_service_pb2.ListEventsRequest:

@@ -71,6 +71,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "/plait.v1.ExecutionService/GetPayload": _in_namespace(Role.READ, Role.SUBMIT, Role.OPERATE, Role.WORK),
     "/plait.v1.ExecutionService/WaitExecution": _READ,
     "/plait.v1.ExecutionService/WatchExecution": _READ,
+    "/plait.v1.ExecutionService/ReadLogs": _READ,
     "/plait.v1.ExecutionService/ListEvents": _READ,
     "/plait.v1.ExecutionService/DeleteExecution": _OPERATE,
     "/plait.v1.ExecutionService/CancelExecution": _OPERATE,

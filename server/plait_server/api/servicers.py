@@ -11,6 +11,7 @@ from plait_server.api.executions import ExecutionServicer
 from plait_server.api.graphs import GraphServicer
 from plait_server.api.insight import InsightServicer
 from plait_server.api.limits import LimitServicer
+from plait_server.api.logs import LogServicer
 from plait_server.api.namespaces import NamespaceServicer
 from plait_server.api.system import SystemServicer
 from plait_server.api.workers import WorkerHubServicer
@@ -23,6 +24,7 @@ class Servicers:
     graphs: GraphServicer
     executions: ExecutionServicer
     controls: ExecutionControls
+    logs: LogServicer
     insight: InsightServicer
     limits: LimitServicer
     namespaces: NamespaceServicer
@@ -34,7 +36,7 @@ class Servicers:
         """Return those that serve each service together."""
         return {
             "graph": [self.graphs],
-            "execution": [self.executions, self.controls],
+            "execution": [self.executions, self.controls, self.logs],
             "insight": [self.insight],
             "limit": [self.limits],
             "namespace": [self.namespaces],

@@ -22,6 +22,8 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "list": ("showing", "List executions, newest first."),
     "count": ("showing", "Count executions."),
     "nodes": ("showing", "List the nodes of an execution."),
+    "node": ("nodes", "Show a node: input, output, attempts, logs, failure."),
+    "logs": ("logs", "Show what the handlers of an execution log."),
     "trace": ("tracing", "Draw the trace of an execution, or send it to a collector again."),
     "cancel": ("controls", "Cancel an execution."),
     "pause": ("controls", "Pause an execution."),

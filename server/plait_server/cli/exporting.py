@@ -2,8 +2,8 @@
 
 An export is a text of JSON lines, each an object with one key that says what it is. The first is `format`, with the
 version of the format; the last is `end`, so that one that was cut off can be told. Between them are the execution, its
-nodes, its events and graphs, the payloads that are kept by digest, and its audit, or `omitted` if the caller may not
-read that. Messages are in the proto JSON mapping.
+nodes, its events and graphs, the payloads that are kept by digest, what its handlers logged, and its audit, or
+`omitted` if the caller may not read that. Messages are in the proto JSON mapping.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ def _parts(client: Client, execution_id: str) -> Iterator[tuple[str, Message | d
         yield "event", event
     for digest in payloads:
         yield "payload", {"digest": digest, "json": client.content(digest).decode()}
+    for line in client.logs(execution_id):
+        yield "log", line
     try:
         for entry in client.audit(execution_id, page_size=1000):
             yield "audit", entry

@@ -58,6 +58,7 @@ from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 
 if TYPE_CHECKING:
     from plait_server.ports.deletions import Deletions
+    from plait_server.ports.log_lines import LogLines
     from plait_server.ports.snapshots import Snapshots
 
 CHECKSUM_BYTES: Final = 16
@@ -473,6 +474,11 @@ class Journal(Protocol):
     @property
     def snapshots(self) -> Snapshots:
         """Keeps snapshots of open executions."""
+        ...
+
+    @property
+    def log_lines(self) -> LogLines:
+        """Keeps what handlers log and report."""
         ...
 
     async def key(self) -> bytes:

@@ -17,6 +17,7 @@ from typing import Final
 from plait_server.adapters.journals.conditions import Head, find_conflict, require_small, require_well_formed
 from plait_server.adapters.journals.memory_deletions import MemoryDeletions
 from plait_server.adapters.journals.memory_lists import count_rows, list_changes, list_rows
+from plait_server.adapters.journals.memory_log_lines import MemoryLogLines
 from plait_server.adapters.journals.memory_snapshots import MemorySnapshots
 from plait_server.adapters.journals.memory_store import AppendPoint, MemoryStore, StoredExecution
 from plait_server.adapters.journals.verification import (
@@ -74,6 +75,7 @@ class MemoryJournal:
         self._claimed_position = self._verified_position = 0
         self.deletions: Final = MemoryDeletions(self)
         self.snapshots: Final = MemorySnapshots(self)
+        self.log_lines: Final = MemoryLogLines(self)
         self._appends = self._items = self._events = self._event_bytes = 0
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from enum import Enum
 from plait_server.adapters.journals.conditions import Head
 from plait_server.ports.audit import ActionRecord, AuditEntry, AuditRecord
 from plait_server.ports.journal import Claim, DamagedRow, ExecutionRow, ListedExecution, RequestRecord
+from plait_server.ports.log_lines import LogLine
 
 
 class AppendPoint(Enum):
@@ -37,6 +38,8 @@ class StoredExecution:
     """Scope path -> sequences of its events, ascending."""
     arrivals: list[int] = field(default_factory=list[int])
     """The positions of its audit records in lists."""
+    log_lines: list[LogLine] = field(default_factory=list[LogLine])
+    """What is kept of its log, in order."""
     snapshots: dict[tuple[int, int], tuple[bytes, bytes]] = field(
         default_factory=dict[tuple[int, int], tuple[bytes, bytes]]
     )

@@ -41,6 +41,7 @@ from plait_server.adapters.journals.sqlite_deletions import SqliteDeletions
 from plait_server.adapters.journals.sqlite_errors import damaged, is_page_damage, translate_errors
 from plait_server.adapters.journals.sqlite_file import checksum_vfs, has_whole_structure
 from plait_server.adapters.journals.sqlite_finder import Finder
+from plait_server.adapters.journals.sqlite_log_lines import SqliteLogLines
 from plait_server.adapters.journals.sqlite_lookup import find_execution, find_record
 from plait_server.adapters.journals.sqlite_namespace import SqliteNamespaceJournal
 from plait_server.adapters.journals.sqlite_opening import OpenedStore, open_store
@@ -123,6 +124,7 @@ class SqliteJournal:
         self._verifier = Verifier(connection)
         self.deletions: Final = SqliteDeletions(self)
         self.snapshots: Final = SqliteSnapshots(self)
+        self.log_lines: Final = SqliteLogLines(self)
         self._fault: str | None = None
         self._is_closed = False
         self._claimed_position = self._log_pages = 0

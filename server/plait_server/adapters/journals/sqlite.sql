@@ -350,6 +350,31 @@ SELECT execution, CAST(checksum AS BLOB) FROM deletions WHERE execution > 0 ORDE
 -- Note that nothing of an execution is left.
 DELETE FROM deletions WHERE execution = :execution;
 
+-- insert_log_line --
+-- Keep a line of a handler.
+INSERT INTO log_lines (execution, sequence, time_s, level, node_path, attempt, branch, text, size)
+VALUES (:execution, :sequence, :time_s, :level, :node_path, :attempt, :branch, :text, :size)
+ON CONFLICT (execution, sequence) DO NOTHING;
+
+-- measure_log_lines --
+-- Read how many lines of an execution are kept.
+SELECT coalesce(max(sequence), 0), count(*), coalesce(sum(size), 0) FROM log_lines WHERE execution = :execution;
+
+-- list_log_lines --
+-- Read the lines of an execution after a sequence.
+SELECT sequence, time_s, CAST(level AS BLOB), CAST(node_path AS BLOB), attempt, CAST(branch AS BLOB),
+    CAST(text AS BLOB)
+FROM log_lines
+WHERE execution = :execution AND sequence > :after
+ORDER BY sequence
+LIMIT :limit;
+
+-- drop_log_lines --
+-- Delete the oldest lines of an execution.
+DELETE FROM log_lines
+WHERE execution = :execution
+    AND sequence IN (SELECT sequence FROM log_lines WHERE execution = :execution ORDER BY sequence LIMIT :limit);
+
 -- write_snapshot --
 -- Write a part of a snapshot.
 INSERT INTO snapshots (execution, sequence, number, content, checksum)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _BY_SIZE: Final = (("list_doomed_snapshots", "delete_snapshot"), ("list_doomed_events", "delete_event"))
 """The queries that list rows and their sizes, and those that delete one of them."""
-_BY_COUNT: Final = ("delete_scope_entries", "delete_audit")
+_BY_COUNT: Final = ("delete_scope_entries", "delete_audit", "drop_log_lines")
 """The queries that delete rows of small, bounded size."""
 
 

@@ -13,7 +13,16 @@ Prior art: trio's `testing.check_one_way_stream`.
 from collections.abc import Sequence
 from typing import Final
 
-from plait_server.testing.check_journal import appends, deletions, lists, reads, scopes, settings, snapshots
+from plait_server.testing.check_journal import (
+    appends,
+    deletions,
+    lists,
+    log_lines,
+    reads,
+    scopes,
+    settings,
+    snapshots,
+)
 from plait_server.testing.check_journal.store import Check, StoreUnderTest
 
 __all__ = ["CHECKS", "Check", "StoreUnderTest"]
@@ -71,6 +80,8 @@ CHECKS: Final[Sequence[Check]] = (
     snapshots.check_the_newest_complete_snapshot_is_found,
     snapshots.check_a_snapshot_is_of_an_event_of_the_journal,
     snapshots.check_other_snapshots_are_dropped,
+    log_lines.check_lines_are_read_in_order,
+    log_lines.check_the_oldest_lines_are_dropped,
 )
 """Every check, in the order of the rules. Rule 4 is about faults that a store must be made to have: those
 need tests of the store's own."""

@@ -46,8 +46,10 @@ from plait_server.ports.journal import (
     Verification,
 )
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
+from plait_server.ports.log_lines import LogLines
 from plait_server.ports.snapshots import Snapshots
 from plait_server.testing.simulation.tapped_deletions import TappedDeletions
+from plait_server.testing.simulation.tapped_log_lines import TappedLogLines, WrittenLines
 
 NAMESPACE: Final = "default"
 
@@ -214,6 +216,7 @@ class Stores:
         self._memory = MemoryStore(key=key)
         self._folder = tempfile.TemporaryDirectory(prefix="plait-sim-") if is_sqlite else None
         self.records: Final = Records()
+        self.written_lines: Final = WrittenLines()
 
     def __repr__(self) -> str:
         return f"<Stores {'sqlite' if self._folder is not None else 'memory'}>"
@@ -358,6 +361,11 @@ class TappedJournal:
     def snapshots(self) -> Snapshots:
         """Keeps snapshots of open executions."""
         return self._inner.snapshots
+
+    @property
+    def log_lines(self) -> LogLines:
+        """Keeps what handlers log and report."""
+        return TappedLogLines(self._inner.log_lines, self._stores.written_lines)
 
     async def key(self) -> bytes:
         """Return the store's secret."""

@@ -2,9 +2,11 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from plait.v1 import event_pb2 as _event_pb2
 from plait.v1 import execution_pb2 as _execution_pb2
 from plait.v1 import graph_pb2 as _graph_pb2
+from plait.v1 import log_pb2 as _log_pb2
 from plait.v1 import payload_pb2 as _payload_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -21,10 +23,19 @@ class ExecutionChangeType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXECUTION_CHANGE_TYPE_UPDATED: _ClassVar[ExecutionChangeType]
     EXECUTION_CHANGE_TYPE_LEFT: _ClassVar[ExecutionChangeType]
     EXECUTION_CHANGE_TYPE_DELETED: _ClassVar[ExecutionChangeType]
+
+class LogLineKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOG_LINE_KIND_UNSPECIFIED: _ClassVar[LogLineKind]
+    LOG_LINE_KIND_LOG: _ClassVar[LogLineKind]
+    LOG_LINE_KIND_PROGRESS: _ClassVar[LogLineKind]
 EXECUTION_CHANGE_TYPE_UNSPECIFIED: ExecutionChangeType
 EXECUTION_CHANGE_TYPE_UPDATED: ExecutionChangeType
 EXECUTION_CHANGE_TYPE_LEFT: ExecutionChangeType
 EXECUTION_CHANGE_TYPE_DELETED: ExecutionChangeType
+LOG_LINE_KIND_UNSPECIFIED: LogLineKind
+LOG_LINE_KIND_LOG: LogLineKind
+LOG_LINE_KIND_PROGRESS: LogLineKind
 
 class SubmitGraphRequest(_message.Message):
     __slots__ = ("namespace", "graph", "input", "request_id", "execution_id", "labels", "wait", "priority")
@@ -140,6 +151,52 @@ class ExecutionChange(_message.Message):
     execution_id: str
     execution: _execution_pb2.Execution
     def __init__(self, type: _Optional[_Union[ExecutionChangeType, str]] = ..., execution_id: _Optional[str] = ..., execution: _Optional[_Union[_execution_pb2.Execution, _Mapping]] = ...) -> None: ...
+
+class ReadLogsRequest(_message.Message):
+    __slots__ = ("namespace", "execution_id", "node_path", "attempt", "after_sequence", "follow")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_PATH_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    execution_id: str
+    node_path: str
+    attempt: int
+    after_sequence: int
+    follow: bool
+    def __init__(self, namespace: _Optional[str] = ..., execution_id: _Optional[str] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., after_sequence: _Optional[int] = ..., follow: bool = ...) -> None: ...
+
+class ReadLogsResponse(_message.Message):
+    __slots__ = ("lines", "dropped")
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[ExecutionLogLine]
+    dropped: int
+    def __init__(self, lines: _Optional[_Iterable[_Union[ExecutionLogLine, _Mapping]]] = ..., dropped: _Optional[int] = ...) -> None: ...
+
+class ExecutionLogLine(_message.Message):
+    __slots__ = ("sequence", "time", "kind", "level", "node_path", "attempt", "branch", "trace_id", "text")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    NODE_PATH_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    time: _timestamp_pb2.Timestamp
+    kind: LogLineKind
+    level: _log_pb2.LogLevel
+    node_path: str
+    attempt: int
+    branch: str
+    trace_id: str
+    text: str
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[LogLineKind, str]] = ..., level: _Optional[_Union[_log_pb2.LogLevel, str]] = ..., node_path: _Optional[str] = ..., attempt: _Optional[int] = ..., branch: _Optional[str] = ..., trace_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ("namespace", "execution_id", "page_size", "page_token", "scope_path")

@@ -95,6 +95,11 @@ class ExecutionServiceStub(object):
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsRequest.SerializeToString,
                 response_deserializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsResponse.FromString,
                 _registered_method=True)
+        self.ReadLogs = channel.unary_stream(
+                '/plait.v1.ExecutionService/ReadLogs',
+                request_serializer=plait_dot_v1_dot_execution__service__pb2.ReadLogsRequest.SerializeToString,
+                response_deserializer=plait_dot_v1_dot_execution__service__pb2.ReadLogsResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/plait.v1.ExecutionService/ListEvents',
                 request_serializer=plait_dot_v1_dot_execution__service__pb2.ListEventsRequest.SerializeToString,
@@ -226,6 +231,17 @@ class ExecutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLogs(self, request, context):
+        """Streams what the handlers of an execution logged, and the progress that they reported. Without `follow`, the lines of
+        each node together, in the order of their first lines, to the end of the stream; with it, all lines in the order in
+        which they came, until the execution has ended. Lines are kept at most once: those of the last half second may be
+        lost in a crash. Of an execution the last 10,000 are kept, and at most 4 MiB. Idempotent.
+        RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists the events of an execution by sequence; waits for more if asked to. Idempotent.
         OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE.
@@ -325,6 +341,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.WatchExecutions,
                     request_deserializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsRequest.FromString,
                     response_serializer=plait_dot_v1_dot_execution__service__pb2.WatchExecutionsResponse.SerializeToString,
+            ),
+            'ReadLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLogs,
+                    request_deserializer=plait_dot_v1_dot_execution__service__pb2.ReadLogsRequest.FromString,
+                    response_serializer=plait_dot_v1_dot_execution__service__pb2.ReadLogsResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -655,6 +676,33 @@ class ExecutionService(object):
             '/plait.v1.ExecutionService/WatchExecutions',
             plait_dot_v1_dot_execution__service__pb2.WatchExecutionsRequest.SerializeToString,
             plait_dot_v1_dot_execution__service__pb2.WatchExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/plait.v1.ExecutionService/ReadLogs',
+            plait_dot_v1_dot_execution__service__pb2.ReadLogsRequest.SerializeToString,
+            plait_dot_v1_dot_execution__service__pb2.ReadLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

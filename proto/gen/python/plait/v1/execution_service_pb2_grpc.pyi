@@ -87,6 +87,13 @@ class ExecutionServiceStub:
     INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
     missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
     """
+    ReadLogs: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.ReadLogsRequest, _execution_service_pb2.ReadLogsResponse]
+    """Streams what the handlers of an execution logged, and the progress that they reported. Without `follow`, the lines of
+    each node together, in the order of their first lines, to the end of the stream; with it, all lines in the order in
+    which they came, until the execution has ended. Lines are kept at most once: those of the last half second may be
+    lost in a crash. Of an execution the last 10,000 are kept, and at most 4 MiB. Idempotent.
+    RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListEventsRequest, _execution_service_pb2.ListEventsResponse]
     """Lists the events of an execution by sequence; waits for more if asked to. Idempotent.
     OUT_OF_RANGE: SEQUENCE_OUT_OF_RANGE.
@@ -168,6 +175,13 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     execution that changed several times meanwhile is sent once, as it is. Idempotent.
     INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
     missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
+    """
+    ReadLogs: _aio.UnaryStreamMultiCallable[_execution_service_pb2.ReadLogsRequest, _execution_service_pb2.ReadLogsResponse]  # type: ignore[assignment]
+    """Streams what the handlers of an execution logged, and the progress that they reported. Without `follow`, the lines of
+    each node together, in the order of their first lines, to the end of the stream; with it, all lines in the order in
+    which they came, until the execution has ended. Lines are kept at most once: those of the last half second may be
+    lost in a crash. Of an execution the last 10,000 are kept, and at most 4 MiB. Idempotent.
+    RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListEventsRequest, _execution_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the events of an execution by sequence; waits for more if asked to. Idempotent.
@@ -313,6 +327,19 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         execution that changed several times meanwhile is sent once, as it is. Idempotent.
         INVALID_ARGUMENT: INVALID_FILTER, INVALID_WATCH_TOKEN. OUT_OF_RANGE: WATCH_TOKEN_EXPIRED, if deletions may be
         missing. RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadLogs(
+        self,
+        request: _execution_service_pb2.ReadLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.ReadLogsResponse], _abc.AsyncIterator[_execution_service_pb2.ReadLogsResponse]]:
+        """Streams what the handlers of an execution logged, and the progress that they reported. Without `follow`, the lines of
+        each node together, in the order of their first lines, to the end of the stream; with it, all lines in the order in
+        which they came, until the execution has ended. Lines are kept at most once: those of the last half second may be
+        lost in a crash. Of an execution the last 10,000 are kept, and at most 4 MiB. Idempotent.
+        RESOURCE_EXHAUSTED: OVERLOADED; SLOW_CONSUMER, if no frame was taken for 60 s.
         """
 
     @_abc_1.abstractmethod
