@@ -56,6 +56,13 @@ class SideBySide:
         self.model = SlowModel(graph, Literals(), is_next=self._is_next)
         self._seen = len(self.driver.events)
         self._now_s = self.driver.now_s
+        self.has_capacity = True
+        """Whether nodes that wait are given out."""
+
+    def turn_capacity(self) -> None:
+        """Give out nothing from now on, or again what waits."""
+        self.has_capacity = not self.has_capacity
+        self._do(lambda: None, list)
 
     def start(self) -> None:
         self._do(self.driver.start, self.model.start)
@@ -90,6 +97,7 @@ class SideBySide:
             TimerKind.BACKOFF: lambda: self.model.end_backoff(path),
             TimerKind.WAIT: lambda: self.model.end_delay(path),
             TimerKind.NODE_TIMEOUT: lambda: self._time_out_node(path),
+            TimerKind.QUEUE_TIMEOUT: lambda: self._time_out_wait(path),
             TimerKind.SCOPE_TIMEOUT: lambda: self._time_out_scope(path),
         }
         self._do(self.driver.fire_next, inputs[timer.kind])
@@ -123,6 +131,14 @@ class SideBySide:
         )
         return self.model.time_out_node(path) if is_due else []
 
+    def _time_out_wait(self, path: str) -> list[Change | ScopeEnd]:
+        node = self.model.node(path)
+        assert node.node.timeouts is not None
+        over_s = node.waited_s - node.node.timeouts.queue_s
+        is_due = node.wants_worker and over_s >= -_ROUNDING_S
+        assert not is_due or over_s <= _ROUNDING_S, f"T4: the wait of {path} ended late"
+        return self.model.time_out_node(path) if is_due else []
+
     def _time_out_scope(self, path: str) -> list[Change | ScopeEnd]:
         return self.model.time_out_node(path) if path else self.model.time_out_execution()
 
@@ -131,7 +147,7 @@ class SideBySide:
         self.model.pass_time(self.driver.now_s - self._now_s)
         self._now_s = self.driver.now_s
         self._compare(follow())
-        while (path := self.model.next_to_give_out()) is not None:
+        while self.has_capacity and (path := self.model.next_to_give_out()) is not None:
             offers = [offer for offer in self.driver.offered.values() if self._is_permitted(offer)]
             first = min(offers, key=lambda offer: offer.places)
             assert first.node_path == path, f"R4: {first.node_path} goes first, not {path}"
@@ -175,6 +191,8 @@ class SideBySide:
             node_s = (node.node.timeouts or DEFAULT_TIMEOUTS).node_s
             is_over = node_s and node.clock_s > node_s + _ROUNDING_S and not node.state.is_ended
             assert not is_over, f"T4: the timeout of {node.path} did not fire"
+            queue_s = (node.node.timeouts or DEFAULT_TIMEOUTS).queue_s
+            assert not queue_s or node.waited_s <= queue_s + _ROUNDING_S, f"T4: {node.path} waits too long"
         if model.outcome is not None:
             named = driver.execution.failure
             assert (named and (named.node_path, named.code)) == (

@@ -45,6 +45,16 @@ from tests.core.evaluator import analysis_of
 
 WHENS = st.sampled_from(["", "", "", "", "true", "false", "broken", "1"])
 ERROR_WHENS = st.sampled_from(["", "", "true", "false", "broken"])
+TIMEOUTS = (
+    None,
+    None,
+    None,
+    None,
+    Timeouts(node_s=3.0),
+    Timeouts(queue_s=2.0),
+    Timeouts(node_s=3.0, queue_s=2.0),
+)
+"""The last two are for tasks alone."""
 RATES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.67, 1.0])
 COMMON = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=400)
 
@@ -132,7 +142,9 @@ def graphs(
                 )
                 if is_task and draw(st.booleans())
                 else None,
-                timeouts=Timeouts(node_s=3.0) if has_timeout and draw(st.integers(0, 4)) == 0 else None,
+                timeouts=draw(st.sampled_from(TIMEOUTS if is_task else TIMEOUTS[:-2]))
+                if has_timeout
+                else None,
                 on_timeout=draw(st.sampled_from([None, *OnTimeout])) if has_timeout else None,
                 on_error=draw(st.sampled_from([OnError.UNSPECIFIED, *OnError])),
                 priority=draw(st.sampled_from([0, 0, 0, 1])),
@@ -187,6 +199,7 @@ def test_machine_does_what_the_law_says(graph: Graph, data: st.DataObject) -> No
         acts = (
             ["end"] * 12 * bool(running)
             + ["tick", "restart"]
+            + ["capacity"] * (2 - both.has_capacity)
             + ["cancel"] * (data.draw(st.integers(0, 9)) == 0)
         )
         match data.draw(st.sampled_from(acts)):
@@ -198,6 +211,8 @@ def test_machine_does_what_the_law_says(graph: Graph, data: st.DataObject) -> No
                 both.tick()
             case "cancel":
                 both.cancel()
+            case "capacity":
+                both.turn_capacity()
             case _:
                 both.restart()
     if driver.execution.is_cancelling:

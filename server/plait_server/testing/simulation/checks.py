@@ -26,6 +26,7 @@ from plait_server.core.run.scope import Scope
 from plait_server.core.run.states import AttemptOutcome, CancelStage, NodeState
 from plait_server.encoding.event_codec import decode_event, encode_event
 from plait_server.testing.simulation.admission_law import admission_problem
+from plait_server.testing.simulation.attempt_law import attempt_problem
 from plait_server.testing.simulation.clients import Client
 from plait_server.testing.simulation.collector import Collector
 from plait_server.testing.simulation.judge import Judge, LawBroken
@@ -33,7 +34,7 @@ from plait_server.testing.simulation.span_checks import missing_span
 from plait_server.testing.simulation.span_compare import problem_of
 from plait_server.testing.simulation.span_law import Pb, SpanLaw
 from plait_server.testing.simulation.store import Durable, Records
-from plait_server.testing.simulation.world import SimulationFailure
+from plait_server.testing.simulation.world import SimulationFailure, World
 from plait_server.testing.slow_model import SlowModel
 from plait_server.testing.slow_model.nodes import ModelScope
 
@@ -46,6 +47,7 @@ class Checks:
         collector: What came to the collector of traces.
         spent: (execution, node path, attempt) -> tokens that its handler used.
         settings: The configuration of the namespace.
+        world: The seed, and what handlers said and were given.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Checks:
         collector: Collector,
         spent: Mapping[tuple[str, str, int], str],
         settings: NamespaceSettings,
+        world: World,
     ) -> None:
+        self._world = world
         self._records = records
         self._settings = settings
         self._collector = collector
@@ -86,6 +90,8 @@ class Checks:
                         unexplained.pop(span_id, None)
             self._check_promises(clients)
             if (problem := admission_problem(self._records, self._settings)) is not None:
+                return problem
+            if (problem := attempt_problem(self._records.executions.values(), self._world)) is not None:
                 return problem
             for span_id in unexplained:
                 raise SimulationFailure(

@@ -21,6 +21,7 @@ from plait_server.core.run.states import (
     NodeState,
     Treatment,
 )
+from plait_server.testing.simulation.attempt_law import ATTEMPT_ROWS, attempt_rows
 from plait_server.testing.simulation.collector import Mood
 from plait_server.testing.simulation.faults import Fault
 from plait_server.testing.simulation.scope_rows import SCOPE_ROWS, open_over_starts
@@ -82,8 +83,6 @@ _QUEUED_BY_EVENT: Final = (
     "only a task whose attempt was LOST or RETURNED is QUEUED by an event: it has its input"
 )
 NOT_REACHED: Final[Mapping[str, str]] = {
-    "node: IDLE -> TIMED_OUT": "the timeouts of waiting for capacity and for a worker come with a later issue",
-    "node: QUEUED -> TIMED_OUT": "as IDLE -> TIMED_OUT",
     "node: QUEUED -> WAITING": _QUEUED_BY_EVENT,
     "node: QUEUED -> SUCCEEDED": _QUEUED_BY_EVENT,
     "node: QUEUED -> SKIPPED": _QUEUED_BY_EVENT,
@@ -116,6 +115,7 @@ class Coverage:
         for durable in records.executions.values():
             self.counts.update(_rows_of(durable))
             self.counts.update(open_over_starts(durable))
+            self.counts.update(f"attempt: {what}" for what in attempt_rows(durable))
 
     def add(self, other: Coverage) -> None:
         """Add the counts of other seeds."""
@@ -168,6 +168,7 @@ def _all_rows() -> Iterator[str]:
     yield from (f"fault: {what}" for what in (*_CLIENTS, *_COLLECTOR))
     yield from (f"span: {what}" for what in _SPANS)
     yield from (f"scope: {what}" for what in SCOPE_ROWS)
+    yield from (f"attempt: {what}" for what in ATTEMPT_ROWS)
 
 
 _ALL: Final = tuple(dict.fromkeys(_all_rows()))

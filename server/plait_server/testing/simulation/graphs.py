@@ -230,14 +230,14 @@ def _make_output_of(chance: Random, *, is_long: bool) -> list[Node]:
     """Make a task that makes a graph, and a node that runs it."""
     maker, runner = Task(type=TYPES[0]), Subgraph(output_of=MAKER)
     return [
-        replace(_node(chance, 0, maker, 0, (), is_long=is_long), id=MAKER, locked=False),
+        replace(_node(chance, 0, maker, 0, (), is_long=is_long), id=MAKER, locked=False, timeouts=None),
         replace(_node(chance, 0, runner, 0, (), is_long=is_long), id=_RUNNER),
     ]
 
 
 def make_output(chance: Random, depth: int) -> str:
     """Make the output of a task that makes graphs, as JSON text: now and then none that is valid (N7)."""
-    if chance.random() < 0.2:
+    if chance.random() < 0.3:
         return json.dumps(chance.choice((None, 3, *INVALID_GRAPHS)))
     graph = make_nested(chance, is_long=False, depth=max(depth, DEPTH_MAX - 1))
     return json.dumps(_each_value(json_format.MessageToDict(graph_to_proto(graph)), _out_of_payload))
@@ -413,6 +413,9 @@ def _node(
         priority=chance.choice((0, 0, 0, 1, -1)),
         locked=chance.random() < 0.07,
         locked_output=chance.choice((None, "true", '{"ok":true}', '"a"')) if chance.random() < 0.2 else None,
+        concurrency_key=chance.choice(("'k1'", "'k2'", "execution.id"))
+        if is_task and chance.random() < 0.08
+        else "",
     )
 
 
@@ -473,8 +476,15 @@ def _retry(chance: Random, *, is_long: bool) -> RetryPolicy:
 
 def _timeouts(chance: Random) -> Timeouts | None:
     roll = chance.random()
-    if roll < 0.6:
+    if roll < 0.5:
         return None
-    attempt_s = chance.choice((1.0, 3.0)) if roll < 0.82 else 0.0
+    attempt_s = chance.choice((1.0, 3.0)) if 0.6 <= roll < 0.82 else 0.0
     node_s = chance.choice((2.0, 6.0)) if roll >= 0.76 else 0.0
-    return Timeouts(attempt_s=attempt_s, node_s=node_s)
+    waits = chance.random()
+    return Timeouts(
+        attempt_s=attempt_s,
+        node_s=node_s,
+        queue_s=chance.choice((0.3, 0.6, 0.6, 3.0)) if waits < 0.4 else 0.0,
+        worker_s=chance.choice((0.05, 0.2, 3.0)) if 0.3 < waits < 0.65 else 0.0,
+        heartbeat_s=chance.choice((0.5, 2.0)) if waits > 0.65 else 0.0,
+    )

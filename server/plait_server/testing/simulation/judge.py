@@ -231,6 +231,7 @@ class Judge:
             case AttemptEnded() as detail:
                 return self._ended_attempt(event, detail, state)
             case NodeEnded() if state is NodeState.TIMED_OUT:
+                _check_timeout(event, node)
                 return model.time_out_node(path)
             case NodeEnded() if node.state is NodeState.WAITING:
                 return model.end_delay(path)
@@ -325,8 +326,15 @@ class Judge:
         """Return the first event of a node, if it tells that the node ended, waits or opened a scope."""
         for event in self._told:
             if event.node_path == path:
-                detail = event.detail
-                return detail if isinstance(detail, NodeEnded | NodeWaiting | ScopeOpened) else None
+                detail, waited = (
+                    event.detail,
+                    event.node_state is NodeState.TIMED_OUT,
+                )  # It had begun to wait before.
+                return (
+                    detail
+                    if isinstance(detail, NodeEnded | NodeWaiting | ScopeOpened) and not waited
+                    else None
+                )
         return None
 
     def end_of_scope(self, path: str) -> ScopeEnded | None:
@@ -444,6 +452,20 @@ class _Told:
         if graph is None:
             raise NoValue
         return graph
+
+
+def _check_timeout(event: Event, node: ModelNode) -> None:
+    """T4: what no attempt runs of times out in its backoff by its own timeout, else by that of a wait."""
+    timeouts = node.node.timeouts or DEFAULT_TIMEOUTS
+    bounds_s = (
+        timeouts.queue_s,
+        timeouts.worker_s,
+        timeouts.node_s if node.state is not NodeState.IDLE else 0.0,
+    )
+    if not any(bounds_s) and node.inner is None:
+        raise LawBroken(
+            "T4", f"{event.node_path} was {node.state.name}, has no timeout for that, and timed out"
+        )
 
 
 def _is_told(event: Event) -> bool:

@@ -70,7 +70,13 @@ def simulate(seed: int) -> Result:
     except Exception as error:  # noqa: BLE001 # whatever the server raises is a failure of the seed
         failure = simulation.world.failure or SimulationFailure("the server runs", shown(error))
     records = simulation.stores.records
-    checks = Checks(records, simulation.host.collector, simulation.world.spent, simulation.namespace.settings)
+    checks = Checks(
+        records,
+        simulation.host.collector,
+        simulation.world.spent,
+        simulation.namespace.settings,
+        simulation.world,
+    )
     if failure is None:
         failure = checks.check(simulation.clients)
     simulation.stores.remove()

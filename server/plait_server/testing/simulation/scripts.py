@@ -41,6 +41,10 @@ class Script(NamedTuple):
     """Whether it reports progress, logs and usage."""
     says_much: bool
     """Whether its failure has as much to say as it may."""
+    beats: int
+    """Heartbeats that it sends before it falls silent, if the attempt has a heartbeat timeout."""
+    extends_s: float
+    """The time for which it asks at its beginning, if its time is bounded; 0 if it does not."""
 
 
 OUTPUTS: Final = (
@@ -106,4 +110,6 @@ def choose_script(world: World, execution_id: str, node_path: str, attempt: int,
         ignores_cancel=chance.random() < 0.2,
         talks=chance.random() < 0.15,
         says_much=chance.random() < 0.05,
+        beats=chance.choice((0, 1, 3, 1_000, 1_000)),
+        extends_s=chance.choice((0.0, 0.0, 2.0, 10.0)),
     )

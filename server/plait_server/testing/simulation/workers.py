@@ -234,12 +234,18 @@ class WorkerProcess:
             self._wake()
         deadline_s = float("inf")
         if assigned.time_left_s is not None and not script.ignores_cancel:
-            deadline_s = trio.current_time() + assigned.time_left_s
+            deadline_s = trio.current_time() + max(assigned.time_left_s, script.extends_s)
+        if assigned.time_left_s is not None and script.extends_s:
+            session.extend(token, script.extends_s)
+            self._wake()
         with handler.scope:
             handler.scope.deadline = deadline_s
-            if script.act is Act.HANG:
-                await self._world.healed.wait()
-            await trio.sleep(script.after_s)
+            async with trio.open_nursery() as beating:
+                beating.start_soon(self._beat, assigned, script)
+                if script.act is Act.HANG:
+                    await self._world.healed.wait()
+                await trio.sleep(script.after_s)
+                beating.cancel_scope.cancel()
         if handler.scope.cancelled_caught:
             await trio.sleep(script.exit_s)
             del self._handlers[token]
@@ -250,6 +256,16 @@ class WorkerProcess:
                 self._world.count("handler ends after its cancel")
             self._finish(token, script)
         self._wake()
+
+    async def _beat(self, assigned: Assigned, script: Script) -> None:
+        key = assigned.execution_id, assigned.node_path, assigned.attempt
+        self._world.details[key] = assigned.heartbeat_details_json
+        sent = self._world.beats.setdefault(key, [])
+        for number in range(script.beats if assigned.heartbeat_timeout_s else 0):
+            sent.append(f'{{"attempt":{assigned.attempt},"beat":{number}}}')
+            self.session.heartbeat(assigned.token, sent[-1])
+            self._wake()
+            await trio.sleep((assigned.heartbeat_timeout_s or 0.0) / 2)
 
     def _finish(self, token: str, script: Script) -> None:
         session = self.session

@@ -65,6 +65,10 @@ class World:
         """Faults and other things that happened, by name."""
         self.spent: dict[tuple[str, str, int], str] = {}
         """(execution, node path, attempt) -> tokens that its handler used."""
+        self.beats: dict[tuple[str, str, int], list[str]] = {}
+        """(execution, node path, attempt) -> the details of the heartbeats that its handler sent, as JSON text."""
+        self.details: dict[tuple[str, str, int], str | None] = {}
+        """The same -> the details of an earlier attempt that its handler was given."""
         self.notes: list[str] = []
         """What happened, for the reader of a failure."""
 

@@ -97,7 +97,7 @@ class Changes:
     def change(self, node: ModelNode, state: NodeState, reason: str = "") -> None:
         """Let a node be in another state."""
         node.state, node.reason = state, reason
-        node.wants_worker = False
+        node.wants_worker, node.waited_s = False, 0.0
         self.count += 1
         self._new.append(Change(node.path, state, reason, node.treatment))
 

@@ -209,10 +209,10 @@ class SlowModel:
     def time_out_node(self, path: str) -> list[Change | ScopeEnd]:
         """Let the timeout of a node fire: it counts RUNNING and BACKING_OFF (T4), and is never retried (T5).
 
-        Of a sub-graph node: its own, or that of the graph in it (N1).
+        Of a sub-graph node: its own, or that of the graph in it (N1). Of a node that waits: that of its wait.
         """
         node = self.node(path)
-        if node.state in (NodeState.RUNNING, NodeState.BACKING_OFF):
+        if node.wants_worker or node.state in (NodeState.RUNNING, NodeState.BACKING_OFF):
             if node.inner is not None:
                 self._changes.end_scope(node.inner, Outcome(ExecutionState.TIMED_OUT))
                 self._changes.cancel_all(node.inner, Reason.EXECUTION_TIMEOUT)
@@ -256,8 +256,8 @@ class SlowModel:
     def pass_time(self, seconds: float) -> None:
         """Let time pass: a node's timeout counts RUNNING and BACKING_OFF, not its waits for a worker (T4)."""
         for node in self.nodes():
-            is_waiting = node.state is NodeState.BACKING_OFF and not node.wants_worker
-            if node.state is NodeState.RUNNING or is_waiting:
+            node.waited_s = node.waited_s + seconds if node.wants_worker else 0.0
+            if node.state in (NodeState.RUNNING, NodeState.BACKING_OFF) and not node.wants_worker:
                 node.clock_s += seconds
 
     # Questions.

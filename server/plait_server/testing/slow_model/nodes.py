@@ -90,6 +90,8 @@ class ModelNode:
     has_started: bool = False
     """Whether an attempt of it has started."""
     wants_worker: bool = False
+    waited_s: float = 0.0
+    """For how long it has wanted one (T4)."""
     """Whether the node waits for its next attempt to be given out."""
     input: JsonValue = None
     """What the node runs with, once it has begun."""
