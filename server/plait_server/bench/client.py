@@ -96,6 +96,14 @@ class Client:
             (await self._stub.SubmitGraph(request)).execution, state_pb2.EXECUTION_STATE_SUCCEEDED
         )
 
+    async def list_page(self, filter: str) -> None:
+        """List the first 50 executions that match a filter."""
+        await self._stub.ListExecutions(Pb.ListExecutionsRequest(page_size=50, filter=filter))
+
+    async def count(self, filter: str) -> None:
+        """Count the executions that match a filter."""
+        await self._stub.CountExecutions(Pb.CountExecutionsRequest(filter=filter))
+
     async def get(self, execution_id: str) -> execution_pb2.Execution:
         """Read an execution."""
         request = Pb.GetExecutionRequest(execution_id=execution_id)

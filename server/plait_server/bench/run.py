@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from plait_server.bench import backlogs, fans, latencies, restarts, starts, traced, troubles, watchers
+from plait_server.bench import backlogs, fans, latencies, lists, restarts, starts, traced, troubles, watchers
 from plait_server.bench.ceilings import measure
 from plait_server.bench.report import Found, as_json, as_table, heading
 from plait_server.bench.shape import Round, Shape
@@ -26,6 +26,7 @@ SHAPES: Sequence[Shape] = (
     *watchers.SHAPES,
     *backlogs.SHAPES,
     *restarts.SHAPES,
+    *lists.SHAPES,
     *traced.SHAPES,
     *troubles.SHAPES,
 )

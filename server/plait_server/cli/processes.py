@@ -114,6 +114,7 @@ def bench_command(*, shapes: tuple[str, ...], quick: bool, as_json: bool) -> int
     W    1,000 watchers of 1,000 nodes
     B    10,000 executions waiting, against none
     R    a start with 10,000 open executions
+    Q    lists and counts with 1,000,000 executions kept
     S    F-1000, C, L and T with all spans sent, against none
     H    T with 100,000 executions kept, against an empty store
 
