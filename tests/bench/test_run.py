@@ -44,7 +44,7 @@ def test_a_quick_round_of_each_shape_prints_one_line(name: str, capfd: pytest.Ca
 def test_every_family_is_there_and_names_are_unique() -> None:
     names = [shape.name for shape in SHAPES]
     assert len(set(names)) == len(names)
-    assert {shape.family for shape in SHAPES} == {*"FNECLTPWBRHS", "FF"}
+    assert {shape.family for shape in SHAPES} == {*"FNECLTPWBRHSQ", "FF"}
 
 
 def test_shapes_are_chosen_by_name_and_by_family() -> None:
