@@ -10,7 +10,7 @@ import click
 from plait.v1 import execution_service_pb2, log_pb2
 from plait_server.cli.connecting import Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
-from plait_server.cli.text import colored, complain, dim, echo, name_of, one_line
+from plait_server.cli.text import colored, complain, count, dim, echo, name_of, one_line
 
 Line = execution_service_pb2.ExecutionLogLine
 
@@ -40,13 +40,17 @@ def logs_command(
                 for line in lines:
                     echo_json(line)
                 return ExitCode.SUCCESS
-            shown = 0
-            for text in log_lines(lines, with_nodes=not node_path):
-                echo(text)
+            shown = last = 0
+            for line in lines:
+                for text in log_lines([line], with_nodes=not node_path):
+                    echo(text)
                 shown += 1
+                last = max(last, line.sequence)
         except KeyboardInterrupt:
             complain(f"\n{execution_id} goes on.")
             return ExitCode.INTERRUPTED
+        if not node_path and last > shown:
+            complain(f"{count(last - shown, 'other line')} of {execution_id} were dropped")
         if not shown:
             complain(f"no lines of {node_path or execution_id} are kept")
     return ExitCode.SUCCESS

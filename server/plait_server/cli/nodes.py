@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, cast
 
 import click
 
@@ -106,7 +106,7 @@ def _traceback_lines(client: Client, failure: failure_pb2.Failure, in_full: str)
         details: object = json.loads(client.payload_text(failure.details))
     except ValueError:
         return
-    text: object = details.get("traceback") if isinstance(details, dict) else None
+    text = cast("dict[str, object]", details).get("traceback") if isinstance(details, dict) else None
     if not isinstance(text, str):
         return
     lines = text.rstrip().splitlines()

@@ -107,11 +107,8 @@ def _payload(name: str, default: Payload | None = None) -> Field:
     return Field(name, default, payload_to_json, payload_from_json)
 
 
-def _usage(name: str) -> Field:
-    def write(usage: object) -> object:
-        return dict(cast("Mapping[str, str]", usage))
-
-    return Field(name, NO_USAGE, write)
+def _write_texts(texts: object) -> object:
+    return dict(cast("Mapping[str, str]", texts))
 
 
 def _octets(name: str) -> Field:
@@ -177,7 +174,7 @@ ATTEMPT_FIELDS: Final = (
     Field("extensions", 0),
     Field("retry_time_s", 0.0),
     _members("outcome", AttemptOutcome),
-    _usage("usage"),
+    Field("usage", NO_USAGE, _write_texts),
     _payload("heartbeat_details"),
 )
 ATTEMPT_FIELDS_OF_OTHER_FORM: Final = ("failure",)
@@ -246,7 +243,7 @@ EXECUTION_FIELDS: Final = (
     Field("sequence", 0),
     Field("execution_id", ""),
     Field("graph_digest", ""),
-    Field("labels", {}, lambda labels: dict(cast("Mapping[str, str]", labels))),
+    Field("labels", {}, _write_texts),
     _payload("input", NULL),
     _payload("output"),
     Field("failure_count", 0),

@@ -158,7 +158,9 @@ class _Restoring:
             case "stopped":
                 self._take_stopped(content)
             case "failed":
-                failures = [(path, self._failures[number]) for path, number in content]
+                failures: list[tuple[str, Failure]] = [
+                    (path, self._failures[number]) for path, number in content
+                ]
                 self._execution.totals.failures += failures
             case "receipts":
                 stages = [((path, attempt), CancelStage(stage)) for (path, attempt), stage in content]
@@ -227,7 +229,7 @@ class _Restoring:
     def _open_scope(self, origin: _Json) -> Slices[Scope]:
         outer_number, index, path, given, node_count, before, graph_digest, analysis_digest = origin
         outer = self._scopes[outer_number]
-        record = outer.records[index]
+        record = outer.records[int(index)]
         detail = ScopeOpened(
             path, payload_from_json(given) or NULL, node_count, before, graph_digest, analysis_digest
         )
@@ -246,7 +248,7 @@ class _Restoring:
             content
         )
         all_records = self._scopes[number].records
-        records = [all_records[index] for index in indexes]
+        records: list[NodeRecord] = [all_records[index] for index in indexes]
         if is_again:
             for name, default in _UNSET:
                 if name not in columns:
