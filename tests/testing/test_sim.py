@@ -17,7 +17,7 @@ from plait_server.core.run.edges import EdgeRow, Effect
 from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.core.run.states import EdgeState
 from plait_server.core.run.trace import SpanIds
-from plait_server.runtime import supervisor
+from plait_server.runtime import limit_table, supervisor
 from plait_server.runtime.admission import NamespaceAdmission
 from plait_server.runtime.changes import Changes
 from plait_server.runtime.feed import Feed
@@ -142,6 +142,11 @@ def test_a_rate_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Rate, "take", forget)
     assert is_found(20, "Q1")
+
+
+def test_a_key_with_a_permit_too_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit_table, "DEFAULT_KEY_LIMIT", 2)
+    assert is_found(60, "Q1", first=41)
 
 
 def test_a_new_limit_that_does_not_count_what_runs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,7 @@ _CLIENTS: Final = (
     "a limit was set",
     "a limit was removed",
     "an attempt started at a rate",
+    "an attempt started with a key",
 )
 
 _SPANS: Final = (

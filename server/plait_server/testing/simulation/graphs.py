@@ -39,6 +39,8 @@ from plait_server.core.definition.graph import (
 from plait_server.core.json_text import JsonValue
 from plait_server.encoding.graph_codec import graph_from_proto, graph_to_proto
 
+KEYS: Final = ("k1", "k2")
+"""Concurrency keys, which all executions share."""
 TYPES: Final = ("work.a", "work.b", "work.rare")
 """Node types; the last is served by nobody until everything is healed, if chance says so."""
 NODES_MAX: Final = 9
@@ -413,7 +415,7 @@ def _node(
         priority=chance.choice((0, 0, 0, 1, -1)),
         locked=chance.random() < 0.07,
         locked_output=chance.choice((None, "true", '{"ok":true}', '"a"')) if chance.random() < 0.2 else None,
-        concurrency_key=chance.choice(("'k1'", "'k2'", "execution.id"))
+        concurrency_key=chance.choice((*(f"'{key}'" for key in KEYS), "execution.id"))
         if is_task and chance.random() < 0.08
         else "",
     )

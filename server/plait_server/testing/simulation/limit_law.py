@@ -93,6 +93,7 @@ class LimitLaw:
         ]
         if request.key:
             names.append(LimitName(LimitKind.KEY, namespace, request.key))
+            self._world.count("an attempt started with a key")
         for name in names:
             self._check(name, request)
         on_grant(grant)

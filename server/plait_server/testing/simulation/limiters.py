@@ -9,7 +9,7 @@ import trio
 
 from plait.v1 import limit_service_pb2, namespace_service_pb2
 from plait_server.errors import JournalFull, LimitNotFound
-from plait_server.testing.simulation.graphs import TYPES
+from plait_server.testing.simulation.graphs import KEYS, TYPES
 from plait_server.testing.simulation.host import Host
 from plait_server.testing.simulation.network import ConnectionLost
 from plait_server.testing.simulation.store import NAMESPACE
@@ -60,7 +60,7 @@ class Limiter:
 
     def _names(self) -> list[_Name]:
         types = [(Pb.LIMIT_KIND_TYPE, space, type_) for type_ in TYPES for space in ("", NAMESPACE)]
-        keys = [(Pb.LIMIT_KIND_KEY, NAMESPACE, "k")]
+        keys = [(Pb.LIMIT_KIND_KEY, NAMESPACE, key) for key in KEYS]
         return [(Pb.LIMIT_KIND_SERVER, "", ""), (Pb.LIMIT_KIND_NAMESPACE, NAMESPACE, ""), *types, *keys]
 
     async def _change(self, name: _Name) -> None:
