@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import apsw
 import pytest
@@ -15,6 +16,7 @@ from plait_server.adapters.journals.sqlite import SqliteJournal
 from plait_server.adapters.journals.sqlite_check import check_store
 from plait_server.adapters.journals.sqlite_file import connect, migrate
 from plait_server.adapters.journals.sqlite_filling import LISTINGS_VERSION, checksum_of_former
+from plait_server.adapters.journals.sqlite_rows import Row
 from plait_server.adapters.journals.sqlite_salvage import salvage_store
 from plait_server.adapters.journals.verification import checksum_of_content_key, digest_of_row
 from plait_server.encoding.execution_codec import listing_of_summary
@@ -31,10 +33,11 @@ async def former_store(path: Path, items: list[AppendItem], *, damaged: str = ""
     path.parent.mkdir(parents=True, exist_ok=True)
     await fill_store(path, executions=0)
     with contextlib.closing(connect(path, vfs=None)) as connection:
-        store = connection.execute("SELECT * FROM store").fetchall()
-        for (name,) in connection.execute(
+        store = cast("list[Row]", connection.execute("SELECT * FROM store").fetchall())
+        names = connection.execute(
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
-        ).fetchall():
+        )
+        for (name,) in cast("list[Row]", names.fetchall()):
             connection.execute(f"DROP TABLE {name}")
         for migration in load_migrations():
             if migration.version < LISTINGS_VERSION:

@@ -81,5 +81,6 @@ class Finder:
         return await self._read(statement, is_short=is_short)
 
     def _read_in_place(self, statement: Statement) -> Value:
-        [(value,)] = self._journal.connection.execute(statement.sql, statement.values).fetchall()
-        return cast("Value", value)
+        cursor = self._journal.connection.execute(statement.sql, statement.values)
+        [(value,)] = cast("list[tuple[Value]]", cursor.fetchall())
+        return value

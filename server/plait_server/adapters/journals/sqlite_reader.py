@@ -135,8 +135,9 @@ class Reader:
                 if self._trusts_pages and not trusts_pages:
                     self._connection.pragma("checksum_verification", 0)
                     self._trusts_pages = False
-                [(value,)] = self._connection.execute(statement.sql, statement.values).fetchall()
-                return cast("Value", value)
+                cursor = self._connection.execute(statement.sql, statement.values)
+                [(value,)] = cast("list[tuple[Value]]", cursor.fetchall())
+                return value
             finally:
                 self._current = None
 
