@@ -100,6 +100,21 @@ async def test_a_paused_execution_sleeps_and_survives_a_restart(autojump_clock: 
             assert (await again.wait_ended()).state is ExecutionState.SUCCEEDED
 
 
+async def test_a_paused_execution_that_waited_for_capacity_sleeps(autojump_clock: MockClock) -> None:
+    async with running(slots=1, scripts={"a": hangs}) as runtime:
+        await runtime.submit("a", id="first")
+        await wait_all_tasks_blocked()
+        await runtime.submit("b")
+        await wait_all_tasks_blocked()
+        await runtime.control(PAUSE)
+        await wait_all_tasks_blocked()
+        assert isinstance(runtime.supervisor._locations.get((NAMESPACE, "x")), Asleep)
+        assert runtime.allocator.statistics().waiting == 0
+        await runtime.control(RESUME)
+        await wait_all_tasks_blocked()
+        assert runtime.allocator.statistics().waiting == 1
+
+
 async def test_what_does_not_fit_the_state_is_refused(autojump_clock: MockClock) -> None:
     async with running(scripts={"a": hangs}) as runtime:
         await runtime.submit("a")

@@ -227,8 +227,8 @@ class Machine:
 
     @property
     def has_offers(self) -> bool:
-        """Whether any node waits for capacity."""
-        return self._beginnings.has_offers
+        """Whether any node waits for capacity; while the execution is paused none does."""
+        return self._beginnings.has_offers and not self.execution.is_paused
 
     def queued_counts(self) -> Mapping[NodeState, int]:
         """Count the nodes that wait for capacity or for their level (A1), by their recorded states."""
