@@ -38,7 +38,7 @@ async def former_store(path: Path, items: list[AppendItem], *, damaged: str = ""
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
         )
         for (name,) in cast("list[Row]", names.fetchall()):
-            connection.execute(f"DROP TABLE {name}")
+            connection.execute(f"DROP TABLE {name!s}")
         for migration in load_migrations():
             if migration.version < LISTINGS_VERSION:
                 connection.execute(migration.sql)
