@@ -13,7 +13,10 @@ import trio
 from plait_server.core.definition.graph import Join
 from plait_server.core.limit_values import LimitName
 from plait_server.core.run import edges, joins
+from plait_server.core.run.attempts import Attempts
 from plait_server.core.run.edges import EdgeRow, Effect
+from plait_server.core.run.ending import NodeDetail
+from plait_server.core.run.events import AttemptEnded
 from plait_server.core.run.scope_index import ScopeEntry, ScopeIndex
 from plait_server.core.run.states import EdgeState
 from plait_server.core.run.trace import SpanIds
@@ -157,12 +160,22 @@ def test_a_new_limit_that_does_not_count_what_runs_is_found(monkeypatch: pytest.
     assert is_found(40, "Q1", first=5)
 
 
+def test_details_of_another_attempt_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def confuse(self: Attempts, detail: NodeDetail, node_path: str, number: int) -> NodeDetail:
+        if isinstance(detail, AttemptEnded) and self._details:
+            return detail._replace(heartbeat_details=next(iter(self._details.values())))
+        return detail
+
+    monkeypatch.setattr(Attempts, "with_heartbeat", confuse)
+    assert is_found(5, "T4")
+
+
 def test_a_watcher_of_the_namespace_that_is_not_woken_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(_: Changes, _namespace: str) -> None:
         pass
 
     monkeypatch.setattr(Changes, "note", forget)
-    assert is_found(5, "A3")
+    assert is_found(5, "A3", first=9)
 
 
 def test_a_watcher_that_misses_an_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
-"""The law of attempts over all executions: details of heartbeats (T4), more time, and concurrency keys (Q1)."""
+"""The law of attempts over all executions: details of heartbeats (T4), and more time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Final
 
 from plait_server.core.definition.graph import DEFAULT_TIMEOUTS
@@ -11,9 +10,6 @@ from plait_server.core.run.events import AttemptEnded, AttemptExtended, AttemptS
 from plait_server.core.run.states import AttemptOutcome, NodeState
 from plait_server.testing.simulation.store import Durable
 from plait_server.testing.simulation.world import SimulationFailure, World
-
-COMMITTED_S: Final = 0.0
-"""A permit is free at the decision that ends an attempt, and the next one may be durable before that decision."""
 
 ATTEMPT_ROWS: Final = (
     "a wait for capacity that was too long",
@@ -28,12 +24,9 @@ ATTEMPT_ROWS: Final = (
 
 def attempt_problem(executions: Iterable[Durable], world: World) -> SimulationFailure | None:
     """Check the attempts of all executions; return the first problem."""
-    kept = list(executions)
-    for durable in kept:
+    for durable in executions:
         for problem in _details_problems(durable, world.details, world.beats):
             return SimulationFailure("T4", problem, durable.execution_id)
-    for problem in _key_problems(kept):
-        return SimulationFailure("Q1", problem)
     return None
 
 
@@ -59,28 +52,6 @@ def attempt_rows(durable: Durable) -> Iterator[str]:
                     yield "a wait for a worker that was too long"
             case _:
                 pass
-
-
-def _key_problems(executions: Iterable[Durable]) -> Iterator[str]:
-    """Q1: of the attempts that have the same concurrency key one runs at once, as far as the store shows it."""
-    held: dict[str, list[tuple[float, float, str]]] = {}
-    for durable in executions:
-        begun: dict[tuple[str, int], tuple[float, str]] = {}
-        for event, written in zip(durable.events, durable.written, strict=True):
-            key = event.node_path, event.attempt
-            match event.detail:
-                case AttemptStarted(concurrency_key=name) if name:
-                    begun[key] = written.time_s, name
-                case AttemptEnded() if key in begun:
-                    from_s, name = begun.pop(key)
-                    what = f"attempt {event.attempt} of {event.node_path} in {durable.execution_id}"
-                    held.setdefault(name, []).append((from_s, written.time_s, what))
-                case _:
-                    pass
-    for name, attempts in held.items():
-        for (_, until_s, one), (from_s, _, other) in pairwise(sorted(attempts)):
-            if from_s < until_s - COMMITTED_S:
-                yield f"{other} began at {from_s:.3f} s with the key {name!r} of {one}, which ran until {until_s:.3f} s"
 
 
 def _details_problems(
