@@ -194,7 +194,7 @@ def test_half_of_a_surrogate_pair_does_not_reach_the_library() -> None:
         ("1 + 1.5", "int and double cannot be joined by +: write double(x)"),
         (
             "items",
-            "there is no variable 'items'; expressions know input, execution, nodes and, in the `when`",
+            "there is no variable 'items'; expressions know input, execution, nodes, resume and, in the `when`",
         ),
         ("foo.bar", "there is no variable 'foo'"),
         ("shell('ls')", "there is no function 'shell' (line 1, column 6)"),

@@ -349,7 +349,7 @@ async def test_a_text_waits_for_its_turn_however_many_do(monkeypatch: pytest.Mon
         (b"\x0a", ""),
         (b"", ""),
     ],
-    ids=["first", "behind others", "too late", "cut off", "no length", "nothing"],
+    ids=["first", "behind labels", "behind others", "twice", "too late", "cut off", "no length", "nothing"],
 )
 def test_the_turn_is_that_of_the_namespace_in_which_the_request_is_carried_out(
     content: bytes, namespace: str

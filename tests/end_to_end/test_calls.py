@@ -210,7 +210,7 @@ def test_wait_execution_shows_what_there_is_when_the_wait_ends(alone: Service) -
         namespace=alone.namespace, execution_id=execution_id, wait=duration_pb2.Duration(nanos=1_000_000)
     )
     answer = alone.executions.WaitExecution(request, timeout=CALL_S)
-    assert outcome(answer.execution) == "RUNNING"
+    assert outcome(answer.execution) == "RUNNING/NO_WORKER"
 
 
 def test_list_events_waits_for_the_next_one(service: Service, stage: Stage) -> None:
@@ -479,7 +479,7 @@ def test_at_most_fifty_problems_are_listed(alone: Service) -> None:
 def test_method_that_is_not_there(service: Service) -> None:
     call = cast(
         "grpc.UnaryUnaryMultiCallable[bytes, bytes]",
-        service.channel.unary_unary("/plait.v1.ExecutionService/PauseExecution"),
+        service.channel.unary_unary("/plait.v1.ExecutionService/RollBackExecution"),
     )
     assert refusal_of(lambda: call(b"", timeout=CALL_S)).code is grpc.StatusCode.UNIMPLEMENTED
 

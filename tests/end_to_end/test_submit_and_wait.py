@@ -30,8 +30,8 @@ def test_submit_graph_waits_for_the_end(alone: Service) -> None:
 def test_submit_graph_shows_what_there_is_when_the_wait_ends(alone: Service) -> None:
     request = submission(alone, "nodes: [{id: a, task: {type: none}}]", 0.001)
     execution = alone.executions.SubmitGraph(request, timeout=CALL_S).execution
-    assert outcome(execution) == "RUNNING"
-    assert outcome(alone.get(execution.execution_id)) == "RUNNING"
+    assert outcome(execution) == "RUNNING/NO_WORKER"
+    assert outcome(alone.get(execution.execution_id)) == "RUNNING/NO_WORKER"
 
 
 def test_repeated_submission_waits_for_the_execution_of_the_first(service: Service, stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,21 +28,30 @@ class View:
     def is_queued(self, record: NodeRecord) -> bool:
         """Whether a node is ready and waits (A1)."""
         if self.executor is None:
-            return False
+            return self._is_withheld(record)
         waits = record.state in (NodeState.IDLE, NodeState.BACKING_OFF)
         return waits and (self.executor.is_queued(record) or self._is_held(record))
 
     def queued_counts(self) -> Mapping[NodeState, int]:
         """Count the nodes that are ready and wait, by their recorded states."""
-        return self.executor.machine.queued_counts() if self.executor is not None else {}
+        if self.executor is not None:
+            return self.executor.machine.queued_counts()
+        return Counter(record.state for record in self.execution.agenda.decided if self._is_withheld(record))
 
     def queue_reason(self, record: NodeRecord) -> str:
         """Return why a queued node waits (Q6)."""
-        return self.executor.queue_reason(record) if self.executor is not None else ""
+        if self.executor is not None:
+            return self.executor.queue_reason(record)
+        return "PAUSED" if self._is_withheld(record) else ""
 
     def unserved_types(self) -> Sequence[str]:
         """Return the types that queued nodes wait for and no worker serves, sorted (Q6)."""
         return self.executor.unserved_types() if self.executor is not None else ()
+
+    def _is_withheld(self, record: NodeRecord) -> bool:
+        """Return whether a node would wait if the execution, which sleeps, were not paused (C2)."""
+        is_decided = record in self.execution.agenda.decided and record.verdict is Verdict.RUN
+        return self.execution.is_paused and is_decided and not record.scope.is_closed
 
     def _is_held(self, record: NodeRecord) -> bool:
         assert self.executor is not None  # only called by is_queued
