@@ -159,6 +159,7 @@ async def test_a_repeated_request_is_carried_out_once() -> None:
         ),
         (Pb.NamespaceSettings(), (), "settings"),
         (Pb.NamespaceSettings(weight=1), ("wieght",), "update_mask.paths[0]"),
+        (Pb.NamespaceSettings(weight=1), ("wieght",) * 300_000, "update_mask.paths"),
     ],
 )
 async def test_settings_out_of_range_are_refused_by_field(

@@ -129,20 +129,16 @@ def _checks_of(request: ControlRequest) -> Checks:
 
 
 def _read_settings(request: Pb.UpdateExecutionRequest, checks: Checks) -> controls.WantedSettings:
-    settings, paths = request.settings, list(request.update_mask.paths)
-    for position, path in enumerate(paths):
-        if path not in _PATHS:
-            checks.add(
-                f"update_mask.paths[{position}]", f"{path[:64]!r} is no setting; give {', '.join(_PATHS)}"
-            )
-    if not paths:
+    settings = request.settings
+    paths = checks.update_mask(request.update_mask.paths, _PATHS)
+    if not request.update_mask.paths:
         # All that the settings have; a number of 0 cannot be told from an absent one.
         paths = [name for name in ("priority", "locks") if getattr(settings, name)]
         paths += [f"policy.{field.name}" for field, _ in settings.policy.ListFields()]
-    if not paths:
-        checks.add(
-            "settings", "change nothing; give a priority, a policy or locks, or name them in update_mask"
-        )
+        if not paths:
+            checks.add(
+                "settings", "change nothing; give a priority, a policy or locks, or name them in update_mask"
+            )
     if "policy" in paths:
         paths += [f"policy.{name}" for name in _POLICY_FIELDS]
     fields = [name for field, name in _POLICY_FIELDS.items() if f"policy.{field}" in paths]

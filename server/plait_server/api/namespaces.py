@@ -173,16 +173,11 @@ def _source_of(attribute: str, by_call: NamespaceSettings, configured: Namespace
 def _read_settings(request: Pb.UpdateNamespaceRequest, checks: Checks) -> tuple[NamespaceSettings, list[str]]:
     """Read the settings of a request, and which of them it changes."""
     message = request.settings
-    fields = list(dict.fromkeys(request.update_mask.paths))
-    for position, path in enumerate(request.update_mask.paths):
-        if path not in _FIELDS:
-            checks.add(
-                f"update_mask.paths[{position}]", f"{path[:64]!r} is no setting; give {', '.join(_FIELDS)}"
-            )
-    if not fields:
+    fields = checks.update_mask(request.update_mask.paths, tuple(_FIELDS))
+    if not request.update_mask.paths:
         fields = [field.name for field, _ in message.ListFields()]
-    if not fields:
-        checks.add("settings", "change nothing; give a setting, or name one in update_mask")
+        if not fields:
+            checks.add("settings", "change nothing; give a setting, or name one in update_mask")
     if message.order not in (0, *QueueOrder):
         checks.add(
             "settings.order", "must be QUEUE_ORDER_FIFO (1), QUEUE_ORDER_LIFO (2) or QUEUE_ORDER_PRIORITY (3)"
