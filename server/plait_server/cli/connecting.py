@@ -21,6 +21,8 @@ CONNECT_S: Final = 2.0
 
 SERVER_VARIABLE: Final = "PLAIT_SERVER"
 NAMESPACE_VARIABLE: Final = "PLAIT_NAMESPACE"
+INT32: Final = click.IntRange(-(2**31), 2**31 - 1)
+"""A number that a field can hold; the server says which of them it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from plait.v1 import execution_pb2, execution_service_pb2, graph_pb2, payload_pb2
-from plait_server.cli.connecting import Target, echo_json, json_option, server_options
+from plait_server.cli.connecting import INT32, Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.submitting import read_json
 from plait_server.cli.summary import state_of
@@ -81,8 +81,8 @@ def _read_lock(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 
 @click.command("update")
 @click.argument("execution_id", metavar="ID")
-@click.option("--priority", type=int, help="Higher goes first among what waits for capacity.")
-@click.option("--max-concurrency", type=int, help="Attempts at once; 0 is the default.")
+@click.option("--priority", type=INT32, help="Higher goes first among what waits for capacity.")
+@click.option("--max-concurrency", type=INT32, help="Attempts at once; 0 is the default.")
 @click.option(
     "--on-failure", type=click.Choice(list(_POLICIES)), help="What an unhandled failure does from now on."
 )

@@ -9,7 +9,7 @@ import click
 
 from plait.v1 import limit_service_pb2, namespace_service_pb2
 from plait_client import InvalidArgument
-from plait_server.cli.connecting import Target, echo_json, json_option, server_options
+from plait_server.cli.connecting import INT32, Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.text import complain, echo, name_of, one_line, table
 
@@ -63,9 +63,9 @@ def list_command(*, kind: str | None, everywhere: bool, target: Target, as_json:
 @limits_command.command("set")
 @click.argument("kind", type=click.Choice(list(_KINDS)))
 @click.argument("name", required=False, default="")
-@click.option("--max", "most", type=int, help="Attempts at once.")
+@click.option("--max", "most", type=INT32, help="Attempts at once.")
 @click.option("--rate", type=float, help="Starts a second, of a node type.")
-@click.option("--burst", type=int, default=0, help="Starts at once after a pause; else those of a second.")
+@click.option("--burst", type=INT32, default=0, help="Starts at once after a pause; else those of a second.")
 @_everywhere_option("For a node type in all namespaces together.")
 @server_options
 @json_option

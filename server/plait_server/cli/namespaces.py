@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 
 from plait.v1 import namespace_service_pb2
 from plait_client import InvalidArgument
-from plait_server.cli.connecting import Target, echo_json, json_option, server_options
+from plait_server.cli.connecting import INT32, Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.text import complain, echo, name_of, table
 
@@ -75,8 +75,8 @@ def get_command(*, target: Target, as_json: bool) -> int:
 
 
 @namespaces_command.command("update")
-@click.option("--running-max", type=int, help="Executions that run at once.")
-@click.option("--queue-max", type=int, help="Executions that wait to begin; 0 lets none wait.")
+@click.option("--running-max", type=INT32, help="Executions that run at once.")
+@click.option("--queue-max", type=INT32, help="Executions that wait to begin; 0 lets none wait.")
 @click.option("--order", type=click.Choice(list(_ORDERS)), help="Which of those that wait begins first.")
 @click.option(
     "--queue-timeout",
@@ -84,7 +84,7 @@ def get_command(*, target: Target, as_json: bool) -> int:
     callback=_read_duration,
     help="The time from the submission in which an execution has to begin, such as 10m; 0s is no limit.",
 )
-@click.option("--weight", type=int, help="The share of the turns in which namespaces get permits.")
+@click.option("--weight", type=INT32, help="The share of the turns in which namespaces get permits.")
 @click.option(
     "--retention",
     metavar="TIME",

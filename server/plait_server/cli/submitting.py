@@ -11,7 +11,7 @@ import click
 
 from plait.v1 import payload_pb2
 from plait_client import InvalidArgument
-from plait_server.cli.connecting import Target, echo_json, json_option, server_options
+from plait_server.cli.connecting import INT32, Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.graph_files import complain_of, read_graph_file
 from plait_server.cli.text import complain, echo
@@ -66,7 +66,7 @@ def _read_labels(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_read_labels, help="May be given often."
 )
-@click.option("--priority", type=int, default=0, help="Higher goes first among what waits for capacity.")
+@click.option("--priority", type=INT32, default=0, help="Higher goes first among what waits for capacity.")
 @click.option("--wait", "until_end", flag_value="wait", help="Wait for the end, and show it.")
 @click.option("--watch", "until_end", flag_value="watch", help="Follow the execution, a line an event.")
 @server_options
