@@ -484,7 +484,7 @@ class Driver:
             assert record.state is self.rules.states[record.path], f"{record!r}, and not as its events say"
         offered = {record.path for record in records if self.machine.is_offered(record.path)}
         if self.execution.is_paused:
-            offered = set()  # C2: nothing is dispatched.
+            offered.clear()  # C2: nothing is dispatched.
         assert not decision.is_settled or offered == set(self.offered), (
             "the machine thinks that others are offered"
         )

@@ -128,6 +128,7 @@ def record(driver: Driver) -> Recorded:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    recorded = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    recorded = {name: record(driver) for name, driver in executions().items()} | recorded
+    recorded: dict[str, Recorded] = {name: record(driver) for name, driver in executions().items()}
+    if target.exists():
+        recorded |= json.loads(target.read_text(encoding="utf-8"))
     target.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
