@@ -37,7 +37,7 @@ from plait_server.testing.simulation.world import World, run_in_virtual_time
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 500
-SEEN_MIN = 20
+SEEN_MIN = 15
 """How often each row must be seen in so many seeds."""
 
 

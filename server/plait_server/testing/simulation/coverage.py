@@ -38,6 +38,7 @@ _VERDICTS: Final[Mapping[JoinMode, tuple[str, ...]]] = {
 
 _CLIENTS: Final = (
     "an execution sleeps at a start",
+    "an execution is read from a snapshot",
     "a call was cut",
     "a call was refused for want of room",
     "a submission was refused by a full queue",

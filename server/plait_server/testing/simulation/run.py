@@ -80,6 +80,8 @@ def simulate(seed: int) -> Result:
     if failure is None:
         failure = checks.check(simulation.clients)
     simulation.stores.remove()
+    if simulation.stores.snapshot_reads:
+        simulation.world.count("an execution is read from a snapshot")
     coverage = Coverage()
     coverage.take(simulation.world.seen, checks.rows, records)
     return Result(

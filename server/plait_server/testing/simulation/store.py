@@ -48,6 +48,7 @@ from plait_server.ports.journal import (
 from plait_server.ports.lists import ChangePage, ListCursor, RowPage
 from plait_server.ports.log_lines import LogLines
 from plait_server.ports.snapshots import Snapshots
+from plait_server.testing.simulation.snapshot_tap import TappedSnapshots
 from plait_server.testing.simulation.tapped_deletions import TappedDeletions
 from plait_server.testing.simulation.tapped_log_lines import TappedLogLines, WrittenLines
 
@@ -217,6 +218,8 @@ class Stores:
         self._folder = tempfile.TemporaryDirectory(prefix="plait-sim-") if is_sqlite else None
         self.records: Final = Records()
         self.written_lines: Final = WrittenLines()
+        self.snapshot_reads = 0
+        """Parts of snapshots that were read."""
 
     def __repr__(self) -> str:
         return f"<Stores {'sqlite' if self._folder is not None else 'memory'}>"
@@ -225,6 +228,10 @@ class Stores:
     def is_sqlite(self) -> bool:
         """Whether the store is a SQLite file."""
         return self._folder is not None
+
+    def note_snapshot_read(self) -> None:
+        """Count a part of a snapshot that was read."""
+        self.snapshot_reads += 1
 
     def open(self, start: int) -> TappedJournal:
         """Open the store, as the n-th start of the server does."""
@@ -360,7 +367,7 @@ class TappedJournal:
     @property
     def snapshots(self) -> Snapshots:
         """Keeps snapshots of open executions."""
-        return self._inner.snapshots
+        return TappedSnapshots(self._inner.snapshots, self._stores.note_snapshot_read)
 
     @property
     def log_lines(self) -> LogLines:
