@@ -196,8 +196,15 @@ def test_an_execution_is_paused_updated_and_resumed(run: Run, graph_file: GraphF
     [execution] = json_lines(run("get", "held", "--json").stdout)
     assert execution["reason"] == "maintenance"
     assert execution["priority"] == 3
-    done = run("update", "held", "--priority", "5", "--max-concurrency", "2", "--lock", 'only="skipped"')
+    assert "updated" not in run("get", "held").stdout
+    done = run(
+        *("update", "held", "--priority", "5", "--max-concurrency", "2", "--on-failure", "continue"),
+        *("--lock", 'only="skipped"'),
+    )
     assert done.returncode == 0
+    shown = run("get", "held").stdout
+    assert "priority   5" in shown
+    assert "settings changed since the submission, etag settings-" in shown
     stale = run("update", "held", "--priority", "7", "--etag", str(execution["etag"]))
     assert stale.returncode != 0
     assert "changed since they were read" in stale.stderr
@@ -206,6 +213,19 @@ def test_an_execution_is_paused_updated_and_resumed(run: Run, graph_file: GraphF
     assert done.returncode == 0
     for what in ("pausing     maintenance", "paused      maintenance", "updated     priority 5", "resumed"):
         assert what in done.stdout
+    assert "policy on_failure CONTINUE, max_concurrency 2, timeout none" in done.stdout
+    details = {
+        str(entry["kind"]): json.loads(str(entry["detailJson"]))
+        for entry in json_lines(run("audit", "held", "--json").stdout)
+    }
+    assert details["PauseExecution"] == {"mode": "WAIT", "reason": "maintenance"}
+    assert details["ResumeExecution"] == {}
+    assert details["UpdateExecution"] == {
+        "priority": "5",
+        "policy.on_failure": "CONTINUE",
+        "policy.max_concurrency": "2",
+        "locked": "only",
+    }
     done = run("pause", "held")
     assert done.returncode != 0
     assert done.stderr.startswith("plait: The execution has ended, or is being cancelled.")

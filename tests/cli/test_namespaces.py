@@ -21,7 +21,7 @@ def address() -> Generator[str]:
 def test_settings_are_changed_shown_and_reset(address: str) -> None:
     at = ("--server", address, "--namespace", "shop")
     done = live.call(
-        "namespaces", "update", "--running-max", "5", "--order", "priority", "--queue-timeout", "10m", *at
+        "namespaces", "update", "--running-max", "5", "--order", "PRIORITY", "--queue-timeout", "10m", *at
     )
     assert (done.returncode, done.stderr) == (0, "")
     lines = live.call("namespaces", "get", *at).stdout.splitlines()
@@ -36,6 +36,13 @@ def test_settings_are_changed_shown_and_reset(address: str) -> None:
     etag = lines[-1].removeprefix("etag ")
     done = live.call("namespaces", "update", "--reset", "running-max", "--etag", etag, "--json", *at)
     assert json.loads(done.stdout)["settings"]["runningMax"] == 1_000
+    newest, first = map(json.loads, live.call("audit", "--json", *at).stdout.splitlines())
+    assert json.loads(newest["detailJson"]) == {"running_max": "reset"}
+    assert json.loads(first["detailJson"]) == {
+        "running_max": "5",
+        "order": "PRIORITY",
+        "queue_timeout": "600 s",
+    }
     stale = live.call("namespaces", "update", "--weight", "2", "--etag", etag, *at)
     assert stale.returncode == ExitCode.FAILED
     assert "changed" in stale.stderr

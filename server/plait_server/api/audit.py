@@ -45,7 +45,8 @@ class Actions:
             call: The call that asked for it.
             execution_id: The execution that it changes; empty if none.
             target: What else it is about, such as the name of a limit.
-            detail: What else is worth knowing; without the contents of payloads and without secrets.
+            detail: What else is worth knowing, each value cut to 256 characters; without the contents of payloads and
+                without secrets.
         """
         return ActionRecord(
             time_s=round(self._now_s(), 6),
@@ -54,7 +55,7 @@ class Actions:
             method=call.method.rpartition("/")[2],
             execution_id=execution_id,
             target=target[:_WORD_CHARS_MAX],
-            detail=json.dumps(dict(detail or {}), separators=(",", ":")),
+            detail=json.dumps(_cut(detail or {}), separators=(",", ":")),
         )
 
     def refused(self, call: Call, *, detail: Mapping[str, str] | None = None) -> ActionRecord:
@@ -101,6 +102,13 @@ class AuditServicer:
             if len(entries) < limit:
                 return response
             await trio.lowlevel.checkpoint()
+
+
+def _cut(detail: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: text if len(text) <= _WORD_CHARS_MAX else f"{text[: _WORD_CHARS_MAX - 1]}…"
+        for name, text in detail.items()
+    }
 
 
 def _show(entry: AuditEntry) -> Pb.AuditEntry:

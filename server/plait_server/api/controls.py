@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from plait.v1 import event_pb2, execution_pb2, execution_service_pb2, graph_pb2, payload_pb2
@@ -10,7 +11,7 @@ from plait_server.api.audit import Actions
 from plait_server.api.call import Call
 from plait_server.api.checks import DEFAULT_NAMESPACE, Checks, request_record
 from plait_server.api.describing import describe_view
-from plait_server.core.definition.graph import Policy
+from plait_server.core.definition.graph import OnFailure, Policy
 from plait_server.core.definition.node_rules import check_policy
 from plait_server.core.definition.problems import Problem, Report
 from plait_server.core.json_text import InvalidJson, check_json
@@ -60,7 +61,7 @@ class ExecutionControls:
     ) -> Pb.CancelExecutionResponse:
         """Cancel an execution and answer at once (C1)."""
         make = controls.cancel(request.reason)
-        view = await self._control(call, request, make, _checks_of(request))
+        view = await self._control(call, request, make, _checks_of(request), _reason_of(request))
         return Pb.CancelExecutionResponse(execution=_describe(request, view))
 
     async def pause_execution(
@@ -73,7 +74,8 @@ class ExecutionControls:
             mode = PauseMode.ABORT
         elif request.mode not in (event_pb2.PAUSE_MODE_UNSPECIFIED, event_pb2.PAUSE_MODE_WAIT):
             checks.add("mode", "must be PAUSE_MODE_WAIT (1) or PAUSE_MODE_ABORT (2)")
-        view = await self._control(call, request, controls.pause(mode, request.reason), checks)
+        detail = {"mode": mode.name, **_reason_of(request)}
+        view = await self._control(call, request, controls.pause(mode, request.reason), checks, detail)
         return Pb.PauseExecutionResponse(execution=_describe(request, view))
 
     async def resume_execution(
@@ -82,7 +84,8 @@ class ExecutionControls:
         """Resume a paused execution (C2)."""
         checks = _checks_of(request)
         data = _json_of(checks, "data", request.data) or "null"
-        view = await self._control(call, request, controls.resume(data, request.reason), checks)
+        make = controls.resume(data, request.reason)
+        view = await self._control(call, request, make, checks, _reason_of(request))
         return Pb.ResumeExecutionResponse(execution=_describe(request, view))
 
     async def update_execution(
@@ -91,7 +94,7 @@ class ExecutionControls:
         """Change the settings of an execution (C10)."""
         checks = _checks_of(request)
         wanted = _read_settings(request, checks)
-        view = await self._control(call, request, controls.update(wanted), checks)
+        view = await self._control(call, request, controls.update(wanted), checks, _changes_of(wanted))
         return Pb.UpdateExecutionResponse(execution=_describe(request, view))
 
     async def delete_execution(
@@ -108,10 +111,17 @@ class ExecutionControls:
         await self._supervisor.keeping.delete(namespace, execution_id, record, action)
         return Pb.DeleteExecutionResponse()
 
-    async def _control(self, call: Call, request: ControlRequest, make: InputMaker, checks: Checks) -> View:
+    async def _control(
+        self,
+        call: Call,
+        request: ControlRequest,
+        make: InputMaker,
+        checks: Checks,
+        detail: Mapping[str, str],
+    ) -> View:
         namespace = checks.namespace(request.namespace)
         checks.finish()
-        action = self._actions.accepted(call, execution_id=request.execution_id)
+        action = self._actions.accepted(call, execution_id=request.execution_id, detail=detail)
         record = request_record(action.method, request.request_id, request, request.execution_id)
         await self._supervisor.control(namespace, request.execution_id, make, record, action)
         return await self._supervisor.view(namespace, request.execution_id)
@@ -126,6 +136,26 @@ def _checks_of(request: ControlRequest) -> Checks:
     if not isinstance(request, Pb.UpdateExecutionRequest):
         checks.reason(request.reason)
     return checks
+
+
+def _reason_of(
+    request: Pb.CancelExecutionRequest | Pb.PauseExecutionRequest | Pb.ResumeExecutionRequest,
+) -> Mapping[str, str]:
+    """Return what the audit says of a request with a reason."""
+    return {"reason": request.reason} if request.reason else {}
+
+
+def _changes_of(wanted: controls.WantedSettings) -> Mapping[str, str]:
+    """Return what the audit says of an update: the new values, and the paths of the locks without their outputs."""
+    detail = {} if wanted.priority is None else {"priority": str(wanted.priority)}
+    for field, name in _POLICY_FIELDS.items():
+        if name in wanted.policy_fields:
+            value = getattr(wanted.policy, name)
+            detail[f"policy.{field}"] = value.name if isinstance(value, OnFailure) else json.dumps(value)
+    for what, is_locked in (("locked", True), ("unlocked", False)):
+        if paths := [lock.node_path for lock in wanted.locks if lock.is_locked is is_locked]:
+            detail[what] = ", ".join(paths)
+    return detail
 
 
 def _read_settings(request: Pb.UpdateExecutionRequest, checks: Checks) -> controls.WantedSettings:

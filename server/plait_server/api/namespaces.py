@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar, assert_never
 
 import trio
@@ -104,7 +104,7 @@ class NamespaceServicer:
         wanted, fields = _read_settings(request, checks)
         checks.finish()
         record = request_record("UpdateNamespace", request.request_id, request, "")
-        action = self._actions.accepted(call, target=name, detail={"settings": ", ".join(fields)})
+        action = self._actions.accepted(call, target=name, detail=_changes_of(wanted, fields))
         # Settings are read and written by one call at a time. What is durable is put into force, even if the caller
         # is gone.
         async with self._writing:
@@ -191,6 +191,23 @@ def _read_settings(request: Pb.UpdateNamespaceRequest, checks: Checks) -> tuple[
     for field, problem in problems_of(settings):
         checks.add(f"settings.{field}", problem)
     return settings, fields
+
+
+def _changes_of(wanted: NamespaceSettings, fields: Iterable[str]) -> Mapping[str, str]:
+    """Return what the audit says of an update: the new values, and what goes back to the configuration."""
+    detail: dict[str, str] = {}
+    for field in fields:
+        value = getattr(wanted, _FIELDS[field])
+        match value:
+            case None:
+                detail[field] = "reset"
+            case QueueOrder():
+                detail[field] = value.name
+            case float():
+                detail[field] = f"{value:.15g} s"
+            case _:
+                detail[field] = str(value)
+    return detail
 
 
 def _is_well_formed(message: duration_pb2.Duration) -> bool:

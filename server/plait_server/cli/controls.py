@@ -84,7 +84,9 @@ def _read_lock(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 @click.option("--priority", type=INT32, help="Higher goes first among what waits for capacity.")
 @click.option("--max-concurrency", type=INT32, help="Attempts at once; 0 is the default.")
 @click.option(
-    "--on-failure", type=click.Choice(list(_POLICIES)), help="What an unhandled failure does from now on."
+    "--on-failure",
+    type=click.Choice(list(_POLICIES), case_sensitive=False),
+    help="What an unhandled failure does from now on.",
 )
 @click.option("--min-success-rate", type=float, help="The share of sinks that has to succeed.")
 @click.option("--timeout", type=float, help="Seconds from the start; 0 is no limit.")

@@ -77,7 +77,11 @@ def get_command(*, target: Target, as_json: bool) -> int:
 @namespaces_command.command("update")
 @click.option("--running-max", type=INT32, help="Executions that run at once.")
 @click.option("--queue-max", type=INT32, help="Executions that wait to begin; 0 lets none wait.")
-@click.option("--order", type=click.Choice(list(_ORDERS)), help="Which of those that wait begins first.")
+@click.option(
+    "--order",
+    type=click.Choice(list(_ORDERS), case_sensitive=False),
+    help="Which of those that wait begins first.",
+)
 @click.option(
     "--queue-timeout",
     metavar="TIME",

@@ -22,6 +22,8 @@ from plait_server.cli.text import (
 _PAYLOAD_CHARS_SHOWN: Final = 300
 _CAUSES_SHOWN_MAX: Final = 10
 _FAILURES_SHOWN_MAX: Final = 10
+UNCHANGED_ETAG: Final = "settings-0"
+"""The etag of an execution whose settings were never updated."""
 
 
 def state_of(execution: execution_pb2.Execution) -> str:
@@ -76,6 +78,10 @@ def summary(execution: execution_pb2.Execution, waiting: Iterable[str] = ()) -> 
     if has_ended(execution):
         yield _line("took", elapsed(execution))
     yield _line("nodes", _node_counts(execution))
+    if execution.priority:
+        yield _line("priority", str(execution.priority))
+    if execution.etag not in ("", UNCHANGED_ETAG):
+        yield _line("updated", f"settings changed since the submission, etag {one_line(execution.etag)}")
     for number, line in enumerate(waiting):
         yield _line("" if number else "waiting", line)
     if execution.labels:

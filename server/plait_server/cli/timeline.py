@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from plait.v1 import event_pb2, failure_pb2, payload_pb2, state_pb2
+from plait.v1 import event_pb2, failure_pb2, graph_pb2, payload_pb2, state_pb2
 from plait_server.cli.summary import payload_line
 from plait_server.cli.text import between, color_of, colored, count, dim, duration, name_of, one_line
 
@@ -152,10 +152,25 @@ def _settings_notes(updated: event_pb2.ExecutionUpdated) -> list[str]:
     unlocked = [lock.node_path for lock in updated.locks if not lock.locked]
     return [
         f"priority {updated.priority}" if updated.HasField("priority") else "",
-        "policy" if updated.HasField("policy") else "",
+        f"policy {_policy_note(updated.policy)}" if updated.HasField("policy") else "",
         f"locked {', '.join(locked)}" if locked else "",
         f"unlocked {', '.join(unlocked)}" if unlocked else "",
     ]
+
+
+def _policy_note(policy: graph_pb2.Policy) -> str:
+    timeout_s = policy.timeout.ToTimedelta().total_seconds()
+    on_failure = name_of(
+        graph_pb2.OnFailure, policy.on_failure or graph_pb2.ON_FAILURE_FAIL_FAST, "ON_FAILURE_"
+    )
+    parts = [
+        f"on_failure {on_failure}",
+        f"max_concurrency {policy.max_concurrency or 'default'}",
+        f"timeout {duration(timeout_s) if timeout_s else 'none'}",
+        f"min_success_rate {policy.min_success_rate:g}" if policy.min_success_rate else "",
+        "collect_errors" if policy.collect_errors else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _output_note(output: payload_pb2.Payload) -> str:
