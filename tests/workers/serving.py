@@ -17,7 +17,7 @@ def make_worker(
     namespace: str = "default",
     labels: dict[str, str] | None = None,
     threads: HandlerThreads | None = None,
-    drain_timeout: timedelta = timedelta(seconds=30),
+    drain_timeout: timedelta | None = None,
 ) -> Worker:
     return Worker(
         namespace,

@@ -42,6 +42,8 @@ async def die(context: Context, input: str) -> object:
             os._exit(0)
         case "segfault":
             ctypes.string_at(0)
+        case "never":
+            await asyncio.Event().wait()
 
 
 @worker.node("exit.in.task", max_concurrency=1)
@@ -270,6 +272,27 @@ def test_second_signal_ends_the_process_at_once() -> None:
             assert process.returncode in {128 + signal.SIGINT, -signal.SIGINT}
             assert "got SIGINT again, killing the worker's processes" in errors
             stream.end()
+
+    run(test)
+
+
+@pytest.mark.usefixtures("folder")
+def test_drain_timeout_hands_back_what_has_not_ended() -> None:
+    async def test() -> None:
+        async with ScriptedHub() as server:
+            process = await start(server, "--drain-timeout", "0")
+            stream = await server.next_stream()
+            await stream.greet()
+            await stream.send(assign("a", '"never"', "die"))
+            # It has come to be assigned when a later one has ended.
+            await work_once(stream, "b")
+            process.send_signal(signal.SIGTERM)
+            await stream.expect("drain")
+            assert (await stream.expect("reject")).token == "a"
+            await stream.expect_end()
+            errors = await errors_of(process)
+            assert process.returncode == 0, errors
+            assert "the drain timeout of 0 s is over" in errors
 
     run(test)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -22,7 +23,7 @@ from tests.workers.scripted_hub import (
 from tests.workers.serving import make_worker, serving
 
 
-def test_draining_worker_takes_nothing_new_and_finishes_what_runs() -> None:
+def test_draining_worker_takes_nothing_new_and_finishes_what_runs(caplog: pytest.LogCaptureFixture) -> None:
     """T3: a worker that drains takes nothing new; what runs finishes."""
     worker = make_worker()
     go_on = asyncio.Event()
@@ -37,8 +38,10 @@ def test_draining_worker_takes_nothing_new_and_finishes_what_runs() -> None:
             stream = await server.next_stream()
             await stream.greet()
             await stream.tell(assign("a"))
-            worker.drain()
-            await stream.expect("drain")
+            with caplog.at_level(logging.INFO, "plait_worker"):
+                worker.drain()
+                await stream.expect("drain")
+            assert "may run on until they end" in caplog.text
             await stream.send(assign("b"))
             reject = await stream.expect("reject")
             assert (reject.token, reject.code) == ("b", hub.REJECT_CODE_DRAINING)
@@ -51,8 +54,8 @@ def test_draining_worker_takes_nothing_new_and_finishes_what_runs() -> None:
     run(test)
 
 
-def test_attempt_that_does_not_end_in_time_is_handed_back() -> None:
-    """T3: or is RETURNED."""
+def test_attempt_that_does_not_end_in_time_is_handed_back(caplog: pytest.LogCaptureFixture) -> None:
+    """T3: or is RETURNED; the worker names it."""
     worker = make_worker(drain_timeout=timedelta())
 
     @worker.node("t")
@@ -71,6 +74,9 @@ def test_attempt_that_does_not_end_in_time_is_handed_back() -> None:
             await task
 
     run(test)
+    (warning,) = (each.getMessage() for each in caplog.records if each.levelno == logging.WARNING)
+    assert warning.startswith("the drain timeout of 0 s is over")
+    assert "a of e" in warning
 
 
 def test_reports_of_an_attempt_go_ahead_of_its_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:

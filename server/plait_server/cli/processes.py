@@ -14,6 +14,8 @@ from plait_server.cli.exit_codes import ExitCode
 
 _WORKER_REFUSED: Final = 3
 """The exit code of the SDK's own command if the server refuses the worker."""
+_DRAIN_S_MAX: Final = 1_000_000_000
+"""The longest that the SDK's own command takes."""
 
 
 def _check_connect(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -50,6 +52,13 @@ def _check_connect(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option(
     "--id", "worker_id", help="The worker's id.  [default: the worker's own, mostly the machine's name]"
 )
+@click.option(
+    "--drain-timeout",
+    type=click.IntRange(0, _DRAIN_S_MAX),
+    metavar="SECONDS",
+    help="How long handlers may run on after SIGTERM; what has not ended then is handed back, and run again "
+    "elsewhere.  [default: the worker's own, mostly until they end]",
+)
 @access_options
 def worker_command(
     *,
@@ -58,13 +67,15 @@ def worker_command(
     processes: int,
     namespace: str | None,
     worker_id: str | None,
+    drain_timeout: int | None,
     token_file: str | None,
     tls_ca: str | None,
 ) -> int:
     """Run the worker WORKER of the Python module MODULE, which the current folder may hold.
 
     It attaches to the server, and again whenever it loses it, until SIGTERM or Ctrl-C: then it takes
-    nothing new, and ends when what runs has finished. The second Ctrl-C ends it at once.
+    nothing new, and ends when what runs has finished, however long that takes, unless --drain-timeout bounds it.
+    The second signal ends it at once.
     """
     from plait_worker.processes import run_worker  # noqa: PLC0415 -- Nothing of it is needed for the others.
 
@@ -74,7 +85,7 @@ def worker_command(
         os.environ["PLAIT_TOKEN_FILE"] = token_file
     if tls_ca is not None:
         os.environ["PLAIT_TLS_CA"] = tls_ca
-    code = run_worker(target, connect, processes, namespace, worker_id)
+    code = run_worker(target, connect, processes, namespace, worker_id, drain_timeout)
     return ExitCode.FAILED if code == _WORKER_REFUSED else code
 
 

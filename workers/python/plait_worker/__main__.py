@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from plait_worker.child import run_child
-from plait_worker.processes import run_worker
+from plait_worker.processes import SECONDS_MAX, run_worker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,13 +18,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=_positive, default=1, help="how many processes serve [1]")
     parser.add_argument("--namespace", help="the namespace served [the worker's own]")
     parser.add_argument("--worker-id", help="the worker's id [the worker's own]")
+    parser.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long handlers may run on after SIGTERM [the worker's own; mostly until they end]",
+    )
     # For the processes that this one starts: their number, or 0 if there is only one.
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child is not None:
-        return run_child(options.target, options.connect, options.namespace, options.worker_id, options.child)
+        return run_child(
+            options.target,
+            options.connect,
+            options.namespace,
+            options.worker_id,
+            options.child,
+            options.drain_timeout,
+        )
     return run_worker(
-        options.target, options.connect, options.processes, options.namespace, options.worker_id
+        options.target,
+        options.connect,
+        options.processes,
+        options.namespace,
+        options.worker_id,
+        options.drain_timeout,
     )
 
 
@@ -32,6 +50,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"must be within 0 to {SECONDS_MAX:,}")
     return number
 
 

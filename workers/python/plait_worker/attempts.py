@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 import enum
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, assert_never
@@ -45,6 +46,8 @@ GRACE_S: Final = 10.0
 """How long a cancelled handler may take if the server did not say: the server's own default."""
 LOGGED_CHARS_MAX: Final = 300
 """How much of a failure's message the worker's own log shows."""
+NAMES_MAX: Final = 20
+"""The most attempts that a log line names."""
 INSIST_S: Final = 1.0
 """How long it has each time after that."""
 
@@ -256,6 +259,15 @@ class Attempts:
                 # A thread cannot be ended, but it is not waited for any longer.
                 running.task.cancel()
         self._on_queued()
+
+    def names(self) -> str:
+        """Return the nodes of the attempts that have not ended, for people."""
+        shown = [
+            f"{each.assigned.node_path} of {each.assigned.execution_id}"
+            for each in itertools.islice(self._running.values(), NAMES_MAX)
+        ]
+        more = len(self._running) - len(shown)
+        return ", ".join([*shown, f"{more:,} more"] if more else shown)
 
     async def wait_ended(self) -> None:
         """Wait until no attempt runs but those whose handlers go on though they were cancelled."""

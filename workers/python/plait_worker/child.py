@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from datetime import timedelta
 from typing import Final
 
 from plait_worker.event_loop import run_in_loop
@@ -38,7 +39,14 @@ _TEXT_BYTES_MAX: Final = 32 * 1024
 """The socket holds this without a reader: the parent reads when the child has ended."""
 
 
-def run_child(target: str, connect: str, namespace: str | None, worker_id: str | None, ordinal: int) -> int:
+def run_child(
+    target: str,
+    connect: str,
+    namespace: str | None,
+    worker_id: str | None,
+    ordinal: int,
+    drain_timeout_s: float | None = None,
+) -> int:
     """Serve until drained, or until the parent is gone; return the exit code.
 
     Args:
@@ -47,6 +55,7 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
         namespace: the namespace served; None: the worker's own.
         worker_id: the worker's id; None: its own.
         ordinal: added to the id, as `-` and the number; 0: nothing is added.
+        drain_timeout_s: how long attempts may run on once the worker drains; None: the worker's own.
     """
     parent = _Parent()
     try:
@@ -64,7 +73,9 @@ def run_child(target: str, connect: str, namespace: str | None, worker_id: str |
     code, text = 0, ""
     try:
         # After twice the lease the server has long given to others what it ran.
-        run_in_loop(worker.run(connect, namespace=namespace, worker_id=full_id), lambda: 2.0 * worker.lease_s)
+        drain_timeout = None if drain_timeout_s is None else timedelta(seconds=drain_timeout_s)
+        serving = worker.run(connect, namespace=namespace, worker_id=full_id, drain_timeout=drain_timeout)
+        run_in_loop(serving, lambda: 2.0 * worker.lease_s)
     except WorkerRefused as error:
         code, text = EXIT_REFUSED, str(error)
     except (ValueError, OSError) as error:

@@ -29,6 +29,8 @@ logger = logging.getLogger("plait_worker")
 
 EXIT_CRASHED: Final = 1
 """A process died while it drained, or cannot be started."""
+SECONDS_MAX: Final = 1_000_000_000
+"""The longest drain timeout, in seconds; a timedelta holds it."""
 RESTART_INITIAL_S: Final = 0.5
 RESTART_MAX_S: Final = 30.0
 STABLE_S: Final = 60.0
@@ -44,6 +46,7 @@ def run_worker(
     processes: int = 1,
     namespace: str | None = None,
     worker_id: str | None = None,
+    drain_timeout_s: float | None = None,
 ) -> int:
     """Run a worker until it is drained, by SIGTERM or SIGINT; the second of them kills.
 
@@ -56,6 +59,7 @@ def run_worker(
         processes: how many processes serve; each takes as many attempts at once as the worker has slots.
         namespace: the namespace served; None: the worker's own.
         worker_id: the worker's id; None: its own. With several processes each adds `-` and its number, from 1.
+        drain_timeout_s: how long attempts may run on once the worker drains; None: the worker's own.
 
     Returns:
         The exit code: 0 when drained; 1 when a process died while it drained, or cannot be started; 2 when
@@ -68,6 +72,8 @@ def run_worker(
         arguments += ["--namespace", namespace]
     if worker_id is not None:
         arguments += ["--worker-id", worker_id]
+    if drain_timeout_s is not None:
+        arguments += ["--drain-timeout", str(drain_timeout_s)]
     return asyncio.run(_Supervisor(arguments).run(processes))
 
 

@@ -40,8 +40,6 @@ logger = logging.getLogger("plait_worker")
 
 UNBOUNDED_SLOTS: Final = 64
 """What types without a bound of their own add to the slots."""
-DRAIN_TIMEOUT: Final = timedelta(seconds=30)
-"""Kubernetes' own grace period before it kills."""
 CANCEL_S: Final = 5.0
 """How long handlers have to end once a leaving worker has cancelled them."""
 GIVE_UP_S: Final = 1.0
@@ -69,7 +67,8 @@ class Worker:
         labels: labels for people, at most 64.
         slots: how many attempts are taken at once, to 10,000; None: the sum of the types' `max_concurrency`,
             types without one counting 64 together.
-        drain_timeout: how long attempts may run on once the worker is to leave.
+        drain_timeout: how long attempts may run on once the worker is to leave; those that have not ended then are
+            handed back, and run again elsewhere. None: until they end.
         threads: where handlers that are plain functions run; None: in threads of the worker's own.
         jitter: draws a number in [0, 1), for the waits between tries.
 
@@ -84,7 +83,7 @@ class Worker:
         labels: Mapping[str, str] | None = None,
         slots: int | None = None,
         *,
-        drain_timeout: timedelta = DRAIN_TIMEOUT,
+        drain_timeout: timedelta | None = None,
         threads: HandlerThreads | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -98,7 +97,7 @@ class Worker:
             check_count("slots", slots, low=1)
         self._labels = dict(labels or {})
         self._slots = slots
-        self._drain_timeout_s = drain_timeout.total_seconds()
+        self._drain_timeout = drain_timeout
         self._threads = threads
         self._jitter = jitter
         self._handlers: dict[str, Handler] = {}
@@ -188,6 +187,7 @@ class Worker:
         *,
         namespace: str | None = None,
         worker_id: str | None = None,
+        drain_timeout: timedelta | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         access: Access | None = None,
         handle_signals: bool = True,
@@ -203,6 +203,7 @@ class Worker:
             connect: the server, as HOST:PORT, or https://HOST:PORT for one with TLS.
             namespace: the namespace served, in place of the worker's own.
             worker_id: the worker's id, in place of its own.
+            drain_timeout: how long attempts may run on once it drains, in place of its own.
             credentials: for TLS, in place of those of `access`.
             access: the token and the files of TLS; what it lacks is taken from PLAIT_TOKEN or PLAIT_TOKEN_FILE,
                 PLAIT_TLS_CA, PLAIT_TLS_CERT and PLAIT_TLS_KEY.
@@ -245,13 +246,19 @@ class Worker:
                         session, channel, address=connect, access=access, jitter=self._jitter
                     )
                     inputs = Inputs(channel, access, session.namespace, self._jitter)
-                    await self._serve(session, connection, inputs, stopping)
+                    limit = self._drain_timeout if drain_timeout is None else drain_timeout
+                    await self._serve(session, connection, inputs, stopping, limit)
         finally:
             self._stop = None
             self._is_drain_asked = False
 
     async def _serve(
-        self, session: WorkerSession, connection: Connection, inputs: Inputs, stopping: asyncio.Event
+        self,
+        session: WorkerSession,
+        connection: Connection,
+        inputs: Inputs,
+        stopping: asyncio.Event,
+        drain_timeout: timedelta | None,
     ) -> None:
         """Own the connection and all attempts."""
         threads = DaemonThreads(self.slots) if self._threads is None else self._threads
@@ -276,7 +283,7 @@ class Worker:
                 with untraced():
                     driving = tasks.create_task(connection.run(carry_out))
                 await stopping.wait()
-                await _leave(session, connection, attempts, self._drain_timeout_s)
+                await _leave(session, connection, attempts, drain_timeout)
                 await asyncio.wait([driving], timeout=CLOSE_S)
                 driving.cancel()
         except* WorkerRefused as group:
@@ -291,18 +298,25 @@ class Worker:
 
 
 async def _leave(
-    session: WorkerSession, connection: Connection, attempts: Attempts, drain_timeout_s: float
+    session: WorkerSession, connection: Connection, attempts: Attempts, drain_timeout: timedelta | None
 ) -> None:
     """Take nothing new, let what runs finish, hand back what does not, and see the results recorded."""
     session.drain()
     connection.wake()
+    limit_s = None if drain_timeout is None else drain_timeout.total_seconds()
     if attempts:
-        logger.info("draining: %d attempts may run for %g s yet", len(attempts), drain_timeout_s)
-    if not await _is_in_time(attempts.wait_ended(), drain_timeout_s):
+        until = "until they end" if limit_s is None else f"for {limit_s:g} s"
+        logger.info("draining: %d attempts may run on %s", len(attempts), until)
+    if not await _is_in_time(attempts.wait_ended(), limit_s):
+        logger.warning(
+            "the drain timeout of %g s is over; attempts are cancelled and handed back, to be run again: %s",
+            limit_s,
+            attempts.names(),
+        )
         attempts.cancel_all(CancelledBy.DRAIN)
         await _is_in_time(attempts.wait_ended(), CANCEL_S)
     if attempts:
-        logger.warning("%d handlers do not end; their attempts are handed back", len(attempts))
+        logger.warning("handlers do not end; their attempts are handed back: %s", attempts.names())
         attempts.hand_back_all("DRAINING", "the worker leaves, and the handler did not end")
     if not await _is_in_time(connection.wait_settled(), SETTLE_S):
         logger.warning(
@@ -313,8 +327,8 @@ async def _leave(
     await connection.close()
 
 
-async def _is_in_time(waiting: Coroutine[None, None, None], timeout_s: float) -> bool:
-    """Whether something comes about before the time is over."""
+async def _is_in_time(waiting: Coroutine[None, None, None], timeout_s: float | None) -> bool:
+    """Whether something comes about before the time is over; None: wait for it without a limit."""
     try:
         async with asyncio.timeout(timeout_s):
             await waiting
