@@ -49,7 +49,15 @@ def test_limits_are_set_listed_and_removed(address: str) -> None:
     done = live.call("limits", "remove", "key", "db", *at)
     assert " ".join(done.stdout.splitlines()[1].split()) == "key shop db 1 DEFAULT 0 0"
     done = live.call("limits", "remove", "type", "text.draft", *at)
-    assert done.stdout == "removed; there is no limit now\n"
+    assert done.stdout.splitlines()[0] == "removed"
+    assert " ".join(done.stdout.splitlines()[2].split()) == "type (all) text.draft 2.5/s, burst 3 SET 0 0"
+    assert "--all-namespaces changes it" in done.stderr
+    done = live.call("limits", "set", "type", "text.draft", "--max", "3", *at)
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["shop", "(all)"]
+    assert "--all-namespaces changes it" in done.stderr
+    assert live.call("limits", "remove", "type", "text.draft", "--all-namespaces", *at).returncode == 0
+    done = live.call("limits", "remove", "type", "text.draft", *at)
+    assert (done.stdout, done.stderr) == ("removed; there is no limit now\n", "")
     assert live.call("limits", "remove", "server", *at).returncode == 0
 
 

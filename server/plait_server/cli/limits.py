@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from plait.v1 import limit_service_pb2, namespace_service_pb2
-from plait_client import InvalidArgument
+from plait_client import Client, InvalidArgument
 from plait_server.cli.connecting import INT32, Target, echo_json, json_option, server_options
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.text import complain, echo, name_of, one_line, table
@@ -92,10 +92,12 @@ def set_command(
             )
         except InvalidArgument as error:
             return _complain_of(error)
+        others = [] if as_json else _others(client, kind, name, everywhere=everywhere)
     if as_json:
         echo_json(limit)
     else:
-        _show([limit])
+        _show([limit, *others])
+        _explain(others)
     return ExitCode.SUCCESS
 
 
@@ -111,11 +113,29 @@ def remove_command(*, kind: str, name: str, everywhere: bool, target: Target) ->
             left = client.remove_limit(_KINDS[kind], name, everywhere=everywhere)
         except InvalidArgument as error:
             return _complain_of(error)
-    if left is None:
-        echo("removed; there is no limit now")
+        others = _others(client, kind, name, everywhere=everywhere)
+    if left is not None:
+        _show([left, *others])
+    elif others:
+        echo("removed")
+        _show(others)
     else:
-        _show([left])
+        echo("removed; there is no limit now")
+    _explain(others)
     return ExitCode.SUCCESS
+
+
+def _others(client: Client, kind: str, name: str, *, everywhere: bool) -> list[Pb.Limit]:
+    """Return the server-wide limit of a node type that holds beside that of the namespace; of other kinds nothing."""
+    if kind != "type" or everywhere:
+        return []
+    found = client.list_limits(Pb.LIMIT_KIND_TYPE, page_size=1_000)
+    return [each for each in found if each.name == name and not each.namespace]
+
+
+def _explain(others: list[Pb.Limit]) -> None:
+    if others:
+        complain("the limit of all namespaces together holds as well; --all-namespaces changes it")
 
 
 def _complain_of(error: InvalidArgument) -> ExitCode:
