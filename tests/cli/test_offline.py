@@ -57,6 +57,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("Plait 0.")
 
 
+def test_a_misspelt_command_is_told_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sumbit"]) == 2
+    assert 'No such command "sumbit". Did you mean submit?' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from plait_server.cli.exit_codes import ExitCode
+from plait_server.core.definition.nearest import nearest, quote
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "serve": ("serving", "Run a server."),
@@ -58,6 +59,15 @@ class _LazyGroup(click.Group):
             importlib.import_module(f"plait_server.cli.{module}"), f"{cmd_name}_command"
         )
         return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            meant = nearest(args[0], _COMMANDS)
+            advice = f" Did you mean {meant}?" if meant else ""
+            ctx.fail(f"No such command {quote(args[0])}.{advice}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -47,7 +47,7 @@ def waiting_lines(client: Client, execution: execution_pb2.Execution) -> Iterato
     running = count(execution.node_counts.running, "node")
     for (reason, type_), paths in itertools.islice(names.items(), LINES_MAX):
         if reason == "NO_WORKER":
-            why = f"no worker serves {type_}{_advice(type_, served)}"
+            why = f"no worker serves {type_}{_advice(type_, served, client.namespace)}"
         else:
             why = _WAITS.get(reason, reason).format(type=type_, running=running)
         yield one_line(f"{_waiters(paths)}: {why}")
@@ -130,10 +130,10 @@ def _served_types(client: Client) -> dict[str, list[str]]:
     return served
 
 
-def _advice(type_: str, served: Mapping[str, Sequence[str]]) -> str:
+def _advice(type_: str, served: Mapping[str, Sequence[str]], namespace: str) -> str:
     """Return which type was probably meant, and who serves it."""
     if not served:
-        return "; no worker is attached"
+        return f"; no worker is attached in namespace {namespace}"
     meant = nearest(type_, served)
     if meant is None:
         return ""
