@@ -37,9 +37,12 @@ def test_what_was_exported_is_whole_after_the_execution_is_deleted(
     run("submit", graph_file("test.large"), "--id", "kept", "--input", "200000", "--wait")
     shown = json.loads(run("get", "kept", "--json").stdout)
     path = tmp_path / "kept.jsonl"
-    assert run("export", "kept", "--output", str(path)).returncode == 0
+    done = run("export", "kept", "--output", str(path))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"exported kept to {path}" in done.stderr
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert run("delete", "kept").returncode == 0
+    done = run("delete", "kept")
+    assert (done.returncode, done.stderr) == (0, "deleted kept\n")
     assert run("get", "kept").returncode == 2
     assert run("export", "kept").returncode == 2
 
@@ -66,7 +69,9 @@ def test_an_export_does_not_replace_a_file(run: Run, graph_file: GraphFile, tmp_
     run("submit", graph_file("test.echo"), "--id", "exported", "--wait")
     path = tmp_path / "there"
     path.write_text("mine")
-    assert run("export", "exported", "--output", str(path)).returncode != 0
+    done = run("export", "exported", "--output", str(path))
+    assert done.returncode == 2
+    assert f"{path} exists, and is not overwritten" in done.stderr
     assert path.read_text() == "mine"
     assert [each.name for each in tmp_path.iterdir()].count("there.part") == 0
 

@@ -48,7 +48,14 @@ def export_command(*, execution_id: str, output: str | None, target: Target) -> 
             for line in lines:
                 echo(line)
         else:
-            _write(Path(output), lines)
+            path = Path(output)
+            if os.path.lexists(path):
+                raise _exists(path)
+            try:
+                _write(path, lines)
+            except FileExistsError:
+                raise _exists(path) from None
+            complain(f"exported {execution_id} to {path} ({path.stat().st_size:,} bytes)")
     return ExitCode.SUCCESS
 
 
@@ -59,7 +66,12 @@ def delete_command(*, execution_id: str, target: Target) -> int:
     """Delete an ended execution, with its events and payloads; `plait export ID` writes them down before."""
     with target.open() as client:
         client.delete(execution_id)
+    complain(f"deleted {execution_id}")
     return ExitCode.SUCCESS
+
+
+def _exists(path: Path) -> click.UsageError:
+    return click.UsageError(f"{path} exists, and is not overwritten; name another file, or remove it first")
 
 
 def export_lines(client: Client, execution_id: str) -> Iterator[str]:
