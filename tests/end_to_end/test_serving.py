@@ -104,7 +104,10 @@ def test_insecure_says_so(tmp_path: Path, log: Path) -> None:
             assert service.is_serving()
         process.terminate()
         said = f"INSECURE, with neither TLS nor authentication: whoever reaches {address} may do everything"
-        assert said in process.rest()
+        rest = process.rest()
+        assert said in rest
+        assert f"--connect localhost:{port}\n" in rest
+        assert "PLAIT_T" not in rest
     warnings = [
         line for line in process.stderr().splitlines() if "INSECURE: other machines can reach" in line
     ]

@@ -153,12 +153,25 @@ def serve_command(*, file: Path | None, **flags: bool | Sequence[str] | None) ->
         _tell(line)
         if is_first:
             is_first = False
-            address = line.rpartition(" ")[2]
+            address = _reachable(line.rpartition(" ")[2])
             _tell(f"  store   {kept}")
             _tell(f"  worker  plait worker MODULE:WORKER --connect {address}")
             _tell(f"  submit  plait submit GRAPH.yaml --watch --server {address}")
+            needed = [
+                *(["PLAIT_TLS_CA (the CA of its certificate)"] if config.tls_cert else []),
+                *(["PLAIT_TOKEN_FILE (see `plait token create`)"] if config.tokens_file else []),
+            ]
+            if needed:
+                _tell(f"  with    {' and '.join(needed)}")
 
     return ExitCode.FAILED if serve(config, announce) else ExitCode.SUCCESS
+
+
+def _reachable(address: str) -> str:
+    """Return an address at which this machine reaches a server; one that listens everywhere is at `localhost`."""
+    scheme, separator, target = address.rpartition("//")
+    host, _, port = target.rpartition(":")
+    return f"{scheme}{separator}localhost:{port}" if host in {"0.0.0.0", "[::]"} else address  # noqa: S104
 
 
 def _tell(line: str) -> None:
