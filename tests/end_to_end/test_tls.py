@@ -111,6 +111,17 @@ def test_a_server_with_tls_says_so_and_is_not_insecure(site: Site) -> None:
         assert not client.server_info().insecure
 
 
+def test_the_banner_names_an_address_that_works_and_what_else_is_needed(site: Site, tmp_path: Path) -> None:
+    arguments = ["--store", ":memory:", "--listen", "0.0.0.0:0", "--tokens-file", str(site.tokens)]
+    files = ["--tls-cert", str(site.files.certificate), "--tls-key", str(site.files.key)]
+    with Process(tmp_path / "log", "plait_server", "serve", *arguments, *files) as process:
+        port = process.first_line().rpartition(":")[2].strip()
+        process.terminate()
+        rest = process.rest()
+    assert f"--server https://localhost:{port}\n" in rest
+    assert "PLAIT_TLS_CA (the CA of its certificate) and PLAIT_TOKEN_FILE" in rest
+
+
 def test_clients_and_workers_show_a_token(site: Site, tmp_path: Path) -> None:
     """A graph is submitted by one token, and its node run with another, all over TLS; the async client looks."""
     environment = {"PLAIT_TLS_CA": str(site.ca.certificate), "PLAIT_TOKEN": "not this one"}
@@ -196,6 +207,33 @@ def test_a_server_that_the_client_does_not_trust_is_named_with_the_remedy(site: 
     plain = site.address.removeprefix("https://")
     with Client(plain, connect_s=0.05) as client, pytest.raises(Unavailable, match=f"https://{plain}"):
         client.server_info()
+
+
+def test_a_certificate_that_does_not_name_the_host_is_told(site: Site, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "other")
+    pair = ca.issue("elsewhere", "DNS:elsewhere.example.org")
+    files = {"tls_cert": str(pair.certificate), "tls_key": str(pair.key), "tokens_file": str(site.tokens)}
+    access = Access(tls_ca=ca.certificate)
+    with (
+        Server(tmp_path / "log", store=":memory:", **files) as server,
+        Client(server.address, access=access, connect_s=0.05) as client,
+        pytest.raises(Unavailable, match=r"certificate .* does not name 127\.0\.0\.1;"),
+    ):
+        client.server_info()
+
+
+@pytest.mark.parametrize("kind", ["key", "missing", "lone"])
+def test_files_that_are_not_what_they_should_be_are_named(kind: str, site: Site, tmp_path: Path) -> None:
+    match kind:
+        case "key":
+            access = Access(tls_ca=site.files.key)
+            said = f"{site.files.key} has no certificate in PEM; .*PLAIT_TLS_CA"
+        case "missing":
+            access, said = Access(tls_ca=tmp_path / "none"), "named as PLAIT_TLS_CA"
+        case _:
+            access, said = Access(tls_cert=site.files.certificate), "name PLAIT_TLS_KEY as well"
+    with pytest.raises((ValueError, OSError), match=said):
+        Client("127.0.0.1:1", access=access)
 
 
 def test_versions_of_tls_before_1_2_are_refused(site: Site) -> None:

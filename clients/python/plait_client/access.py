@@ -19,6 +19,7 @@ import grpc
 
 _SCHEME: Final = "https://"
 _PORT_MAX: Final = 65_535
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _TOKEN_FILE_BYTES_MAX: Final = 8_192
 
@@ -59,12 +60,14 @@ class Access:
         return address.startswith(_SCHEME) or self.tls_ca is not None
 
     def check(self, address: str, *, is_encrypted: bool) -> None:
-        """Check that the token may be sent to a server.
+        """Check that the token may be sent to a server, and that a certificate comes with its key.
 
         Raises:
-            ValueError: The token is malformed, or anyone on the way to the server could read it.
+            ValueError: The token is malformed, or anyone on the way to the server could read it; or a certificate or
+                its key is missing.
             OSError: The token's file cannot be read.
         """
+        self._check_pair()
         if self.metadata() and not is_encrypted and not _is_this_machine(target_of(address)):
             raise ValueError(
                 f"the token would be sent to {address} in plain text; write https://{address} for a server with TLS, "
@@ -94,17 +97,25 @@ class Access:
         """Read the files of TLS.
 
         Raises:
-            ValueError: There is a certificate without its key, or a key without its certificate.
+            ValueError: There is a certificate without its key, or a key without its certificate, or a file has no
+                certificate.
             OSError: A file cannot be read.
         """
+        self._check_pair()
+        ca = _read(self.tls_ca, "PLAIT_TLS_CA")
+        key, certificate = _read(self.tls_key, "PLAIT_TLS_KEY"), _read(self.tls_cert, "PLAIT_TLS_CERT")
+        for content, path, variable in (
+            (ca, self.tls_ca, "PLAIT_TLS_CA"),
+            (certificate, self.tls_cert, "PLAIT_TLS_CERT"),
+        ):
+            if content is not None and not _CERTIFICATE.search(content):
+                raise ValueError(f"{path} has no certificate in PEM; name a file that has one as {variable}")
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def _check_pair(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             lacking = "PLAIT_TLS_KEY" if self.tls_key is None else "PLAIT_TLS_CERT"
             raise ValueError(f"a certificate and its key belong together; name {lacking} as well")
-        ca, key, certificate = (
-            None if path is None else Path(path).read_bytes()
-            for path in (self.tls_ca, self.tls_key, self.tls_cert)
-        )
-        return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 def check_address(address: str) -> str:
@@ -126,6 +137,13 @@ def check_address(address: str) -> str:
 def target_of(address: str) -> str:
     """Return HOST:PORT."""
     return address.removeprefix(_SCHEME)
+
+
+def _read(path: str | Path | None, variable: str) -> bytes | None:
+    try:
+        return None if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; it is named as {variable}", str(path)) from error
 
 
 def _is_this_machine(target: str) -> bool:

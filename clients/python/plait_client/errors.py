@@ -171,9 +171,16 @@ def _message_without_reason(code: grpc.StatusCode, message: str, address: str) -
     match code:
         case grpc.StatusCode.UNAVAILABLE if "handshake failed" in message:
             problem = message.partition("OPENSSL_internal:")[2].partition(":")[0] or "the handshake failed"
+            plain = "write its address without https://" if address.startswith("https://") else "name no CA"
             return (
                 f"no TLS connection to {address}: {problem}; name the CA of the server's certificate in PLAIT_TLS_CA, "
-                "or, if it has no TLS, write its address without https://"
+                f"or, if it has no TLS, {plain}"
+            )
+        case grpc.StatusCode.UNAVAILABLE if "Hostname Verification" in message:
+            host = address.removeprefix("https://").rpartition(":")[0]
+            return (
+                f"the certificate of the server at {address} does not name {host}; use a name that it has, or issue "
+                f"one with {host} as subjectAltName"
             )
         case grpc.StatusCode.UNAVAILABLE if message.startswith(_NOT_CONNECTED) and "Socket closed" in message:
             if address.startswith("https://"):

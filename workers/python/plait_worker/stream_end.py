@@ -103,5 +103,18 @@ def _shortened(details: str) -> str:
     """Take what matters from gRPC's account of a connection that failed: its last part."""
     if "handshake failed" in details:
         problem = details.partition("OPENSSL_internal:")[2].partition(":")[0] or "it was refused"
-        return f"the TLS handshake failed: {problem}"
+        return (
+            f"the TLS handshake failed: {problem}; name the CA of the server's certificate in PLAIT_TLS_CA, or, if the "
+            "server has no TLS, name no CA and write its address without https://"
+        )
+    if "Hostname Verification" in details:
+        return (
+            "the server's certificate does not name this host; use a name that it has, or issue one with the host as "
+            "subjectAltName"
+        )
+    if details.startswith("failed to connect") and "Socket closed" in details:
+        return (
+            "the connection was closed; if the server has TLS, write https://HOST:PORT, and if it asks for a client "
+            "certificate, name one in PLAIT_TLS_CERT and PLAIT_TLS_KEY"
+        )
     return details.rpartition(": ")[2].rstrip("]") if "ipv" in details or "[field:" in details else details
