@@ -110,6 +110,20 @@ def test_a_text_that_is_no_value_is_refused_with_what_would_be(name: str, text: 
         option(name).parse(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("limit", 0.01, "0.01 is not an integer"),
+        ("listen", 5, "5 is not a text"),
+        ("limit", 16**5_000, "a huge number is not an integer"),
+    ],
+    ids=["float", "integer", "huge"],
+)
+def test_a_number_of_the_file_is_shown_as_it_stands_there(name: str, value: object, message: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^{message}"):
+        option(name).check(value)
+
+
 @pytest.mark.parametrize("value", [True, "3", 2.0, float("nan"), 0, ["plait_secret"], {"a": 1}])
 def test_a_value_of_another_type_in_the_file_is_refused_unquoted_if_it_is_no_scalar(value: object) -> None:
     with pytest.raises(InvalidValue, match="is not an integer from 1 to 10") as refused:

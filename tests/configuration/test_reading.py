@@ -126,7 +126,7 @@ max_concurrency = 1
     )
     assert problems(read) == [
         'plait.toml, line 1: types."flat" is no table; write [types."flat"] and options',
-        'plait.toml, line 3: types."gpu.render".max_concurrency: "0" is not an integer from 1 to 1,000,000',
+        'plait.toml, line 3: types."gpu.render".max_concurrency: 0 is not an integer from 1 to 1,000,000',
         (
             'plait.toml, line 4: there is no option "max_concurency" in [types."gpu.render"]; '
             "did you mean max_concurrency?"

@@ -32,6 +32,8 @@ Value: TypeAlias = bool | int | float | str | None
 
 _TRUE: Final = ("true", "yes", "on", "1")
 _FALSE: Final = ("false", "no", "off", "0")
+_BITS_SHOWN_MAX: Final = 128
+"""The digits of a larger integer would fill the message, and Python refuses to write some thousands of them."""
 
 
 class InvalidValue(ValueError):
@@ -262,8 +264,11 @@ def _texts_of(config: type[object]) -> dict[str, str]:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int | float | str):
-        return quote(str(value))
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, int | float):
+        is_huge = isinstance(value, int) and value.bit_length() > _BITS_SHOWN_MAX
+        return "a huge number" if is_huge else str(value)
     # Not quoted: it may hold what was meant for somewhere else.
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "a table"
