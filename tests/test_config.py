@@ -121,4 +121,4 @@ def test_off_loopback_a_server_starts_only_protected_or_insecure(
 )
 def test_files_of_tls_that_need_others_are_refused(files: dict[str, str], remedy: str) -> None:
     with pytest.raises(InvalidTlsFiles, match=remedy):
-        ServerConfig(insecure=True, **files).check_address()  # type: ignore[arg-type] # all are str
+        ServerConfig(insecure=True, **files).check_tls()  # type: ignore[arg-type] # all are str

@@ -49,7 +49,7 @@ from plait_server.api.pages import PageTokens
 from plait_server.api.servicers import Servicers
 from plait_server.api.system import ServerFacts, SystemServicer
 from plait_server.api.workers import WorkerHubServicer
-from plait_server.config import DEFAULT_STORE, MEMORY_STORE, ServerConfig
+from plait_server.config import MEMORY_STORE, ServerConfig
 from plait_server.encoding.limit_codec import SETTING_PREFIX, limit_from_bytes
 from plait_server.encoding.namespace_codec import settings_from_bytes
 from plait_server.errors import PlaitError, StoreLost, leaves_of
@@ -289,6 +289,7 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     failures: list[BaseException] = []
     try:
+        config.check_tls()
         config.check_address()
         tls = _tls(config)
         # Before the event loop starts, because the SDK uses threads.
@@ -486,5 +487,4 @@ def _access(config: ServerConfig, address: str, *, is_local: bool) -> str:
 def _open_journal(config: ServerConfig, owner: str) -> Journal:
     if config.store == MEMORY_STORE:
         return MemoryJournal(MemoryStore(), owner=owner)
-    may_create = config.create or config.store == DEFAULT_STORE
-    return SqliteJournal.open(config.store, owner=owner, may_create=may_create)
+    return SqliteJournal.open(config.store, owner=owner, may_create=config.may_create)

@@ -172,15 +172,18 @@ class ServerConfig:
         """Whether calls are encrypted, and their callers authenticated."""
         return bool(self.tls_cert and self.tokens_file)
 
+    @property
+    def may_create(self) -> bool:
+        """Whether a store that is not there is created: only a named one has to be there."""
+        return self.create or self.store in {DEFAULT_STORE, MEMORY_STORE}
+
     def check_address(self) -> None:
         """Refuse an invalid address, and one that other machines can reach without protection.
 
         Raises:
             InvalidAddress: The address is not HOST:PORT with a port of 0 to 65,535.
-            InvalidTlsFiles: A file of TLS is named without another that it needs.
             InsecureAddress: Other machines can reach the address, TLS or authentication is off, and so is `insecure`.
         """
-        self._check_tls()
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
             text = (
@@ -201,7 +204,12 @@ class ServerConfig:
             )
             raise InsecureAddress(text)
 
-    def _check_tls(self) -> None:
+    def check_tls(self) -> None:
+        """Refuse a file of TLS that is named without another that it needs.
+
+        Raises:
+            InvalidTlsFiles: There is one.
+        """
         if bool(self.tls_cert) != bool(self.tls_key):
             lacking = "--tls-key" if self.tls_cert else "--tls-cert"
             raise InvalidTlsFiles(f"a certificate and its key belong together; give {lacking} as well")

@@ -79,12 +79,29 @@ def test_files_that_options_name_are_read_unless_told_otherwise(tmp_path: Path) 
     options = [f"--tls-cert={tmp_path}/cert", "--tls-key=/none", f"--tokens-file={tmp_path}/tokens.json"]
     done = live.call("config", "check", *options)
     assert done.returncode == 2
-    _, tls, tokens = done.stderr.splitlines()
+    _, tls, key, tokens = done.stderr.splitlines()
     assert tls.startswith(f"  --tls-cert: there is no certificate {tmp_path}/cert")
+    assert key.startswith("  --tls-key: there is no key /none")
     assert tokens.startswith("  --tokens-file: ")
     assert live.call("config", "check", "--no-files", *options).returncode == 0
     lacking = live.call("config", "check", "--no-files", "--tls-cert=/none")
     assert "  --tls-cert: " in lacking.stderr
+
+
+def test_files_are_read_although_other_options_are_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "plait.toml"
+    file.write_text(
+        f'ping_s = 0.01\nstore = "{tmp_path}/no.db"\ntls_cert = "/no/cert"\ntls_client_ca = "/no/ca"\n'
+        'tokens_file = "/no/tokens"\n'
+    )
+    done = live.call("config", "check", "--config", str(file))
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "plait: 6 problems in the configuration:"
+    assert [line.partition(":")[0].rpartition(" ")[2] for line in lines[1:]] == ["1", "3", "3", "4", "5", "2"]
+    assert lines[1].endswith("ping_s: 0.01 is not a number from 0.1 to 3,600")
+    assert lines[2].endswith("give tls_key as well")
+    assert f"there is no store at {tmp_path}/no.db; set create" in lines[6]
 
 
 def test_each_variable_that_the_project_reads_is_known() -> None:

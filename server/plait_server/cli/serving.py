@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import click
 
@@ -17,6 +19,7 @@ from plait_server.configuration.example import example_of, toml_value
 from plait_server.configuration.options import Declared, Kind, Option, options_of
 from plait_server.configuration.reading import (
     FILE_BYTES_MAX,
+    PREFIX,
     PROBLEMS_MAX,
     Effective,
     Problem,
@@ -35,6 +38,13 @@ A flag wins over a variable, that over this file, that over the default. `plait 
 Written by `plait config show-defaults`."""
 
 _DECLARED: Final = options_of(ServerConfig)
+_FLAG: Final = re.compile(
+    rf"--({'|'.join(declared.name.replace('_', '-') for declared in _DECLARED)})(?![\w-])"
+)
+_PROTECTION: Final = frozenset({"tls_cert", "tls_key", "tokens_file"})
+_NOUNS: Final = {"tls_cert": "certificate", "tls_key": "key", "tls_client_ca": "client CA"}
+_Check: TypeAlias = tuple[str, Callable[[], object]]
+"""The option that is checked, and what raises the problem."""
 
 
 def _option_of(declared: Declared) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -89,20 +99,14 @@ def _read(file: Path | None, flags: Mapping[str, bool | Sequence[str] | None]) -
 def _config_of(reading: Reading, *, reads_files: bool = False) -> ServerConfig | None:
     """Return the configuration; None if it is wrong, which the user has been told."""
     problems = [str(problem) for problem in reading.problems]
-    config = None
-    if not problems:
-        # The order of the fields is that of their declaration; the types are checked.
-        config = ServerConfig(**reading.values())  # type: ignore[arg-type]
-        sources = {each.path[0]: each.source for each in reading.effective()}
-        checks: list[tuple[str, Callable[[], object]]]
-        checks = [("tls_cert" if config.tls_cert else "listen", config.check_address)]
-        if reads_files:
-            checks += _checks_of_files(config)
-        for name, check in checks:
-            try:
-                check()
-            except PlaitError as error:
-                problems.append(f"{sources[name]}: {error}")
+    # The types are checked; what was refused has its default.
+    config = ServerConfig(**reading.values())  # type: ignore[arg-type]
+    sources = {each.path[0]: each.source for each in reading.effective()}
+    for name, check in (*_checks(config, reading), *(_checks_of_files(config) if reads_files else ())):
+        try:
+            check()
+        except PlaitError as error:
+            problems.append(f"{sources[name]}: {_in_terms_of(sources[name], str(error))}")
     if not problems:
         return config
     complain(f"plait: {count(len(problems), 'problem')} in the configuration:")
@@ -113,18 +117,46 @@ def _config_of(reading: Reading, *, reads_files: bool = False) -> ServerConfig |
     return None
 
 
-def _checks_of_files(config: ServerConfig) -> Iterator[tuple[str, Callable[[], object]]]:
+def _checks(config: ServerConfig, reading: Reading) -> Iterator[_Check]:
+    """Yield what compares options with each other, unless one of them is wrong itself."""
+    tls = [name for name in ("tls_cert", "tls_key", "tls_client_ca") if getattr(config, name)]
+    if tls and not reading.refused & {*_PROTECTION, "tls_client_ca"}:
+        yield tls[0], config.check_tls
+    if not reading.refused & {*_PROTECTION, "listen", "insecure"}:
+        yield "listen", config.check_address
+
+
+def _in_terms_of(source: str, message: str) -> str:
+    """Name the options of a message about a file as the file does, by their keys; elsewhere flags will do."""
+    variables = {f"{PREFIX}{declared.name.upper()}" for declared in _DECLARED}
+    if source.startswith("--") or source == "default" or source in variables:
+        return message
+    return _FLAG.sub(lambda flag: flag[1].replace("-", "_"), message.replace("pass --", "set --"))
+
+
+def _checks_of_files(config: ServerConfig) -> Iterator[_Check]:
     """Yield the name of an option and what reads the files that it names."""
     # Imported here, for they need the server's extra.
-    from plait_server.adapters.access.tls_files import ServerTls, TlsFiles  # noqa: PLC0415
+    from plait_server.adapters.access.tls_files import ServerTls, TlsFiles, read_part  # noqa: PLC0415
     from plait_server.adapters.access.tokens_file import read_entries  # noqa: PLC0415
+    from plait_server.adapters.journals.sqlite_file import require_store  # noqa: PLC0415
 
-    if config.tls_cert and config.tls_key:
+    parts = {
+        name: Path(text)
+        for name in ("tls_cert", "tls_key", "tls_client_ca")
+        if (text := getattr(config, name))
+    }
+    for name, path in parts.items():
+        yield name, partial(read_part, path, _NOUNS[name])
+    if config.tls_cert and config.tls_key and all(os.access(path, os.R_OK) for path in parts.values()):
         client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
         files = TlsFiles(certificate=Path(config.tls_cert), key=Path(config.tls_key), client_ca=client_ca)
         yield "tls_cert", lambda: ServerTls(files)
     if config.tokens_file:
         yield "tokens_file", lambda: read_entries(Path(config.tokens_file))
+    if not config.may_create:
+        remedy = "pass --create to make one, or name the store that there is"
+        yield "store", lambda: require_store(Path(config.store), remedy=remedy)
 
 
 @click.command("serve")

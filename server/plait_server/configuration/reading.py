@@ -70,6 +70,8 @@ class Reading:
     """The options that there are."""
     problems: list[Problem] = field(default_factory=list[Problem])
     """What is wrong so far."""
+    refused: set[str] = field(default_factory=set[str])
+    """The options, and tables, that have a value which was refused."""
     _given: dict[Path, tuple[Value, str]] = field(default_factory=dict[Path, tuple[Value, str]])
 
     def read_file(self, name: str, content: bytes) -> None:
@@ -230,12 +232,14 @@ class Reading:
         try:
             self._given[path] = option.parse(text), source
         except InvalidValue as error:
+            self.refused.add(path[0])
             self.problems.append(Problem(source=source, text=f"{path_text(path)}: {error}"))
 
     def _set(self, path: Path, option: Option, value: object, source: str) -> None:
         try:
             self._given[path] = option.check(value), source
         except InvalidValue as error:
+            self.refused.add(path[0])
             self.problems.append(Problem(source=source, text=f"{path_text(path)}: {error}"))
 
     def _unknown(self, source: str, name: str, among: Sequence[Declared], where: str = "") -> None:

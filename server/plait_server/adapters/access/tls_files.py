@@ -90,8 +90,8 @@ class ServerTls:
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         files = self._files
-        certificate, key = _content(files.certificate, "certificate"), _content(files.key, "key")
-        client_ca = None if files.client_ca is None else _content(files.client_ca, "client CA")
+        certificate, key = read_part(files.certificate, "certificate"), read_part(files.key, "key")
+        client_ca = None if files.client_ca is None else read_part(files.client_ca, "client CA")
         self._check(certificate.decode(errors="replace"))
         if files.client_ca is not None:
             _check_ca(files.client_ca)
@@ -171,7 +171,12 @@ def _check_ca(path: Path) -> None:
         raise InvalidTlsFiles(text) from error
 
 
-def _content(path: Path, noun: str) -> bytes:
+def read_part(path: Path, noun: str) -> bytes:
+    """Return the content of one of the files.
+
+    Raises:
+        InvalidTlsFiles: It is missing or cannot be read.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
