@@ -66,6 +66,8 @@ def test_what_is_wrong_with_a_limit_is_said_by_option_with_the_remedy(address: s
     done = live.call("limits", "set", "type", "t", "--max", "99999999999999", *at)
     assert done.returncode == ExitCode.USAGE
     assert "--max" in done.stderr
+    done = live.call("limits", "set", "type", "t", *at)
+    assert (done.returncode, done.stderr.endswith(", or a rate\n")) == (ExitCode.USAGE, True)
     done = live.call("limits", "set", "type", "t", "--max", "0", *at)
     assert done.returncode == ExitCode.USAGE
     assert done.stderr == "--max: 0 would let nothing run; pause executions, or remove the limit\n"

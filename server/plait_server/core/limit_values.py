@@ -74,7 +74,8 @@ def problems_of(name: LimitName, value: LimitValue) -> list[tuple[str, str]]:
     elif most is not None and not 1 <= most <= CONCURRENCY_MAX:
         problems.append(("max_concurrency", f"must be 1 to {CONCURRENCY_MAX:,}"))
     elif most is None and not (is_type and value.rate is not None):
-        problems.append(("max_concurrency", f"is missing; give 1 to {CONCURRENCY_MAX:,}"))
+        other = ", or a rate" if is_type else ""
+        problems.append(("max_concurrency", f"is missing; give 1 to {CONCURRENCY_MAX:,}{other}"))
     if value.rate is not None and not is_type:
         problems.append(("rate", "is for node types only; set a limit of the kind TYPE"))
     elif value.rate is not None and not RATE_MIN <= value.rate <= RATE_MAX:

@@ -98,7 +98,7 @@ def update(wanted: WantedSettings) -> InputMaker:
         violations = [
             FieldViolation(
                 field=f"settings.locks[{position}].node_path",
-                message=f"the execution has no node {lock.node_path!r}; ListNodes lists them",
+                message=f"the execution has no node {lock.node_path!r}; `plait nodes ID` (ListNodes) lists them",
             )
             for position, lock in enumerate(wanted.locks)
             if not _may_exist(execution, lock.node_path)
