@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +16,10 @@ import click
 import pytest
 
 from plait.v1 import execution_pb2
-from plait_client import Client
+from plait_client import Client, ResourceExhausted
 from plait_client.access import Access
-from plait_server.cli.connecting import Target
+from plait_client.channel import Patience
+from plait_server.cli.connecting import Target, tell_lost
 from plait_server.cli.exit_codes import ExitCode
 from plait_server.cli.waiting import wait_for_end
 from plait_server.cli.watching import follow, watch_command
@@ -110,3 +112,13 @@ def test_health_tells_by_its_exit_code(address: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = live.call("health", "--server", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (4, "")
+
+
+def test_refused_calls_are_told_before_they_are_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ResourceExhausted(
+        "Too many calls were refused.", reason="OVERLOADED", retry_after=timedelta(seconds=10)
+    )
+    tries = Patience(connect_s=5, retry_s=60, on_lost=tell_lost).tries(lambda: 0.0)
+    assert 10 <= (tries.delay_after(error) or 0.0) < 11
+    assert tries.delay_after(error) is not None
+    assert capsys.readouterr().err == "plait: Too many calls were refused. Trying again in 10.0 s ...\n"

@@ -38,6 +38,8 @@ HEALTH_SERVING: Final = 1
 
 BACKOFF_INITIAL_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
+OVERLOADED: Final = "OVERLOADED"
+"""The reason for which calls are refused for a time: of all, or of an address whose credentials failed too often."""
 QUEUE_FULL: Final = "QUEUE_FULL"
 """The reason for which a submission is refused when as many executions of its namespace wait as may."""
 
@@ -51,7 +53,8 @@ class Patience:
     retry_s: float
     """Once it has: it may be starting again."""
     on_lost: Callable[[PlaitError], None] | None = None
-    """Called with the error when a server that has answered is lost, before it is tried again."""
+    """Called with the error when a server that has answered is lost or refuses calls for a time, before it is tried
+    again."""
     on_back: Callable[[float], None] | None = None
     """Called when it answers again, with the seconds for which it did not."""
     has_answered: bool = False
@@ -104,7 +107,8 @@ class Tries:
             budget_s = self._queue_s
         if not is_worth_it or now_s + delay_s > self._failing_since_s + budget_s:
             return None
-        if isinstance(error, Unavailable) and self._patience.has_answered and not self._is_lost:
+        is_lost = isinstance(error, Unavailable) or error.reason == OVERLOADED
+        if is_lost and self._patience.has_answered and not self._is_lost:
             self._is_lost = True
             if self._patience.on_lost is not None:
                 self._patience.on_lost(error)

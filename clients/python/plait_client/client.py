@@ -86,7 +86,8 @@ class Client:
         connect_s: how long a server that never answered is tried.
         retry_s: how long a server that has answered before is tried.
         call_timeout_s: how long one answer may take.
-        on_lost: called with the error when a server that has answered is lost, before it is tried again.
+        on_lost: called with the error when a server that has answered is lost, or refuses calls for a time
+            (ResourceExhausted with OVERLOADED), before it is tried again.
         on_back: called when it answers again, with the seconds for which it did not.
 
     Raises:

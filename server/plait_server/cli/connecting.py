@@ -11,7 +11,7 @@ import click
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from plait_client import Client, PlaitError
+from plait_client import Client, PlaitError, ResourceExhausted
 from plait_client.access import Access, check_address
 from plait_client.channel import DEFAULT_ADDRESS, DEFAULT_NAMESPACE
 from plait_server.cli.text import complain, duration, echo, one_line
@@ -50,7 +50,7 @@ class Target:
                 namespace=self.namespace,
                 access=self.access,
                 connect_s=CONNECT_S,
-                on_lost=_tell_lost,
+                on_lost=tell_lost,
                 on_back=lambda after_s: complain(f"plait: back after {duration(after_s)}"),
             )
         except ValueError as error:
@@ -67,7 +67,12 @@ class Target:
         return " ".join([f"`plait {text}", *options]) + "`"
 
 
-def _tell_lost(error: PlaitError) -> None:
+def tell_lost(error: PlaitError) -> None:
+    """Tell the user that the server was lost, or refuses calls for a time, and is tried again."""
+    if isinstance(error, ResourceExhausted):
+        after_s = error.retry_after.total_seconds() if error.retry_after is not None else 0.0
+        complain(f"plait: {one_line(error.message)} Trying again in {duration(after_s)} ...")
+        return
     reason = f" ({one_line(error.reason)})" if error.reason else ""
     complain(f"plait: connection lost{reason}, trying again ...")
 
