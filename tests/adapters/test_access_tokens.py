@@ -93,7 +93,7 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     ("content", "place"),
     [
         ("", "line 1, column 1"),
-        ('{\n "version": 1,\n}', "line 3, column 1"),
+        ('{\n "version": 1\n"entries"}', "line 3, column 1"),
         ("[]", "the file"),
         ("\xff", "the file"),
         ("[" * 100_000, "the file"),
