@@ -182,6 +182,15 @@ def test_v6_a_template_may_be_longer_than_an_expression() -> None:
     assert found(one(replace(task(), input='"' + "x" * 10_000 + '"'))) == {}
 
 
+def test_v6_a_text_as_concurrency_key_is_quoted() -> None:
+    assert found(one(replace(task(), concurrency_key="gpu"))) == {
+        "graph.nodes[0].concurrency_key": (
+            'there is no variable "gpu" here; there are input, execution, nodes, resume; '
+            "a key that is always the same text is that text in quotes: 'gpu'"
+        )
+    }
+
+
 def test_v6_variables_are_known() -> None:
     graph = Graph(
         nodes=(task("a", Condition(expression="inputs")), replace(task("b"), input='"{{ output }}"')),

@@ -30,6 +30,7 @@ VARIABLES: Final = ("input", "execution", "nodes", "resume")
 """What every expression may name."""
 OUTPUT_VARIABLE: Final = "output"
 """The value that the edge would carry; a `when` may name it, no other expression may."""
+_KEY_HINT: Final = "; a key that is always the same text is that text in quotes: 'gpu'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,8 @@ class GraphExpressions:
     def check_node(self, field: str, position: int, node: Node) -> None:
         """Check the names that a node uses: in its expressions, and in `output_of`."""
         if node.concurrency_key:
-            self.check(node.concurrency_key, f"{field}.concurrency_key", VARIABLES, position)
+            key_field = f"{field}.concurrency_key"
+            self.check(node.concurrency_key, key_field, VARIABLES, position, hint=_KEY_HINT)
         match node.kind:
             case Condition(expression=expression):
                 field, result = f"{field}.condition.expression", "a boolean"
@@ -162,15 +164,19 @@ class GraphExpressions:
         *,
         template: bool = False,
         may_name_itself: bool = False,
+        hint: str = "",
     ) -> None:
-        """Check one expression; it may name the ancestors of `node`, or all nodes if that is None."""
+        """Check one expression; it may name the ancestors of `node`, or all nodes if that is None.
+
+        `hint` goes on to what is said of one that does not compile, or that names an unknown variable.
+        """
         answer = self._answers.of(source, template=template)
         if isinstance(answer, str):
-            self._report.add(field, answer)
+            self._report.add(field, f"{answer}{hint}")
             return
         for root in answer.roots:
             if root not in variables:
-                self._report.add(field, partial(_unknown_variable, root, variables))
+                self._report.add(field, partial(_unknown_variable, root, variables, hint))
         for id_ in answer.node_ids:
             self._check_named(id_, field, node, may_name_itself=may_name_itself)
 
@@ -197,10 +203,10 @@ def unknown_node(id_: str, place: Place) -> str:
     return f"there is no node {quote(id_)}; {remedy}"
 
 
-def _unknown_variable(root: str, variables: Sequence[str]) -> str:
+def _unknown_variable(root: str, variables: Sequence[str], hint: str) -> str:
     if root == OUTPUT_VARIABLE:
         return (
             "`output` is what an edge would carry, and only its `when` knows it; "
             "write nodes.<id>.output for the output of a node"
         )
-    return f"there is no variable {quote(root)} here; there are {', '.join(variables)}"
+    return f"there is no variable {quote(root)} here; there are {', '.join(variables)}{hint}"
