@@ -360,16 +360,17 @@ async def _serve(
                 announce(f"  traces  go to {tracing.describe()}")
             await signals.wait()
             calls.refuse_starts()
-            await _let_go(health, config.stop_delay_s, announce)
+            await _let_go(health, config, announce)
             nursery.cancel_scope.cancel()
         done = server.committer.statistics()
-        logger.info(
-            "made %d steps durable in %d commits; waited p50 %.6f s, p99 %.6f s",
-            done.items,
-            done.appends,
-            done.wait_p50_s,
-            done.wait_p99_s,
-        )
+        if done.appends:
+            logger.info(
+                "made %d steps durable in %d commits; waited p50 %.6f s, p99 %.6f s",
+                done.items,
+                done.appends,
+                done.wait_p50_s,
+                done.wait_p99_s,
+            )
 
 
 async def _stop_early(signals: StopSignals, starting: trio.CancelScope, server: trio.CancelScope) -> None:
@@ -379,15 +380,20 @@ async def _stop_early(signals: StopSignals, starting: trio.CancelScope, server: 
         server.cancel()
 
 
-async def _let_go(health: HealthServicer, delay_s: float, announce: Callable[[str], None]) -> None:
+async def _let_go(health: HealthServicer, config: ServerConfig, announce: Callable[[str], None]) -> None:
     """Tell who watches the health that the server stops, and give them time to send calls elsewhere."""
     health.set_serving(is_serving=False)
-    if delay_s:
-        announce(f"Plait stops in {delay_s:g} s, and refuses new executions meanwhile.")
-    await trio.sleep(delay_s)
+    if config.stop_delay_s:
+        announce(f"Plait stops in {config.stop_delay_s:g} s, and refuses new executions meanwhile.")
+    await trio.sleep(config.stop_delay_s)
     with trio.move_on_after(TELL_S):
         await health.wait_told()
-    announce("Plait stops; executions go on when it is started again.")
+    is_lost = config.store == MEMORY_STORE
+    announce(
+        "Plait stops; its store was in memory, and all executions are gone."
+        if is_lost
+        else "Plait stops; executions go on when it is started again."
+    )
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from plait.v1 import execution_service_pb2, limit_service_pb2, worker_hub_service_pb2
-from plait_server.api.access import AccessControl, Refusal
+from plait_server.api.access import AccessControl, Refusal, log_refusal
+from plait_server.api.call import Principal
 from plait_server.api.failed_tries import BURST, PEERS_MAX, Allowance, host_of
 from plait_server.api.grpc_server import standard_methods
 from plait_server.api.health import HealthServicer
@@ -301,3 +302,13 @@ def test_an_allowance_remembers_a_bounded_number_of_keys() -> None:
 )
 def test_a_peer_is_its_host(peer: str, host: str) -> None:
     assert host_of(peer) == host
+
+
+def test_the_log_names_an_unverified_caller_once(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("ipv6:[::1]:4711", "ci"):
+        principal = Principal(name=name, is_verified=name == "ci")
+        refusal = Refusal(
+            peer="ipv6:[::1]:4711", principal=principal, method="M", namespace="", error=Unauthenticated("no")
+        )
+        log_refusal(refusal)
+    assert caplog.messages == ["refused M by ipv6:[::1]:4711: no", "refused M by ci (ipv6:[::1]:4711): no"]

@@ -65,13 +65,9 @@ class Refusal:
 
 def log_refusal(refusal: Refusal) -> None:
     """Record a refusal in the log."""
-    logger.warning(
-        "refused %s by %s (%s): %s",
-        refusal.method,
-        refusal.principal.name,
-        refusal.peer,
-        refusal.error,
-    )
+    name = refusal.principal.name
+    who = refusal.peer if name == refusal.peer else f"{name} ({refusal.peer})"
+    logger.warning("refused %s by %s: %s", refusal.method, who, refusal.error)
 
 
 class AccessControl:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -409,7 +410,12 @@ def _encode(message: Message | bytes | None) -> bytes:
 
 def _admission(access: AccessControl, method: Method, context: _Context) -> Admission:
     credentials = NO_CREDENTIALS if access.authenticator is None else _credentials(context)
-    return access.open(method, context.peer(), credentials)
+    return access.open(method, _peer(context), credentials)
+
+
+def _peer(context: _Context) -> str:
+    """Return the caller's address as people write it: gRPC escapes the brackets of `ipv6:[::1]:4711`."""
+    return urllib.parse.unquote(context.peer())
 
 
 def _credentials(context: _Context) -> Credentials:
@@ -433,7 +439,7 @@ def _call(method: Method, context: _Context, admission: Admission) -> Call:
     }
     return Call(
         method=method.path,
-        peer=context.peer(),
+        peer=_peer(context),
         metadata=metadata,
         principal=admission.principal,
         admit=admission.admit_namespace,
