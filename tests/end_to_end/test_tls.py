@@ -120,6 +120,7 @@ def test_the_banner_names_an_address_that_works_and_what_else_is_needed(site: Si
         rest = process.rest()
     assert f"--server https://localhost:{port}\n" in rest
     assert "PLAIT_TLS_CA (the CA of its certificate) and PLAIT_TOKEN_FILE" in rest
+    assert rest.endswith("its store was in memory, and all executions are gone.\n")
 
 
 def test_clients_and_workers_show_a_token(site: Site, tmp_path: Path) -> None:
