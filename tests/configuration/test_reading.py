@@ -143,8 +143,9 @@ max_concurrency = 1
         (b"\xff", "f: is not UTF-8 at byte 0"),
         (b"#" * (FILE_BYTES_MAX + 1), "f: is larger than 1,048,576 bytes"),
         (b"a = " + b"[" * 100_000, "f: is not TOML: it is nested too deeply"),
+        (b"a = " + b"9" * 6_000, "f: is not TOML: a number is too long"),
     ],
-    ids=["no value", "twice", "no text", "large", "deep"],
+    ids=["no value", "twice", "no text", "large", "deep", "long number"],
 )
 def test_a_file_that_is_no_toml_is_one_problem(content: bytes, problem: str) -> None:
     read = reading()

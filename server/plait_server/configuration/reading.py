@@ -90,8 +90,12 @@ class Reading:
         except UnicodeDecodeError as error:
             self.problems.append(Problem(source=name, text=f"is not UTF-8 at byte {error.start:,}"))
             return
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is nested too deeply"
+        except RecursionError:
+            self.problems.append(Problem(source=name, text="is not TOML: it is nested too deeply"))
+            return
+        except ValueError as error:
+            # A number of thousands of digits raises one that is no TOMLDecodeError.
+            reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "a number is too long"
             self.problems.append(Problem(source=name, text=f"is not TOML: {reason}"))
             return
         lines = _lines_of(text)
