@@ -154,7 +154,7 @@ FUNCTION_LINES_MAX = 70
 # path -> (limit, reason). An exception that is no longer needed fails the test, as does one without a reason.
 LONG_MODULES: Mapping[str, tuple[int, str]] = {
     "tests/core/driver.py": (
-        620,
+        600,
         "one driver of the machine, whose invariants all tests of the core lean on",
     ),
     "clients/python/plait_client/client.py": (

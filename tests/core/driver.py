@@ -34,7 +34,6 @@ from plait_server.core.run.commands import (
     OfferNode,
     OutputMade,
     Pause,
-    QueueTimeout,
     Receipt,
     RefuseGrant,
     Resume,
@@ -45,7 +44,6 @@ from plait_server.core.run.commands import (
     TimerDue,
     TimerKind,
     UnlimitScope,
-    Update,
     WithdrawNode,
 )
 from plait_server.core.run.events import (
@@ -107,8 +105,8 @@ class Driver:
         """What the last call led to."""
         self.offered: dict[str, OfferNode] = {}
         self.limits: dict[str, int] = {}
-        self.capacity: ChangeCapacity | None = None
         """Scope path -> how many attempts may run in it (N1)."""
+        self.capacity: ChangeCapacity | None = None
         self.questions: list[Question] = []
         self.audits: list[Audit] = []
         self.told: list[AcknowledgeResult] = []
@@ -152,12 +150,8 @@ class Driver:
 
     def start(self) -> Driver:
         """Start the execution."""
-        self._step(Start())
+        self.do(Start())
         return self
-
-    def time_out_in_queue(self) -> None:
-        """Let the wait for a running slot be over."""
-        self.do(QueueTimeout())
 
     def grant(self, path: str) -> None:
         """Grant permits and a worker to a node, offered or not."""
@@ -166,7 +160,7 @@ class Driver:
     def grant_after(self, path: str, queue_s: float) -> None:
         """Grant them after a wait of so many seconds, which must have passed."""
         self.offered.pop(path, None)
-        self._step(Granted(path, 1, f"worker-{path}", "instance", queue_s))
+        self.do(Granted(path, 1, f"worker-{path}", "instance", queue_s))
 
     def succeed(self, *paths: str, output: str = "null") -> None:
         """Let the present attempts of nodes succeed, one after the other."""
@@ -222,7 +216,7 @@ class Driver:
         """Report how an attempt ended, the present one unless another is named."""
         number = self.attempt(path) if attempt is None else attempt
         worker = f"worker-{path}"
-        self._step(
+        self.do(
             AttemptResult(
                 path,
                 number,
@@ -246,29 +240,26 @@ class Driver:
             self.machine.note_heartbeat(path, number, Payload(details_json))
 
     def do(self, what: Input) -> None:
-        """Return the machine an input as it is."""
-        self._step(what)
+        """Give the machine an input, and carry out what it decides."""
+        self.commands = []
+        self._settle(self.machine.decide(what, self.now_s))
 
     def cancel(self, message: str = "enough") -> None:
         """Ask for a cancel."""
-        self._step(Cancel(message))
+        self.do(Cancel(message))
 
     def pause(self, mode: PauseMode = PauseMode.WAIT, message: str = "") -> None:
         """Ask for a pause."""
-        self._step(Pause(mode, message))
+        self.do(Pause(mode, message))
 
     def resume(self, data: str = "null") -> None:
         """Let it go on."""
-        self._step(Resume(Payload(data), ""))
-
-    def update(self, update: Update) -> None:
-        """Change the settings."""
-        self._step(update)
+        self.do(Resume(Payload(data), ""))
 
     def receipt(self, path: str, stage: CancelStage, attempt: int | None = None) -> None:
         """Tell how far the cancel of an attempt has come."""
         number = self.attempt(path) if attempt is None else attempt
-        self._step(Receipt(path, number, stage, f"worker-{path}"))
+        self.do(Receipt(path, number, stage, f"worker-{path}"))
 
     def advance(self, seconds: float) -> None:
         """Let time pass; timers fire in the order of their due times, equal ones as they were set."""
@@ -283,7 +274,7 @@ class Driver:
             return False
         due_s, _, timer = heapq.heappop(self._timers)
         self.now_s = max(self.now_s, due_s)
-        self._step(self._due(timer))
+        self.do(self._due(timer))
         return True
 
     def _due(self, timer: SetTimer) -> TimerDue:
@@ -304,7 +295,7 @@ class Driver:
             if timer.kind is kind and timer.node_path == path:
                 self._timers = sorted(self._timers)
                 del self._timers[position]
-                self._step(self._due(timer))
+                self.do(self._due(timer))
                 return
         raise AssertionError(f"no timer {kind.name} {path!r}")
 
@@ -314,7 +305,7 @@ class Driver:
             return False
         question = self.questions.pop(0)
         if self._is_wanted(question):
-            self._step(self._answer_to(question))
+            self.do(self._answer_to(question))
         return True
 
     def restart(self) -> None:
@@ -435,10 +426,6 @@ class Driver:
 
     # Carrying out.
 
-    def _step(self, what: Input) -> None:
-        self.commands = []
-        self._settle(self.machine.decide(what, self.now_s))
-
     def _settle(self, decision: Decision) -> None:
         self._take(decision)
         while True:
@@ -482,9 +469,9 @@ class Driver:
         records = [record for scope in self.scopes.values() for record in scope.records]
         for record in records:
             assert record.state is self.rules.states[record.path], f"{record!r}, and not as its events say"
-        offered = {record.path for record in records if self.machine.is_offered(record.path)}
-        if self.execution.is_paused:
-            offered.clear()  # C2: nothing is dispatched.
+        # C2: while it is paused nothing is dispatched.
+        waiting = () if self.execution.is_paused else records
+        offered = {record.path for record in waiting if self.machine.is_offered(record.path)}
         assert not decision.is_settled or offered == set(self.offered), (
             "the machine thinks that others are offered"
         )
@@ -554,10 +541,8 @@ class Driver:
     def _check_not_stuck(self) -> None:
         state = self.execution.state
         assert not self.questions
-        if (
-            state in (None, ExecutionState.QUEUED, ExecutionState.CANCELLING, ExecutionState.PAUSED)
-            or self.execution.is_ended
-        ):
+        still = (None, ExecutionState.QUEUED, ExecutionState.CANCELLING, ExecutionState.PAUSED)
+        if state in still or self.execution.is_ended:
             return
         moving = self.running() or self.in_state(NodeState.BACKING_OFF, NodeState.WAITING) or self.offered
         assert moving, f"nothing can move, and the execution is {self.ended}: {self.states()}"

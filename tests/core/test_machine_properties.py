@@ -323,8 +323,8 @@ def _steps(graph: Graph, fates: dict[str, list[str]], picks: list[int], *, resta
         return picks[steps[0] % len(picks)] % count
 
     class Restarting(Driver):
-        def _step(self, what: object) -> None:
-            super()._step(what)  # type: ignore[arg-type]  # What comes in goes out.
+        def do(self, what: object) -> None:
+            super().do(what)  # type: ignore[arg-type]  # What comes in goes out.
             if restarts and not self.execution.is_ended:
                 self.restart()
 
@@ -429,8 +429,8 @@ def test_scope_folded_from_its_own_events_alone_is_the_live_one(graph: Graph, da
     fates = {path: data.draw(st.lists(FATES, max_size=3)) for path in paths_of(graph)}
 
     class Folding(Driver):
-        def _step(self, what: object) -> None:
-            super()._step(what)  # type: ignore[arg-type]  # What comes in goes out.
+        def do(self, what: object) -> None:
+            super().do(what)  # type: ignore[arg-type]  # What comes in goes out.
             for path, scope in self.scopes.items():
                 if path:
                     assert seen_of(folded(self.events, scope)) == seen_of(scope)

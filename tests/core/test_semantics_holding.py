@@ -200,7 +200,7 @@ def test_c10_an_update_takes_effect_at_once_and_aborts_nothing() -> None:
     """C10: an update (concurrency, policies, locks) is an event, takes effect at once, and aborts nothing."""
     driver = Driver(build("a; b; c"), grants=False).start()
     driver.grant("a")
-    driver.update(Update(5, Policy(max_concurrency=3)))
+    driver.do(Update(5, Policy(max_concurrency=3)))
     assert driver.capacity == ChangeCapacity(limit=3, priority=5)
     assert set(driver.offered) == {"b", "c"}
     assert node_states(driver)["a"] == "RUNNING"
@@ -210,7 +210,7 @@ def test_c10_an_update_takes_effect_at_once_and_aborts_nothing() -> None:
 
 def test_c10_a_new_policy_decides_later_failures() -> None:
     driver = Driver(build("policy FAIL_FAST", "a; b")).start()
-    driver.update(Update(None, Policy(on_failure=OnFailure.CONTINUE)))
+    driver.do(Update(None, Policy(on_failure=OnFailure.CONTINUE)))
     driver.fail("a", "BROKEN")
     assert state_of(driver) == "RUNNING"
     driver.succeed("b")
@@ -220,7 +220,7 @@ def test_c10_a_new_policy_decides_later_failures() -> None:
 def test_c10_a_scope_that_a_failure_has_stopped_ends_as_it_was_stopped() -> None:
     driver = Driver(build("policy STOP_DISPATCH", "a; b")).start()
     driver.fail("a", "BROKEN")
-    driver.update(Update(None, Policy(on_failure=OnFailure.FAIL_FAST)))
+    driver.do(Update(None, Policy(on_failure=OnFailure.FAIL_FAST)))
     assert state_of(driver) == "RUNNING"
     driver.succeed("b")
     assert state_of(driver) == "FAILED"
@@ -229,7 +229,7 @@ def test_c10_a_scope_that_a_failure_has_stopped_ends_as_it_was_stopped() -> None
 def test_c10_a_new_timeout_counts_from_the_start() -> None:
     driver = Driver(build("policy FAIL_FAST timeout=9", "a")).start()
     driver.advance(5)
-    driver.update(Update(None, Policy(timeout_s=20)))
+    driver.do(Update(None, Policy(timeout_s=20)))
     driver.advance(10)
     assert state_of(driver) == "RUNNING"
     driver.restart()
@@ -241,9 +241,9 @@ def test_c4_a_lock_acts_on_nodes_that_have_not_started() -> None:
     """C4: once a locked node's join is decided in its favour, it is SKIPPED/LOCKED, with `locked_output`."""
     driver = Driver(build("a -> c; b -> c"), grants=False).start()
     driver.grant("a")
-    driver.update(lock("a"))
-    driver.update(lock("b", "7"))
-    driver.update(lock("c"))
+    driver.do(lock("a"))
+    driver.do(lock("b", "7"))
+    driver.do(lock("c"))
     driver.succeed("a")
     assert node_states(driver) == {"a": "SUCCEEDED", "b": "SKIPPED", "c": "SKIPPED"}
     assert driver.execution.record("b").output == Payload("7")
@@ -253,7 +253,7 @@ def test_c4_a_lock_acts_on_nodes_that_have_not_started() -> None:
 def test_c4_a_lock_while_the_input_is_made() -> None:
     driver = Driver(build("a -> c; b -> c"), answers=False).start()
     driver.succeed("a", "b")
-    driver.update(lock("c", "7"))
+    driver.do(lock("c", "7"))
     while driver.answer():
         pass
     assert node_states(driver)["c"] == "SKIPPED"
@@ -262,14 +262,14 @@ def test_c4_a_lock_while_the_input_is_made() -> None:
 
 def test_c10_a_lock_of_the_graph_can_be_removed() -> None:
     driver = Driver(build("a -> b; node b locked")).start()
-    driver.update(Update(None, None, (NodeLock("b", False),)))
+    driver.do(Update(None, None, (NodeLock("b", False),)))
     driver.succeed("a", "b")
     assert node_states(driver) == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
 
 
 def test_n10_a_lock_by_path_applies_when_the_scope_opens() -> None:
     driver = Driver(build("t -> s", "sub s { a -> b }")).start()
-    driver.update(lock("s/b", "7"))
+    driver.do(lock("s/b", "7"))
     driver.restart()
     driver.succeed("t", "s/a")
     assert driver.execution.record("s").output == Payload("7")
@@ -279,7 +279,7 @@ def test_c10_an_update_of_an_ended_execution_changes_nothing() -> None:
     driver = Driver(build("a")).start()
     driver.succeed("a")
     before = len(driver.events)
-    driver.update(Update(1, None))
+    driver.do(Update(1, None))
     driver.pause()
     driver.resume()
     assert len(driver.events) == before

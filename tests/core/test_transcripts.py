@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from plait_server.core.run.commands import StopAttempt
+from plait_server.core.run.commands import QueueTimeout, StopAttempt
 from plait_server.core.run.events import (
     AttemptEnded,
     AttemptStarted,
@@ -69,7 +69,7 @@ def _carry_out(driver: Driver, line: str) -> list[str]:
         case ["start"]:
             driver.start()
         case ["time_out_in_queue"]:
-            driver.time_out_in_queue()
+            driver.do(QueueTimeout())
         case ["complete", path]:
             driver.succeed(path)
         case ["complete", path, output]:

@@ -127,12 +127,12 @@ def test_snapshot_and_the_events_after_it_make_the_state_of_all_events(
             self.execution.scope_index.take()  # as the append after each decision does
             writing.step(self)
 
-        def _step(self, what: object) -> None:
-            super()._step(what)  # type: ignore[arg-type]
+        def do(self, what: object) -> None:
+            super().do(what)  # type: ignore[arg-type]
             if self.execution.is_under_way and choices.randrange(8) == 0:
-                super()._step(Pause(PauseMode(choices.randint(1, 2)), ""))
-                super()._step(Update(*choices.choice(updates)))
-                super()._step(Resume(Payload("2"), ""))
+                super().do(Pause(PauseMode(choices.randint(1, 2)), ""))
+                super().do(Update(*choices.choice(updates)))
+                super().do(Resume(Payload("2"), ""))
 
     driver = run_in_order(graph, fates, choices.randrange, Writing)
     for snapshot in writing.taken:

@@ -102,7 +102,7 @@ def held() -> Driver:
     """Carry out a graph that is paused, updated and resumed."""
     driver = Driver(build("a -> b; c -> b; node b kind=transform", "policy FAIL_FAST")).start()
     driver.pause(PauseMode.ABORT, "maintenance")
-    driver.update(Update(7, Policy(max_concurrency=2), (NodeLock("c", True, Payload("3")),)))
+    driver.do(Update(7, Policy(max_concurrency=2), (NodeLock("c", True, Payload("3")),)))
     driver.resume('{"approved":true}')
     driver.succeed("a", output="1")
     return driver
