@@ -161,7 +161,7 @@ def make_nested(chance: Random, *, is_long: bool, depth: int = 0) -> Graph:
         _node(chance, index, kinds[index], _incoming(index, edges), sorted(upstream[index]), is_long=is_long)
         for index in range(count)
     ]
-    if depth <= DEPTH_MAX and chance.random() < 0.35:
+    if depth <= DEPTH_MAX and chance.random() < 0.45:
         nodes += _make_output_of(chance, is_long=is_long)
         # Of one that failed the output is absent (F3).
         edges.append(Edge(source=MAKER, target=_RUNNER, handle="error" if chance.random() < 0.5 else ""))
